@@ -1,0 +1,94 @@
+"""Frozen CNN backbones run once over a folder of images; features kept in one HDF5 store.
+
+>>> import featurize
+>>> results = featurize.extract("task_2", backbones=["efficientnet_lite0"], views=4)  # doctest: +SKIP
+>>> with featurize.open_store(results[0].path) as store:  # doctest: +SKIP
+...     X = store.plain()
+
+Names are imported on first use, so that ``import featurize`` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_EXPORTS = {
+    "BACKBONES": "backbones",
+    "Backbone": "backbones",
+    "get_backbone": "backbones",
+    "config_digest": "config",
+    "BundleError": "errors",
+    "CompareError": "errors",
+    "ConfigError": "errors",
+    "DatasetError": "errors",
+    "EngineError": "errors",
+    "FolioError": "errors",
+    "ImageError": "errors",
+    "StoreError": "errors",
+    "WeightsError": "errors",
+    "ExtractResult": "extract",
+    "extract": "extract",
+    "ImageFeatures": "inference",
+    "image_features": "inference",
+    "find_images": "dataset",
+    "ContentRow": "store",
+    "ContentTable": "store",
+    "ImageTable": "store",
+    "Store": "store",
+    "open_store": "store",
+    "write_store": "store",
+    "CommaList": "terminal",
+    "FolioGroup": "terminal",
+    "console": "terminal",
+    "default_of": "terminal",
+    "flatten": "terminal",
+    "human_bytes": "terminal",
+    "printable": "terminal",
+    "progress_bar": "terminal",
+    "quiet_libraries": "terminal",
+    "Weights": "weights",
+    "find_weights": "weights",
+    "save_weights": "weights",
+}
+
+__all__ = [*_EXPORTS, "__version__"]  # noqa: PLE0604 - the table above is the list
+
+if TYPE_CHECKING:
+    from featurize.backbones import BACKBONES, Backbone, get_backbone
+    from featurize.config import config_digest
+    from featurize.dataset import find_images
+    from featurize.errors import (
+        BundleError,
+        CompareError,
+        ConfigError,
+        DatasetError,
+        EngineError,
+        FolioError,
+        ImageError,
+        StoreError,
+        WeightsError,
+    )
+    from featurize.extract import ExtractResult, extract
+    from featurize.inference import ImageFeatures, image_features
+    from featurize.store import ContentRow, ContentTable, ImageTable, Store, open_store, write_store
+    from featurize.terminal import (
+        CommaList,
+        FolioGroup,
+        console,
+        default_of,
+        flatten,
+        human_bytes,
+        printable,
+        progress_bar,
+        quiet_libraries,
+    )
+    from featurize.weights import Weights, find_weights, save_weights
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module 'featurize' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"featurize.{_EXPORTS[name]}"), name)

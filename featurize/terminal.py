@@ -1,0 +1,135 @@
+"""What both command lines share: one-line errors, quiet libraries, lists with commas, a progress bar."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TextIO
+
+import click
+
+from featurize.errors import FolioError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+class FolioGroup(click.Group):
+    """A command group whose library errors are one line on stderr and exit code 1."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; a `FolioError` becomes a line, anything else stays a traceback."""
+        try:
+            return super().invoke(ctx)
+        except FolioError as error:
+            click.echo(f"{ctx.info_name}: {printable(str(error))}", err=True)
+            ctx.exit(1)
+        except KeyboardInterrupt:
+            click.echo(f"{ctx.info_name}: stopped. The same command starts again.", err=True)
+            ctx.exit(130)
+
+
+class CommaList(click.ParamType):
+    """Words given with commas; together with ``multiple=True`` also by repeating the option."""
+
+    name = "name[,name…]"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Split at commas, drop what is empty."""
+        if not isinstance(value, str):
+            return value
+        return tuple(word.strip() for word in value.split(",") if word.strip())
+
+
+def flatten(values: tuple[tuple[str, ...], ...]) -> tuple[str, ...]:
+    """Join what a repeated `CommaList` option brought, keeping the first of equal words."""
+    return tuple(dict.fromkeys(word for value in values for word in value))
+
+
+def default_of(function: Callable[..., Any], parameter: str) -> Any:
+    """Return the default in the library function's signature: it lives there and nowhere else."""
+    return inspect.signature(function).parameters[parameter].default
+
+
+def printable(text: str) -> str:
+    r"""Return text that any terminal, CSV or JSON can show: undecodable bytes as ``\xNN``, no control bytes."""
+    shown = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() or c == " " else c.encode("unicode_escape").decode() for c in shown)
+
+
+def quiet_libraries(*, verbose: bool) -> None:
+    """Keep the chatter of native libraries off the user's screen, for the rest of the process.
+
+    TensorFlow, libtiff and friends write straight to file descriptor 2. The descriptor is pointed at the null
+    device and Python's own ``sys.stderr`` moved to a copy of the real one, so that our lines still show.
+    """
+    if verbose:
+        return
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    warnings.simplefilter("ignore")
+    try:
+        descriptor = sys.stderr.fileno()
+    except (AttributeError, OSError, ValueError):  # a captured or closed stderr has nothing to move
+        return
+    if descriptor != 2:
+        return
+    sys.stderr.flush()
+    copy = os.dup(2)
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
+    os.close(null)
+    sys.stderr = _line_buffered(copy)
+
+
+def _line_buffered(descriptor: int) -> TextIO:
+    encoding = getattr(sys.stderr, "encoding", None) or "utf-8"
+    return os.fdopen(descriptor, "w", buffering=1, encoding=encoding, errors="backslashreplace")
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Return a rich console; width 100 where the output is not a terminal, so that tables are not cut."""
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    width = None if stream.isatty() else 100
+    return Console(file=stream, width=width, highlight=False, soft_wrap=False)
+
+
+@contextmanager
+def progress_bar(*, title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """Show a bar with rate and time left on stderr; yield ``update(done, total)``. Silent off a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console(stderr=True), transient=True) as progress:
+        task = progress.add_task(title, total=None, rate="")
+
+        def update(done: int, total: int) -> None:
+            speed = progress.tasks[0].finished_speed or progress.tasks[0].speed
+            rate = f"{speed:,.0f} {unit}/s" if speed else ""
+            progress.update(task, completed=done, total=total, rate=rate)
+
+        yield update
+
+
+def human_bytes(count: float) -> str:
+    """Return a byte count as people read it: 1536 → ``1.5 KiB``."""
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TiB"
