@@ -29,8 +29,8 @@ _EXPORTS = {
     "ImageError": "errors",
     "StoreError": "errors",
     "WeightsError": "errors",
-    "ExtractResult": "extract",
-    "extract": "extract",
+    "ExtractResult": "extraction",
+    "extract": "extraction",
     "ImageFeatures": "inference",
     "image_features": "inference",
     "find_images": "dataset",
@@ -71,7 +71,7 @@ if TYPE_CHECKING:
         StoreError,
         WeightsError,
     )
-    from featurize.extract import ExtractResult, extract
+    from featurize.extraction import ExtractResult, extract
     from featurize.inference import ImageFeatures, image_features
     from featurize.store import ContentRow, ContentTable, ImageTable, Store, open_store, write_store
     from featurize.terminal import (
