@@ -289,14 +289,20 @@ class StoreWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Drop what was not finished; after `finish` there is nothing to drop."""
         if self._file:
             self._file.close()
-        self._temporary.unlink(missing_ok=True)
+            self._temporary.unlink(missing_ok=True)
 
     def add(self, row: ContentRow) -> None:
         """Append one content; rows must come in the order of their ``sha256``."""
         if self.sha256 and row.sha256 <= self.sha256[-1]:
-            raise StoreError(f"{self.path}: content {row.sha256} came after {self.sha256[-1]}; rows must be sorted")
+            raise StoreError(
+                f"{self.path}: content {row.sha256} came after {self.sha256[-1]}; rows must be sorted"
+            )
         plain = np.ascontiguousarray(row.plain, dtype=self._dtype)
         checksum = zlib.crc32(plain.tobytes())
         if row.augmented is not None:
@@ -340,7 +346,9 @@ class StoreWriter:
         if row_bytes == 0:  # no augmented views at all: HDF5 has no chunks of nothing
             self._file.create_dataset(name, shape=(0, *row_shape), dtype=dtype)
             return
-        rows = max(1, min(CHUNK_BYTES // row_bytes, self._most_rows if most_rows is None else max(1, most_rows)))
+        rows = max(
+            1, min(CHUNK_BYTES // row_bytes, self._most_rows if most_rows is None else max(1, most_rows))
+        )
         self._file.create_dataset(
             name,
             shape=(0, *row_shape),
@@ -403,10 +411,14 @@ def _open_for_reading(path: Path) -> h5py.File:
     try:
         file = h5py.File(path, "r", locking=False)
     except OSError as error:
-        raise StoreError(f"{path}: not a readable HDF5 file ({error}). Make it anew with: featurize extract DATA") from None
+        raise StoreError(
+            f"{path}: not a readable HDF5 file ({error}). Make it anew with: featurize extract DATA"
+        ) from None
     if file.attrs.get("format") != FORMAT:
         file.close()
-        raise StoreError(f"{path}: an HDF5 file, but not a Folio feature store. Make one with: featurize extract DATA")
+        raise StoreError(
+            f"{path}: an HDF5 file, but not a Folio feature store. Make one with: featurize extract DATA"
+        )
     version = int(file.attrs["format_version"])
     if version != FORMAT_VERSION:
         file.close()

@@ -101,12 +101,15 @@ def console(*, stderr: bool = False) -> Console:
 
 
 @contextmanager
-def progress_bar(*, title: str, unit: str) -> Iterator[Callable[[int, int], None]]:
-    """Show a bar with rate and time left on stderr; yield ``update(done, total)``. Silent off a terminal."""
+def progress_bar(*, title: str, unit: str) -> Iterator[Callable[..., None]]:
+    """Show a bar with rate and time left on stderr; silent where that is not a terminal.
+
+    Yields ``update(done, total, stage=None)``; a new stage starts a bar of its own.
+    """
     if not sys.stderr.isatty():
-        yield lambda done, total: None
+        yield lambda done, total, stage=None: None
         return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
     columns = (
         TextColumn("{task.description}"),
@@ -115,13 +118,19 @@ def progress_bar(*, title: str, unit: str) -> Iterator[Callable[[int, int], None
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(),
     )
+    bars: dict[str, TaskID] = {}
     with Progress(*columns, console=console(stderr=True), transient=True) as progress:
-        task = progress.add_task(title, total=None, rate="")
 
-        def update(done: int, total: int) -> None:
-            speed = progress.tasks[0].finished_speed or progress.tasks[0].speed
+        def update(done: int, total: int, stage: str | None = None) -> None:
+            name = stage or title
+            if name not in bars:
+                for earlier in bars.values():
+                    progress.update(earlier, visible=False)
+                bars[name] = progress.add_task(name, total=total, rate="")
+            task = progress.tasks[list(bars).index(name)]
+            speed = task.finished_speed or task.speed
             rate = f"{speed:,.0f} {unit}/s" if speed else ""
-            progress.update(task, completed=done, total=total, rate=rate)
+            progress.update(bars[name], completed=done, total=total, rate=rate)
 
         yield update
 

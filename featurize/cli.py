@@ -1,0 +1,339 @@
+"""Command ``featurize``: parse, call one library function, print."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from featurize.backbones import BACKBONES
+from featurize.extraction import DEFAULT_BACKBONE, VIEWS_FOR, ExtractResult, extract
+from featurize.terminal import (
+    CommaList,
+    FolioGroup,
+    console,
+    default_of,
+    flatten,
+    human_bytes,
+    printable,
+    progress_bar,
+    quiet_libraries,
+)
+from featurize.views import ViewRanges
+
+RANGES = ViewRanges()
+SHOWN_SKIPPED = 20
+
+
+def _default(parameter: str) -> Any:
+    return default_of(extract, parameter)
+
+
+@click.group(cls=FolioGroup, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@click.version_option(package_name="folio-grader", prog_name="featurize")
+@click.option("--verbose", is_flag=True, help="Show what TensorFlow and image libraries write to stderr.")
+def cli(verbose: bool) -> None:
+    """Run frozen CNN backbones once over a folder of images and keep the features.
+
+    \b
+    featurize extract DATA --backbone efficientnet_lite0 --views 4
+    featurize info artifacts/features/DATA/efficientnet_lite0.h5
+    featurize backbones
+    """
+    quiet_libraries(verbose=verbose)
+
+
+@cli.command("extract")
+@click.argument("data", type=click.Path(path_type=Path))
+@click.option(
+    "--backbone",
+    "backbones",
+    multiple=True,
+    type=CommaList(),
+    help=f"Names from `featurize backbones`; with commas or repeated.  [default: {DEFAULT_BACKBONE}]",
+)
+@click.option("--views", default=_default("views"), help="Augmented views of each image; 0 for none.")
+@click.option(
+    "--views-for", type=click.Choice(VIEWS_FOR), default=_default("views_for"), help="Whose images get views."
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Folder of the stores.  [default: artifacts/features/DATASET]",
+)
+@click.option("--weights", default=_default("weights"), help="imagenet, random, or a weights file.")
+@click.option("--order", type=CommaList(), help="The classes from worst to best, e.g. low,middle,award.")
+@click.option(
+    "--entries",
+    type=click.Choice(["folder", "image"]),
+    default=_default("entries"),
+    help="Whether a folder below a class is one entry.",
+)
+@click.option("--input-size", type=int, help="Side of the network's input.  [default: the backbone's own]")
+@click.option(
+    "--resize",
+    type=click.Choice(["squash", "crop", "pad"]),
+    default=_default("resize"),
+    help="How a picture becomes a square.",
+)
+@click.option(
+    "--resample",
+    type=click.Choice(["nearest", "bilinear", "bicubic", "lanczos"]),
+    default=_default("resample"),
+    help="Antialiased filter of the one resize.",
+)
+@click.option(
+    "--preprocess",
+    type=click.Choice(["native", "rescale", "featurewise"]),
+    default=_default("preprocess"),
+    help="The backbone's own; or, for comparison, 1/255; or 1/255 with fitted mean and deviation.",
+)
+@click.option("--rotation", default=RANGES.rotation, help="Degrees, either way.")
+@click.option("--width-shift", default=RANGES.width_shift, help="Fraction of the width, either way.")
+@click.option("--height-shift", default=RANGES.height_shift, help="Fraction of the height, either way.")
+@click.option("--shear", default=RANGES.shear, help="Degrees, as in Keras: 0.2 is nearly nothing.")
+@click.option("--zoom-low", default=RANGES.zoom_low, help="Smallest zoom factor, drawn for each axis.")
+@click.option("--zoom-high", default=RANGES.zoom_high, help="Largest zoom factor.")
+@click.option(
+    "--horizontal-flip/--no-horizontal-flip", default=RANGES.horizontal_flip, help="Mirror half of the views."
+)
+@click.option(
+    "--vertical-flip/--no-vertical-flip", default=RANGES.vertical_flip, help="Turn half of them upside down."
+)
+@click.option("--seed", default=_default("seed"), help="Seeds the views and random weights.")
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "bfloat16", "float16"]),
+    default=_default("precision"),
+    help="The network's arithmetic.",
+)
+@click.option(
+    "--store-dtype",
+    type=click.Choice(["float32", "float16"]),
+    default=_default("store_dtype"),
+    help="float16 halves the store.",
+)
+@click.option(
+    "--max-pixels",
+    default=_default("max_pixels"),
+    help="Skip larger pictures before decoding; JPEGs count after their own scaling.",
+)
+@click.option(
+    "--strict", is_flag=True, help="Stop at the first file that cannot be used, instead of skipping it."
+)
+@click.option("--replace", is_flag=True, help="Go on although most stored images are not in DATA.")
+@click.option("--device", default=_default("device"), help="auto, cpu or gpu:N.")
+@click.option(
+    "--gpu-memory", type=float, metavar="FRACTION", help="Part of the GPU's memory; grows by default."
+)
+@click.option("--batch-size", default=_default("batch_size"), help="Views in one forward pass, or auto.")
+@click.option("--workers", type=int, help="Decoding threads.  [default: one a core]")
+@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+def extract_command(
+    data: Path, backbones: tuple[tuple[str, ...], ...], batch_size: str, as_json: bool, **options: Any
+) -> None:
+    """Make one feature store a backbone from the images in DATA.
+
+    \b
+    DATA/train/award/*.jpg  DATA/test/award/*.jpg     a split (award_train, award_test are fine too)
+    DATA/award/*.jpg                                  no split: cross-validation decides later
+    DATA/new/*.jpg                                    not graded yet: features only
+
+    A second run computes only what is missing.
+    """
+    ranges = ViewRanges(**{field.name: options.pop(field.name) for field in dataclasses.fields(ViewRanges)})
+    with progress_bar(title="reading", unit="images") as bar:
+        results = extract(
+            data,
+            backbones=flatten(backbones) or (DEFAULT_BACKBONE,),
+            ranges=ranges,
+            batch_size=_batch_size(batch_size),
+            on_progress=lambda stage, done, total: bar(done, total, stage),
+            **options,
+        )
+    if as_json:
+        click.echo(json.dumps({"stores": [_as_json(result) for result in results]}, indent=2))
+    else:
+        _print_summary(results)
+
+
+@cli.command("backbones")
+@click.option("--json", "as_json", is_flag=True, help="Print the list as JSON.")
+def backbones_command(as_json: bool) -> None:
+    """List every backbone: sizes, cost, accuracy, and whether its weights are here."""
+    from featurize.weights import weights_status
+
+    states = {name: weights_status(backbone) for name, backbone in BACKBONES.items()}
+    if as_json:
+        rows = [
+            {
+                **dataclasses.asdict(backbone),
+                "weights_available": states[name].available,
+                "hint": states[name].hint,
+            }
+            for name, backbone in BACKBONES.items()
+        ]
+        click.echo(json.dumps(rows, indent=2))
+        return
+    _print_backbones(states)
+
+
+@cli.command("info")
+@click.argument("store", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
+def info_command(store: Path, as_json: bool) -> None:
+    """Print what a store holds."""
+    from featurize.info import store_facts
+
+    facts = store_facts(store)
+    if as_json:
+        click.echo(json.dumps(facts, indent=2))
+        return
+    _print_facts(facts)
+
+
+@cli.command("selfcheck")
+@click.option("--backbone", default=DEFAULT_BACKBONE, help="A name from `featurize backbones`.")
+@click.option("--weights", default=_default("weights"), help="imagenet, random, or a weights file.")
+@click.option("--device", default="gpu:0", help="The GPU to compare with the CPU.")
+@click.option("--precision", type=click.Choice(["float32", "bfloat16", "float16"]), default="float32")
+def selfcheck_command(backbone: str, weights: str, device: str, precision: str) -> None:
+    """Compare a backbone's features on the GPU with those on the CPU, and the two rates."""
+    from featurize.backbones import get_backbone
+    from featurize.selfcheck import selfcheck
+    from featurize.weights import find_weights
+
+    found = get_backbone(backbone)
+    result = selfcheck(found, find_weights(found, weights), device=device, precision=precision)
+    click.echo(str(result))
+
+
+def main() -> None:
+    """Run the command line."""
+    cli(prog_name="featurize")
+
+
+def _batch_size(text: str) -> int | str:
+    if text == "auto":
+        return text
+    if not text.isdecimal() or int(text) < 1:
+        raise click.BadParameter(f"{text!r}: expected a number from 1 on, or auto", param_hint="--batch-size")
+    return int(text)
+
+
+def _as_json(result: ExtractResult) -> dict[str, Any]:
+    facts = dataclasses.asdict(result)
+    facts["path"] = printable(str(result.path))
+    facts["skipped"] = [
+        {"path": printable(path), "reason": printable(reason)} for path, reason in result.skipped
+    ]
+    facts["outside"] = [printable(path) for path in result.outside]
+    return facts
+
+
+def _print_summary(results: list[ExtractResult]) -> None:
+    first = results[0]
+    screen = console()
+    readable = first.n_images - len(first.skipped)
+    screen.print(f"[bold]{printable(first.dataset)}[/]: {readable} images", markup=True)
+    for line in _class_lines(first):
+        screen.print(line, markup=False)
+    for result in results:
+        screen.print(_store_line(result), markup=False, soft_wrap=True)
+        screen.print(f"  {printable(str(result.path))}", markup=False, soft_wrap=True)
+    if first.skipped:
+        screen.print(f"{len(first.skipped)} files skipped:", markup=False)
+        for path, reason in first.skipped[:SHOWN_SKIPPED]:
+            screen.print(f"  {printable(path)}: {printable(reason)}", markup=False, soft_wrap=True)
+        if len(first.skipped) > SHOWN_SKIPPED:
+            more = len(first.skipped) - SHOWN_SKIPPED
+            screen.print(
+                f"  … and {more} more; all with: featurize info {printable(str(first.path))}", markup=False
+            )
+    if first.outside:
+        shown = ", ".join(printable(path) for path in first.outside[:3])
+        screen.print(
+            f"{len(first.outside)} files lie in no class folder and were not used: {shown}", markup=False
+        )
+    if first.suggested_order:
+        order = ",".join(first.suggested_order)
+        screen.print(f"These look like grades. To treat them as ordered, add: --order {order}", markup=False)
+
+
+def _class_lines(result: ExtractResult) -> list[str]:
+    if not result.classes:
+        return ["no classes: every image is ungraded"]
+    sign = " < " if result.ordered else ", "
+    named = sign.join(f"{label} {printable(name)}" for label, name in enumerate(result.classes))
+    lines = [f"classes in label order: {named}"]
+    if len(result.classes) == 2:
+        lines.append(f"positive class: {printable(result.classes[1])}")
+    for split, counts in result.split_counts.items():
+        each = ", ".join(f"{printable(name) or 'ungraded'} {count}" for name, count in sorted(counts.items()))
+        lines.append(f"{split}: {sum(counts.values())} ({each})")
+    return lines
+
+
+def _store_line(result: ExtractResult) -> str:
+    weights = result.config["weights"]["kind"]
+    random = " (RANDOM weights)" if weights == "random" else ""
+    held = f"{result.n_content} pictures × {result.n_features} features, {result.n_views} views"
+    if result.state == "up to date":
+        return f"{result.backbone}{random}: up to date, nothing decoded, nothing computed ({held})"
+    seconds = result.seconds
+    spent = (
+        f"{seconds['decoding']:.1f} s decoding (summed over threads), {seconds['network']:.1f} s in the network, "
+        f"{seconds['writing']:.1f} s writing, {seconds['total']:.1f} s in all"
+    )
+    return (
+        f"{result.backbone}{random}: {result.state}, {held}; {result.n_decoded} files decoded, {result.n_forward} views "
+        f"computed on {result.device or 'no device'}; {spent}; {human_bytes(result.bytes)}"
+    )
+
+
+def _print_backbones(states: dict[str, Any]) -> None:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("backbone", no_wrap=True)
+    for column in ("input", "features", "M params", "MB", "top-1 %"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("pixels", no_wrap=True)
+    table.add_column("weights here", no_wrap=True)
+    for name, backbone in BACKBONES.items():
+        top1 = f"{100 * backbone.top1:.1f}" if backbone.top1 is not None else "-"
+        table.add_row(
+            name,
+            str(backbone.size),
+            str(backbone.n_features),
+            f"{backbone.parameters / 1e6:.1f}",
+            f"{backbone.megabytes:.0f}",
+            top1,
+            backbone.convention,
+            "yes" if states[name].available else "no",
+        )
+    screen = console()
+    screen.print(table)
+    missing = [name for name, state in states.items() if not state.available]
+    if missing:
+        screen.print(
+            "\nWeights that are not here are downloaded at the first extraction. Without network: put the file named "
+            "by `featurize backbones --json` into the Keras cache, or name it with --weights FILE.",
+            markup=False,
+        )
+
+
+def _print_facts(facts: dict[str, Any]) -> None:
+    screen = console()
+    width = max(map(len, facts))
+    for name, value in facts.items():
+        if isinstance(value, list):
+            screen.print(f"{name:<{width}}  {len(value)}", markup=False)
+            for item in value:
+                screen.print(f"  {item}", markup=False, soft_wrap=True)
+        else:
+            shown = json.dumps(value) if isinstance(value, dict) else str(value)
+            screen.print(f"{name:<{width}}  {shown}", markup=False, soft_wrap=True)

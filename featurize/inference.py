@@ -1,0 +1,133 @@
+"""Features of single files under the config of a store or bundle: what grading new images needs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from featurize import engines
+from featurize.backbones import Backbone, get_backbone
+from featurize.decoding import Rendering, Request, decode_all
+from featurize.errors import WeightsError
+from featurize.views import ViewRanges
+from featurize.weights import Weights, find_weights
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageFeatures:
+    """Features of the files that could be read, and why the others could not."""
+
+    features: npt.NDArray[np.float32]  # (n_readable, n_features), the plain view
+    index: npt.NDArray[np.int64]  # (n_readable,) position of each row in the list of files
+    problems: dict[int, str]  # position → reason
+
+
+def image_features(
+    paths: Sequence[Path],
+    config: Mapping[str, Any],
+    *,
+    weights: str | Path | None = None,
+    device: str = "auto",
+    gpu_memory: float | None = None,
+    precision: str | None = None,
+    max_pixels: int = 200_000_000,
+    workers: int | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> ImageFeatures:
+    """Return plain-view features of image files, made as the store of this config made them.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        Image files.
+    config : mapping
+        The config of a store or bundle.
+    weights : path-like, optional
+        The weights file a bundle carries; found as for extraction when absent.
+    device, gpu_memory, max_pixels, workers
+        As in `featurize.extract`.
+    precision : str, optional
+        Overrides the config's, where this machine lacks it.
+    on_progress : callable, optional
+        Called with (done, total).
+
+    Raises
+    ------
+    WeightsError
+        If the weights at hand are not those of the config.
+    """
+    backbone = get_backbone(config["backbone"])
+    views = dict(config["views"])
+    seed = views.pop("seed")
+    rendering = Rendering(
+        size=config["input_size"],
+        resize=config["resize"],
+        resample=config["resample"],
+        max_pixels=max_pixels,
+        ranges=ViewRanges(**views),
+        seed=seed,
+    )
+    engine = None
+    index: list[int] = []
+    problems: dict[int, str] = {}
+    blocks: list[npt.NDArray[np.float32]] = []
+    batch: list[npt.NDArray[np.uint8]] = []
+    requests = [Request(path=path) for path in paths]
+    for position, decoded in enumerate(decode_all(requests, rendering, workers=workers)):
+        if decoded.picture is None:
+            problems[position] = decoded.problem
+        else:
+            index.append(position)
+            batch.append(decoded.picture.pixels)
+        if engine is None and batch:
+            engine = engines.create_engine(
+                backbone,
+                config_weights(backbone, config, weights),
+                input_size=config["input_size"],
+                preprocess=config["preprocess"],
+                statistics=config["statistics"],
+                precision=precision or config["precision"],
+                device=device,
+                gpu_memory=gpu_memory,
+            )
+        if engine is not None and (len(batch) == engine.batch_size or (batch and position == len(paths) - 1)):
+            blocks.append(engine(np.stack(batch)))
+            batch.clear()
+        if on_progress is not None:
+            on_progress(position + 1, len(paths))
+    empty = np.zeros((0, backbone.n_features), np.float32)
+    return ImageFeatures(
+        features=np.concatenate(blocks) if blocks else empty,
+        index=np.array(index, dtype=np.int64),
+        problems=problems,
+    )
+
+
+def config_weights(backbone: Backbone, config: Mapping[str, Any], path: str | Path | None = None) -> Weights:
+    """Return the weights a config names; refuse any other.
+
+    Raises
+    ------
+    WeightsError
+        If they are not on this machine, or are not the ones of the config.
+    """
+    wanted = config["weights"]
+    if path is None and wanted["kind"] == "file":
+        raise WeightsError(
+            f"These features were made with a weights file of {backbone.name} (SHA-256 {wanted['sha256'][:12]}…) "
+            "that did not come along. Name it with: --weights FILE"
+        )
+    source = wanted["kind"] if path is None else str(path)
+    found = find_weights(backbone, source, seed=wanted["seed"] or 0)
+    # A random network that was carried along as a file is known by the bundle's own digest of that file.
+    if found.sha256 != wanted["sha256"] and not (path is not None and wanted["kind"] == "random"):
+        raise WeightsError(
+            f"{found.path or source}: weights of {backbone.name} with SHA-256 {found.sha256[:12]}…, but the features "
+            f"were made with {wanted['sha256'][:12]}…. Extract anew, or name the right file with: --weights FILE"
+        )
+    return found
