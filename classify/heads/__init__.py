@@ -1,0 +1,233 @@
+"""Heads by name: what each is, what is searched for it, and how to make one. Importing this is cheap."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from featurize.errors import CompareError
+
+Scorer = Callable[[np.ndarray, np.ndarray], float]
+
+SCALINGS = ("standardise", "l2")
+# scikit-learn's C weighs the loss against ||w||²; rows have a squared norm near n_features when standardised and
+# of 1 when L2-normalised, so that equally strong regularisation sits about three decades apart.
+_LINEAR_GRID = (
+    {"scaling": ("standardise",), "C": (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)},
+    {"scaling": ("l2",), "C": (1e-2, 1e-1, 1.0, 1e1, 1e2, 1e3)},
+)
+# The RBF kernel is 1 for equal rows whatever the scaling, and gamma is relative: one grid does for both.
+_RBF_GRID = (
+    {
+        "scaling": SCALINGS,
+        "C": (1e-1, 1.0, 1e1, 1e2, 1e3),
+        "gamma_factor": (1e-3, 1e-2, 1e-1, 1.0, 1e1),
+    },
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Head:
+    """A head described as data; listing heads imports neither scikit-learn nor TensorFlow."""
+
+    name: str  # one spelling: CLI, results.json, tests
+    title: str  # for tables and axes
+    about: str  # one sentence
+    factory: str  # "<module>.<class>" in this package
+    params: Mapping[str, Any]  # what makes the factory this head
+    grid: tuple[Mapping[str, tuple], ...]  # searched; one mapping a family of points, as in ParameterGrid
+    search: str = ""  # "<module>.<function>" that scores many points of one fold at once; "": one by one
+    tensorflow: bool = False  # whether fitting and predicting import TensorFlow
+
+
+HEADS: Mapping[str, Head] = {
+    head.name: head
+    for head in (
+        Head(
+            name="dense",
+            title="Dense network",
+            about="Keras: batch norm, 512-128-64 ReLU, batch norm, dropout; early stopping on a grouped part.",
+            factory="dense.DenseHead",
+            params={},
+            grid=({"scaling": SCALINGS},),
+            tensorflow=True,
+        ),
+        Head(
+            name="logreg",
+            title="Logistic regression",
+            about="Multinomial, L2 penalty, solved to 1e-6 in float64.",
+            factory="linear.LogisticHead",
+            params={},
+            grid=_LINEAR_GRID,
+            search="linear.fold_scores",
+        ),
+        Head(
+            name="svm-linear",
+            title="Linear SVM",
+            about="Support vector machine, linear kernel; probabilities by Platt's sigmoid on grouped folds.",
+            factory="kernel.SVMHead",
+            params={"kernel": "linear"},
+            grid=_LINEAR_GRID,
+            search="kernel.fold_scores",
+        ),
+        Head(
+            name="svm-rbf",
+            title="RBF SVM",
+            about="Support vector machine, Gaussian kernel; probabilities by Platt's sigmoid on grouped folds.",
+            factory="kernel.SVMHead",
+            params={"kernel": "rbf"},
+            grid=_RBF_GRID,
+            search="kernel.fold_scores",
+        ),
+        Head(
+            name="baseline",
+            title="Majority class",
+            about="The commonest class for every image, with the class shares as probabilities; never tuned.",
+            factory="baseline.BaselineHead",
+            params={},
+            grid=({},),
+        ),
+    )
+}
+
+# What `skops.io.load` must be told to trust for the heads saved with it; all else in them it knows by itself.
+TRUSTED_TYPES: tuple[str, ...] = (
+    "classify.heads.baseline.BaselineHead",
+    "classify.heads.kernel.SVMHead",
+    "classify.heads.linear.LogisticHead",
+)
+
+
+def get_head(name: str) -> Head:
+    """Return the head of that name.
+
+    Raises
+    ------
+    CompareError
+        If there is none; the message lists the known names.
+    """
+    try:
+        return HEADS[name]
+    except KeyError:
+        raise CompareError(
+            f"Unknown head {name!r}: expected one of {', '.join(HEADS)}. See: classify heads"
+        ) from None
+
+
+def make_head(
+    name: str, *, params: Mapping[str, Any] | None = None, seed: int = 0, class_weight: str | None = None
+) -> Any:
+    """Return a new, unfitted estimator.
+
+    Parameters
+    ----------
+    name : str
+        A key of `HEADS`.
+    params : mapping, optional
+        Estimator parameters, e.g. one of `grid_points`; they win over `seed` and `class_weight`.
+    seed : int, default=0
+        For heads that draw anything (the dense network, the folds of a calibration).
+    class_weight : {None, "balanced"}
+        For heads that weigh classes; the baseline does not.
+
+    Raises
+    ------
+    CompareError
+        If the name, or one of the parameters, is unknown.
+    """
+    head = get_head(name)
+    factory = _resolve(head.factory)
+    known = factory().get_params()
+    chosen = {"seed": seed, "class_weight": class_weight}
+    chosen = {key: value for key, value in chosen.items() if key in known}
+    unknown = sorted(set(params or {}) - set(known))
+    if unknown:
+        raise CompareError(
+            f"Head {name!r} has no parameter {unknown[0]!r}: expected some of {', '.join(sorted(known))}. "
+            "See: classify heads"
+        )
+    return factory(**{**chosen, **head.params, **(params or {})})
+
+
+def grid_points(head: Head) -> list[dict[str, Any]]:
+    """Return the points searched for a head, so ordered that the first of equal scores is the one to take.
+
+    Stronger regularisation comes first: by C, then by gamma, then by scaling in the order of the grid.
+    """
+    points = [
+        dict(zip(grid, values, strict=True)) for grid in head.grid for values in product(*grid.values())
+    ]
+    return sorted(points, key=lambda point: (point.get("C", 0.0), point.get("gamma_factor", 0.0)))
+
+
+def grid_scores(
+    head: Head,
+    X: np.ndarray,
+    y: np.ndarray,
+    *,
+    fit_rows: np.ndarray,
+    score_rows: np.ndarray,
+    points: Sequence[Mapping[str, Any]] | None = None,
+    groups: np.ndarray | None = None,
+    image: np.ndarray | None = None,
+    class_weight: str | None = None,
+    seed: int = 0,
+    scorer: Scorer | None = None,
+) -> list[float]:
+    """Return the score of every grid point on one fold: fitted on `fit_rows`, scored on `score_rows`.
+
+    The kernel heads compute each Gram matrix once and share it over C; logistic regression follows C with warm
+    starts; the others are fitted point by point. SVMs are scored on their decisions, before calibration.
+
+    Parameters
+    ----------
+    head : Head
+    X : ndarray of shape (n_rows, n_features)
+    y : ndarray of shape (n_rows,)
+    fit_rows, score_rows : ndarray of int
+        Rows of X; `score_rows` are plain views as a rule.
+    points : sequence of mappings, optional
+        By default `grid_points(head)`.
+    groups, image : ndarray of shape (n_rows,), optional
+        What must stay together, and which rows are views of one image.
+    class_weight, seed
+        As in `make_head`.
+    scorer : callable (y_true, y_pred) -> float, optional
+        By default balanced accuracy: mean recall of the classes that are present.
+
+    Returns
+    -------
+    list of float
+        In the order of `points`.
+    """
+    heads = [
+        make_head(head.name, params=point, seed=seed, class_weight=class_weight)
+        for point in (grid_points(head) if points is None else points)
+    ]
+    score = scorer or balanced_accuracy
+    X_fit, y_fit, X_score, y_score = X[fit_rows], y[fit_rows], X[score_rows], y[score_rows]
+    predictions: Iterable[np.ndarray]
+    if head.search:
+        predictions = _resolve(head.search)(heads, X_fit, y_fit, X_score)
+    else:
+        rows = {
+            "groups": None if groups is None else groups[fit_rows],
+            "image": None if image is None else image[fit_rows],
+        }
+        predictions = (candidate.fit(X_fit, y_fit, **rows).predict(X_score) for candidate in heads)
+    return [float(score(y_score, predicted)) for predicted in predictions]
+
+
+def balanced_accuracy(y_true: np.ndarray, y_pred: np.ndarray) -> float:
+    """Return the mean recall over the classes in `y_true` (unlike scikit-learn's, silent about others)."""
+    return float(np.mean([np.mean(y_pred[y_true == label] == label) for label in np.unique(y_true)]))
+
+
+def _resolve(name: str) -> Any:
+    module, _, attribute = name.rpartition(".")
+    return getattr(importlib.import_module(f"{__name__}.{module}"), attribute)

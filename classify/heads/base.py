@@ -1,0 +1,67 @@
+"""What all heads share: input checks, scaling, and the class as arg max of the probabilities."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin
+from sklearn.preprocessing import Normalizer, StandardScaler
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from classify.heads import SCALINGS
+from featurize.errors import CompareError
+
+
+class FitError(CompareError, ValueError):
+    """Rows that a head cannot be fitted on. A ValueError too, as scikit-learn expects of its estimators."""
+
+
+def make_scaler(scaling: str) -> TransformerMixin:
+    """Return scikit-learn's transformer for a scaling: "standardise" each column or "l2"-normalise each row.
+
+    Raises
+    ------
+    FitError
+        If the scaling is unknown.
+    """
+    if scaling == "standardise":
+        return StandardScaler()
+    if scaling == "l2":
+        return Normalizer(norm="l2")
+    raise FitError(f"Unknown scaling {scaling!r}: expected one of {', '.join(SCALINGS)}.")
+
+
+class BaseHead(ClassifierMixin, BaseEstimator):
+    """A classifier of feature rows that answers in probabilities."""
+
+    classes_: np.ndarray
+    n_features_in_: int
+
+    def predict(self, X: np.ndarray) -> np.ndarray:
+        """Return the class of largest probability for each row of X; the first of equal ones."""
+        return self.classes_[np.argmax(self.predict_proba(X), axis=1)]
+
+    def predict_proba(self, X: np.ndarray) -> np.ndarray:
+        """Return the class probabilities, ndarray of shape (n_rows, n_classes), columns as in `classes_`."""
+        raise NotImplementedError
+
+    def _check_fit(self, X: Any, y: Any, *, dtype: type) -> tuple[np.ndarray, np.ndarray]:
+        X, y = validate_data(self, X, y, dtype=dtype)
+        check_classification_targets(y)
+        self.classes_ = np.unique(y)
+        return X, y
+
+    def _check_predict(self, X: Any, *, dtype: type) -> np.ndarray:
+        check_is_fitted(self)
+        return validate_data(self, X, dtype=dtype, reset=False)
+
+
+def require_two_classes(classes: np.ndarray) -> None:
+    """Raise FitError if there is nothing to tell apart."""
+    if len(classes) < 2:
+        raise FitError(
+            f"All training rows are of one class, {classes[0]!r}: expected at least 2 classes. "
+            "Add images of another class."
+        )

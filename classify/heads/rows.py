@@ -1,0 +1,152 @@
+"""Which rows are one image, and how images are set aside without parting a group."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from sklearn.model_selection import StratifiedGroupKFold
+
+from classify.heads.base import FitError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageRows:
+    """Rows by image: image i has the rows ``rows[start[i] : start[i] + count[i]]``, its plain view first."""
+
+    rows: np.ndarray  # (n_rows,) int64
+    start: np.ndarray  # (n_images,) int64
+    count: np.ndarray  # (n_images,) int64
+
+    @property
+    def plain(self) -> np.ndarray:
+        """The row of each image's plain view, ndarray of shape (n_images,)."""
+        return self.rows[self.start]
+
+
+def settle_rows(
+    n_rows: int, groups: np.ndarray | None, image: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return `groups` and `image` for every row; without `image` each row is one, without `groups` each image is.
+
+    Raises
+    ------
+    FitError
+        If either is given with another number of rows.
+    """
+    for name, values in (("groups", groups), ("image", image)):
+        if values is not None and len(values) != n_rows:
+            raise FitError(f"{name} has {len(values)} rows: expected {n_rows}, one for each row of X.")
+    image = np.arange(n_rows) if image is None else np.asarray(image)
+    return image if groups is None else np.asarray(groups), image
+
+
+def rows_by_image(image: np.ndarray) -> ImageRows:
+    """Gather the rows of each image. The first row of an image, in the order given, counts as its plain view.
+
+    Parameters
+    ----------
+    image : ndarray of shape (n_rows,)
+        Equal values mark the views of one image.
+    """
+    _, inverse, count = np.unique(image, return_inverse=True, return_counts=True)
+    return ImageRows(
+        rows=np.argsort(inverse, kind="stable"),
+        start=np.concatenate([[0], np.cumsum(count)[:-1]]),
+        count=count,
+    )
+
+
+def groups_per_class(y: np.ndarray, groups: np.ndarray) -> dict:
+    """Return the number of distinct groups in each class."""
+    return {label: len(np.unique(groups[y == label])) for label in np.unique(y)}
+
+
+def calibration_folds(
+    y: np.ndarray, groups: np.ndarray, *, n_folds: int, seed: int
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return stratified folds that part no group and leave every class in every training part.
+
+    There are as many as the class with the fewest groups allows, at most `n_folds`, at least 2.
+
+    Parameters
+    ----------
+    y, groups : ndarray of shape (n_rows,)
+    n_folds, seed : int
+
+    Returns
+    -------
+    list of (train, test)
+        Row numbers.
+
+    Raises
+    ------
+    FitError
+        If a class has a single group, or the groups tie the classes together so that no such folds exist.
+    """
+    n_groups = groups_per_class(y, groups)
+    scarce = min(n_groups, key=lambda label: n_groups[label])
+    _require_two_groups(scarce, n_groups[scarce])
+    n_classes = len(n_groups)
+    for k in range(min(n_folds, n_groups[scarce]), 1, -1):
+        # StratifiedGroupKFold balances shares only: a scarce class can end up in one test part as a whole.
+        for attempt in range(10):
+            splitter = StratifiedGroupKFold(k, shuffle=True, random_state=seed + attempt)
+            folds = list(splitter.split(y, y, groups))
+            if all(len(test) and len(np.unique(y[train])) == n_classes for train, test in folds):
+                return folds
+    raise FitError(
+        f"No folds of the training images keep every class in every part ({n_classes} classes, "
+        f"{n_groups[scarce]} groups in class {scarce!r}). Add images of that class."
+    )
+
+
+def validation_images(
+    y: np.ndarray, groups: np.ndarray, *, fraction: float, seed: int
+) -> np.ndarray:
+    """Set about `fraction` of each class's groups aside, whole groups only, at least one a class.
+
+    Folds would not do here: with as few folds as the scarcest class has groups, one fold could be half the data.
+
+    Parameters
+    ----------
+    y, groups : ndarray of shape (n_images,)
+    fraction : float
+        In (0, 1).
+    seed : int
+
+    Returns
+    -------
+    ndarray of shape (n_images,), bool
+        True for images set aside. Every class keeps at least one group outside.
+
+    Raises
+    ------
+    FitError
+        If a class has a single group, or shares all of them with others so that none can be spared.
+    """
+    generator = np.random.default_rng(seed)
+    aside = np.zeros(len(y), dtype=bool)
+    n_groups = groups_per_class(y, groups)
+    for label in sorted(n_groups, key=lambda label: n_groups[label]):  # scarce classes choose first
+        _require_two_groups(label, n_groups[label])
+        wanted = max(1, round(fraction * n_groups[label]))
+        for group in generator.permutation(np.unique(groups[y == label])):
+            if len(np.unique(groups[aside & (y == label)])) >= wanted:
+                break
+            more = aside | (groups == group)
+            if len(np.unique(y[~more])) == len(n_groups):
+                aside = more
+        if not aside[y == label].any():
+            raise FitError(
+                f"Class {label!r} can spare no group for validation. Add images of that class, or a val split."
+            )
+    return aside
+
+
+def _require_two_groups(label: object, n_groups: int) -> None:
+    if n_groups < 2:
+        raise FitError(
+            f"Class {label!r} has a single group of images (one entry, or near duplicates): expected at least 2. "
+            "Add images of that class."
+        )
