@@ -1,0 +1,259 @@
+"""One image file as an upright RGB square of uint8, or a named reason why not."""
+
+import hashlib
+import io
+import os
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageFile, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
+
+from featurize.errors import ConfigError, ImageError
+from featurize.files import UnreadableFile, open_regular, unreadable
+from featurize.modes import to_rgb
+from featurize.signatures import why_not_identified
+
+RESIZES = ("squash", "crop", "pad")
+RESAMPLES = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+
+# Every reason starts with one of these; ": " and a detail may follow.
+SKIP_REASONS = (
+    "unreadable",
+    "not a regular file",
+    "empty file",
+    "not an image",
+    "too many pixels",
+    "truncated",
+    "damaged",
+    "changed while being read",
+)
+
+# EPS would start Ghostscript; the others are only recognised, their pixels can never be read.
+_NOT_DECODED = frozenset({"EPS", "BUFR", "GRIB", "HDF5", "WMF", "MPEG"})
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_ORIENTATION = 0x0112  # EXIF tag
+_DCT_GAIN = 64  # JPEG can be decoded at 1/8 of its width and height
+_LARGE_FILE = 256 * 1024 * 1024  # bytes from which a file is identified before it is read whole
+
+
+class SkippedImage(ImageError):
+    """A file that gives no picture; ``reason`` starts with one of `SKIP_REASONS`."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """A decoded image."""
+
+    pixels: npt.NDArray[np.uint8]  # (size, size, 3), upright RGB
+    width: int  # of the original, upright, in pixels
+    height: int
+    phash: int  # 64-bit perceptual hash of `pixels`
+    thumbnail: npt.NDArray[np.uint8]  # (32, 32, 3), area means of `pixels`
+
+
+def read_picture(
+    path: str | os.PathLike[str],
+    *,
+    size: int,
+    resize: str = "squash",
+    resample: str = "bicubic",
+    max_pixels: int = 200_000_000,
+    sha256: str | None = None,
+) -> Picture:
+    """Read one image file, turn it upright and bring it to the network's size in one antialiased step.
+
+    The content decides what a file is, not its name. Safe to call from several threads.
+
+    Parameters
+    ----------
+    path : path-like
+        The image file.
+    size : int
+        Side of the square, in pixels.
+    resize : {"squash", "crop", "pad"}, default="squash"
+        Stretch to the square, or keep the centre square, or keep all and fill up with white.
+    resample : {"nearest", "bilinear", "bicubic", "lanczos"}, default="bicubic"
+        Pillow's filter, antialiased (but for "nearest") when it makes smaller.
+    max_pixels : int, default=200_000_000
+        Larger pictures are skipped before decoding. A JPEG counts as it is decoded: at the smallest of the
+        scales 1, 1/2, 1/4, 1/8 that still covers the square.
+    sha256 : str, optional
+        What the content is expected to be.
+
+    Returns
+    -------
+    Picture
+
+    Raises
+    ------
+    SkippedImage
+        With the reason, if the file is not a readable image.
+    ConfigError
+        If an option is unknown.
+    """
+    _check_options(size, resize, resample, max_pixels)
+    data = _read(path, max_pixels=max_pixels, sha256=sha256)
+    try:
+        with _identify(io.BytesIO(data), max_pixels=max_pixels) as image:
+            rgb, (width, height) = _decode(image, size=size, resize=resize, max_pixels=max_pixels)
+            square = _square(rgb, size, resize, RESAMPLES[resample])
+    except SkippedImage:
+        raise
+    except Exception as error:  # decoders raise whatever they like; every one of them means this file
+        raise SkippedImage(_damage(error)) from error
+    return Picture(
+        pixels=np.array(square),
+        width=width,
+        height=height,
+        phash=_phash(square),
+        thumbnail=np.array(square.resize((32, 32), Image.Resampling.BOX)),
+    )
+
+
+@contextmanager
+def quiet_pillow() -> Iterator[None]:
+    """Keep Pillow's Python warnings (damaged EXIF, many pixels) off the screen while pictures are read.
+
+    Enter it once around the threads that read, not in each of them: they all share Python's warning filters.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        yield
+
+
+def _check_options(size: int, resize: str, resample: str, max_pixels: int) -> None:
+    if resize not in RESIZES:
+        raise ConfigError(f"Unknown --resize {resize!r}. Choose one of: {', '.join(RESIZES)}")
+    if resample not in RESAMPLES:
+        raise ConfigError(f"Unknown resampling filter {resample!r}. Choose one of: {', '.join(RESAMPLES)}")
+    if size < 1 or max_pixels < 1:
+        raise ConfigError(f"Sizes in pixels start at 1. Received size {size} and --max-pixels {max_pixels}")
+
+
+def _read(path: str | os.PathLike[str], *, max_pixels: int, sha256: str | None) -> bytes:
+    """Return the whole content, so that what was hashed is what is decoded."""
+    try:
+        with open_regular(path) as file:
+            if os.fstat(file.fileno()).st_size > _LARGE_FILE:
+                _identify(file, max_pixels=max_pixels)  # a film, say, is not read into memory
+                file.seek(0)
+            data = file.read()
+    except UnreadableFile as error:
+        raise SkippedImage(error.reason) from error
+    except OSError as error:
+        raise SkippedImage(unreadable(error)) from error
+    except MemoryError as error:
+        raise SkippedImage("unreadable: not enough memory to hold the file") from error
+    if sha256 is not None and hashlib.sha256(data).hexdigest() != sha256:
+        raise SkippedImage("changed while being read")
+    if not data:
+        raise SkippedImage("empty file")
+    return data
+
+
+def _identify(file: BinaryIO, *, max_pixels: int) -> ImageFile.ImageFile:
+    """Return the image with its pixels not yet read."""
+    Image.MAX_IMAGE_PIXELS = _DCT_GAIN * max_pixels
+    Image.init()
+    try:
+        return Image.open(file, formats=[name for name in Image.ID if name not in _NOT_DECODED])
+    except UnidentifiedImageError as error:
+        raise SkippedImage(why_not_identified(file)) from error
+    except Exception as error:
+        raise SkippedImage(_damage(error)) from error
+
+
+def _decode(
+    image: ImageFile.ImageFile, *, size: int, resize: str, max_pixels: int
+) -> tuple[Image.Image, tuple[int, int]]:
+    """Return the upright RGB image, and the upright width and height of the original."""
+    width, height = image.size
+    if min(width, height) < 1:
+        raise SkippedImage(f"damaged: it says that it is {width} x {height} pixels")
+    scaled = isinstance(image, JpegImageFile)
+    if scaled:
+        image.draft(None, _covering(width, height, size, resize))
+    if image.width * image.height > max_pixels:
+        how = f" (read at {image.width} x {image.height})" if image.size != (width, height) else ""
+        raise SkippedImage(f"too many pixels: {width} x {height}{how}, the limit is {max_pixels} in all")
+    image.load()
+    orientation = _orientation(image)
+    upright = to_rgb(image)
+    if orientation in _UPRIGHT:
+        upright = upright.transpose(_UPRIGHT[orientation])
+    if not scaled:  # TIFF turns itself while it loads
+        return upright, upright.size
+    return upright, (height, width) if orientation >= 5 else (width, height)
+
+
+def _covering(width: int, height: int, size: int, resize: str) -> tuple[int, int]:
+    """Return the least size that a scaled decoding must have, for ``draft``."""
+    if resize != "pad":
+        return size, size
+    long_side = max(width, height)  # only this one becomes `size`
+    return max(1, size * width // long_side), max(1, size * height // long_side)
+
+
+def _orientation(image: Image.Image) -> int:
+    """Return the EXIF orientation, 1 to 8; 1 (upright) where EXIF is missing or damaged."""
+    try:
+        orientation = image.getexif().get(_ORIENTATION, 1)
+        return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
+    except Exception:  # damaged EXIF raises almost anything and says nothing about the pixels
+        return 1
+
+
+def _square(image: Image.Image, size: int, resize: str, resample: Image.Resampling) -> Image.Image:
+    if resize == "squash":
+        return image.resize((size, size), resample)
+    if resize == "crop":
+        side = min(image.size)
+        left, top = (image.width - side) / 2, (image.height - side) / 2
+        return image.resize((size, size), resample, box=(left, top, left + side, top + side))
+    long_side = max(image.size)
+    inner = (max(1, round(size * image.width / long_side)), max(1, round(size * image.height / long_side)))
+    canvas = Image.new("RGB", (size, size), "white")
+    canvas.paste(image.resize(inner, resample), ((size - inner[0]) // 2, (size - inner[1]) // 2))
+    return canvas
+
+
+def _phash(image: Image.Image) -> int:
+    import imagehash  # imports SciPy
+
+    return int(str(imagehash.phash(image)), 16)
+
+
+def _damage(error: Exception) -> str:
+    """Return the reason for what a decoder raised: one line, the same on every run."""
+    if isinstance(error, Image.DecompressionBombError):
+        return "too many pixels: more than JPEG scaling could bring under the limit"
+    if isinstance(error, MemoryError):
+        return "damaged: not enough memory to decode it"
+    text = re.sub(r" at 0x[0-9a-fA-F]+", "", " ".join(str(error).split()))
+    if isinstance(error, EOFError) or re.search(r"truncated|not enough image data", text, re.IGNORECASE):
+        return "truncated"
+    return f"damaged: {text[:200] or type(error).__name__}"
