@@ -1,3 +1,4 @@
+# ruff: noqa: F401 - the imports for type checkers mirror the table of exports
 """Frozen CNN backbones run once over a folder of images; features kept in one HDF5 store.
 
 >>> import featurize
@@ -39,7 +40,7 @@ _EXPORTS = {
     "ImageTable": "store",
     "Store": "store",
     "open_store": "store",
-    "write_store": "store",
+    "write_store": "store_writer",
     "CommaList": "terminal",
     "FolioGroup": "terminal",
     "console": "terminal",
@@ -54,7 +55,7 @@ _EXPORTS = {
     "save_weights": "weights",
 }
 
-__all__ = [*_EXPORTS, "__version__"]  # noqa: PLE0604 - the table above is the list
+__all__ = [*_EXPORTS, "__version__"]
 
 if TYPE_CHECKING:
     from featurize.backbones import BACKBONES, Backbone, get_backbone
@@ -73,7 +74,8 @@ if TYPE_CHECKING:
     )
     from featurize.extraction import ExtractResult, extract
     from featurize.inference import ImageFeatures, image_features
-    from featurize.store import ContentRow, ContentTable, ImageTable, Store, open_store, write_store
+    from featurize.store import ContentRow, ContentTable, ImageTable, Store, open_store
+    from featurize.store_writer import write_store
     from featurize.terminal import (
         CommaList,
         FolioGroup,

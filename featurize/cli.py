@@ -10,14 +10,13 @@ from typing import Any
 import click
 
 from featurize.backbones import BACKBONES
-from featurize.extraction import DEFAULT_BACKBONE, VIEWS_FOR, ExtractResult, extract
+from featurize.extraction import DEFAULT_BACKBONE, VIEWS_FOR, extract
+from featurize.screens import print_backbones, print_facts, print_summary, summary_json
 from featurize.terminal import (
     CommaList,
     FolioGroup,
-    console,
     default_of,
     flatten,
-    human_bytes,
     printable,
     progress_bar,
     quiet_libraries,
@@ -25,14 +24,18 @@ from featurize.terminal import (
 from featurize.views import ViewRanges
 
 RANGES = ViewRanges()
-SHOWN_SKIPPED = 20
+CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True}
 
 
 def _default(parameter: str) -> Any:
     return default_of(extract, parameter)
 
 
-@click.group(cls=FolioGroup, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+@click.group(
+    "featurize",
+    cls=FolioGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
+)
 @click.version_option(package_name="folio-grader", prog_name="featurize")
 @click.option("--verbose", is_flag=True, help="Show what TensorFlow and image libraries write to stderr.")
 def cli(verbose: bool) -> None:
@@ -42,7 +45,7 @@ def cli(verbose: bool) -> None:
     featurize extract DATA --backbone efficientnet_lite0 --views 4
     featurize info artifacts/features/DATA/efficientnet_lite0.h5
     featurize backbones
-    """
+    """  # noqa: D301 - click reads the \b
     quiet_libraries(verbose=verbose)
 
 
@@ -143,7 +146,7 @@ def extract_command(
     DATA/new/*.jpg                                    not graded yet: features only
 
     A second run computes only what is missing.
-    """
+    """  # noqa: D301 - click reads the \b
     ranges = ViewRanges(**{field.name: options.pop(field.name) for field in dataclasses.fields(ViewRanges)})
     with progress_bar(title="reading", unit="images") as bar:
         results = extract(
@@ -151,13 +154,14 @@ def extract_command(
             backbones=flatten(backbones) or (DEFAULT_BACKBONE,),
             ranges=ranges,
             batch_size=_batch_size(batch_size),
+            on_note=lambda text: click.echo(printable(text), err=True),
             on_progress=lambda stage, done, total: bar(done, total, stage),
             **options,
         )
     if as_json:
-        click.echo(json.dumps({"stores": [_as_json(result) for result in results]}, indent=2))
+        click.echo(json.dumps({"stores": [summary_json(result) for result in results]}, indent=2))
     else:
-        _print_summary(results)
+        print_summary(results)
 
 
 @cli.command("backbones")
@@ -178,7 +182,7 @@ def backbones_command(as_json: bool) -> None:
         ]
         click.echo(json.dumps(rows, indent=2))
         return
-    _print_backbones(states)
+    print_backbones(states)
 
 
 @cli.command("info")
@@ -192,7 +196,7 @@ def info_command(store: Path, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(facts, indent=2))
         return
-    _print_facts(facts)
+    print_facts(facts)
 
 
 @cli.command("selfcheck")
@@ -222,118 +226,3 @@ def _batch_size(text: str) -> int | str:
     if not text.isdecimal() or int(text) < 1:
         raise click.BadParameter(f"{text!r}: expected a number from 1 on, or auto", param_hint="--batch-size")
     return int(text)
-
-
-def _as_json(result: ExtractResult) -> dict[str, Any]:
-    facts = dataclasses.asdict(result)
-    facts["path"] = printable(str(result.path))
-    facts["skipped"] = [
-        {"path": printable(path), "reason": printable(reason)} for path, reason in result.skipped
-    ]
-    facts["outside"] = [printable(path) for path in result.outside]
-    return facts
-
-
-def _print_summary(results: list[ExtractResult]) -> None:
-    first = results[0]
-    screen = console()
-    readable = first.n_images - len(first.skipped)
-    screen.print(f"[bold]{printable(first.dataset)}[/]: {readable} images", markup=True)
-    for line in _class_lines(first):
-        screen.print(line, markup=False)
-    for result in results:
-        screen.print(_store_line(result), markup=False, soft_wrap=True)
-        screen.print(f"  {printable(str(result.path))}", markup=False, soft_wrap=True)
-    if first.skipped:
-        screen.print(f"{len(first.skipped)} files skipped:", markup=False)
-        for path, reason in first.skipped[:SHOWN_SKIPPED]:
-            screen.print(f"  {printable(path)}: {printable(reason)}", markup=False, soft_wrap=True)
-        if len(first.skipped) > SHOWN_SKIPPED:
-            more = len(first.skipped) - SHOWN_SKIPPED
-            screen.print(
-                f"  … and {more} more; all with: featurize info {printable(str(first.path))}", markup=False
-            )
-    if first.outside:
-        shown = ", ".join(printable(path) for path in first.outside[:3])
-        screen.print(
-            f"{len(first.outside)} files lie in no class folder and were not used: {shown}", markup=False
-        )
-    if first.suggested_order:
-        order = ",".join(first.suggested_order)
-        screen.print(f"These look like grades. To treat them as ordered, add: --order {order}", markup=False)
-
-
-def _class_lines(result: ExtractResult) -> list[str]:
-    if not result.classes:
-        return ["no classes: every image is ungraded"]
-    sign = " < " if result.ordered else ", "
-    named = sign.join(f"{label} {printable(name)}" for label, name in enumerate(result.classes))
-    lines = [f"classes in label order: {named}"]
-    if len(result.classes) == 2:
-        lines.append(f"positive class: {printable(result.classes[1])}")
-    for split, counts in result.split_counts.items():
-        each = ", ".join(f"{printable(name) or 'ungraded'} {count}" for name, count in sorted(counts.items()))
-        lines.append(f"{split}: {sum(counts.values())} ({each})")
-    return lines
-
-
-def _store_line(result: ExtractResult) -> str:
-    weights = result.config["weights"]["kind"]
-    random = " (RANDOM weights)" if weights == "random" else ""
-    held = f"{result.n_content} pictures × {result.n_features} features, {result.n_views} views"
-    if result.state == "up to date":
-        return f"{result.backbone}{random}: up to date, nothing decoded, nothing computed ({held})"
-    seconds = result.seconds
-    spent = (
-        f"{seconds['decoding']:.1f} s decoding (summed over threads), {seconds['network']:.1f} s in the network, "
-        f"{seconds['writing']:.1f} s writing, {seconds['total']:.1f} s in all"
-    )
-    return (
-        f"{result.backbone}{random}: {result.state}, {held}; {result.n_decoded} files decoded, {result.n_forward} views "
-        f"computed on {result.device or 'no device'}; {spent}; {human_bytes(result.bytes)}"
-    )
-
-
-def _print_backbones(states: dict[str, Any]) -> None:
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("backbone", no_wrap=True)
-    for column in ("input", "features", "M params", "MB", "top-1 %"):
-        table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("pixels", no_wrap=True)
-    table.add_column("weights here", no_wrap=True)
-    for name, backbone in BACKBONES.items():
-        top1 = f"{100 * backbone.top1:.1f}" if backbone.top1 is not None else "-"
-        table.add_row(
-            name,
-            str(backbone.size),
-            str(backbone.n_features),
-            f"{backbone.parameters / 1e6:.1f}",
-            f"{backbone.megabytes:.0f}",
-            top1,
-            backbone.convention,
-            "yes" if states[name].available else "no",
-        )
-    screen = console()
-    screen.print(table)
-    missing = [name for name, state in states.items() if not state.available]
-    if missing:
-        screen.print(
-            "\nWeights that are not here are downloaded at the first extraction. Without network: put the file named "
-            "by `featurize backbones --json` into the Keras cache, or name it with --weights FILE.",
-            markup=False,
-        )
-
-
-def _print_facts(facts: dict[str, Any]) -> None:
-    screen = console()
-    width = max(map(len, facts))
-    for name, value in facts.items():
-        if isinstance(value, list):
-            screen.print(f"{name:<{width}}  {len(value)}", markup=False)
-            for item in value:
-                screen.print(f"  {item}", markup=False, soft_wrap=True)
-        else:
-            shown = json.dumps(value) if isinstance(value, dict) else str(value)
-            screen.print(f"{name:<{width}}  {shown}", markup=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""Everything that changes a feature, as one JSON-able dictionary: its digest, its file name, its differences."""
+"""Everything that changes a feature, as one JSON-able dictionary: digest, file name, differences."""
 
 from __future__ import annotations
 

@@ -19,8 +19,8 @@ from featurize.weights import find_weights
 
 if TYPE_CHECKING:
     from featurize.decoding import Rendering
+    from featurize.filling import Execution, Outcome
     from featurize.planning import Target
-    from featurize.production import Execution, Outcome
 
 DEFAULT_BACKBONE = "efficientnet_lite0"
 VIEWS_FOR = ("train", "all")
@@ -79,6 +79,7 @@ def extract(
     batch_size: int | str = "auto",
     workers: int | None = None,
     on_progress: Callable[[str, int, int], None] | None = None,
+    on_note: Callable[[str], None] | None = None,
 ) -> list[ExtractResult]:
     """Run frozen backbones over every image of a folder tree and keep the pooled features.
 
@@ -132,6 +133,8 @@ def extract(
         Decoding threads; one a core by default.
     on_progress : callable, optional
         Called with (stage, done, total).
+    on_note : callable, optional
+        Called with a line worth showing, such as the start of a download.
 
     Returns
     -------
@@ -146,8 +149,8 @@ def extract(
     from featurize.decoding import (
         Rendering,
     )  # Pillow, OpenCV and h5py only where there is work: --help needs none
+    from featurize.filling import Execution
     from featurize.planning import existing_store, keep_stored_order, plan
-    from featurize.production import Execution
 
     _check(backbones=backbones, views=views, views_for=views_for, weights=weights, workers=workers)
     report = on_progress or (lambda stage, done, total: None)
@@ -156,14 +159,14 @@ def extract(
     )
     if not dataset.images:
         raise DatasetError(
-            f"{data}: no files in class folders. Expected DATA/train/CLASS/picture.jpg or DATA/CLASS/picture.jpg"
+            f"{data}: no files in class folders. Expected {data}/train/CLASS/… or {data}/CLASS/…"
         )
     folder = Path(out) if out is not None else FEATURES / dataset.name
     with ExitStack() as stack:
-        drafts = []
+        drafts: list[dict[str, Any]] = []
         for name in dict.fromkeys(backbones):
             backbone = get_backbone(name)
-            found = find_weights(backbone, weights, seed=seed)
+            found = find_weights(backbone, weights, seed=seed, on_download=on_note)
             config = make_config(
                 backbone,
                 found,
@@ -240,10 +243,10 @@ def _run_group(
 
 def _result(dataset: Dataset, outcome: Outcome) -> ExtractResult:
     images, target = outcome.images, outcome.target
-    counts: dict[str, Counter[str]] = {}
+    counts: dict[str, Counter[int]] = {}
     for split, label, row in zip(images.split, images.label, images.content, strict=True):
         if row >= 0:
-            counts.setdefault(split, Counter())[dataset.classes[label] if label >= 0 else ""] += 1
+            counts.setdefault(split, Counter())[int(label)] += 1
     return ExtractResult(
         path=target.path,
         backbone=target.backbone.name,
@@ -259,7 +262,10 @@ def _result(dataset: Dataset, outcome: Outcome) -> ExtractResult:
         n_forward=outcome.n_forward,
         n_views=target.n_views,
         n_features=target.backbone.n_features,
-        split_counts={split: dict(classes) for split, classes in counts.items()},
+        split_counts={
+            split: {dataset.classes[label] if label >= 0 else "": each[label] for label in sorted(each)}
+            for split, each in counts.items()
+        },
         skipped=[(path, reason) for path, reason in zip(images.path, images.skipped, strict=True) if reason],
         outside=dataset.outside,
         device=outcome.device,

@@ -119,7 +119,7 @@ def config_weights(backbone: Backbone, config: Mapping[str, Any], path: str | Pa
     wanted = config["weights"]
     if path is None and wanted["kind"] == "file":
         raise WeightsError(
-            f"These features were made with a weights file of {backbone.name} (SHA-256 {wanted['sha256'][:12]}…) "
+            f"These features need a {backbone.name} weights file (SHA-256 {wanted['sha256'][:12]}…) "
             "that did not come along. Name it with: --weights FILE"
         )
     source = wanted["kind"] if path is None else str(path)
@@ -127,7 +127,8 @@ def config_weights(backbone: Backbone, config: Mapping[str, Any], path: str | Pa
     # A random network that was carried along as a file is known by the bundle's own digest of that file.
     if found.sha256 != wanted["sha256"] and not (path is not None and wanted["kind"] == "random"):
         raise WeightsError(
-            f"{found.path or source}: weights of {backbone.name} with SHA-256 {found.sha256[:12]}…, but the features "
-            f"were made with {wanted['sha256'][:12]}…. Extract anew, or name the right file with: --weights FILE"
+            f"{found.path or source}: weights of {backbone.name} with SHA-256 {found.sha256[:12]}…, but the "
+            f"features were made with {wanted['sha256'][:12]}…. Extract anew, or name the right file with: "
+            "--weights FILE"
         )
     return found

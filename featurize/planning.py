@@ -1,4 +1,4 @@
-"""What a store should hold, what it already holds, and so what is missing: the whole of a run decided before it."""
+"""What a store should hold, what it holds already, and so what is missing: a run decided before it starts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from featurize.store import Store, open_store
 from featurize.weights import Weights
 
 PLAIN = 0  # the number of the plain view; augmented views count from 1
-# Reasons that may be gone at the next run. A file skipped for any other is known by its content and not tried again.
+# Reasons that may be gone at the next run; a file skipped for another is known by its content from then on.
 TRANSIENT = ("unreadable", "changed", "timed out", "too many pixels", "not a regular file")
 
 
@@ -57,9 +57,10 @@ def existing_store(path: Path, config: Mapping[str, Any], dataset: Dataset, *, f
         stored = set(store.content.sha256)
         found = len(stored & {image.sha256 for image in dataset.images})
         if 2 * found < len(stored) and not force:
+            source = store.created_with.get("data", "another folder")
             raise StoreError(
                 f"{path}: only {found} of its {len(stored)} pictures are in {dataset.root}; it was made from "
-                f"{store.created_with.get('data', 'another folder')}. Another data set, or a drive that is not mounted? "
+                f"{source}. Another data set, or an unmounted drive? "
                 "Go on with --replace, or keep both with --out FOLDER"
             )
     except StoreError:
@@ -69,7 +70,7 @@ def existing_store(path: Path, config: Mapping[str, Any], dataset: Dataset, *, f
 
 
 def keep_stored_order(dataset: Dataset, store: Store | None) -> Dataset:
-    """Return the data set with the class order an earlier run settled, where the classes are still the same."""
+    """Return the data set with the class order an earlier run settled, if the classes are still the same."""
     if store is None or dataset.ordered or not store.ordered or set(store.classes) != set(dataset.classes):
         return dataset
     return replace(dataset, classes=store.classes, ordered=True, suggested_order=None)

@@ -56,7 +56,7 @@ def default_of(function: Callable[..., Any], parameter: str) -> Any:
 
 
 def printable(text: str) -> str:
-    r"""Return text that any terminal, CSV or JSON can show: undecodable bytes as ``\xNN``, no control bytes."""
+    r"""Return text that any terminal, CSV or JSON can show: undecodable and control bytes as ``\xNN``."""
     shown = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() or c == " " else c.encode("unicode_escape").decode() for c in shown)
 

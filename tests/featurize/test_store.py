@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from featurize.errors import StoreError
-from featurize.store import ContentRow, ImageTable, StoreWriter, open_store, write_store
+from featurize.store import ContentRow, ImageTable, open_store
+from featurize.store_writer import StoreWriter, write_store
 
 N_FEATURES = 5
 
@@ -97,7 +98,7 @@ def test_every_name_of_the_format_is_there_with_its_type(tmp_path, rows):
             "images/skipped",
         ):
             kind = h5py.check_string_dtype(file[name].dtype)
-            assert kind is not None and kind.encoding == "utf-8" and kind.length is None, name
+            assert (kind.encoding, kind.length) == ("utf-8", None), name
             assert file[name].shape == (3,), name
         found: list[str] = []
         file.visititems(lambda name, item: found.append(name) if isinstance(item, h5py.Dataset) else None)
@@ -130,7 +131,7 @@ def test_open_store_reads_back_what_was_written(tmp_path, rows):
         np.testing.assert_array_equal(store.plain([0, 2]), [rows[0].plain, rows[2].plain])
         np.testing.assert_array_equal(store.augmented(n_views=1)[1], rows[2].augmented[:1])
         kept = store.row(2, augmented_index=1)
-    assert kept.sha256 == rows[2].sha256 and kept.phash == rows[2].phash
+    assert (kept.sha256, kept.phash) == (rows[2].sha256, rows[2].phash)
     np.testing.assert_array_equal(kept.augmented, rows[2].augmented)
 
 
@@ -152,7 +153,7 @@ def test_a_store_without_views_is_a_store(tmp_path):
 
 
 def test_more_rows_than_one_chunk(tmp_path, monkeypatch):
-    monkeypatch.setattr("featurize.store.CHUNK_BYTES", 60)  # three rows of five float32
+    monkeypatch.setattr("featurize.store_writer.CHUNK_BYTES", 60)  # three rows of five float32
     rows = [make_row(number, n_views=1) for number in range(10)]
     write(tmp_path / "s.h5", rows, n_views=1)
     with h5py.File(tmp_path / "s.h5") as file:

@@ -1,0 +1,140 @@
+"""What the commands of ``featurize`` print; the figures come from the library."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from featurize.backbones import BACKBONES
+from featurize.dataset import SPLITS
+from featurize.extraction import ExtractResult
+from featurize.terminal import console, human_bytes, printable
+from featurize.weights import WeightsStatus
+
+SHOWN_SKIPPED = 20
+PIXELS = (
+    "caffe: BGR minus the ImageNet mean; tf: x / 127.5 - 1; torch: x / 255, ImageNet mean and deviation; "
+    "lite: (x - 127) / 128; inside: 0 to 255, scaled in the network itself."
+)
+
+
+def summary_json(result: ExtractResult) -> dict[str, Any]:
+    """Return a result as JSON-able data, names made printable."""
+    facts = dataclasses.asdict(result)
+    facts["path"] = printable(str(result.path))
+    facts["skipped"] = [
+        {"path": printable(path), "reason": printable(reason)} for path, reason in result.skipped
+    ]
+    facts["outside"] = [printable(path) for path in result.outside]
+    return facts
+
+
+def print_summary(results: Sequence[ExtractResult]) -> None:
+    """Print what a run made, what it skipped and what to do next."""
+    first = results[0]
+    screen = console()
+    readable = first.n_images - len(first.skipped)
+    screen.print(f"[bold]{printable(first.dataset)}[/]: {readable} images", markup=True)
+    for line in _class_lines(first):
+        screen.print(line, markup=False)
+    for result in results:
+        screen.print(_store_line(result), markup=False, soft_wrap=True)
+        screen.print(f"  {printable(str(result.path))}", markup=False, soft_wrap=True)
+    if first.skipped:
+        screen.print(f"{len(first.skipped)} files skipped:", markup=False)
+        for path, reason in first.skipped[:SHOWN_SKIPPED]:
+            screen.print(f"  {printable(path)}: {printable(reason)}", markup=False, soft_wrap=True)
+        if len(first.skipped) > SHOWN_SKIPPED:
+            more = len(first.skipped) - SHOWN_SKIPPED
+            screen.print(
+                f"  … and {more} more; all with: featurize info {printable(str(first.path))}", markup=False
+            )
+    if first.outside:
+        shown = ", ".join(printable(path) for path in first.outside[:3])
+        screen.print(
+            f"{len(first.outside)} files lie in no class folder and were not used: {shown}", markup=False
+        )
+    if first.suggested_order:
+        order = ",".join(first.suggested_order)
+        screen.print(f"These look like grades. To treat them as ordered, add: --order {order}", markup=False)
+
+
+def _class_lines(result: ExtractResult) -> list[str]:
+    if not result.classes:
+        return ["no classes: every image is ungraded"]
+    sign = " < " if result.ordered else ", "
+    named = sign.join(f"{label} {printable(name)}" for label, name in enumerate(result.classes))
+    lines = [f"classes in label order: {named}"]
+    if len(result.classes) == 2:
+        lines.append(f"positive class: {printable(result.classes[1])}")
+    for split in SPLITS:
+        if counts := result.split_counts.get(split):
+            each = ", ".join(f"{printable(name) or 'ungraded'} {count}" for name, count in counts.items())
+            lines.append(f"{split}: {sum(counts.values())} ({each})")
+    return lines
+
+
+def _store_line(result: ExtractResult) -> str:
+    weights = result.config["weights"]["kind"]
+    random = " (RANDOM weights)" if weights == "random" else ""
+    held = f"{result.n_content} pictures × {result.n_features} features, {result.n_views} views"
+    if result.state == "up to date":
+        return f"{result.backbone}{random}: up to date, nothing decoded, nothing computed ({held})"
+    seconds = result.seconds
+    device = f" on {result.device}" if result.device else ""
+    return (
+        f"{result.backbone}{random}: {result.state}, {held}, {human_bytes(result.bytes)}; "
+        f"{result.n_decoded} files decoded, {result.n_forward} views computed{device}; "
+        f"{seconds['total']:.1f} s, of them {seconds['network']:.1f} s in the network, "
+        f"{seconds['decoding']:.1f} s decoding (summed over threads), {seconds['writing']:.1f} s writing"
+    )
+
+
+def print_backbones(states: Mapping[str, WeightsStatus]) -> None:
+    """Print the table of backbones."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("backbone", no_wrap=True)
+    for column in ("input", "features", "M params", "MB", "top-1 %"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("pixels", no_wrap=True)
+    table.add_column("weights here", no_wrap=True)
+    for name, backbone in BACKBONES.items():
+        top1 = f"{backbone.top1:.1f}" if backbone.top1 is not None else "-"
+        table.add_row(
+            name,
+            str(backbone.size),
+            str(backbone.n_features),
+            f"{backbone.parameters / 1e6:.1f}",
+            f"{backbone.megabytes:.0f}",
+            top1,
+            backbone.convention,
+            "yes" if states[name].available else "no",
+        )
+    screen = console()
+    screen.print(table)
+    screen.print("\npixels: how the network wants them. " + PIXELS, markup=False)
+    missing = [name for name, state in states.items() if not state.available]
+    if missing:
+        screen.print(
+            "\nWeights that are not here are downloaded at the first extraction. Without network: put the "
+            "file `featurize backbones --json` names into the Keras cache, or give it by --weights FILE.",
+            markup=False,
+        )
+
+
+def print_facts(facts: Mapping[str, Any]) -> None:
+    """Print facts about a store, one a line."""
+    screen = console()
+    width = max(map(len, facts))
+    for name, value in facts.items():
+        if isinstance(value, list):
+            screen.print(f"{name:<{width}}  {len(value)}", markup=False)
+            for item in value:
+                screen.print(f"  {item}", markup=False, soft_wrap=True)
+        else:
+            shown = json.dumps(value) if isinstance(value, dict) else str(value)
+            screen.print(f"{name:<{width}}  {shown}", markup=False, soft_wrap=True)

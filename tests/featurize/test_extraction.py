@@ -1,0 +1,290 @@
+"""The job on a stand-in backbone: every feature is the colour that was painted."""
+
+import hashlib
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import featurize
+from featurize import decoding, engines
+from featurize.errors import ConfigError, DatasetError, ImageError, StoreError, WeightsError
+
+
+def extract(root, tmp_path, **options):
+    options = {"backbones": ["mean"], "weights": "random", "views": 2, "out": tmp_path / "out", **options}
+    return featurize.extract(root, **options)
+
+
+def paint(path, colour, size=(40, 40)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, colour).save(path, format="PNG")
+    return path
+
+
+def expected_means(root, images):
+    """Colour of each file, read by Pillow: one colour a file, so that its mean is its first pixel."""
+    return np.array([Image.open(root / path).getpixel((0, 0)) for path in images.path], np.float32)
+
+
+def test_features_names_labels_and_splits_belong_together(stand_in, portfolio, tmp_path):
+    (result,) = extract(portfolio, tmp_path)
+    assert result.path == tmp_path / "out" / "mean+random.h5"
+    assert result.state == "made"
+    assert result.classes == ("award", "low", "middle")
+    assert result.split_counts["train"] == {"award": 5, "low": 5, "middle": 5}
+    with featurize.open_store(result.path) as store:
+        images = store.images
+        assert images.path == sorted(images.path)
+        np.testing.assert_allclose(store.plain()[images.content], expected_means(portfolio, images))
+        for path, label, split, sha256 in zip(
+            images.path, images.label, images.split, images.sha256, strict=True
+        ):
+            assert path.split("/")[0] == split
+            assert path.split("/")[1] == f"{store.classes[label]}_{split}"
+            assert hashlib.sha256((portfolio / path).read_bytes()).hexdigest() == sha256
+
+
+def test_only_training_pictures_get_views_and_the_views_are_theirs(stand_in, portfolio, tmp_path):
+    (result,) = extract(portfolio, tmp_path)
+    assert stand_in.n_seen == result.n_forward == 21 + 15 * 2
+    with featurize.open_store(result.path) as store:
+        images = store.images
+        training = {images.content[i] for i in range(len(images)) if images.split[i] == "train"}
+        assert set(store.augmented_content) == training
+        plain = store.plain(sorted(training))  # one colour: a view of it is the same colour
+        np.testing.assert_allclose(store.augmented(), np.repeat(plain[:, None], 2, axis=1))
+
+
+def test_views_for_all(stand_in, portfolio, tmp_path):
+    (result,) = extract(portfolio, tmp_path, views_for="all")
+    with featurize.open_store(result.path) as store:
+        assert store.n_augmented == store.n_content == 21
+    assert result.n_forward == 21 * 3
+
+
+def test_a_second_run_decodes_nothing(stand_in, portfolio, tmp_path, monkeypatch):
+    (first,) = extract(portfolio, tmp_path)
+    before = first.path.read_bytes()
+    monkeypatch.setattr(decoding, "read_picture", None)  # any decode would fail
+    (second,) = extract(portfolio, tmp_path)
+    assert second.state == "up to date"
+    assert (second.n_decoded, second.n_forward) == (0, 0)
+    assert first.path.read_bytes() == before
+
+
+def test_fewer_views_use_what_is_there(stand_in, portfolio, tmp_path):
+    extract(portfolio, tmp_path, views=3)
+    (result,) = extract(portfolio, tmp_path, views=1)
+    assert (result.state, result.n_views) == ("up to date", 3)
+
+
+@pytest.mark.parametrize(
+    ("change", "n_forward"),
+    [
+        (lambda root: paint(root / "train/award_train/new.png", (1, 2, 3)), 3),
+        (lambda root: paint(root / "test/award_test/new.png", (1, 2, 3)), 1),
+        (lambda root: paint(root / "train/low_train/0.png", (250, 2, 3)), 3),
+        (lambda root: (root / "train/low_train/0.png").unlink(), 0),
+        (lambda root: (root / "train/low_train/0.png").rename(root / "train/award_train/moved.png"), 0),
+        (lambda root: shutil.copy(root / "train/low_train/0.png", root / "train/low_train/copy.png"), 0),
+        (lambda root: (root / "test/low_test/0.png").rename(root / "train/low_train/was_test.png"), 2),
+    ],
+    ids=["add to train", "add to test", "change", "remove", "relabel", "duplicate", "test to train"],
+)
+def test_a_change_costs_only_what_is_new(stand_in, portfolio, tmp_path, change, n_forward):
+    extract(portfolio, tmp_path)
+    change(portfolio)
+    stand_in.built.clear()
+    (result,) = extract(portfolio, tmp_path)
+    assert result.state == "updated"
+    assert result.n_forward == stand_in.n_seen == n_forward
+    (fresh,) = extract(portfolio, tmp_path, out=tmp_path / "fresh")
+    assert_same_store(result.path, fresh.path)
+
+
+def test_more_views_compute_only_the_new_ones(stand_in, portfolio, tmp_path):
+    extract(portfolio, tmp_path, views=1)
+    (result,) = extract(portfolio, tmp_path, views=4)
+    assert result.n_forward == 15 * 3
+    (fresh,) = extract(portfolio, tmp_path, views=4, out=tmp_path / "fresh")
+    assert_same_store(result.path, fresh.path)
+
+
+def assert_same_store(path, other):
+    with featurize.open_store(path) as a, featurize.open_store(other) as b:
+        assert a.images.same_as(b.images)
+        assert a.content.sha256 == b.content.sha256
+        for name in ("width", "height", "phash", "thumbnail", "crc32"):
+            np.testing.assert_array_equal(getattr(a.content, name), getattr(b.content, name))
+        np.testing.assert_array_equal(a.plain(), b.plain())
+        np.testing.assert_array_equal(a.augmented_content, b.augmented_content)
+        np.testing.assert_array_equal(a.augmented(), b.augmented())
+
+
+def test_the_store_does_not_depend_on_batch_size_or_workers(stand_in, portfolio, tmp_path, monkeypatch):
+    rng = np.random.default_rng(0)
+    for number in range(5):  # noise, so that a view differs from its picture
+        pixels = rng.integers(0, 256, (50, 60, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(portfolio / "train/low_train" / f"noise{number}.png")
+    (one,) = extract(portfolio, tmp_path, workers=1)
+    create = engines.create_engine
+
+    def other_batches(*args, **options):
+        engine = create(*args, **options)
+        engine.batch_size = 7
+        return engine
+
+    monkeypatch.setattr(engines, "create_engine", other_batches)
+    (two,) = extract(portfolio, tmp_path, workers=3, out=tmp_path / "two")
+    assert_same_store(one.path, two.path)
+
+
+def test_bad_files_are_skipped_by_name_and_good_ones_keep_theirs(stand_in, portfolio, tmp_path):
+    folder = portfolio / "train" / "award_train"
+    (folder / "empty.jpg").touch()
+    (folder / "text.jpg").write_text("not a picture")
+    (folder / "0.png").write_bytes((folder / "0.png").read_bytes()[:60])
+    (result,) = extract(portfolio, tmp_path)
+    reasons = dict(result.skipped)
+    assert reasons["train/award_train/empty.jpg"].startswith("empty file")
+    assert reasons["train/award_train/text.jpg"].startswith("not an image")
+    assert reasons["train/award_train/0.png"].startswith("truncated")
+    assert len(reasons) == 3
+    with featurize.open_store(result.path) as store:
+        images = store.images
+        kept = [i for i in range(len(images)) if not images.skipped[i]]
+        skipped = [i for i in range(len(images)) if images.skipped[i]]
+        assert all(images.content[i] == -1 and images.sha256[i] for i in skipped)
+        means = np.array([Image.open(portfolio / images.path[i]).getpixel((0, 0)) for i in kept], np.float32)
+        np.testing.assert_allclose(store.plain()[images.content[kept]], means)
+    (again,) = extract(portfolio, tmp_path)
+    assert (again.state, again.n_decoded) == ("up to date", 0)
+    with pytest.raises(ImageError, match=r"text\.jpg|empty\.jpg|0\.png"):
+        extract(portfolio, tmp_path, strict=True)
+
+
+def test_not_one_usable_file(stand_in, tmp_path):
+    (tmp_path / "data" / "a").mkdir(parents=True)
+    (tmp_path / "data" / "a" / "x.jpg").write_text("no")
+    with pytest.raises(DatasetError, match="not one of its 1 files can be used: not an image"):
+        extract(tmp_path / "data", tmp_path)
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_two_backbones_share_one_decode(stand_in, portfolio, tmp_path, monkeypatch):
+    decoded = []
+    read = decoding.read_picture
+
+    def counting(path, **how):
+        decoded.append(path)
+        return read(path, **how)
+
+    monkeypatch.setattr(decoding, "read_picture", counting)
+    first, second = extract(portfolio, tmp_path, backbones=["mean", "mean_too"])
+    assert len(decoded) == 21
+    with featurize.open_store(first.path) as a, featurize.open_store(second.path) as b:
+        np.testing.assert_allclose(b.plain(), a.plain() + 1000)
+
+
+def test_another_config_in_the_same_place_is_refused_by_name(stand_in, portfolio, tmp_path):
+    (result,) = extract(portfolio, tmp_path)
+    result.path.rename(result.path.with_name("mean+random+rescale.h5"))
+    with pytest.raises(StoreError, match=r'preprocess is "native" there and "rescale" here.*--out FOLDER'):
+        extract(portfolio, tmp_path, preprocess="rescale")
+
+
+def test_a_config_that_is_not_the_default_has_its_own_file(stand_in, portfolio, tmp_path):
+    (plain,) = extract(portfolio, tmp_path)
+    (other,) = extract(portfolio, tmp_path, preprocess="rescale", input_size=48, resize="crop", seed=3)
+    assert other.path.name.startswith("mean+random3+rescale+48px+crop+views-")
+    assert plain.path.exists()
+
+
+def test_featurewise_statistics_are_those_of_the_training_pixels_and_are_kept(stand_in, portfolio, tmp_path):
+    (result,) = extract(portfolio, tmp_path, preprocess="featurewise")
+    training = sorted((portfolio / "train").rglob("*.png"))
+    pixels = np.concatenate([np.asarray(Image.open(path)).reshape(-1, 3) for path in training]) / 255
+    statistics = result.config["statistics"]
+    np.testing.assert_allclose(statistics["mean"], pixels.mean(axis=0), rtol=1e-9)
+    np.testing.assert_allclose(statistics["std"], pixels.std(axis=0), rtol=1e-6, atol=1e-9)
+    paint(portfolio / "train/award_train/new.png", (255, 255, 255))
+    (later,) = extract(portfolio, tmp_path, preprocess="featurewise")
+    assert later.config == result.config
+    assert later.n_forward == 3
+
+
+def test_another_data_set_in_the_same_place_is_refused(stand_in, portfolio, tmp_path):
+    extract(portfolio, tmp_path)
+    for number in range(12):
+        paint(tmp_path / "other" / "a" / f"{number}.png", (number, 0, 200))
+    with pytest.raises(StoreError, match=r"only 0 of its 21 pictures .*other.*task.*--replace"):
+        extract(tmp_path / "other", tmp_path)
+    (result,) = extract(tmp_path / "other", tmp_path, replace=True)
+    assert (result.state, result.n_content) == ("updated", 12)
+
+
+def test_order_is_kept_by_later_runs(stand_in, portfolio, tmp_path):
+    (first,) = extract(portfolio, tmp_path)
+    assert first.suggested_order == ("low", "middle", "award")
+    (ordered,) = extract(portfolio, tmp_path, order=["low", "middle", "award"])
+    assert (ordered.state, ordered.n_forward, ordered.ordered) == ("updated", 0, True)
+    (later,) = extract(portfolio, tmp_path)
+    assert (later.state, later.classes) == ("up to date", ("low", "middle", "award"))
+    with featurize.open_store(later.path) as store:
+        images = store.images
+        named = [store.classes[label] for label in images.label]
+        assert all(name in path for name, path in zip(named, images.path, strict=True))
+
+
+def test_ungraded_pictures_have_features_and_no_label(stand_in, portfolio, tmp_path):
+    paint(portfolio / "new" / "x.png", (5, 6, 7))
+    (result,) = extract(portfolio, tmp_path)
+    assert result.split_counts["new"] == {"": 1}
+    with featurize.open_store(result.path) as store:
+        row = store.images.path.index("new/x.png")
+        assert store.images.label[row] == -1
+        np.testing.assert_allclose(store.plain([store.images.content[row]]), [[5, 6, 7]])
+
+
+def test_a_folder_of_pictures_only(stand_in, tmp_path):
+    paint(tmp_path / "flat" / "x.png", (5, 6, 7))
+    (result,) = extract(tmp_path / "flat", tmp_path)
+    assert result.classes == ()
+    with featurize.open_store(result.path) as store:
+        assert store.classes == ()
+        assert store.images.split == ["new"]
+
+
+def test_a_failure_in_the_network_leaves_the_old_store(stand_in, portfolio, tmp_path, monkeypatch):
+    (result,) = extract(portfolio, tmp_path)
+    before = result.path.read_bytes()
+    paint(portfolio / "train/award_train/new.png", (1, 2, 3))
+
+    def broken(*args, **options):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(engines, "create_engine", broken)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        extract(portfolio, tmp_path)
+    assert result.path.read_bytes() == before
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [result.path.name]
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "text"),
+    [
+        ({"backbones": []}, ConfigError, "featurize backbones"),
+        ({"backbones": ["vgg61"]}, ConfigError, "vgg16"),
+        ({"views": -1}, ConfigError, "--views -1: expected 0 or more"),
+        ({"views_for": "some"}, ConfigError, "train, all"),
+        ({"workers": 0}, ConfigError, "--workers 0"),
+        ({"preprocess": "caffe"}, ConfigError, "native, rescale, featurewise"),
+        ({"backbones": ["mean", "mean_too"], "weights": "x.h5"}, ConfigError, "extract one by one"),
+        ({"weights": "x.h5"}, WeightsError, "x.h5: no such file"),
+    ],
+)
+def test_options_that_make_no_sense(stand_in, portfolio, tmp_path, options, error, text):
+    with pytest.raises(error, match=text):
+        extract(portfolio, tmp_path, **options)

@@ -1,0 +1,61 @@
+"""Features of single files: the same as the store's, under the same config."""
+
+import shutil
+
+import numpy as np
+import pytest
+
+import featurize
+from featurize.errors import WeightsError
+
+
+@pytest.fixture
+def store(stand_in, portfolio, tmp_path):
+    (result,) = featurize.extract(
+        portfolio, backbones=["mean"], weights="random", views=0, out=tmp_path / "out"
+    )
+    with featurize.open_store(result.path) as store:
+        yield store
+
+
+def test_they_equal_what_the_store_has(store, portfolio):
+    paths = [portfolio / path for path in store.images.path]
+    found = featurize.image_features(paths[::-1], store.config)
+    np.testing.assert_array_equal(found.index, np.arange(len(paths)))
+    np.testing.assert_array_equal(found.features, store.plain()[store.images.content][::-1])
+    assert found.problems == {}
+
+
+def test_bad_files_leave_no_row_and_shift_none(store, portfolio, tmp_path):
+    good = [portfolio / path for path in store.images.path[:5]]
+    bad = tmp_path / "bad.jpg"
+    bad.write_text("no")
+    found = featurize.image_features([bad, *good, tmp_path / "missing.jpg"], store.config)
+    np.testing.assert_array_equal(found.index, [1, 2, 3, 4, 5])
+    np.testing.assert_array_equal(found.features, store.plain()[store.images.content[:5]])
+    assert found.problems[0].startswith("not an image")
+    assert found.problems[6].startswith("unreadable")
+
+
+def test_nothing_readable_is_an_empty_table(store, tmp_path):
+    found = featurize.image_features([tmp_path / "missing.jpg"], store.config)
+    assert found.features.shape == (0, 3)
+
+
+def test_progress_reaches_the_end(store, portfolio):
+    seen = []
+    paths = [portfolio / path for path in store.images.path]
+    featurize.image_features(paths, store.config, on_progress=lambda done, total: seen.append((done, total)))
+    assert seen[-1] == (len(paths), len(paths))
+
+
+def test_other_weights_are_refused(store, portfolio, tmp_path):
+    config = {**store.config, "weights": {"kind": "random", "sha256": "0" * 64, "seed": 0}}
+    with pytest.raises(WeightsError, match="but the features were made with 000000000000"):
+        featurize.image_features([portfolio / store.images.path[0]], config)
+    config = {**store.config, "weights": {"kind": "file", "sha256": "0" * 64, "seed": None}}
+    with pytest.raises(WeightsError, match=r"did not come along.*--weights FILE"):
+        featurize.image_features([portfolio / store.images.path[0]], config)
+    shutil.copy(portfolio / store.images.path[0], tmp_path / "any.h5")
+    with pytest.raises(WeightsError, match="--weights FILE"):
+        featurize.image_features([portfolio / store.images.path[0]], config, weights=tmp_path / "any.h5")
