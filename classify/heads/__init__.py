@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from featurize.errors import CompareError
+from featurize import CompareError
 
 Scorer = Callable[[np.ndarray, np.ndarray], float]
 

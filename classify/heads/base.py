@@ -11,7 +11,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from classify.heads import SCALINGS
-from featurize.errors import CompareError
+from featurize import CompareError
 
 
 class FitError(CompareError, ValueError):

@@ -11,7 +11,8 @@ from sklearn.svm import SVC
 
 from classify.heads.base import BaseHead, FitError, make_scaler, require_two_classes
 from classify.heads.linear import fit_quietly
-from classify.heads.rows import calibration_folds, settle_rows
+from classify.heads.rows import settle_rows
+from classify.splits import grouped_folds
 
 # Above this many rows one float64 Gram matrix takes 0.8 GB and more: SVC's own bounded cache is used instead.
 GRAM_ROWS = 10_000
@@ -101,18 +102,24 @@ class SVMHead(BaseHead):
 
         Raises
         ------
-        FitError
+        CompareError
             If there is one class only, or a class has a single group.
         """
         X, y = self._check_fit(X, y, dtype=np.float64)
         require_two_classes(self.classes_)
         groups, _ = settle_rows(len(y), groups, image)
-        folds = calibration_folds(y, groups, n_folds=self.n_folds, seed=self.seed)
+        folds = grouped_folds(
+            np.searchsorted(self.classes_, y),
+            groups,
+            n_folds=self.n_folds,
+            seed=self.seed,
+            classes=[str(label) for label in self.classes_],
+        )
         pipeline = make_pipeline(self, X)
-        self.classifier_ = CalibratedClassifierCV(pipeline, method="sigmoid", cv=folds, ensemble=False)
+        self.classifier_ = CalibratedClassifierCV(pipeline, method="sigmoid", cv=folds.pairs, ensemble=False)
         self.converged_ = fit_quietly(self.classifier_, X, y)
         self.classifier_.set_params(cv=None)  # row numbers of the training data: of no use after the fit
-        self.n_folds_ = len(folds)
+        self.n_folds_ = folds.n_folds
         return self
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.model_selection import StratifiedGroupKFold
 
 from classify.heads.base import FitError
 
@@ -60,45 +59,6 @@ def rows_by_image(image: np.ndarray) -> ImageRows:
 def groups_per_class(y: np.ndarray, groups: np.ndarray) -> dict:
     """Return the number of distinct groups in each class."""
     return {label: len(np.unique(groups[y == label])) for label in np.unique(y)}
-
-
-def calibration_folds(
-    y: np.ndarray, groups: np.ndarray, *, n_folds: int, seed: int
-) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return stratified folds that part no group and leave every class in every training part.
-
-    There are as many as the class with the fewest groups allows, at most `n_folds`, at least 2.
-
-    Parameters
-    ----------
-    y, groups : ndarray of shape (n_rows,)
-    n_folds, seed : int
-
-    Returns
-    -------
-    list of (train, test)
-        Row numbers.
-
-    Raises
-    ------
-    FitError
-        If a class has a single group, or the groups tie the classes together so that no such folds exist.
-    """
-    n_groups = groups_per_class(y, groups)
-    scarce = min(n_groups, key=lambda label: n_groups[label])
-    _require_two_groups(scarce, n_groups[scarce])
-    n_classes = len(n_groups)
-    for k in range(min(n_folds, n_groups[scarce]), 1, -1):
-        # StratifiedGroupKFold balances shares only: a scarce class can end up in one test part as a whole.
-        for attempt in range(10):
-            splitter = StratifiedGroupKFold(k, shuffle=True, random_state=seed + attempt)
-            folds = list(splitter.split(y, y, groups))
-            if all(len(test) and len(np.unique(y[train])) == n_classes for train, test in folds):
-                return folds
-    raise FitError(
-        f"No folds of the training images keep every class in every part ({n_classes} classes, "
-        f"{n_groups[scarce]} groups in class {scarce!r}). Add images of that class."
-    )
 
 
 def validation_images(

@@ -1,0 +1,257 @@
+"""The dense head: a small Keras network on stored features, as a scikit-learn estimator."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.utils.class_weight import compute_class_weight
+
+from classify.heads import SCALINGS
+from classify.heads.base import BaseHead, FitError, require_two_classes
+from classify.heads.rows import rows_by_image, settle_rows, validation_images
+
+_PREDICT_ROWS = 8192  # in one forward pass: bounds memory
+
+
+class DenseHead(BaseHead):
+    """Batch norm, ReLU layers, batch norm, dropout, then a sigmoid (two classes) or a softmax; Adam.
+
+    Each epoch shows one view of each image, drawn at random, the plain one among them. A grouped part of the
+    images is set aside (or `X_val` is given), on plain views; training stops when the loss there has not improved
+    for `patience` epochs, and the best epoch's weights are kept. Equal seeds give equal weights on one machine.
+
+    Fitting calls ``tf.config.experimental.enable_op_determinism()``, which holds for the whole process and cannot
+    be undone: operations without a deterministic kernel on a GPU then raise an error wherever they run.
+
+    Parameters
+    ----------
+    units : sequence of int, default=(512, 128, 64)
+        Widths of the ReLU layers.
+    dropout : float, default=0.2
+    learning_rate : float, default=1e-3
+    epochs : int, default=300
+        At most.
+    batch_size : int, default=128
+        Images a step, at most: the images of an epoch are spread evenly over its steps.
+    patience : int, default=30
+        Epochs without improvement before stopping.
+    validation_fraction : float, default=0.2
+        Share of each class's groups that is set aside where no validation rows are given; at least one group.
+    scaling : {"standardise", "l2"}, default="standardise"
+        Done inside the network.
+    class_weight : {None, "balanced"} or dict, default=None
+        Weighs the loss, on validation rows too.
+    seed : int, default=0
+    log_dir : path, optional
+        Where TensorBoard finds the curves: ``log_dir/train`` and ``log_dir/validation``, written after training.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+    model_ : keras.Sequential
+        Raw features in, class probabilities out; with two classes only the second one's.
+    history_ : dict of list of float
+        loss, accuracy, val_loss, val_accuracy of each epoch. Training figures are means over the epoch's steps.
+    best_epoch_ : int
+        The epoch kept, counted from 1.
+    n_iter_ : int
+        Epochs run.
+    n_validation_ : int
+        Images that decided when to stop.
+    """
+
+    def __init__(
+        self,
+        *,
+        units: Sequence[int] = (512, 128, 64),
+        dropout: float = 0.2,
+        learning_rate: float = 1e-3,
+        epochs: int = 300,
+        batch_size: int = 128,
+        patience: int = 30,
+        validation_fraction: float = 0.2,
+        scaling: str = "standardise",
+        class_weight: str | dict | None = None,
+        seed: int = 0,
+        log_dir: str | Path | None = None,
+    ) -> None:
+        self.units = units
+        self.dropout = dropout
+        self.learning_rate = learning_rate
+        self.epochs = epochs
+        self.batch_size = batch_size
+        self.patience = patience
+        self.validation_fraction = validation_fraction
+        self.scaling = scaling
+        self.class_weight = class_weight
+        self.seed = seed
+        self.log_dir = log_dir
+
+    def fit(
+        self,
+        X: np.ndarray,
+        y: np.ndarray,
+        *,
+        groups: np.ndarray | None = None,
+        image: np.ndarray | None = None,
+        X_val: np.ndarray | None = None,
+        y_val: np.ndarray | None = None,
+    ) -> DenseHead:
+        """Train the network.
+
+        Parameters
+        ----------
+        X : ndarray of shape (n_rows, n_features)
+            Unscaled features of plain and augmented views.
+        y : ndarray of shape (n_rows,)
+        groups, image : ndarray of shape (n_rows,), optional
+            What must not be parted, and which rows are views of one image; the first row of an image counts as its
+            plain view. By default each image is a group, and each row an image.
+        X_val, y_val : ndarray of shape (n_val, n_features) and (n_val,), optional
+            Rows that decide when to stop, instead of a part of X.
+
+        Raises
+        ------
+        FitError
+            If there is one class only, a class has a single group and no validation rows are given, or the loss
+            leaves the finite numbers.
+        """
+        X, y = self._check_fit(X, y, dtype=np.float32)
+        require_two_classes(self.classes_)
+        self._check_parameters()
+        groups, image = settle_rows(len(y), groups, image)
+        if X_val is None:
+            plain = rows_by_image(image).plain
+            aside = validation_images(
+                y[plain], groups[plain], fraction=self.validation_fraction, seed=self.seed
+            )
+            X_val, y_val = X[plain[aside]], y[plain[aside]]
+            kept = ~np.isin(image, image[plain[aside]])
+            X, y, image = X[kept], y[kept], image[kept]
+        else:
+            X_val = self._check_predict(X_val, dtype=np.float32)
+            y_val = self._check_validation(X_val, y_val)
+        self.n_validation_ = len(X_val)
+        self._train(X, y, image, X_val, y_val)
+        if self.log_dir is not None:
+            write_curves(self.log_dir, self.history_)
+        return self
+
+    def predict_proba(self, X: np.ndarray) -> np.ndarray:
+        """Return the class probabilities: (n_rows, n_classes), float64, columns as in `classes_`."""
+        X = self._check_predict(X, dtype=np.float32)
+        parts = [
+            self.model_(X[start : start + _PREDICT_ROWS], training=False).numpy()
+            for start in range(0, len(X), _PREDICT_ROWS)
+        ]
+        probabilities = np.concatenate(parts).astype(np.float64)
+        if probabilities.shape[1] == 1:
+            return np.hstack([1.0 - probabilities, probabilities])
+        return probabilities / probabilities.sum(axis=1, keepdims=True)  # float32 sums are off by 1e-7
+
+    def save(self, path: str | Path) -> None:
+        """Write the network to ``path``, which ends in ``.keras``."""
+        self.model_.save(path)
+
+    @classmethod
+    def load(cls, path: str | Path, classes: Sequence) -> DenseHead:
+        """Return a fitted head from a file of `save` and its classes, in the order of the probabilities.
+
+        Nothing in the file is run as code. How it was trained is not in it: parameters are the defaults.
+        """
+        import keras
+
+        head = cls()
+        head.model_ = keras.models.load_model(path, compile=False, safe_mode=True)
+        head.classes_ = np.asarray(classes)
+        head.n_features_in_ = int(head.model_.input_shape[-1])
+        return head
+
+    def _train(
+        self, X: np.ndarray, y: np.ndarray, image: np.ndarray, X_val: np.ndarray, y_val: np.ndarray
+    ) -> None:
+        import tensorflow as tf
+
+        from classify.heads import dense_network as net
+
+        tf.config.experimental.enable_op_determinism()
+        units, n_classes = tuple(int(size) for size in self.units), len(self.classes_)
+        scaling = net.scaling_layers(X, self.scaling)
+        network = net.build_network(
+            X.shape[1], n_classes, units=units, dropout=self.dropout, seed=self.seed, before=scaling
+        )
+        images = rows_by_image(image)
+        rows = net.Rows(
+            X=_apply(scaling, X[images.rows]),
+            start=images.start,
+            count=images.count,
+            y=np.searchsorted(self.classes_, y[images.plain]),
+            X_val=_apply(scaling, X_val),
+            y_val=np.searchsorted(self.classes_, y_val),
+            class_weight=compute_class_weight(self.class_weight, classes=self.classes_, y=y[images.plain]),
+        )
+        rows = net.Rows(*(tf.convert_to_tensor(part, spec) for part, spec in zip(rows, net.ROW_TYPES, strict=True)))
+        epoch = net.epoch_function(X.shape[1], n_classes, units, float(self.dropout))
+        state, best, best_loss = net.first_state(network), None, np.inf
+        figures: list[np.ndarray] = []
+        for number in range(1, self.epochs + 1):
+            seed = tf.constant([self.seed, number], tf.int32)
+            state, figure = epoch(state, rows, seed, self.batch_size, self.learning_rate)
+            figures.append(figure.numpy())
+            if figures[-1][2] < best_loss:
+                best, best_loss, self.best_epoch_ = state, figures[-1][2], number
+            elif number - (self.best_epoch_ if best else 0) >= self.patience:
+                break
+        if best is None:
+            raise FitError(
+                f"The dense head's loss is not finite after {len(figures)} epochs with learning rate "
+                f"{self.learning_rate}: expected a finite one. Lower the learning rate."
+            )
+        net.set_state(network, best)
+        self.model_, self.n_iter_ = network, len(figures)
+        names = ("loss", "accuracy", "val_loss", "val_accuracy")
+        self.history_ = {name: [float(figure[i]) for figure in figures] for i, name in enumerate(names)}
+
+    def _check_parameters(self) -> None:
+        positive = {"learning_rate": self.learning_rate, "epochs": self.epochs, "batch_size": self.batch_size}
+        positive |= {"patience": self.patience, "units": min(self.units, default=1)}
+        for name, value in positive.items():
+            if not value > 0:
+                raise FitError(f"{name} is {value}: expected a positive number.")
+        if not 0 <= self.dropout < 1:
+            raise FitError(f"dropout is {self.dropout}: expected a share from 0 to below 1.")
+        if not 0 < self.validation_fraction < 1:
+            raise FitError(f"validation_fraction is {self.validation_fraction}: expected a share between 0 and 1.")
+        if self.scaling not in SCALINGS:
+            raise FitError(f"Unknown scaling {self.scaling!r}: expected one of {', '.join(SCALINGS)}.")
+
+    def _check_validation(self, X_val: np.ndarray, y_val: Any) -> np.ndarray:
+        if y_val is None or len(y_val) != len(X_val):
+            found = "no" if y_val is None else len(y_val)
+            raise FitError(f"{found} labels for {len(X_val)} validation rows: expected y_val beside X_val.")
+        strange = np.setdiff1d(y_val, self.classes_)
+        if len(strange):
+            raise FitError(f"Validation class {strange[0]!r} is not among the training classes.")
+        return np.asarray(y_val)
+
+
+def write_curves(log_dir: str | Path, history: dict[str, list[float]]) -> None:
+    """Write the history as Keras' TensorBoard callback would: epoch_loss and epoch_accuracy, train and validation."""
+    import tensorflow as tf
+
+    for part, prefix in (("train", ""), ("validation", "val_")):
+        writer = tf.summary.create_file_writer(str(Path(log_dir) / part))
+        with writer.as_default():
+            for name in ("loss", "accuracy"):
+                for step, value in enumerate(history[prefix + name]):
+                    tf.summary.scalar(f"epoch_{name}", value, step=step)
+        writer.close()
+
+
+def _apply(layers: Sequence[Any], X: np.ndarray) -> Any:
+    for layer in layers:
+        X = layer(X)
+    return X
