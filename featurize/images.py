@@ -18,7 +18,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from featurize.errors import ConfigError, ImageError
 from featurize.files import UnreadableFile, open_regular, unreadable
 from featurize.modes import to_rgb
-from featurize.signatures import why_not_identified
+from featurize.signatures import is_cut_short, why_not_identified
 
 RESIZES = ("squash", "crop", "pad")
 RESAMPLES = {
@@ -117,14 +117,15 @@ def read_picture(
     """
     _check_options(size, resize, resample, max_pixels)
     data = _read(path, max_pixels=max_pixels, sha256=sha256)
+    file = io.BytesIO(data)
     try:
-        with _identify(io.BytesIO(data), max_pixels=max_pixels) as image:
+        with _identify(file, max_pixels=max_pixels) as image:
             rgb, (width, height) = _decode(image, size=size, resize=resize, max_pixels=max_pixels)
             square = _square(rgb, size, resize, RESAMPLES[resample])
     except SkippedImage:
         raise
     except Exception as error:  # decoders raise whatever they like; every one of them means this file
-        raise SkippedImage(_damage(error)) from error
+        raise SkippedImage(_damage(error, io.BytesIO(data))) from error
     return Picture(
         pixels=np.array(square),
         width=width,
@@ -184,7 +185,7 @@ def _identify(file: BinaryIO, *, max_pixels: int) -> ImageFile.ImageFile:
     except UnidentifiedImageError as error:
         raise SkippedImage(why_not_identified(file)) from error
     except Exception as error:
-        raise SkippedImage(_damage(error)) from error
+        raise SkippedImage(_damage(error, file)) from error
 
 
 def _decode(
@@ -247,13 +248,15 @@ def _phash(image: Image.Image) -> int:
     return int(str(imagehash.phash(image)), 16)
 
 
-def _damage(error: Exception) -> str:
-    """Return the reason for what a decoder raised: one line, the same on every run."""
+def _damage(error: Exception, file: BinaryIO) -> str:
+    """Return the reason for what a decoder raised on a file: one line, the same on every run."""
     if isinstance(error, Image.DecompressionBombError):
         return "too many pixels: more than JPEG scaling could bring under the limit"
     if isinstance(error, MemoryError):
         return "damaged: not enough memory to decode it"
     text = re.sub(r" at 0x[0-9a-fA-F]+", "", " ".join(str(error).split()))
     if isinstance(error, EOFError) or re.search(r"truncated|not enough image data", text, re.IGNORECASE):
+        return "truncated"
+    if is_cut_short(file):
         return "truncated"
     return f"damaged: {text[:200] or type(error).__name__}"

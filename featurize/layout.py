@@ -150,7 +150,7 @@ def _check_not_empty(layout: Layout) -> None:
     for place in layout.places:
         if not place.files:
             raise DatasetError(
-                f"{layout.root / place.folder}: no files in it, so class {place.class_name!r} is empty there. "
+                f"{layout.root / place.folder}: no files in it, class {place.class_name!r} is empty there. "
                 f"Add images or remove the folder"
             )
 

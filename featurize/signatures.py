@@ -1,11 +1,10 @@
-"""What to say about a file that no decoder recognises, from its first and last bytes."""
+"""What can be said of a file that no decoder reads, from its first and last bytes."""
 
 import os
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 _CONVERT = "convert it to JPEG or PNG"
-_HEAD = 64  # bytes looked at
-_TAIL = 64
+_ENDS = 64  # bytes looked at, at either end
 
 # First bytes of what people put among pictures by mistake, and what to do about it.
 _OTHERS: tuple[tuple[bytes, str], ...] = (
@@ -20,38 +19,58 @@ _HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
 
 def why_not_identified(file: BinaryIO) -> str:
     """Return the reason: "not an image", or "truncated" or "damaged" for what begins as an image does."""
-    file.seek(0)
-    head = file.read(_HEAD)
-    length = file.seek(0, os.SEEK_END)
-    file.seek(max(0, length - _TAIL))
-    tail = file.read(_TAIL)
+    head = _read(file, 0, _ENDS)
     for start, advice in _OTHERS:
         if head.startswith(start):
             return f"not an image: {advice}"
     if head[4:8] == b"ftyp" and head[8:12] in _HEIC_BRANDS:
         return f"not an image: it is HEIC, which cannot be read here; {_CONVERT}"
-    known = _known(head, tail, length)
-    if known is None:
-        return "not an image"
-    kind, whole = known
-    return f"damaged: the header of this {kind} file cannot be read" if whole else "truncated"
+    if is_cut_short(file):
+        return "truncated"
+    starts = {b"\xff\xd8\xff": "JPEG", b"\x89PNG": "PNG", b"GIF8": "GIF", b"II*\0": "TIFF", b"MM\0*": "TIFF"}
+    for start, name in starts.items():
+        if head.startswith(start):
+            return f"damaged: the header of this {name} file cannot be read"
+    return "not an image"
 
 
-def _known(head: bytes, tail: bytes, length: int) -> tuple[str, bool] | None:
-    """Return the format that the first bytes promise, and whether the file reaches its promised end."""
-    if head.startswith(b"\xff\xd8\xff"):
-        return "JPEG", b"\xff\xd9" in tail
+def is_cut_short(file: BinaryIO) -> bool:
+    """Return whether a file that begins as an image ends before the end that its format promises."""
+    head = _read(file, 0, _ENDS)
+    length = file.seek(0, os.SEEK_END)
+    tail = _read(file, max(0, length - _ENDS), _ENDS)
+    if head.startswith(b"\xff\xd8\xff"):  # JPEG
+        return b"\xff\xd9" not in tail
     if head.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "PNG", b"IEND" in tail
+        return b"IEND" not in tail
     if head.startswith((b"GIF87a", b"GIF89a")):
-        return "GIF", tail.rstrip(b"\0").endswith(b";")
+        return not tail.rstrip(b"\0").endswith(b";")
     if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
-        return "WebP", length >= 8 + int.from_bytes(head[4:8], "little")
-    if head.startswith((b"II*\0", b"MM\0*")):
-        # The directory lies where these bytes say, often at the very end.
-        return "TIFF", length > 8 and length > int.from_bytes(
-            head[4:8], "little" if head[:1] == b"I" else "big"
-        ) + 2
+        return length < 8 + int.from_bytes(head[4:8], "little")
+    if head.startswith((b"II*\0", b"MM\0*")):  # TIFF: its directory lies anywhere, often at the end
+        return length < _end_of_tiff_directory(file, byteorder="little" if head.startswith(b"I") else "big")
     if head[4:12] == b"ftypavif":
-        return "AVIF", False
-    return None
+        return length < _end_of_boxes(file, length)
+    return False
+
+
+def _end_of_tiff_directory(file: BinaryIO, *, byteorder: Literal["little", "big"]) -> int:
+    start = int.from_bytes(_read(file, 4, 4), byteorder)
+    n_entries = int.from_bytes(_read(file, start, 2), byteorder)
+    return start + 2 + 12 * max(1, n_entries)
+
+
+def _end_of_boxes(file: BinaryIO, length: int) -> int:
+    """Return where the last of the boxes ends that an ISO media file is made of."""
+    end = 0
+    while end < length:
+        size = int.from_bytes(_read(file, end, 4), "big")
+        if size < 8:  # the two special sizes: to the end of the file, and more than 4 GiB
+            return length
+        end += size
+    return end
+
+
+def _read(file: BinaryIO, start: int, n_bytes: int) -> bytes:
+    file.seek(start)
+    return file.read(n_bytes)
