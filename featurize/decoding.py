@@ -1,36 +1,25 @@
-"""Files in, pixels out, in order: decode and warp in a few threads ahead of the network.
-
-Pillow and OpenCV let go of the interpreter while they work, so threads are enough to keep the cores busy.
-"""
+"""Files in, pixels out, in order: worker processes decode and warp ahead of the network."""
 
 from __future__ import annotations
 
-import os
-import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from featurize.images import Picture, SkippedImage, read_picture
+from featurize.cores import available_cores
 from featurize.planning import PLAIN
-from featurize.views import ViewRanges, render_view, view_parameters
+from featurize.rendering import Rendering, read_region, region_bytes
+from featurize.workers import Worker, WorkerSetting
 
-
-@dataclass(frozen=True, kw_only=True)
-class Rendering:
-    """How files become pixels; the same for every file of a run."""
-
-    size: int
-    resize: str
-    resample: str
-    max_pixels: int
-    ranges: ViewRanges
-    seed: int
+IMAGE_TIMEOUT = 60.0  # seconds for one file
+DECODE_MEMORY = 3 * 2**30  # bytes that decoding one file may take
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,70 +33,92 @@ class Request:
 
 @dataclass(frozen=True, kw_only=True)
 class Decoded:
-    """One decoded file: a picture with its views, or the reason why there is none."""
+    """One decoded file with its views, or the reason why there is none."""
 
     request: Request
-    picture: Picture | None
-    problem: str
-    views: dict[int, npt.NDArray[np.uint8]]  # view number → (size, size, 3)
+    problem: str  # "" or the reason
     seconds: float
-
-
-def decode(request: Request, rendering: Rendering) -> Decoded:
-    """Decode one file and render its views; a file that cannot be used comes back with its reason."""
-    start = time.perf_counter()
-    views: dict[int, npt.NDArray[np.uint8]] = {}
-    try:
-        picture = read_picture(
-            request.path,
-            size=rendering.size,
-            resize=rendering.resize,
-            resample=rendering.resample,
-            max_pixels=rendering.max_pixels,
-            sha256=request.sha256,
-        )
-    except SkippedImage as skipped:
-        seconds = time.perf_counter() - start
-        return Decoded(request=request, picture=None, problem=str(skipped), views={}, seconds=seconds)
-    for view in request.views:
-        if view == PLAIN:
-            views[view] = picture.pixels
-            continue
-        if request.sha256 is None:
-            raise ValueError(
-                f"{request.path}: augmented views are drawn from the content hash, and none was given"
-            )
-        parameters = view_parameters(
-            request.sha256, view, ranges=rendering.ranges, seed=rendering.seed, size=rendering.size
-        )
-        views[view] = render_view(picture.pixels, parameters)
-    return Decoded(
-        request=request, picture=picture, problem="", views=views, seconds=time.perf_counter() - start
-    )
+    width: int = 0  # upright pixels of the file
+    height: int = 0
+    phash: int = 0
+    thumbnail: npt.NDArray[np.uint8] | None = None  # (32, 32, 3)
+    views: tuple[npt.NDArray[np.uint8], ...] = ()  # (size, size, 3) each, as in the request
 
 
 def decode_all(
-    requests: Iterable[Request], rendering: Rendering, *, workers: int | None = None
+    requests: Sequence[Request],
+    rendering: Rendering,
+    *,
+    workers: int | None = None,
+    image_timeout: float = IMAGE_TIMEOUT,
+    memory_bytes: int = DECODE_MEMORY,
 ) -> Iterator[Decoded]:
-    """Decode files in their order, a bounded number of them ahead of whoever consumes the result."""
-    workers = workers or available_cores()
-    ahead = 4 * workers
+    """Decode files in their order, a bounded number of them ahead of whoever consumes the result.
+
+    Parameters
+    ----------
+    requests : sequence of Request
+        What to decode.
+    rendering : Rendering
+        How files become pixels.
+    workers : int, optional
+        Processes; one a core by default.
+    image_timeout : float
+        Seconds after which a file is given up and its worker replaced.
+    memory_bytes : int
+        What a worker may allocate for one file.
+    """
+    if not requests:
+        return
+    n_workers = min(workers or available_cores(), len(requests))
+    setting = WorkerSetting(
+        rendering=rendering,
+        region_bytes=region_bytes(rendering.size, max(len(request.views) for request in requests)),
+        image_timeout=image_timeout,
+        memory_bytes=memory_bytes,
+    )
+    pool = [Worker(setting) for _ in range(n_workers)]
+    idle: SimpleQueue[Worker] = SimpleQueue()
+    for worker in pool:
+        idle.put(worker)
+
+    def decode(request: Request) -> Decoded:
+        worker = idle.get()
+        try:
+            return _decode(worker, request, rendering.size)
+        finally:
+            idle.put(worker)
+
     waiting: deque[Future[Decoded]] = deque()
-    with ThreadPoolExecutor(workers, thread_name_prefix="decode") as pool:
+    with ThreadPoolExecutor(n_workers, thread_name_prefix="decode") as threads:
         try:
             for request in requests:
-                waiting.append(pool.submit(decode, request, rendering))
-                if len(waiting) >= ahead:
+                waiting.append(threads.submit(decode, request))
+                if len(waiting) >= 4 * n_workers:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
         finally:
             for future in waiting:
                 future.cancel()
+            for worker in pool:
+                worker.stop()  # a file under way is not waited for
 
 
-def available_cores() -> int:
-    """Return how many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+def _decode(worker: Worker, request: Request, size: int) -> Decoded:
+    reply: dict[str, Any] = worker.ask(
+        {"path": str(request.path), "sha256": request.sha256, "views": list(request.views)}
+    )
+    if reply["problem"]:
+        return Decoded(request=request, problem=reply["problem"], seconds=reply["seconds"])
+    views, thumbnail = read_region(worker.region, size=size, n_views=len(request.views))
+    return Decoded(
+        request=request,
+        problem="",
+        seconds=reply["seconds"],
+        width=reply["width"],
+        height=reply["height"],
+        phash=int(reply["phash"]),
+        thumbnail=thumbnail,
+        views=views,
+    )

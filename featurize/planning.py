@@ -16,7 +16,14 @@ from featurize.weights import Weights
 
 PLAIN = 0  # the number of the plain view; augmented views count from 1
 # Reasons that may be gone at the next run; a file skipped for another is known by its content from then on.
-TRANSIENT = ("unreadable", "changed", "timed out", "too many pixels", "not a regular file")
+TRANSIENT = (
+    "unreadable",
+    "changed",
+    "timed out",
+    "decoder crashed",
+    "too many pixels",
+    "not a regular file",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
