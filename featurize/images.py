@@ -200,7 +200,9 @@ def _decode(
         image.draft(None, _covering(width, height, size, resize))
     if image.width * image.height > max_pixels:
         how = f" (read at {image.width} x {image.height})" if image.size != (width, height) else ""
-        raise SkippedImage(f"too many pixels: {width} x {height}{how}, the limit is {max_pixels} in all")
+        raise SkippedImage(
+            f"too many pixels: {width} x {height}{how}, the limit is {max_pixels} (--max-pixels)"
+        )
     image.load()
     orientation = _orientation(image)
     upright = to_rgb(image)
@@ -251,7 +253,7 @@ def _phash(image: Image.Image) -> int:
 def _damage(error: Exception, file: BinaryIO) -> str:
     """Return the reason for what a decoder raised on a file: one line, the same on every run."""
     if isinstance(error, Image.DecompressionBombError):
-        return "too many pixels: more than JPEG scaling could bring under the limit"
+        return "too many pixels: far over the limit (--max-pixels)"
     if isinstance(error, MemoryError):
         return "damaged: not enough memory to decode it"
     text = re.sub(r" at 0x[0-9a-fA-F]+", "", " ".join(str(error).split()))

@@ -1,0 +1,194 @@
+"""Draw the sample portfolio: synthetic pages in three grades, in folders as `featurize extract` takes them.
+
+    python scripts/make_sample.py OUT [--seed N] [--images N]
+
+The grades differ in how far a page breaks its grid, palette and type scale, and they overlap, as real grades do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import random
+import shutil
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+from sample_pages import Breaks, draw_page
+
+MARKER = ".folio-sample.json"
+NOTE = "Synthetic pages drawn by scripts/make_sample.py; no designer is behind them."
+
+# How far the pages of a grade break the rules: mean and spread. The spreads make neighbouring grades overlap.
+GRADES = {"award": (0.04, 0.05), "middle": (0.42, 0.06), "low": (0.9, 0.08)}
+LARGE_SCALE = 4.7  # pixels a point: 2820 x 3986, 11.2 megapixels
+ORIENTATION = 0x0112  # the EXIF tag
+LARGE, SIDEWAYS, TRUNCATED = "large", "sideways", "truncated"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PageFile:
+    """One file to draw: where it goes, what its randomness hangs on, its grade, and what is odd about it."""
+
+    path: Path
+    key: str
+    grade: str
+    oddity: str = ""
+
+
+class SampleError(Exception):
+    """The sample cannot be made there."""
+
+
+def make_sample(out: Path, *, seed: int = 0, images: int = 80, jobs: int | None = None) -> bool:
+    """Make the sample portfolio in a folder; the same arguments and Pillow give the same bytes.
+
+    Parameters
+    ----------
+    out : Path
+        A folder that is absent, empty, or holds this very sample already.
+    seed : int, default=0
+        Another number draws other pages.
+    images : int, default=80
+        Training pages a grade; there are three eighths as many test pages, and some ungraded ones.
+    jobs : int, optional
+        Processes that draw; as many as there are cores when not given.
+
+    Returns
+    -------
+    bool
+        Whether anything was drawn: False when the sample was there already.
+
+    Raises
+    ------
+    SampleError
+        If `out` holds something else.
+    """
+    if images < 1:
+        raise SampleError(f"--images {images}: at least 1 is needed.")
+    settings = {"note": NOTE, "seed": seed, "images": images}
+    if not _is_free(out, settings):
+        return False
+    # Drawn beside its place, so that what stands there is always complete.
+    partial = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    files = _plan(partial, seed=seed, images=images)
+    for folder in {file.path.parent for file in files}:
+        folder.mkdir(parents=True)
+    if (jobs or os.cpu_count() or 1) > 1:
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(jobs, mp_context=context) as pool:
+            list(pool.map(_draw, files, chunksize=4))
+    else:
+        for file in files:
+            _draw(file)
+    (partial / MARKER).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+    if out.exists():
+        out.rmdir()
+    os.replace(partial, out)
+    return True
+
+
+def _is_free(out: Path, settings: dict[str, object]) -> bool:
+    """Return whether the sample has to be drawn: False when it is there; an error when something else is."""
+    if not out.exists():
+        return True
+    if not out.is_dir():
+        raise SampleError(f"{out}: a file, not a folder. Give another folder.")
+    try:
+        found = json.loads((out / MARKER).read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        if any(out.iterdir()):
+            raise SampleError(
+                f"{out}: holds files that this script did not make; nothing was written. Give an empty or new folder."
+            ) from None
+        return True
+    if found != settings:
+        raise SampleError(
+            f"{out}: a sample with seed {found.get('seed')} and {found.get('images')} images a grade is there, "
+            f"not seed {settings['seed']} and {settings['images']}. Remove it or give another folder."
+        )
+    return False
+
+
+def _plan(out: Path, *, seed: int, images: int) -> list[PageFile]:
+    """List the files of the sample, the slow ones first."""
+    files = [
+        PageFile(
+            path=out / split / f"{grade}_{split}" / f"page_{i:03d}.jpg",
+            key=f"{split}/{grade}/{i}",
+            grade=grade,
+        )
+        for split, count in (("train", images), ("test", max(1, round(images * 3 / 8))))
+        for grade in GRADES
+        for i in range(1, count + 1)
+    ]
+    mixed = random.Random(f"{seed}/new")
+    for i in range(1, max(2, round(images * 0.15)) + 1):
+        files.append(
+            PageFile(path=out / "new" / f"page_{i:03d}.jpg", key=f"new/{i}", grade=mixed.choice(list(GRADES)))
+        )
+    for split, grade, name, oddity in (
+        ("train", "award", "scan_a2.jpg", LARGE),
+        ("train", "low", "scan_a2.jpg", LARGE),
+        ("test", "middle", "scan_a2.jpg", LARGE),
+        ("train", "middle", "phone_photo.jpg", SIDEWAYS),
+        ("train", "low", "broken_upload.jpg", TRUNCATED),
+    ):
+        key, path = f"{split}/{grade}/{name}", out / split / f"{grade}_{split}" / name
+        files.append(PageFile(path=path, key=key, grade=grade, oddity=oddity))
+    files = [PageFile(path=f.path, key=f"{seed}/{f.key}", grade=f.grade, oddity=f.oddity) for f in files]
+    return sorted(files, key=lambda file: file.oddity != LARGE)
+
+
+def _draw(file: PageFile) -> None:
+    """Draw one page and write it."""
+    rng = random.Random(file.key)
+    breaks = breaks_of(rng, file.grade)
+    if file.oddity == LARGE:
+        page = draw_page(rng, breaks, scale=LARGE_SCALE)
+    else:
+        page = draw_page(rng, breaks, scale=2.0).reduce(2)  # two pixels for one, so that edges are smooth
+    exif = Image.Exif()
+    if file.oddity == SIDEWAYS:
+        page = page.transpose(Image.Transpose.ROTATE_90)  # as a camera held upright stores it
+        exif[ORIENTATION] = 6
+    page.save(file.path, quality=88, exif=exif)
+    if file.oddity == TRUNCATED:
+        data = file.path.read_bytes()
+        file.path.write_bytes(data[: len(data) // 3])
+
+
+def breaks_of(rng: random.Random, grade: str) -> Breaks:
+    """Draw how far one page of a grade breaks the rules."""
+    level = rng.gauss(*GRADES[grade])
+    grid, palette, type_ = (min(1.0, max(0.0, rng.gauss(level, 0.06))) for _ in range(3))
+    return Breaks(grid=grid, palette=palette, type=type_)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description="Draw the sample portfolio: synthetic pages in three grades."
+    )
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder to make")
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="another number draws other pages")
+    parser.add_argument(
+        "--images", type=int, default=80, metavar="N", help="training pages a grade (%(default)s)"
+    )
+    options = parser.parse_args(arguments)
+    try:
+        drawn = make_sample(options.out, seed=options.seed, images=options.images)
+    except (SampleError, OSError) as error:
+        print(f"make_sample: {error}", file=sys.stderr)
+        return 1
+    print(f"{options.out}: the sample portfolio (synthetic pages), {'drawn' if drawn else 'as it was'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
