@@ -1,4 +1,3 @@
-# ruff: noqa: F401 - the imports for type checkers mirror the table of exports
 """Frozen CNN backbones run once over a folder of images; features kept in one HDF5 store.
 
 >>> import featurize

@@ -34,7 +34,9 @@ class Backbone:
     any_size: bool  # whether other sides than the default one are allowed
     n_features: int  # width after global average pooling
     parameters: int  # without the top
-    megabytes: float  # of the weights without the top, 4 bytes a parameter: the download to within a few percent
+    megabytes: (
+        float  # of the weights without the top, 4 bytes a parameter: the download to within a few percent
+    )
     top1: float  # ImageNet accuracy in percent, of the whole network
     convention: str  # a key of CONVENTIONS: what its preprocess_input makes of pixels
     weights_file: str  # name in Keras' cache

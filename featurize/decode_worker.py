@@ -1,7 +1,8 @@
 """A process that decodes: requests on stdin, facts on stdout, pixels in shared memory.
 
-It is a process so that it can be stopped from outside: a decoder that hangs is killed at its deadline, one that
-asks for too much memory runs into its limit, one that crashes takes nothing with it. It never imports TensorFlow.
+It is a process so that it can be stopped from outside: a decoder that hangs is killed at its deadline, one
+that asks for too much memory runs into its limit, one that crashes takes nothing with it. It never imports
+TensorFlow.
 """
 
 from __future__ import annotations
@@ -13,19 +14,19 @@ import os
 import signal
 import struct
 import sys
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 LENGTH = struct.Struct("<I")  # of the JSON that follows
 
 
-def send(stream: BinaryIO, message: dict[str, Any]) -> None:
+def send(stream: IO[bytes], message: dict[str, Any]) -> None:
     """Write one message: its length, then its JSON (ASCII, so any file name survives)."""
     data = json.dumps(message).encode("ascii")
     stream.write(LENGTH.pack(len(data)) + data)
     stream.flush()
 
 
-def receive(stream: BinaryIO) -> dict[str, Any] | None:
+def receive(stream: IO[bytes]) -> dict[str, Any] | None:
     """Read one message; None where the other side is gone."""
     head = stream.read(LENGTH.size)
     if len(head) < LENGTH.size:
@@ -38,7 +39,7 @@ def receive(stream: BinaryIO) -> dict[str, Any] | None:
 def open_region(handle: str, n_bytes: int) -> mmap.mmap:
     """Map the memory shared with the parent: an inherited descriptor, or on Windows a name."""
     if os.name == "nt":
-        return mmap.mmap(-1, n_bytes, tagname=handle)
+        return mmap.mmap(-1, n_bytes, tagname=handle)  # type: ignore[call-arg, unused-ignore]
     return mmap.mmap(int(handle), n_bytes)
 
 
@@ -51,10 +52,10 @@ def main() -> None:
     setting = receive(requests)
     if setting is None:
         return
-    from featurize.rendering import Rendering, render  # after the environment has been settled
-
     import cv2
     import imagehash  # noqa: F401 - so that its memory is not counted against the first file
+
+    from featurize.rendering import Rendering, render  # after the environment has been settled
 
     cv2.setNumThreads(1)
     rendering = Rendering.from_json(setting["rendering"])
@@ -66,7 +67,7 @@ def main() -> None:
 
 
 def _limit_memory(n_bytes: int) -> None:
-    """Bound the address space on top of what is already mapped; where the system has no such limit, do nothing."""
+    """Bound the address space, beyond what is mapped already; a system without such a limit has none."""
     with contextlib.suppress(ImportError, ValueError, OSError):
         import resource
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,7 +52,7 @@ def decode_all(
     workers: int | None = None,
     image_timeout: float = IMAGE_TIMEOUT,
     memory_bytes: int = DECODE_MEMORY,
-) -> Iterator[Decoded]:
+) -> Generator[Decoded, None, None]:
     """Decode files in their order, a bounded number of them ahead of whoever consumes the result.
 
     Parameters

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -18,9 +17,8 @@ from featurize.views import ViewRanges
 from featurize.weights import find_weights
 
 if TYPE_CHECKING:
-    from featurize.decoding import Rendering
     from featurize.filling import Execution, Outcome
-    from featurize.planning import Target
+    from featurize.rendering import Rendering
 
 DEFAULT_BACKBONE = "efficientnet_lite0"
 VIEWS_FOR = ("train", "all")
@@ -43,6 +41,7 @@ class ExtractResult:
     n_content: int  # distinct contents with features
     n_decoded: int  # files decoded by this run
     n_forward: int  # views sent through the network by this run
+    n_resumed: int  # contents that an unfinished earlier run had computed
     n_views: int
     n_features: int
     split_counts: dict[str, dict[str, int]]  # split → class ("" ungraded) → images with features
@@ -78,6 +77,7 @@ def extract(
     gpu_memory: float | None = None,
     batch_size: int | str = "auto",
     workers: int | None = None,
+    image_timeout: float = 60.0,
     on_progress: Callable[[str, int, int], None] | None = None,
     on_note: Callable[[str], None] | None = None,
 ) -> list[ExtractResult]:
@@ -130,7 +130,9 @@ def extract(
     batch_size : int or "auto"
         Views in one forward pass.
     workers : int, optional
-        Decoding threads; one a core by default.
+        Decoding processes; one a core by default.
+    image_timeout : float
+        Seconds after which a file is skipped; the next run tries it again.
     on_progress : callable, optional
         Called with (stage, done, total).
     on_note : callable, optional
@@ -146,11 +148,11 @@ def extract(
     DatasetError, ImageError, ConfigError, WeightsError, EngineError, StoreError
         Each with one line that says what to do.
     """
-    from featurize.decoding import (
-        Rendering,
-    )  # Pillow, OpenCV and h5py only where there is work: --help needs none
-    from featurize.filling import Execution
-    from featurize.planning import existing_store, keep_stored_order, plan
+    from featurize.filling import Execution  # h5py only where there is work: --help needs none
+    from featurize.lock import writing
+    from featurize.planning import existing_store, keep_stored_order, plan, settle_config
+    from featurize.production import produce
+    from featurize.rendering import Rendering
 
     _check(backbones=backbones, views=views, views_for=views_for, weights=weights, workers=workers)
     report = on_progress or (lambda stage, done, total: None)
@@ -180,30 +182,35 @@ def extract(
                 seed=seed,
             )
             path = folder / f"{store_name(config, default_size=backbone.size)}.h5"
+            stack.enter_context(writing(path))
             store = existing_store(path, config, dataset, force=replace)
             if store is not None:
                 stack.enter_context(store)
+            config = settle_config(path, config, store)
             dataset = keep_stored_order(dataset, store)
             drafts.append(
                 {"backbone": backbone, "weights": found, "config": config, "path": path, "store": store}
             )
-        targets = [plan(dataset, **draft, views=views, views_for=views_for) for draft in drafts]
         execution = Execution(
             device=device,
             gpu_memory=gpu_memory,
             batch_size=batch_size,
             workers=workers,
+            image_timeout=image_timeout,
             strict=strict,
             report=report,
         )
         outcomes: dict[str, Outcome] = {}
-        for size in dict.fromkeys(target.config["input_size"] for target in targets):
-            group = [target for target in targets if target.config["input_size"] == size]
+        for size in dict.fromkeys(draft["config"]["input_size"] for draft in drafts):
+            group = [draft for draft in drafts if draft["config"]["input_size"] == size]
             rendering = Rendering(
                 size=size, resize=resize, resample=resample, max_pixels=max_pixels, ranges=ranges, seed=seed
             )
-            outcomes |= _run_group(dataset, group, rendering, execution)
-        return [_result(dataset, outcomes[target.backbone.name]) for target in targets]
+            _fit_statistics(dataset, group, rendering, execution)
+            targets = [plan(dataset, **draft, views=views, views_for=views_for) for draft in group]
+            for outcome in produce(dataset, targets, rendering=rendering, execution=execution):
+                outcomes[outcome.target.backbone.name] = outcome
+        return [_result(dataset, outcomes[draft["backbone"].name]) for draft in drafts]
 
 
 def _check(
@@ -223,22 +230,17 @@ def _check(
         )
 
 
-def _run_group(
-    dataset: Dataset, targets: Sequence[Target], rendering: Rendering, execution: Execution
-) -> dict[str, Outcome]:
-    """Settle fitted statistics where they are still open, then make the stores of one input size."""
-    from featurize.production import fit_statistics, produce
+def _fit_statistics(
+    dataset: Dataset, drafts: Sequence[dict[str, Any]], rendering: Rendering, execution: Execution
+) -> None:
+    """Settle the statistics that are still open, once for all backbones of one input size."""
+    from featurize.production import fit_statistics
 
     fitted = None
-    settled = []
-    for target in targets:
-        if target.config["preprocess"] == "featurewise" and target.config["statistics"] is None:
+    for draft in drafts:
+        if draft["config"]["preprocess"] == "featurewise" and draft["config"]["statistics"] is None:
             fitted = fitted or fit_statistics(dataset, rendering=rendering, execution=execution)
-            settled.append(dataclasses.replace(target, config={**target.config, "statistics": fitted}))
-        else:
-            settled.append(target)
-    outcomes = produce(dataset, settled, rendering=rendering, execution=execution)
-    return {outcome.target.backbone.name: outcome for outcome in outcomes}
+            draft["config"] = {**draft["config"], "statistics": fitted}
 
 
 def _result(dataset: Dataset, outcome: Outcome) -> ExtractResult:
@@ -260,6 +262,7 @@ def _result(dataset: Dataset, outcome: Outcome) -> ExtractResult:
         n_content=outcome.n_content,
         n_decoded=outcome.n_decoded,
         n_forward=outcome.n_forward,
+        n_resumed=outcome.n_resumed,
         n_views=target.n_views,
         n_features=target.backbone.n_features,
         split_counts={

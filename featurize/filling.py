@@ -1,10 +1,10 @@
-"""Filling one store: views into batches, features back into their rows, rows written in order."""
+"""Filling one store: missing views into batches, features into parts, parts into the store."""
 
 from __future__ import annotations
 
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
@@ -13,15 +13,18 @@ import numpy as np
 import numpy.typing as npt
 
 from featurize import __version__, engines
+from featurize.assembly import assemble
 from featurize.config import config_digest
 from featurize.dataset import Dataset
 from featurize.decoding import Decoded
 from featurize.errors import DatasetError
-from featurize.planning import PLAIN, Target
-from featurize.store import ContentRow, ImageTable
-from featurize.store_writer import StoreWriter
+from featurize.parts import Meta, Part, discard_parts, settle, write_part
+from featurize.planning import Target, image_table, is_current, is_transient
+from featurize.store import ImageTable
 
 PACKAGES = ("tensorflow", "keras", "numpy", "pillow", "opencv-python-headless", "h5py")
+PART_CONTENTS = 256  # finished contents after which a part is put in place,
+PART_SECONDS = 30.0  # or this much work, whichever comes first
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,13 +35,14 @@ class Execution:
     gpu_memory: float | None
     batch_size: int | str
     workers: int | None
+    image_timeout: float
     strict: bool
     report: Callable[[str, int, int], None]
 
 
 @dataclass(kw_only=True)
 class Outcome:
-    """What a run brought one store; ``decoding`` seconds are summed over threads, the others wall time."""
+    """What a run brought one store; ``decoding`` seconds are summed over workers, the others wall time."""
 
     target: Target
     state: str  # "made", "updated" or "up to date"
@@ -46,6 +50,7 @@ class Outcome:
     n_content: int
     n_decoded: int = 0
     n_forward: int = 0
+    n_resumed: int = 0
     n_bytes: int = 0
     device: str = ""
     seconds: dict[str, float] = field(default_factory=dict)
@@ -53,86 +58,94 @@ class Outcome:
 
 @dataclass(kw_only=True)
 class _Pending:
-    """A row on its way: complete once nothing of it is still in a batch."""
+    """A content on its way: complete once none of its views is still in a batch."""
 
     sha256: str
-    picture: Decoded | None = None
-    plain: npt.NDArray[np.float32] | None = None
-    views: npt.NDArray[np.float32] | None = None
-    awaited: int = 0
+    meta: Meta
+    awaited: int
+    features: dict[int, npt.NDArray[np.float32]] = field(default_factory=dict)
 
 
 class StoreFiller:
-    """Collects views into batches, puts features back in their rows, writes rows in order."""
+    """Collects views into batches, and what comes back into parts. Holds one batch and one part in memory."""
 
     def __init__(self, target: Target, execution: Execution) -> None:
-        self.target, self.config, self.execution = target, target.config, execution
+        self.target, self.execution = target, execution
         self.engine: engines.Engine | None = None
         self.n_forward = 0
         self.network_seconds = self.writing_seconds = 0.0
-        self._rows: deque[_Pending] = deque()
+        self._digest = config_digest(target.config)
         self._batch: list[tuple[_Pending, int, npt.NDArray[np.uint8]]] = []
-        target.path.parent.mkdir(parents=True, exist_ok=True)
-        self.writer = StoreWriter(
-            target.path,
-            config=target.config,
-            config_digest=config_digest(target.config),
-            n_features=target.backbone.n_features,
-            n_views=target.n_views,
-            most_rows=len(target.missing),
-            store_dtype=target.config["store_dtype"],
-        )
+        self._part = Part()
+        self._part_begun = time.perf_counter()
+        settle(target.parts.folder, target.config)
+        for path in target.parts.damaged:
+            path.unlink(missing_ok=True)
 
-    def __enter__(self) -> StoreFiller:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.writer.close()
-
-    def accept(self, sha256: str, decoded: Decoded | None) -> None:
-        """Take one content: what is missing of it goes to the network, the rest is copied."""
+    def accept(self, sha256: str, decoded: Decoded) -> None:
+        """Take one decoded content, and send its missing views to the network when a batch is full."""
+        if decoded.problem:
+            if not is_transient(decoded.problem):
+                self._part.failed[sha256] = decoded.problem
+            self.target.failed[sha256] = decoded.problem
+            return
         missing = self.target.missing[sha256]
-        row = _Pending(sha256=sha256, picture=decoded, awaited=len(missing))
-        if any(view != PLAIN for view in missing):
-            row.views = np.zeros((self.target.n_views, self.target.backbone.n_features), np.float32)
-        self._rows.append(row)
-        if missing and decoded is None:
-            raise AssertionError(f"content {sha256} needs views but was not decoded")
-        for view in missing:
-            self._batch.append((row, view, decoded.views[view]))  # type: ignore[union-attr]
+        assert decoded.thumbnail is not None
+        meta = Meta(
+            width=decoded.width, height=decoded.height, phash=decoded.phash, thumbnail=decoded.thumbnail
+        )
+        content = _Pending(sha256=sha256, meta=meta, awaited=len(missing))
+        for view, pixels in zip(decoded.request.views, decoded.views, strict=True):
+            if view not in missing:  # another backbone lacks it
+                continue
+            self._batch.append((content, view, pixels))
             if len(self._batch) >= self._engine().batch_size:
                 self._forward()
-        self._write_complete_rows()
+        long_ago = time.perf_counter() - self._part_begun > PART_SECONDS
+        if len(self._part) >= PART_CONTENTS or (len(self._part) and long_ago):
+            self.keep()
 
-    def finish(self, dataset: Dataset, failed: Mapping[str, str], *, n_decoded: int) -> Outcome:
-        """Send the last batch, write the tables and put the store in place, unless it is there already."""
+    def keep(self) -> None:
+        """Put the contents finished so far in place as a part."""
+        start = time.perf_counter()
+        if len(self._part):
+            part, self._part = self._part, Part()
+            self.target.parts.add(
+                write_part(self.target.parts.folder, part, config_digest=self._digest), part
+            )
+        self._part_begun = time.perf_counter()
+        self.writing_seconds += self._part_begun - start
+
+    def finish(self, dataset: Dataset, *, n_decoded: int) -> Outcome:
+        """Send the last batch, keep the last part and assemble the store, unless it is as it should be."""
         if self._batch:
             self._forward()
-        self._write_complete_rows()
+        self.keep()
         start = time.perf_counter()
-        target, old = self.target, self.target.store
-        images = image_table(dataset, self.writer.sha256, {**target.bad, **failed})
-        if not self.writer.sha256:
+        target = self.target
+        stored = target.stored()
+        images = image_table(dataset, stored, target.skipped())
+        if not stored:
             reasons = ", ".join(
                 f"{reason} ({count})" for reason, count in Counter(images.skipped).most_common(3)
             )
             raise DatasetError(f"{dataset.root}: not one of its {len(images)} files can be used: {reasons}")
-        if old is not None and not self.n_forward and is_current(dataset, target, images):
-            return up_to_date(target, images)
-        n_bytes = self.writer.finish(
-            images=images,
-            classes=dataset.classes,
-            ordered=dataset.ordered,
-            created_with=self._created_with(dataset),
+        if not self.n_forward and not target.uses_parts and is_current(dataset, target, images):
+            discard_parts(target.parts.folder)
+            return up_to_date(target, images, n_decoded=n_decoded)
+        n_bytes = assemble(
+            target, stored=stored, images=images, dataset=dataset, created_with=self._created_with(dataset)
         )
+        discard_parts(target.parts.folder)
         self.writing_seconds += time.perf_counter() - start
         return Outcome(
             target=target,
-            state="made" if old is None else "updated",
+            state="made" if target.store is None else "updated",
             images=images,
-            n_content=len(self.writer.sha256),
+            n_content=len(stored),
             n_decoded=n_decoded,
             n_forward=self.n_forward,
+            n_resumed=target.n_resumed,
             n_bytes=n_bytes,
             device=self.engine.device if self.engine is not None else "",
             seconds={"network": self.network_seconds, "writing": self.writing_seconds},
@@ -154,13 +167,14 @@ class StoreFiller:
     def _engine(self) -> engines.Engine:
         if self.engine is None:
             start = time.perf_counter()
+            config = self.target.config
             self.engine = engines.create_engine(
                 self.target.backbone,
                 self.target.weights,
-                input_size=self.config["input_size"],
-                preprocess=self.config["preprocess"],
-                statistics=self.config["statistics"],
-                precision=self.config["precision"],
+                input_size=config["input_size"],
+                preprocess=config["preprocess"],
+                statistics=config["statistics"],
+                precision=config["precision"],
                 device=self.execution.device,
                 gpu_memory=self.execution.gpu_memory,
                 batch_size=self.execution.batch_size,
@@ -171,84 +185,26 @@ class StoreFiller:
     def _forward(self) -> None:
         start = time.perf_counter()
         features = self._engine()(np.stack([pixels for _, _, pixels in self._batch]))
-        for (row, view, _), vector in zip(self._batch, features, strict=True):
-            if view == PLAIN:
-                row.plain = vector
-            elif row.views is not None:
-                row.views[view - 1] = vector
-            row.awaited -= 1
+        for (content, view, _), vector in zip(self._batch, features, strict=True):
+            content.features[view] = vector
+            content.awaited -= 1
+            if not content.awaited:
+                self._part.meta[content.sha256] = content.meta
+                for number, values in content.features.items():
+                    self._part.features[content.sha256, number] = values
         self.n_forward += len(self._batch)
         self._batch.clear()
         self.network_seconds += time.perf_counter() - start
 
-    def _write_complete_rows(self) -> None:
-        start = time.perf_counter()
-        while self._rows and not self._rows[0].awaited:
-            self.writer.add(self._complete(self._rows.popleft()))
-        self.writing_seconds += time.perf_counter() - start
 
-    def _complete(self, row: _Pending) -> ContentRow:
-        """Join what was computed with what the old store has of this content."""
-        target = self.target
-        old = target.old_row.get(row.sha256)
-        if old is None:
-            if row.picture is None or row.picture.picture is None or row.plain is None:
-                raise AssertionError(f"content {row.sha256} is neither stored nor computed")
-            picture = row.picture.picture
-            return ContentRow(
-                sha256=row.sha256,
-                width=picture.width,
-                height=picture.height,
-                phash=picture.phash,
-                thumbnail=picture.thumbnail,
-                plain=row.plain,
-                augmented=row.views,
-            )
-        if target.store is None:
-            raise AssertionError("a stored row without a store")
-        kept = target.store.row(old, augmented_index=target.old_augmented.get(row.sha256))
-        if row.sha256 not in target.augmented:
-            views = None
-        elif row.views is None:
-            views = kept.augmented
-        else:
-            views = row.views
-            if kept.augmented is not None:
-                views[: len(kept.augmented)] = kept.augmented
-        return ContentRow(**{**vars(kept), "augmented": views})
-
-
-def is_current(dataset: Dataset, target: Target, images: ImageTable) -> bool:
-    """Tell whether the store holds just what it should, given that no feature is missing."""
-    old = target.store
-    if old is None:
-        return False
-    same_rows = old.images.same_as(images) and set(old.content.sha256) <= set(images.sha256)
-    same_views = old.n_views == target.n_views and old.n_augmented == len(target.augmented)
-    return same_rows and same_views and old.classes == dataset.classes and old.ordered == dataset.ordered
-
-
-def up_to_date(target: Target, images: ImageTable) -> Outcome:
+def up_to_date(target: Target, images: ImageTable, *, n_decoded: int = 0) -> Outcome:
     """Return the outcome of a run that had nothing to do for this store."""
     return Outcome(
         target=target,
         state="up to date",
         images=images,
         n_content=len(set(images.content.tolist()) - {-1}),
+        n_decoded=n_decoded,
         n_bytes=target.path.stat().st_size,
-    )
-
-
-def image_table(dataset: Dataset, stored: Sequence[str], skipped: Mapping[str, str]) -> ImageTable:
-    """Return the table of image files, given the contents stored, in row order, and why others were not."""
-    row_of = {sha256: row for row, sha256 in enumerate(stored)}
-    images = dataset.images
-    return ImageTable(
-        path=[image.path for image in images],
-        sha256=[image.sha256 for image in images],
-        content=np.array([row_of.get(image.sha256, -1) for image in images], dtype=np.int64),
-        label=np.array([dataset.label(image) for image in images], dtype=np.int16),
-        split=[image.split for image in images],
-        entry=[image.entry for image in images],
-        skipped=[image.problem or skipped.get(image.sha256, "") for image in images],
+        seconds={"network": 0.0, "writing": 0.0},
     )

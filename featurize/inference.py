@@ -12,8 +12,9 @@ import numpy.typing as npt
 
 from featurize import engines
 from featurize.backbones import Backbone, get_backbone
-from featurize.decoding import Rendering, Request, decode_all
+from featurize.decoding import Request, decode_all
 from featurize.errors import WeightsError
+from featurize.rendering import Rendering
 from featurize.views import ViewRanges
 from featurize.weights import Weights, find_weights
 
@@ -79,11 +80,11 @@ def image_features(
     batch: list[npt.NDArray[np.uint8]] = []
     requests = [Request(path=path) for path in paths]
     for position, decoded in enumerate(decode_all(requests, rendering, workers=workers)):
-        if decoded.picture is None:
+        if decoded.problem:
             problems[position] = decoded.problem
         else:
             index.append(position)
-            batch.append(decoded.picture.pixels)
+            batch.append(decoded.views[0])
         if engine is None and batch:
             engine = engines.create_engine(
                 backbone,

@@ -38,7 +38,11 @@ def keras_settings(precision: str = "float32") -> Iterator[None]:
         raise EngineError(
             f"Keras runs on {keras.backend.backend()!r} here; Folio needs TensorFlow. Set KERAS_BACKEND=tensorflow"
         )
-    policy, axes, floatx = keras.config.dtype_policy(), keras.config.image_data_format(), keras.config.floatx()
+    policy, axes, floatx = (
+        keras.config.dtype_policy(),
+        keras.config.image_data_format(),
+        keras.config.floatx(),
+    )
     state = random.getstate()  # Keras draws the seed of every initialiser from it
     keras.config.set_floatx("float32")
     keras.config.set_image_data_format("channels_last")

@@ -1,8 +1,8 @@
 """Work in progress: finished parts of a run, each whole, checksummed and put in place in one step.
 
-A part is an HDF5 file built in memory and written as plain bytes: an HDF5 write that meets a full disk can take the
-process with it, a plain write gives a clean error. Its name is the SHA-256 of its bytes, so that a torn or altered
-part is known from its name alone.
+A part is an HDF5 file built in memory and written as plain bytes: an HDF5 write that meets a full disk can take
+the process with it, a plain write gives a clean error. Its name is the SHA-256 of its bytes, so that a torn or
+altered part is known from its name alone.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from featurize.durable import flush_folder, write_flushed
 from featurize.errors import StoreError
-from featurize.files import flush_folder, write_flushed
 
 SUFFIX = ".part"
 SETTLED = "settled.json"
@@ -43,7 +43,9 @@ class Part:
     """Some finished views of some contents, and the files that turned out to be no pictures."""
 
     meta: dict[str, Meta] = field(default_factory=dict)  # by SHA-256
-    features: dict[tuple[str, int], npt.NDArray[np.float32]] = field(default_factory=dict)  # (n_features,) each
+    features: dict[tuple[str, int], npt.NDArray[np.float32]] = field(
+        default_factory=dict
+    )  # (n_features,) each
     failed: dict[str, str] = field(default_factory=dict)  # SHA-256 → reason
 
     def __len__(self) -> int:
@@ -207,7 +209,9 @@ class PartIndex:
         if path not in self._open:
             part = read_part(path, config_digest=self.config_digest)
             if part is None:
-                raise StoreError(f"{path}: damaged since it was checked. Run the same command again to mend it")
+                raise StoreError(
+                    f"{path}: damaged since it was checked. Run the same command again to mend it"
+                )
             while len(self._open) >= 4:  # contents come sorted, and so do the parts of one run
                 self._open.pop(next(iter(self._open)))
             self._open[path] = part

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
 
 import numpy as np
 
 from featurize.dataset import Dataset
-from featurize.decoding import Rendering, Request, decode_all
+from featurize.decoding import Request, decode_all
 from featurize.errors import DatasetError, ImageError
-from featurize.filling import Execution, Outcome, StoreFiller, image_table, is_current, up_to_date
-from featurize.planning import Target, contents
+from featurize.filling import Execution, Outcome, StoreFiller, up_to_date
+from featurize.parts import discard_parts
+from featurize.planning import Target, contents, image_table, is_current
+from featurize.rendering import Rendering
 
 
 def produce(
@@ -24,57 +25,71 @@ def produce(
 ) -> list[Outcome]:
     """Make or update the stores of one input size; every file is decoded once at most.
 
+    Interrupted or failing, it keeps what is finished before the exception goes on.
+
     Raises
     ------
     ImageError
         If ``execution.strict`` and a file cannot be used.
     DatasetError
         If not one file can be used.
+    StoreError
+        If a store or a part cannot be written.
     """
     start = time.perf_counter()
-    files = contents(dataset)
+    if execution.strict:
+        _refuse_known_bad(dataset, targets)
     finished = {target.path: outcome for target in targets if (outcome := _finished_before(dataset, target))}
-    open_targets = [target for target in targets if target.path not in finished]
-    todo = {sha256: views for sha256 in files if (views := _views_wanted(open_targets, sha256))}
+    fillers = [StoreFiller(target, execution) for target in targets if target.path not in finished]
+    todo = work([filler.target for filler in fillers], dataset)
+    files = contents(dataset)
     requests = [
         Request(path=dataset.root / files[sha256].path, sha256=sha256, views=views)
         for sha256, views in todo.items()
     ]
-    if execution.strict:
-        _refuse_known_bad(dataset, targets)
-    failed: dict[str, str] = {}
     decoding, n_decoded = 0.0, 0
-    stream = decode_all(requests, rendering, workers=execution.workers)
-    with ExitStack() as stack:
-        fillers = [stack.enter_context(StoreFiller(target, execution)) for target in open_targets]
-        for sha256 in files if fillers else ():
-            item = next(stream) if sha256 in todo else None
-            if item is not None:
-                decoding += item.seconds
-                n_decoded += 1
-                execution.report("extracting", n_decoded, len(todo))
-                if item.picture is None:
-                    if execution.strict:
-                        raise _strict_error(item.request.path, item.problem)
-                    failed[sha256] = item.problem
-                    continue
+    stream = decode_all(requests, rendering, workers=execution.workers, image_timeout=execution.image_timeout)
+    try:
+        for sha256, decoded in zip(todo, stream, strict=True):
+            decoding += decoded.seconds
+            n_decoded += 1
+            execution.report("extracting", n_decoded, len(todo))
+            if decoded.problem and execution.strict:
+                raise _strict_error(decoded.request.path, decoded.problem)
             for filler in fillers:
-                if sha256 in filler.target.missing:
-                    filler.accept(sha256, item)
-        finished |= {
-            filler.target.path: filler.finish(dataset, failed, n_decoded=n_decoded) for filler in fillers
-        }
+                if filler.target.missing.get(sha256):
+                    filler.accept(sha256, decoded)
+        for filler in fillers:
+            finished[filler.target.path] = filler.finish(dataset, n_decoded=n_decoded)
+    except BaseException:
+        stream.close()
+        for filler in fillers:
+            filler.keep()
+        raise
     for outcome in finished.values():
         outcome.seconds |= {"decoding": decoding, "total": time.perf_counter() - start}
     return [finished[target.path] for target in targets]
 
 
+def work(targets: Sequence[Target], dataset: Dataset) -> dict[str, tuple[int, ...]]:
+    """Return the contents to decode, sorted, and the views of each that any of the stores lacks."""
+    todo: dict[str, tuple[int, ...]] = {}
+    for sha256 in contents(dataset):
+        views = {view for target in targets for view in target.missing.get(sha256, ())}
+        if views:
+            todo[sha256] = tuple(sorted(views))
+    return todo
+
+
 def _finished_before(dataset: Dataset, target: Target) -> Outcome | None:
     """Return the outcome of a store in which nothing is missing or changes; it is not even copied."""
-    if target.store is None or any(target.missing.values()):
+    if target.store is None or target.uses_parts or any(target.missing.values()):
         return None
-    images = image_table(dataset, list(target.missing), target.bad)
-    return up_to_date(target, images) if is_current(dataset, target, images) else None
+    images = image_table(dataset, target.stored(), target.skipped())
+    if not is_current(dataset, target, images):
+        return None
+    discard_parts(target.parts.folder)  # left by a run that was killed just before its end
+    return up_to_date(target, images)
 
 
 def fit_statistics(dataset: Dataset, *, rendering: Rendering, execution: Execution) -> dict[str, list[float]]:
@@ -85,10 +100,11 @@ def fit_statistics(dataset: Dataset, *, rendering: Rendering, execution: Executi
     files = {sha: image for sha, image in contents(dataset).items() if image.split == "train"}
     requests = [Request(path=dataset.root / image.path, sha256=sha) for sha, image in files.items()]
     count, total, squares = 0, np.zeros(3, np.uint64), np.zeros(3, np.uint64)
-    for done, item in enumerate(decode_all(requests, rendering, workers=execution.workers)):
-        execution.report("fitting statistics", done + 1, len(requests))
-        if item.picture is not None:
-            pixels = item.picture.pixels.reshape(-1, 3).astype(np.uint64)  # (size * size, 3)
+    stream = decode_all(requests, rendering, workers=execution.workers, image_timeout=execution.image_timeout)
+    for done, decoded in enumerate(stream, start=1):
+        execution.report("fitting statistics", done, len(requests))
+        for view in decoded.views:
+            pixels = view.reshape(-1, 3).astype(np.uint64)  # (size * size, 3)
             count += len(pixels)
             total += pixels.sum(axis=0)
             squares += (pixels * pixels).sum(axis=0)
@@ -99,11 +115,6 @@ def fit_statistics(dataset: Dataset, *, rendering: Rendering, execution: Executi
     mean = total / count
     deviation = np.sqrt(np.maximum(squares / count - mean**2, 0))
     return {"mean": (mean / 255).tolist(), "std": (deviation / 255).tolist()}
-
-
-def _views_wanted(targets: Sequence[Target], sha256: str) -> tuple[int, ...]:
-    wanted = {view for target in targets for view in target.missing.get(sha256, ())}
-    return tuple(sorted(wanted))
 
 
 def _refuse_known_bad(dataset: Dataset, targets: Sequence[Target]) -> None:

@@ -192,6 +192,15 @@ class Store:
         """Return features of the first ``n_views`` augmented views, float32 (n_rows, n_views, n_features)."""
         return self._read("features/augmented", rows)[:, :n_views]
 
+    def rows_of_contents(self) -> dict[str, int]:
+        """Return the row of each content, by its SHA-256."""
+        return {sha256: row for row, sha256 in enumerate(self.content.sha256)}
+
+    def rows_of_views(self) -> dict[str, int]:
+        """Return the row among the augmented features of each content that has them."""
+        names = self.content.sha256
+        return {names[content]: row for row, content in enumerate(self.augmented_content)}
+
     def row(self, index: int, *, augmented_index: int | None = None) -> ContentRow:
         """Return all kept of content row ``index``, with its views if ``augmented_index`` is their row."""
         content = self.content

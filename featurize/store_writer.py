@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from featurize.durable import flush_file, flush_folder
 from featurize.errors import StoreError
 from featurize.store import FORMAT, FORMAT_VERSION, THUMBNAIL, ContentRow, ImageTable
 
@@ -113,9 +114,9 @@ class StoreWriter:
             self._pending[f"images/{name}"] = [getattr(images, name)]
             self._flush(f"images/{name}", stacked=True)
         self._file.close()
-        _flush_to_disk(self._temporary)
+        flush_file(self._temporary)
         os.replace(self._temporary, self.path)
-        _flush_to_disk(self.path.parent)
+        flush_folder(self.path.parent)
         return self.path.stat().st_size
 
     def _create(
@@ -188,13 +189,3 @@ def _text_array(values: Sequence[str]) -> npt.NDArray[np.object_]:
     array = np.empty(len(values), dtype=_TEXT)
     array[:] = [value.encode("utf-8", "surrogateescape") for value in values]
     return array
-
-
-def _flush_to_disk(path: Path) -> None:
-    if os.name == "nt" and path.is_dir():  # Windows cannot open a folder to flush it
-        return
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -162,7 +162,9 @@ def _known_file(backbone: Backbone, path: Path, *, trust_name: bool = False) -> 
     published = {backbone.weights_hash, LITE0_SHA256 if backbone.name == LITE0_NAME else ""} - {""}
     kind = "imagenet" if trust_name or published & {sha256.hexdigest(), md5.hexdigest()} else "file"
     if path.stat().st_size == 0:
-        raise WeightsError(f"{path}: is empty; expected the weights of {backbone.name}. Delete it and try again")
+        raise WeightsError(
+            f"{path}: is empty; expected the weights of {backbone.name}. Delete it and try again"
+        )
     return Weights(kind=kind, path=path, sha256=sha256.hexdigest(), seed=None)
 
 
@@ -211,6 +213,8 @@ def _download(backbone: Backbone, path: Path, on_download: Callable[[str], None]
         os.replace(got, path)
     # Keras raises a bare Exception for a failed fetch, urllib and the socket their own, a wrong hash ValueError.
     except Exception as error:
-        raise WeightsError(_missing(backbone, str(error).splitlines()[0] if str(error) else repr(error))) from error
+        raise WeightsError(
+            _missing(backbone, str(error).splitlines()[0] if str(error) else repr(error))
+        ) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)

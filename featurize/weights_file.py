@@ -133,7 +133,11 @@ def _mark(weight: Any) -> float:
 
 def _left_as_it_was(weight: Any) -> bool:
     numbers = np.asarray(weight)
-    return not np.isfinite(numbers).all() if np.issubdtype(numbers.dtype, np.floating) else bool((numbers == -1).any())
+    return (
+        not np.isfinite(numbers).all()
+        if np.issubdtype(numbers.dtype, np.floating)
+        else bool((numbers == -1).any())
+    )
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import secrets
@@ -95,7 +96,7 @@ class Worker:
     def _exchange(
         self, process: subprocess.Popen[bytes], message: dict[str, Any], *, timeout: float
     ) -> dict[str, Any] | None:
-        """Send a message and wait for the reply; None where the process ended or was killed at its deadline."""
+        """Send a message, wait for the reply; None where the process ended or was killed at its deadline."""
         self._expired = False
 
         def expire() -> None:
@@ -124,10 +125,8 @@ class Worker:
         process.wait()
         for stream in (process.stdin, process.stdout):
             if stream is not None:
-                try:
+                with contextlib.suppress(OSError):  # what was still buffered has nowhere to go
                     stream.close()
-                except OSError:  # what was still buffered has nowhere to go
-                    pass
 
     def __del__(self) -> None:
         self._end()
@@ -160,7 +159,8 @@ def _shared_memory(n_bytes: int) -> tuple[str, int | None, mmap.mmap]:
     """
     if os.name == "nt":
         name = f"folio-{secrets.token_hex(8)}"
-        return name, None, mmap.mmap(-1, n_bytes, tagname=name)
+        region = mmap.mmap(-1, n_bytes, tagname=name)  # type: ignore[call-arg, unused-ignore]
+        return name, None, region
     if hasattr(os, "memfd_create"):
         descriptor = os.memfd_create("folio-decode")
     else:

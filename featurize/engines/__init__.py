@@ -119,9 +119,7 @@ def create_engine(
 
 def _check_statistics(preprocess: str, statistics: Mapping[str, Sequence[float]] | None) -> None:
     if preprocess not in ("native", "rescale", "featurewise"):
-        raise ConfigError(
-            f"--preprocess {preprocess}: unknown. Choose one of: native, rescale, featurewise"
-        )
+        raise ConfigError(f"--preprocess {preprocess}: unknown. Choose one of: native, rescale, featurewise")
     if (preprocess == "featurewise") != (statistics is not None):
         raise ConfigError(f"--preprocess {preprocess}: statistics belong to featurewise, and to it alone")
     if statistics is None:
@@ -129,7 +127,9 @@ def _check_statistics(preprocess: str, statistics: Mapping[str, Sequence[float]]
     for key in ("mean", "std"):
         numbers = np.asarray(statistics.get(key, ()), dtype=float)
         if numbers.shape != (3,) or not np.isfinite(numbers).all() or (key == "std" and (numbers < 0).any()):
-            raise ConfigError(f"--preprocess featurewise: expected three finite numbers as {key!r}, found {numbers}")
+            raise ConfigError(
+                f"--preprocess featurewise: expected three finite numbers as {key!r}, found {numbers}"
+            )
 
 
 def auto_batch_size(device: str, *, input_size: int) -> int:

@@ -15,7 +15,13 @@ import numpy.typing as npt
 from featurize.backbones import Backbone
 from featurize.engines import auto_batch_size, check_images
 from featurize.errors import ConfigError, EngineError
-from featurize.networks import build_network, check_input_size, keras_settings, preprocess_pixels, without_scaling
+from featurize.networks import (
+    build_network,
+    check_input_size,
+    keras_settings,
+    preprocess_pixels,
+    without_scaling,
+)
 from featurize.weights import Weights
 
 PRECISIONS = ("float32", "float16", "bfloat16")
@@ -100,7 +106,9 @@ def check_precision(precision: str, *, device: str) -> None:
     if precision not in PRECISIONS:
         raise ConfigError(f"--precision {precision}: unknown. Choose one of: {', '.join(PRECISIONS)}")
     if precision == "float16" and device == "cpu":
-        raise EngineError("--precision float16 needs a GPU, and this is a CPU. Type --precision float32 or bfloat16")
+        raise EngineError(
+            "--precision float16 needs a GPU, and this is a CPU. Type --precision float32 or bfloat16"
+        )
 
 
 def gpu_total_memory(index: int) -> int:
@@ -219,7 +227,9 @@ class TensorFlowEngine:
                 network = without_scaling(network)
             self._forward = _freeze(
                 network,
-                lambda pixels: preprocess_pixels(backbone, pixels, preprocess=preprocess, statistics=statistics),
+                lambda pixels: preprocess_pixels(
+                    backbone, pixels, preprocess=preprocess, statistics=statistics
+                ),
                 shape=(self.batch_size, self.size, self.size, 3),
                 device=plan.tensorflow_name,
             )
