@@ -1,8 +1,8 @@
 """Work in progress: finished parts of a run, each whole, checksummed and put in place in one step.
 
-A part is an HDF5 file built in memory and written as plain bytes: an HDF5 write that meets a full disk can take
-the process with it, a plain write gives a clean error. Its name is the SHA-256 of its bytes, so that a torn or
-altered part is known from its name alone.
+A part is an HDF5 file built in memory and written as plain bytes: an HDF5 write that meets a full disk can
+take the process with it, a plain write gives a clean error. Its name is the SHA-256 of its bytes, so that a
+torn or altered part is known from its name alone.
 """
 
 from __future__ import annotations

@@ -161,13 +161,16 @@ def _shared_memory(n_bytes: int) -> tuple[str, int | None, mmap.mmap]:
         name = f"folio-{secrets.token_hex(8)}"
         region = mmap.mmap(-1, n_bytes, tagname=name)  # type: ignore[call-arg, unused-ignore]
         return name, None, region
-    if hasattr(os, "memfd_create"):
-        descriptor = os.memfd_create("folio-decode")
-    else:
-        with tempfile.TemporaryFile() as file:
-            descriptor = os.dup(file.fileno())
-    os.ftruncate(descriptor, n_bytes)
-    return str(descriptor), descriptor, mmap.mmap(descriptor, n_bytes)
+    try:
+        if hasattr(os, "memfd_create"):
+            descriptor = os.memfd_create("folio-decode")
+        else:
+            with tempfile.TemporaryFile() as file:
+                descriptor = os.dup(file.fileno())
+        os.ftruncate(descriptor, n_bytes)
+        return str(descriptor), descriptor, mmap.mmap(descriptor, n_bytes)
+    except OSError as error:
+        raise ImageError(f"no {n_bytes} bytes of memory to share with a decode process: {error}") from error
 
 
 def _end_of(process: subprocess.Popen[bytes]) -> str:

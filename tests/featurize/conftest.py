@@ -1,43 +1,36 @@
-"""A stand-in backbone whose features can be worked out by hand: the mean of each colour channel."""
+"""Fixtures for the rooms of featurize: a stand-in backbone and a small portfolio."""
 
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
+import sys
 from pathlib import Path
+from types import ModuleType
 
-import numpy as np
 import pytest
 from PIL import Image
 
 from featurize import backbones, engines
 
-SIZE = 32
 
-
-class MeanEngine:
-    """Features are the channel means, plus `offset` to tell one stand-in from another."""
-
-    name = "stand-in"
-    precision = "float32"
-    device = "cpu"
-
-    def __init__(self, *, size: int, batch_size: int = 4, offset: float = 0.0) -> None:
-        self.size, self.n_features, self.batch_size, self.offset = size, 3, batch_size, offset
-        self.n_seen = 0
-
-    def __call__(self, images: np.ndarray) -> np.ndarray:
-        assert images.shape[1:] == (self.size, self.size, 3)
-        assert images.dtype == np.uint8
-        assert 0 < len(images) <= self.batch_size
-        self.n_seen += len(images)
-        return (images.mean(axis=(1, 2)) + self.offset).astype(np.float32)
+def _stand_in_module() -> ModuleType:
+    """Load stand_in.py, which is a script too, from beside this file."""
+    name = "stand_in"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name("stand_in.py"))
+        assert spec is not None
+        assert spec.loader is not None
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name]
 
 
 @dataclasses.dataclass
 class StandIn:
     """The engines that were built, so that a test can count what went through them."""
 
-    built: list[MeanEngine]
+    built: list
 
     @property
     def n_seen(self) -> int:
@@ -47,20 +40,16 @@ class StandIn:
 @pytest.fixture
 def stand_in(monkeypatch) -> StandIn:
     """Register backbones `mean` and `mean_too`; extraction then needs neither weights nor TensorFlow."""
+    module = _stand_in_module()
     state = StandIn(built=[])
-    offsets = {"mean": 0.0, "mean_too": 1000.0}
-    vgg16 = backbones.BACKBONES["vgg16"]
-    entries = {
-        name: dataclasses.replace(vgg16, name=name, size=SIZE, n_features=3, any_size=True, min_size=1)
-        for name in offsets
-    }
-    monkeypatch.setattr(backbones, "BACKBONES", {**backbones.BACKBONES, **entries})
 
     def create_engine(backbone, weights, *, input_size=None, **options):
-        engine = MeanEngine(size=input_size or backbone.size, offset=offsets[backbone.name])
+        size = input_size or backbone.size
+        engine = module.MeanEngine(size=size, offset=module.OFFSETS[backbone.name])
         state.built.append(engine)
         return engine
 
+    monkeypatch.setattr(backbones, "BACKBONES", module.registry())
     monkeypatch.setattr(engines, "create_engine", create_engine)
     return state
 

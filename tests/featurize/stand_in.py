@@ -1,0 +1,96 @@
+"""A stand-in backbone whose features can be worked out by hand: the mean of each colour channel.
+
+Run as a script, it is an extraction in a process of its own, for tests that kill it:
+``python stand_in.py DATA OUT [--views K] [--delay SECONDS] [--part CONTENTS] [--log FILE]``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+
+import featurize
+from featurize import backbones, engines, filling
+
+SIZE = 32
+OFFSETS = {"mean": 0.0, "mean_too": 1000.0}
+
+
+class MeanEngine:
+    """Features are the channel means, plus `offset` to tell one stand-in from another."""
+
+    name = "stand-in"
+    precision = "float32"
+    device = "cpu"
+
+    def __init__(self, *, size: int, batch_size: int = 4, offset: float = 0.0, delay: float = 0.0) -> None:
+        self.size, self.n_features, self.batch_size = size, 3, batch_size
+        self.offset, self.delay = offset, delay
+        self.n_seen = 0
+        self.log: Path | None = None
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        assert images.shape[1:] == (self.size, self.size, 3)
+        assert images.dtype == np.uint8
+        assert 0 < len(images) <= self.batch_size
+        time.sleep(self.delay)
+        self.n_seen += len(images)
+        if self.log is not None:
+            with open(self.log, "a") as file:
+                file.write(f"{len(images)}\n")
+        return (images.mean(axis=(1, 2)) + self.offset).astype(np.float32)
+
+
+def registry() -> dict[str, backbones.Backbone]:
+    """Return the real backbones and the two stand-ins."""
+    vgg16 = backbones.BACKBONES["vgg16"]
+    entries = {
+        name: dataclasses.replace(vgg16, name=name, size=SIZE, n_features=3, any_size=True, min_size=1)
+        for name in OFFSETS
+    }
+    return {**backbones.BACKBONES, **entries}
+
+
+def main() -> None:
+    """Extract with the stand-in, as a process that may be killed."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("data")
+    parser.add_argument("out")
+    parser.add_argument("--views", type=int, default=2)
+    parser.add_argument("--delay", type=float, default=0.0)
+    parser.add_argument("--part", type=int, default=4)
+    parser.add_argument("--log", type=Path)
+    options = parser.parse_args()
+
+    def create_engine(backbone, weights, *, input_size=None, **_):
+        engine = MeanEngine(
+            size=input_size or backbone.size, offset=OFFSETS[backbone.name], delay=options.delay
+        )
+        engine.log = options.log
+        return engine
+
+    backbones.BACKBONES = registry()  # type: ignore[misc]
+    engines.create_engine = create_engine  # type: ignore[assignment]
+    filling.PART_CONTENTS = options.part
+    try:
+        (result,) = featurize.extract(
+            options.data,
+            backbones=["mean"],
+            weights="random",
+            views=options.views,
+            out=options.out,
+            workers=1,
+        )
+    except featurize.FolioError as error:
+        print(error)
+        raise SystemExit(1) from error
+    print(json.dumps({"state": result.state, "n_forward": result.n_forward, "n_resumed": result.n_resumed}))
+
+
+if __name__ == "__main__":
+    main()
