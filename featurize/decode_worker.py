@@ -53,11 +53,12 @@ def main() -> None:
     if setting is None:
         return
     import cv2
-    import imagehash  # noqa: F401 - so that its memory is not counted against the first file
 
-    from featurize.rendering import Rendering, render  # after the environment has been settled
+    from featurize.images import load_decoders
+    from featurize.rendering import Rendering, render
 
     cv2.setNumThreads(1)
+    load_decoders()
     rendering = Rendering.from_json(setting["rendering"])
     region = open_region(setting["region"], setting["region_bytes"])
     _limit_memory(setting["memory_bytes"])

@@ -135,6 +135,12 @@ def read_picture(
     )
 
 
+def load_decoders() -> None:
+    """Load at once what the first picture would load: libraries take memory that is not the picture's."""
+    Image.init()
+    _phash(Image.new("RGB", (8, 8)))
+
+
 @contextmanager
 def quiet_pillow() -> Iterator[None]:
     """Keep Pillow's Python warnings (damaged EXIF, many pixels) off the screen while pictures are read.

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import sys
 import time
 from pathlib import Path
 
@@ -89,7 +90,23 @@ def main() -> None:
     except featurize.FolioError as error:
         print(error)
         raise SystemExit(1) from error
-    print(json.dumps({"state": result.state, "n_forward": result.n_forward, "n_resumed": result.n_resumed}))
+    facts = {
+        "state": result.state,
+        "n_forward": result.n_forward,
+        "n_resumed": result.n_resumed,
+        "peak_mib": _peak_mib("RUSAGE_SELF"),
+        "children_peak_mib": _peak_mib("RUSAGE_CHILDREN"),  # the largest of decode workers and assembly
+    }
+    print(json.dumps(facts))
+
+
+def _peak_mib(whose: str) -> float:
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0.0
+    unit = 2**20 if sys.platform == "darwin" else 2**10  # bytes there, KiB on Linux
+    return resource.getrusage(getattr(resource, whose)).ru_maxrss / unit
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ FORWARD = N_IMAGES * (1 + VIEWS)
 
 
 def command(data, out, *options):
+    """Return the words of a run; an option given twice counts as given last."""
     return [sys.executable, str(SCRIPT), str(data), str(out), "--views", str(VIEWS), "--part", str(PART),
             *map(str, options)]  # fmt: skip
 
@@ -168,3 +169,26 @@ def test_a_disk_that_takes_no_more_loses_nothing(data, uninterrupted, tmp_path, 
     assert not (out / "mean+random.h5").exists()
     assert run(data, out).returncode == 0
     assert datasets(out / "mean+random.h5") == uninterrupted
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="peak memory is read from resource")
+def test_memory_is_bounded_by_the_batch_and_not_by_the_number_of_images(tmp_path, capsys):
+    facts = {}
+    for n_images in (2_000, 20_000):
+        folder = tmp_path / f"n{n_images}" / "train" / "a"
+        folder.mkdir(parents=True)
+        for number in range(n_images):
+            (folder / f"{number:05}.ppm").write_bytes(b"P6 1 1 255\n" + number.to_bytes(3, "big"))
+        done = run(folder.parent.parent, tmp_path / "out", "--part", 256, "--views", 0)
+        assert done.returncode == 0, done.stdout + done.stderr
+        facts[n_images] = json.loads(done.stdout)
+        assert facts[n_images]["n_forward"] == n_images
+        (tmp_path / "out" / "mean+random.h5").unlink()
+    with capsys.disabled():
+        for n_images, each in facts.items():
+            print(f"\n{n_images} images: peak {each['peak_mib']:.0f} MiB, "
+                  f"largest child {each['children_peak_mib']:.0f} MiB", end="")  # fmt: skip
+    for key in ("peak_mib", "children_peak_mib"):
+        small, large = facts[2_000][key], facts[20_000][key]
+        assert large <= max(1.1 * small, small + 150)
