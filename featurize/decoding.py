@@ -41,6 +41,9 @@ class Decoded:
     width: int = 0  # upright pixels of the file
     height: int = 0
     phash: int = 0
+    format: str = ""  # what the content is, as Pillow calls it: "JPEG"
+    mode: str = ""  # Pillow's, before it became RGB: "CMYK"
+    orientation: int = 1  # EXIF, 1 to 8; 1 is upright
     thumbnail: npt.NDArray[np.uint8] | None = None  # (32, 32, 3)
     views: tuple[npt.NDArray[np.uint8], ...] = ()  # (size, size, 3) each, as in the request
 
@@ -119,6 +122,9 @@ def _decode(worker: Worker, request: Request, size: int) -> Decoded:
         width=reply["width"],
         height=reply["height"],
         phash=int(reply["phash"]),
+        format=reply["format"],
+        mode=reply["mode"],
+        orientation=reply["orientation"],
         thumbnail=thumbnail,
         views=views,
     )

@@ -73,6 +73,9 @@ class Picture:
     height: int
     phash: int  # 64-bit perceptual hash of `pixels`
     thumbnail: npt.NDArray[np.uint8]  # (32, 32, 3), area means of `pixels`
+    format: str  # of the content, as Pillow calls it: "JPEG"
+    mode: str  # Pillow's, before it became RGB: "CMYK"
+    orientation: int  # EXIF, 1 to 8; 1 is upright
 
 
 def read_picture(
@@ -120,8 +123,11 @@ def read_picture(
     file = io.BytesIO(data)
     try:
         with _identify(file, max_pixels=max_pixels) as image:
+            format_, mode = image.format or "", image.mode
+            turned = _orientation(image) if format_ == "TIFF" else 1  # forgotten once it is loaded
             rgb, (width, height) = _decode(image, size=size, resize=resize, max_pixels=max_pixels)
             square = _square(rgb, size, resize, RESAMPLES[resample])
+            orientation = max(turned, _orientation(image))
     except SkippedImage:
         raise
     except Exception as error:  # decoders raise whatever they like; every one of them means this file
@@ -132,6 +138,9 @@ def read_picture(
         height=height,
         phash=_phash(square),
         thumbnail=np.array(square.resize((32, 32), Image.Resampling.BOX)),
+        format=format_,
+        mode=mode,
+        orientation=orientation,
     )
 
 

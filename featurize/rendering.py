@@ -69,8 +69,8 @@ def render(request: dict[str, Any], rendering: Rendering, buffer: memoryview) ->
     Returns
     -------
     dict
-        "problem", "" or the reason why there is no picture; "seconds"; and of a picture "width", "height" and
-        "phash" (decimal text: JSON has no 64-bit integers everywhere).
+        "problem", "" or the reason why there is no picture; "seconds"; and of a picture "width", "height",
+        "phash" (decimal text: JSON has no 64-bit integers everywhere), "format", "mode" and "orientation".
     """
     from featurize.images import SkippedImage, read_picture  # Pillow and OpenCV: in the worker only
     from featurize.views import render_view, view_parameters
@@ -106,5 +106,8 @@ def render(request: dict[str, Any], rendering: Rendering, buffer: memoryview) ->
         "width": picture.width,
         "height": picture.height,
         "phash": str(picture.phash),
+        "format": picture.format,
+        "mode": picture.mode,
+        "orientation": picture.orientation,
         "seconds": time.perf_counter() - start,
     }
