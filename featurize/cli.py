@@ -42,6 +42,7 @@ def cli(verbose: bool) -> None:
     """Run frozen CNN backbones once over a folder of images and keep the features.
 
     \b
+    featurize scan DATA
     featurize extract DATA --backbone efficientnet_lite0 --views 4
     featurize info artifacts/features/DATA/efficientnet_lite0.h5
     featurize backbones
@@ -162,6 +163,43 @@ def extract_command(
         click.echo(json.dumps({"stores": [summary_json(result) for result in results]}, indent=2))
     else:
         print_summary(results)
+
+
+@cli.command("scan")
+@click.argument("data", type=click.Path(path_type=Path))
+@click.option("--order", type=CommaList(), help="The classes from worst to best, e.g. low,middle,award.")
+@click.option(
+    "--entries",
+    type=click.Choice(["folder", "image"]),
+    default=_default("entries"),
+    help="Whether a folder below a class is one entry.",
+)
+@click.option("--workers", type=int, help="Decoding processes.  [default: one a core]")
+@click.option(
+    "--strict",
+    is_flag=True,
+    help="Exit with 1 if anything needs a person: an error (results would be wrong, or a comparison would "
+    "refuse) or a warning (Folio cannot decide it). Notes never do.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print every fact and finding as JSON.")
+@click.pass_context
+def scan_command(ctx: click.Context, data: Path, strict: bool, as_json: bool, **options: Any) -> None:
+    """Look at the images in DATA before any compute: what is there, and what is wrong with it.
+
+    Every file is hashed, decoded small and compared with all others. Shown first: the same picture under two
+    grades. Nothing is written.
+    """
+    from featurize.intake import inspect
+    from featurize.intake_screen import intake_json, print_intake
+
+    with progress_bar(title="hashing", unit="images") as bar:
+        intake = inspect(data, **options, on_progress=lambda stage, done, total: bar(done, total, stage))
+    if as_json:
+        click.echo(json.dumps(intake_json(intake), indent=2))
+    else:
+        print_intake(intake)
+    if strict and intake.needs_person:
+        ctx.exit(1)
 
 
 @cli.command("backbones")
