@@ -82,7 +82,7 @@ def _kinds_of_near_duplicates(alike: Alike, intake: Intake) -> list[str]:
         *(["near duplicates in two splits"] if _leaks(alike, intake) else []),
     ]:
         return worst
-    return ["ungraded copies"] if "new" in alike.splits else ["near duplicates"]
+    return ["ungraded near duplicates"] if "new" in alike.splits else ["near duplicates"]
 
 
 def _leaks(alike: Alike, intake: Intake) -> bool:

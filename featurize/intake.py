@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
-from featurize.dataset import Dataset, ImageFile, scan
+from featurize.dataset import SPLITS, Dataset, ImageFile, scan
 from featurize.decoding import Decoded, Request, decode_all
 from featurize.findings import Finding, find
 from featurize.likeness import Alike, Likeness, compare_pictures
@@ -46,8 +46,8 @@ class Intake:
     n_files: int  # in class folders or ungraded, readable or not
     n_readable: int
     files: Counts
-    readable: Counts
-    entries: Counts
+    readable: Counts  # classes none of whose files can be read are there, with 0
+    entries: Counts  # with at least one readable image
     groups: Mapping[str, int]  # class → groups to fit on: what folds can tell apart
     short_side: Spread | None  # None: not one picture
     long_side: Spread | None
@@ -171,7 +171,7 @@ def _facts(dataset: Dataset, pictures: _Pictures, readable: list[ImageFile], lik
         n_readable=len(readable),
         files=_counts(dataset, ((image, image.path) for image in dataset.images)),
         readable=_counts(dataset, ((image, image.path) for image in readable)),
-        entries=_counts(dataset, ((image, image.entry) for image in dataset.images)),
+        entries=_counts(dataset, ((image, image.entry) for image in readable)),
         groups={name: likeness.groups.get(name, 0) for name in dataset.classes},
         short_side=_spread(short),
         long_side=_spread([max(picture.width, picture.height) for _, picture in seen]),
@@ -199,13 +199,14 @@ def _counts(dataset: Dataset, things: Iterable[tuple[ImageFile, str]]) -> dict[s
     found: dict[tuple[str, str], set[str]] = {}
     for image, thing in things:
         found.setdefault((image.split, image.class_name), set()).add(thing)
-    splits = dict.fromkeys(split for split in ("train", "val", "test") if any(s == split for s, _ in found))
-    counts = {
-        split: {name: len(found.get((split, name), ())) for name in dataset.classes} for split in splits
+    present = {image.split for image in dataset.images}
+    return {
+        split: {
+            name: len(found.get((split, name), ())) for name in (dataset.classes if split != "new" else ("",))
+        }
+        for split in SPLITS
+        if split in present
     }
-    if ungraded := found.get(("new", "")):
-        counts["new"] = {"": len(ungraded)}
-    return counts
 
 
 def _spread(lengths: Sequence[int]) -> Spread | None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
-from featurize.dataset import SPLITS
 from featurize.finding_kinds import LEVELS
 from featurize.findings import Finding
 from featurize.intake import Intake, Spread
@@ -31,8 +30,7 @@ def print_intake(intake: Intake) -> None:
     screen = console()
     for line in _head(intake):
         screen.print(line, markup=False, soft_wrap=True)
-    if intake.files:
-        screen.print(_table(intake))
+    screen.print(_table(intake))
     for name, value in _facts(intake):
         screen.print(f"{name:<9} {value}", markup=False, soft_wrap=True)
     screen.print()
@@ -51,25 +49,22 @@ def _head(intake: Intake) -> Iterator[str]:
 
 
 def _table(intake: Intake) -> Table:
-    """Return images by class and split; entries too where an entry is more than an image."""
+    """Return readable images by class and split; entries too where they are not the images."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("class", overflow="fold")
-    splits = [split for split in SPLITS if split in intake.files]
-    by_entry = intake.entries != intake.files
-    for split in splits:
-        table.add_column(f"{split} images" if len(splits) > 0 else split, justify="right")
-        if by_entry:
+    columns: list[Mapping[str, int]] = []
+    for split, counts in intake.readable.items():
+        columns.append(counts)
+        table.add_column(split, justify="right")
+        if intake.entries != intake.readable:
+            columns.append(intake.entries[split])
             table.add_column("entries", justify="right")
-    table.add_column("groups to fit on", justify="right")
-    names = [*intake.classes, *([""] if "new" in intake.files else [])]
-    for name in names:
-        cells = [Text(printable(name) or "ungraded")]
-        for split in splits:
-            cells.append(Text(str(intake.files[split].get(name, "-"))))
-            if by_entry:
-                cells.append(Text(str(intake.entries[split].get(name, "-"))))
-        cells.append(Text(str(intake.groups[name]) if name else "-"))
-        table.add_row(*cells)
+    if intake.classes:
+        columns.append(intake.groups)
+        table.add_column("groups to fit on", justify="right")
+    for name in (*intake.classes, *intake.readable.get("new", ())):
+        cells = [Text(str(column.get(name, "-"))) for column in columns]
+        table.add_row(Text(printable(name) or "ungraded"), *cells)
     return table
 
 
@@ -78,8 +73,8 @@ def _facts(intake: Intake) -> Iterator[tuple[str, str]]:
         small = intake.n_small / intake.n_readable
         yield (
             "size",
-            f"short side {_span(intake.short_side)}, long side {_span(intake.long_side)} pixels (median); "
-            f"{small:.0%} below {intake.network_size}",
+            f"short side {_span(intake.short_side)}, long side {_span(intake.long_side)} pixels; "
+            f"{small:.0%} shorter than {intake.network_size}",
         )
         yield "format", _listed(intake.formats)
         yield "colour", _listed(intake.modes)
@@ -88,10 +83,12 @@ def _facts(intake: Intake) -> Iterator[tuple[str, str]]:
 
 
 def _span(spread: Spread) -> str:
-    return f"{spread.min}–{spread.max} ({spread.median:g})"
+    if spread.min == spread.max:
+        return str(spread.min)
+    return f"{spread.min} to {spread.max} (median {spread.median:g})"
 
 
-def _listed(counts: Any) -> str:
+def _listed(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {count}" for name, count in counts.items())
 
 
