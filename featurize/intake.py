@@ -152,7 +152,9 @@ def _look(dataset: Dataset, *, workers: int | None, tell: OnProgress) -> _Pictur
         if decoded.problem:
             bad[sha256] = decoded.problem
         else:
-            good[sha256] = replace(decoded, views=())  # only the thumbnail is kept: 3 KiB a picture
+            assert decoded.thumbnail is not None
+            # A copy, for it lies in one array with the views: 3 KiB a picture are kept, not 150.
+            good[sha256] = replace(decoded, views=(), thumbnail=decoded.thumbnail.copy())
         tell("decoding", done, len(requests))
     return _Pictures(good=good, bad=bad)
 

@@ -114,12 +114,10 @@ def _groups(images: Sequence[ImageFile], content: IntArray, alike: IntArray) -> 
     names = np.array([image.class_name for image in images], dtype=np.str_)
     split = np.array([image.split for image in images], dtype=np.str_)
     graded = names != ""
-    if not np.any(graded & (split == "test")):
-        split[graded] = "train"
     grades = {(c, name) for c, name in zip(content.tolist(), names.tolist(), strict=True) if name}
     n_grades = np.bincount([c for c, _ in grades], minlength=int(content.max(initial=-1)) + 1)
-    held_out = alike[graded & (split != "train")]
-    fit = graded & (split == "train") & (n_grades[content] < 2) & ~np.isin(alike, held_out)
+    held_out = graded & (split != "train") & np.any(graded & (split == "test"))
+    fit = graded & ~held_out & (n_grades[content] < 2) & ~np.isin(alike, alike[held_out])
 
     number: dict[str, int] = {}
     entry = np.array([number.setdefault(image.entry, len(number)) for image in images], dtype=np.int64)

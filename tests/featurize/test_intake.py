@@ -16,6 +16,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+from featurize import intake as intake_module
 from featurize.cli import cli
 from featurize.errors import ConfigError, DatasetError
 from featurize.finding_kinds import KINDS, LEVELS
@@ -269,14 +270,14 @@ def test_the_screen_shows_every_finding_and_is_inert(dirty, seen_dirty):
 
 
 def test_a_hostile_class_name_is_inert(tmp_path):
-    for name in ("[bold]a", "b\x1b[31m\n"):
+    for name in ("[bold]a", "b\x1b[31m\n \udcff"):
         for number in range(6):
             maker.save(maker.picture(number + 100 * len(name)), tmp_path / name / f"{number}.jpg")
     maker.save(maker.picture(7), tmp_path / "tiny [b]" / "0.jpg")
     result = scan(tmp_path)
     assert "\x1b" not in result.output
     assert "[bold]a" in result.stdout
-    assert r"b\x1b[31m" in result.stdout
+    assert r"b\x1b[31m\n \xff" in result.stdout
     assert "'tiny [b]' has 1" in result.stdout
     json.loads(scan(tmp_path, "--json").stdout)
 
@@ -335,6 +336,23 @@ def test_progress_counts_files_and_contents(dirty):
     inspect(dirty, on_progress=lambda *step: seen.append(step))
     assert ("hashing", 41, 41) in seen
     assert seen[-1] == ("decoding", 36, 36)  # 5 copies
+
+
+def test_what_is_kept_of_a_picture_is_small(dirty, monkeypatch):
+    kept = []
+    compare = intake_module.compare_pictures
+
+    def watch(images, pictures):
+        kept.extend(pictures.values())
+        return compare(images, pictures)
+
+    monkeypatch.setattr(intake_module, "compare_pictures", watch)
+    inspect(dirty)
+    assert kept
+    for picture in kept:
+        assert picture.views == ()
+        assert picture.thumbnail.base is None  # else it keeps all the array that it is a part of
+        assert picture.thumbnail.nbytes == 3072
 
 
 def test_nothing_is_written(dirty, tmp_path):
