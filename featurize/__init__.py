@@ -20,6 +20,8 @@ _EXPORTS = {
     "Backbone": "backbones",
     "get_backbone": "backbones",
     "config_digest": "config",
+    "join": "duplicates",
+    "near_duplicates": "duplicates",
     "BundleError": "errors",
     "CompareError": "errors",
     "ConfigError": "errors",
@@ -33,6 +35,8 @@ _EXPORTS = {
     "extract": "extraction",
     "ImageFeatures": "inference",
     "image_features": "inference",
+    "Intake": "intake",
+    "inspect": "intake",
     "find_images": "dataset",
     "ContentRow": "store",
     "ContentTable": "store",
@@ -60,6 +64,7 @@ if TYPE_CHECKING:
     from featurize.backbones import BACKBONES, Backbone, get_backbone
     from featurize.config import config_digest
     from featurize.dataset import find_images
+    from featurize.duplicates import join, near_duplicates
     from featurize.errors import (
         BundleError,
         CompareError,
@@ -73,6 +78,7 @@ if TYPE_CHECKING:
     )
     from featurize.extraction import ExtractResult, extract
     from featurize.inference import ImageFeatures, image_features
+    from featurize.intake import Intake, inspect
     from featurize.store import ContentRow, ContentTable, ImageTable, Store, open_store
     from featurize.store_writer import write_store
     from featurize.terminal import (
