@@ -84,7 +84,7 @@ def inspect(
     workers: int | None = None,
     on_progress: OnProgress | None = None,
 ) -> Intake:
-    """Look at every file of a data set once: hash it, decode it small, compare it with all others.
+    """Look at every file of a data set: hash it, decode it small, compare it with all others.
 
     Decoding is extraction's own, in processes with a deadline and a memory limit, so what is skipped here is
     what extraction would skip. Each content is decoded once; JPEGs only at the scale that is needed.
