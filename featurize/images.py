@@ -18,6 +18,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from featurize.errors import ConfigError, ImageError
 from featurize.files import UnreadableFile, open_regular, unreadable
 from featurize.modes import to_rgb
+from featurize.reasons import SKIP_REASONS
 from featurize.signatures import is_cut_short, why_not_identified
 
 RESIZES = ("squash", "crop", "pad")
@@ -28,17 +29,7 @@ RESAMPLES = {
     "lanczos": Image.Resampling.LANCZOS,
 }
 
-# Every reason starts with one of these; ": " and a detail may follow.
-SKIP_REASONS = (
-    "unreadable",
-    "not a regular file",
-    "empty file",
-    "not an image",
-    "too many pixels",
-    "truncated",
-    "damaged",
-    "changed while being read",
-)
+__all__ = ["RESAMPLES", "RESIZES", "SKIP_REASONS", "Picture", "SkippedImage", "quiet_pillow", "read_picture"]
 
 # EPS would start Ghostscript; the others are only recognised, their pixels can never be read.
 _NOT_DECODED = frozenset({"EPS", "BUFR", "GRIB", "HDF5", "WMF", "MPEG"})
