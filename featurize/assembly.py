@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from featurize.config import config_digest
+from featurize.decode_worker import die_with_parent
 from featurize.durable import write_flushed
 from featurize.errors import FolioError, StoreError
 from featurize.parts import PartIndex, cannot_write
@@ -28,6 +29,8 @@ from featurize.store_writer import StoreWriter
 if TYPE_CHECKING:
     from featurize.dataset import Dataset
     from featurize.planning import Target
+
+REFUSED = 3  # exit code of the child when what it is to copy is damaged; its line says what to do
 
 
 def assemble(
@@ -59,6 +62,7 @@ def assemble(
         "parts": str(target.parts.folder.absolute()),
         "has_old": target.store is not None,
         "distrusted": sorted(target.distrusted),
+        "salvage": bool(target.distrusted) or not target.trusts_images,
         "config": target.config,
         "n_features": target.backbone.n_features,
         "n_views": target.n_views,
@@ -75,12 +79,19 @@ def assemble(
     except OSError as error:
         description.unlink(missing_ok=True)
         raise cannot_write(description, error) from error
-    child = _run_child(description)
-    description.unlink(missing_ok=True)
+    temporary = target.path.with_name(target.path.name + ".tmp")
+    try:
+        child = _run_child(description)
+    except BaseException:  # interrupted, and the child with it
+        temporary.unlink(missing_ok=True)
+        raise
+    finally:
+        description.unlink(missing_ok=True)
     if child.returncode:
-        temporary = target.path.with_name(target.path.name + ".tmp")
         temporary.unlink(missing_ok=True)
         said = child.stdout.decode("utf-8", "replace").strip().splitlines()
+        if child.returncode == REFUSED and said:
+            raise StoreError(said[-1])
         free = shutil.disk_usage(target.path.parent).free // 2**20
         raise StoreError(
             f"{target.path}: could not be written ({said[-1] if said else _ending(child.returncode)}; "
@@ -94,12 +105,15 @@ def _run_child(description: Path) -> subprocess.CompletedProcess[bytes]:
     package = str(Path(__file__).resolve().parent.parent)
     paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    # A group of its own: Ctrl-C in the terminal is for the parent, which then ends it.
+    options: dict[str, Any] = {} if os.name == "nt" else {"process_group": 0}
     return subprocess.run(
         [sys.executable, "-P", "-m", "featurize.assembly", str(description)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         env=environment,
         check=False,
+        **options,
     )
 
 
@@ -112,7 +126,8 @@ def _plain_list(values: Any) -> list[Any]:
 
 
 def main(description: str) -> int:
-    """Carry out one described assembly; a problem is one line on stdout and exit code 1."""
+    """Carry out one described assembly; a problem is one line on stdout and an exit code."""
+    die_with_parent()  # a run that follows a killed one must be the only writer
     job = json.loads(Path(description).read_bytes())
     digest = config_digest(job["config"])
     columns = job["images"]
@@ -125,7 +140,9 @@ def main(description: str) -> int:
     )
     try:
         with ExitStack() as stack:
-            old = stack.enter_context(open_store(job["path"])) if job["has_old"] else None
+            old = None
+            if job["has_old"]:
+                old = stack.enter_context(open_store(job["path"], salvage=job["salvage"]))
             writer = stack.enter_context(
                 StoreWriter(
                     job["path"],
@@ -147,7 +164,7 @@ def main(description: str) -> int:
             )
     except (FolioError, OSError) as error:
         print(" ".join(str(error).split()))
-        return 1
+        return REFUSED if isinstance(error, FolioError) else 1
     return 0
 
 
@@ -161,18 +178,21 @@ def _rows(job: Mapping[str, Any], old: Store | None, parts: PartIndex) -> Iterat
         if old is not None and sha256 in old_row and sha256 not in distrusted:
             row = old.row(old_row[sha256], augmented_index=old_augmented.get(sha256))
         plain = row.plain if row is not None else None
-        views = None
+        views, lacking = None, set()
         if sha256 in augmented:
             views = np.full((job["n_views"], job["n_features"]), np.nan, np.float32)
+            lacking = set(range(job["n_views"]))
             if row is not None and row.augmented is not None:
                 views[: len(row.augmented)] = row.augmented
+                lacking -= set(range(len(row.augmented)))
         for view, features in parts.features(sha256):
             if view == 0:
                 plain = features
             elif views is not None and view <= len(views):
                 views[view - 1] = features
-        if plain is None:
-            raise StoreError(f"{job['path']}: content {sha256} has no plain view among the finished parts")
+                lacking.discard(view - 1)
+        if plain is None or lacking:
+            raise StoreError(f"{job['path']}: content {sha256} lacks a view among the finished parts")
         meta = row if row is not None else parts.meta(sha256)
         yield ContentRow(
             sha256=sha256,

@@ -47,7 +47,7 @@ def main() -> None:
     """Serve requests until the parent closes the pipe."""
     requests, replies = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a decoder prints must not end up among the replies
-    _die_with_parent()
+    die_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to act on
     setting = receive(requests)
     if setting is None:
@@ -82,7 +82,7 @@ def _mapped_bytes() -> int:
     return 0
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     """Ask Linux to end this process with its parent; elsewhere the closed pipe does, between two files."""
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):

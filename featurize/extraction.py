@@ -9,16 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from featurize.backbones import get_backbone
-from featurize.config import make_config, store_name
-from featurize.dataset import Dataset, scan
-from featurize.errors import ConfigError, DatasetError
+from featurize.dataset import Dataset
+from featurize.errors import ConfigError
 from featurize.views import ViewRanges
-from featurize.weights import find_weights
 
 if TYPE_CHECKING:
-    from featurize.filling import Execution, Outcome
-    from featurize.rendering import Rendering
+    from featurize.filling import Outcome
+    from featurize.skipping import Skipped
 
 DEFAULT_BACKBONE = "efficientnet_lite0"
 VIEWS_FOR = ("train", "all")
@@ -45,11 +42,53 @@ class ExtractResult:
     n_views: int
     n_features: int
     split_counts: dict[str, dict[str, int]]  # split → class ("" ungraded) → images with features
-    skipped: list[tuple[str, str]]  # path, reason
+    skipped: list[Skipped]
     outside: tuple[str, ...]  # files in no class folder
     device: str
     seconds: dict[str, float]  # decoding (summed over threads), network, writing, total
     bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """Which features are wanted, and where: parameters of `extract`, which has their defaults."""
+
+    backbones: tuple[str, ...]
+    views: int
+    views_for: str
+    out: Path | None
+    weights: str
+    seed: int
+    preprocess: str
+    input_size: int | None
+    resize: str
+    resample: str
+    precision: str
+    store_dtype: str
+    ranges: ViewRanges
+    order: tuple[str, ...] | None
+    entries: str
+    replace: bool
+
+    @staticmethod
+    def default_folder(dataset: str) -> Path:
+        """Return the folder of a data set's stores when none is named."""
+        return FEATURES / dataset
+
+    def check(self) -> None:
+        """Raise a ConfigError if this makes no sense."""
+        if not self.backbones:
+            raise ConfigError("No backbone was named. See which there are with: featurize backbones")
+        if self.views < 0:
+            raise ConfigError(f"--views {self.views}: expected 0 or more")
+        if self.views_for not in VIEWS_FOR:
+            raise ConfigError(f"--views-for {self.views_for}: unknown. Choose one of: {', '.join(VIEWS_FOR)}")
+        n_backbones = len(set(self.backbones))
+        if self.weights not in ("imagenet", "random") and n_backbones > 1:
+            raise ConfigError(
+                f"--weights {self.weights} fits one backbone, but {n_backbones} were named: "
+                "extract one by one"
+            )
 
 
 def extract(
@@ -121,7 +160,7 @@ def extract(
         Whether a folder below a class is one entry.
     strict : bool
         Raise on the first image that cannot be used, instead of skipping it.
-    replace_store : bool
+    replace : bool
         Go on although fewer than half of the stored images are in ``data``.
     device : str
         ``auto``, ``cpu`` or ``gpu:N``.
@@ -148,102 +187,55 @@ def extract(
     DatasetError, ImageError, ConfigError, WeightsError, EngineError, StoreError
         Each with one line that says what to do.
     """
-    from featurize.filling import Execution  # h5py only where there is work: --help needs none
-    from featurize.lock import writing
-    from featurize.planning import existing_store, keep_stored_order, plan, settle_config
-    from featurize.production import produce
-    from featurize.rendering import Rendering
+    from featurize.drafting import draft_stores, read_dataset  # h5py only where there is work
+    from featurize.filling import Execution
+    from featurize.runs import carry_out
 
-    _check(backbones=backbones, views=views, views_for=views_for, weights=weights, workers=workers)
-    report = on_progress or (lambda stage, done, total: None)
-    dataset = scan(
-        data, entries=entries, order=order, on_file=lambda done, total: report("reading", done, total)
+    asked = Asked(
+        backbones=tuple(backbones),
+        views=views,
+        views_for=views_for,
+        out=Path(out) if out is not None else None,
+        weights=weights,
+        seed=seed,
+        preprocess=preprocess,
+        input_size=input_size,
+        resize=resize,
+        resample=resample,
+        precision=precision,
+        store_dtype=store_dtype,
+        ranges=ranges,
+        order=tuple(order) if order is not None else None,
+        entries=entries,
+        replace=replace,
     )
-    if not dataset.images:
-        raise DatasetError(
-            f"{data}: no files in class folders. Expected {data}/train/CLASS/… or {data}/CLASS/…"
-        )
-    folder = Path(out) if out is not None else FEATURES / dataset.name
-    with ExitStack() as stack:
-        drafts: list[dict[str, Any]] = []
-        for name in dict.fromkeys(backbones):
-            backbone = get_backbone(name)
-            found = find_weights(backbone, weights, seed=seed, on_download=on_note)
-            config = make_config(
-                backbone,
-                found,
-                input_size=input_size or backbone.size,
-                resize=resize,
-                resample=resample,
-                preprocess=preprocess,
-                precision=precision,
-                store_dtype=store_dtype,
-                ranges=ranges,
-                seed=seed,
-            )
-            path = folder / f"{store_name(config, default_size=backbone.size)}.h5"
-            stack.enter_context(writing(path))
-            store = existing_store(path, config, dataset, force=replace)
-            if store is not None:
-                stack.enter_context(store)
-            config = settle_config(path, config, store)
-            dataset = keep_stored_order(dataset, store)
-            drafts.append(
-                {"backbone": backbone, "weights": found, "config": config, "path": path, "store": store}
-            )
-        execution = Execution(
-            device=device,
-            gpu_memory=gpu_memory,
-            batch_size=batch_size,
-            workers=workers,
-            image_timeout=image_timeout,
-            strict=strict,
-            report=report,
-        )
-        outcomes: dict[str, Outcome] = {}
-        for size in dict.fromkeys(draft["config"]["input_size"] for draft in drafts):
-            group = [draft for draft in drafts if draft["config"]["input_size"] == size]
-            rendering = Rendering(
-                size=size, resize=resize, resample=resample, max_pixels=max_pixels, ranges=ranges, seed=seed
-            )
-            _fit_statistics(dataset, group, rendering, execution)
-            targets = [plan(dataset, **draft, views=views, views_for=views_for) for draft in group]
-            for outcome in produce(dataset, targets, rendering=rendering, execution=execution):
-                outcomes[outcome.target.backbone.name] = outcome
-        return [_result(dataset, outcomes[draft["backbone"].name]) for draft in drafts]
-
-
-def _check(
-    *, backbones: Sequence[str], views: int, views_for: str, weights: str, workers: int | None
-) -> None:
-    if not backbones:
-        raise ConfigError("No backbone was named. See which there are with: featurize backbones")
-    if views < 0:
-        raise ConfigError(f"--views {views}: expected 0 or more")
+    asked.check()
     if workers is not None and workers < 1:
         raise ConfigError(f"--workers {workers}: expected 1 or more")
-    if views_for not in VIEWS_FOR:
-        raise ConfigError(f"--views-for {views_for}: unknown. Choose one of: {', '.join(VIEWS_FOR)}")
-    if weights not in ("imagenet", "random") and len(set(backbones)) > 1:
-        raise ConfigError(
-            f"--weights {weights} fits one backbone, but {len(set(backbones))} were named: extract one by one"
-        )
+    if not image_timeout > 0:
+        raise ConfigError(f"--image-timeout {image_timeout:g}: expected seconds above 0")
+    report = on_progress or (lambda stage, done, total: None)
+    dataset = read_dataset(Path(data), asked, report=report)
+    execution = Execution(
+        device=device,
+        gpu_memory=gpu_memory,
+        batch_size=batch_size,
+        workers=workers,
+        image_timeout=image_timeout,
+        strict=strict,
+        report=report,
+        remembered={"entries": entries, "views_for": views_for, "max_pixels": max_pixels},
+    )
+    with ExitStack() as stack:
+        dataset, drafts = draft_stores(dataset, asked, open_stores=stack, on_note=on_note)
+        outcomes = carry_out(dataset, drafts, max_pixels=max_pixels, execution=execution)
+    return [describe(dataset, outcome) for outcome in outcomes]
 
 
-def _fit_statistics(
-    dataset: Dataset, drafts: Sequence[dict[str, Any]], rendering: Rendering, execution: Execution
-) -> None:
-    """Settle the statistics that are still open, once for all backbones of one input size."""
-    from featurize.production import fit_statistics
+def describe(dataset: Dataset, outcome: Outcome) -> ExtractResult:
+    """Return what a run brought one store."""
+    from featurize.skipping import Skipped
 
-    fitted = None
-    for draft in drafts:
-        if draft["config"]["preprocess"] == "featurewise" and draft["config"]["statistics"] is None:
-            fitted = fitted or fit_statistics(dataset, rendering=rendering, execution=execution)
-            draft["config"] = {**draft["config"], "statistics": fitted}
-
-
-def _result(dataset: Dataset, outcome: Outcome) -> ExtractResult:
     images, target = outcome.images, outcome.target
     counts: dict[str, Counter[int]] = {}
     for split, label, row in zip(images.split, images.label, images.content, strict=True):
@@ -269,7 +261,18 @@ def _result(dataset: Dataset, outcome: Outcome) -> ExtractResult:
             split: {dataset.classes[label] if label >= 0 else "": each[label] for label in sorted(each)}
             for split, each in counts.items()
         },
-        skipped=[(path, reason) for path, reason in zip(images.path, images.skipped, strict=True) if reason],
+        skipped=[
+            Skipped(
+                path=path,
+                split=split,
+                class_name=dataset.classes[label] if label >= 0 else "",
+                reason=reason,
+            )
+            for path, split, label, reason in zip(
+                images.path, images.split, images.label, images.skipped, strict=True
+            )
+            if reason
+        ],
         outside=dataset.outside,
         device=outcome.device,
         seconds=outcome.seconds,

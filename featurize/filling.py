@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from typing import Any
@@ -19,7 +18,8 @@ from featurize.dataset import Dataset
 from featurize.decoding import Decoded
 from featurize.errors import DatasetError
 from featurize.parts import Meta, Part, discard_parts, settle, write_part
-from featurize.planning import Target, image_table, is_current, is_transient
+from featurize.planning import Target, image_table, is_current
+from featurize.reasons import count_kinds, is_transient
 from featurize.store import ImageTable
 
 PACKAGES = ("tensorflow", "keras", "numpy", "pillow", "opencv-python-headless", "h5py")
@@ -38,6 +38,7 @@ class Execution:
     image_timeout: float
     strict: bool
     report: Callable[[str, int, int], None]
+    remembered: Mapping[str, Any]  # options that a repair needs again and the config does not name
 
 
 @dataclass(kw_only=True)
@@ -127,7 +128,7 @@ class StoreFiller:
         images = image_table(dataset, stored, target.skipped())
         if not stored:
             reasons = ", ".join(
-                f"{reason} ({count})" for reason, count in Counter(images.skipped).most_common(3)
+                f"{kind} ({n})" for kind, n in count_kinds(filter(None, images.skipped)).items()
             )
             raise DatasetError(f"{dataset.root}: not one of its {len(images)} files can be used: {reasons}")
         if not self.n_forward and not target.uses_parts and is_current(dataset, target, images):
@@ -162,6 +163,7 @@ class StoreFiller:
             "dataset": dataset.name,
             "data": str(dataset.root.resolve()),
             "weights_path": str(path.resolve()) if path is not None else None,
+            "options": dict(self.execution.remembered),
         }
 
     def _engine(self) -> engines.Engine:

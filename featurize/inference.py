@@ -15,7 +15,6 @@ from featurize.backbones import Backbone, get_backbone
 from featurize.decoding import Request, decode_all
 from featurize.errors import WeightsError
 from featurize.rendering import Rendering
-from featurize.views import ViewRanges
 from featurize.weights import Weights, find_weights
 
 
@@ -63,16 +62,7 @@ def image_features(
         If the weights at hand are not those of the config.
     """
     backbone = get_backbone(config["backbone"])
-    views = dict(config["views"])
-    seed = views.pop("seed")
-    rendering = Rendering(
-        size=config["input_size"],
-        resize=config["resize"],
-        resample=config["resample"],
-        max_pixels=max_pixels,
-        ranges=ViewRanges(**views),
-        seed=seed,
-    )
+    rendering = Rendering.of_config(config, max_pixels=max_pixels)
     engine = None
     index: list[int] = []
     problems: dict[int, str] = {}
@@ -109,8 +99,15 @@ def image_features(
     )
 
 
-def config_weights(backbone: Backbone, config: Mapping[str, Any], path: str | Path | None = None) -> Weights:
-    """Return the weights a config names; refuse any other.
+def config_weights(
+    backbone: Backbone,
+    config: Mapping[str, Any],
+    path: str | Path | None = None,
+    *,
+    download: bool = True,
+    on_download: Callable[[str], None] | None = None,
+) -> Weights:
+    """Return the weights a config names; refuse any other. Options as in `find_weights`.
 
     Raises
     ------
@@ -124,7 +121,9 @@ def config_weights(backbone: Backbone, config: Mapping[str, Any], path: str | Pa
             "that did not come along. Name it with: --weights FILE"
         )
     source = wanted["kind"] if path is None else str(path)
-    found = find_weights(backbone, source, seed=wanted["seed"] or 0)
+    found = find_weights(
+        backbone, source, seed=wanted["seed"] or 0, download=download, on_download=on_download
+    )
     # A random network that was carried along as a file is known by the bundle's own digest of that file.
     if found.sha256 != wanted["sha256"] and not (path is not None and wanted["kind"] == "random"):
         raise WeightsError(

@@ -14,19 +14,11 @@ from featurize.config import config_digest, differences, same_but_statistics
 from featurize.dataset import Dataset, ImageFile
 from featurize.errors import StoreError
 from featurize.parts import PartIndex, parts_folder, settled_config
+from featurize.reasons import is_transient
 from featurize.store import ImageTable, Store, open_store
 from featurize.weights import Weights
 
 PLAIN = 0  # the number of the plain view; augmented views count from 1
-# Reasons that may be gone at the next run; a file skipped for another is known by its content from then on.
-TRANSIENT = (
-    "unreadable",
-    "changed",
-    "timed out",
-    "decoder crashed",
-    "too many pixels",
-    "not a regular file",
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +37,7 @@ class Target:
     augmented: frozenset[str]  # contents that will have augmented views
     bad: dict[str, str]  # content → why it was skipped by an earlier run
     distrusted: frozenset[str]  # contents whose stored features are not to be used
+    trusts_images: bool  # whether the stored table of images is to be believed
     failed: dict[str, str] = field(default_factory=dict)  # content → why it was skipped by this run
 
     @property
@@ -79,19 +72,25 @@ def existing_store(path: Path, config: Mapping[str, Any], dataset: Dataset, *, f
             raise StoreError(
                 f"{path} holds features of another config: {listed}. Keep both with: --out FOLDER"
             )
-        stored = set(store.content.sha256)
-        found = len(stored & {image.sha256 for image in dataset.images})
-        if 2 * found < len(stored) and not force:
-            source = store.created_with.get("data", "another folder")
-            raise StoreError(
-                f"{path}: only {found} of its {len(stored)} pictures are in {dataset.root}; it was made from "
-                f"{source}. Another data set, or an unmounted drive? "
-                "Go on with --replace, or keep both with --out FOLDER"
-            )
+        if not force:
+            refuse_other_pictures(store, dataset)
     except StoreError:
         store.close()
         raise
     return store
+
+
+def refuse_other_pictures(store: Store, dataset: Dataset) -> None:
+    """Raise a StoreError if fewer than half of the stored contents are in the data set."""
+    stored = set(store.content.sha256)
+    found = len(stored & {image.sha256 for image in dataset.images})
+    if 2 * found < len(stored):
+        source = store.created_with.get("data", "another folder")
+        raise StoreError(
+            f"{store.path}: only {found} of its {len(stored)} pictures are in {dataset.root}; it was made "
+            f"from {source}. Another data set, or an unmounted drive? "
+            "Go on with --replace, or keep both with --out FOLDER"
+        )
 
 
 def settle_config(path: Path, config: dict[str, Any], store: Store | None) -> dict[str, Any]:
@@ -134,20 +133,23 @@ def plan(
     views: int,
     views_for: str,
     distrusted: frozenset[str] = frozenset(),
+    trusts_images: bool = True,
 ) -> Target:
-    """Work out which views of which contents are missing from the store."""
+    """Work out which views of which contents are missing from the store; what is distrusted is missing."""
     parts = PartIndex(parts_folder(path), config_digest=config_digest(config))
     stored_views: dict[str, int] = {}  # content → augmented views in the store
     stored_plain: set[str] = set()
     bad = dict(parts.failed)
     n_stored_views = 0
+    wanting = {image.sha256 for image in dataset.images if views_for == "all" or image.split == "train"}
     if store is not None:
         stored_plain = set(store.content.sha256) - distrusted
-        stored_views = {name: store.n_views for name in store.rows_of_views() if name not in distrusted}
-        bad |= _bad_contents(store)
+        having_views = store.rows_of_views()
+        stored_views = {name: store.n_views for name in having_views if name not in distrusted}
+        wanting |= having_views.keys() & distrusted  # what had views gets them back
+        bad |= _bad_contents(store) if trusts_images else {}
         n_stored_views = store.n_views
     n_views = max(views, n_stored_views)
-    wanting = {image.sha256 for image in dataset.images if views_for == "all" or image.split == "train"}
     missing: dict[str, tuple[int, ...]] = {}
     augmented = set()
     uses_parts = False
@@ -175,6 +177,7 @@ def plan(
         augmented=frozenset(augmented),
         bad=bad,
         distrusted=distrusted,
+        trusts_images=trusts_images,
     )
 
 
@@ -187,18 +190,15 @@ def contents(dataset: Dataset) -> dict[str, ImageFile]:
     return dict(sorted(first.items()))
 
 
-def is_transient(reason: str) -> bool:
-    """Tell whether a skipped file may be readable at the next run."""
-    return reason.startswith(TRANSIENT)
-
-
 def is_current(dataset: Dataset, target: Target, images: ImageTable) -> bool:
     """Tell whether the store holds just what it should, given that no feature is missing."""
     old = target.store
-    if old is None or target.distrusted:
+    if old is None or target.distrusted or not target.trusts_images:
         return False
     same_rows = old.images.same_as(images) and set(old.content.sha256) <= set(images.sha256)
-    same_views = old.n_views == target.n_views and old.n_augmented == len(target.augmented)
+    same_views = old.n_views == target.n_views and old.n_augmented == len(
+        target.augmented - target.failed.keys()
+    )
     return same_rows and same_views and old.classes == dataset.classes and old.ordered == dataset.ordered
 
 

@@ -14,6 +14,7 @@ from featurize.filling import Execution, Outcome, StoreFiller, up_to_date
 from featurize.parts import discard_parts
 from featurize.planning import Target, contents, image_table, is_current
 from featurize.rendering import Rendering
+from featurize.store import ImageTable
 
 
 def produce(
@@ -83,13 +84,19 @@ def work(targets: Sequence[Target], dataset: Dataset) -> dict[str, tuple[int, ..
 
 def _finished_before(dataset: Dataset, target: Target) -> Outcome | None:
     """Return the outcome of a store in which nothing is missing or changes; it is not even copied."""
-    if target.store is None or target.uses_parts or any(target.missing.values()):
-        return None
-    images = image_table(dataset, target.stored(), target.skipped())
-    if not is_current(dataset, target, images):
+    images = nothing_to_do(dataset, target)
+    if images is None:
         return None
     discard_parts(target.parts.folder)  # left by a run that was killed just before its end
     return up_to_date(target, images)
+
+
+def nothing_to_do(dataset: Dataset, target: Target) -> ImageTable | None:
+    """Return the table of images of a store that is as it should be; None if a run would change it."""
+    if target.store is None or target.uses_parts or any(target.missing.values()):
+        return None
+    images = image_table(dataset, target.stored(), target.skipped())
+    return images if is_current(dataset, target, images) else None
 
 
 def fit_statistics(dataset: Dataset, *, rendering: Rendering, execution: Execution) -> dict[str, list[float]]:

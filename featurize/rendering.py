@@ -6,6 +6,7 @@ import dataclasses
 import mmap
 import time
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +30,20 @@ class Rendering:
     ranges: ViewRanges
     seed: int
 
+    @classmethod
+    def of_config(cls, config: Mapping[str, Any], *, max_pixels: int) -> Rendering:
+        """Return the rendering of a store's config."""
+        views = dict(config["views"])
+        seed = views.pop("seed")
+        return cls(
+            size=config["input_size"],
+            resize=config["resize"],
+            resample=config["resample"],
+            max_pixels=max_pixels,
+            ranges=ViewRanges(**views),
+            seed=seed,
+        )
+
     def to_json(self) -> dict[str, Any]:
         """Return what `from_json` takes."""
         return dataclasses.asdict(self)
@@ -48,10 +63,11 @@ def read_region(
     region: mmap.mmap, *, size: int, n_views: int
 ) -> tuple[tuple[npt.NDArray[np.uint8], ...], npt.NDArray[np.uint8]]:
     """Return copies of the views, (size, size, 3) each, and of the (32, 32, 3) thumbnail."""
-    values = np.frombuffer(region, np.uint8, count=region_bytes(size, n_views)).copy()
+    values = np.frombuffer(region, np.uint8, count=region_bytes(size, n_views))
     end = n_views * size * size * 3
-    views = values[:end].reshape(n_views, size, size, 3)
-    return tuple(views), values[end:].reshape(THUMBNAIL, THUMBNAIL, 3)
+    views = values[:end].reshape(n_views, size, size, 3).copy()
+    # Copied apart: whoever keeps the thumbnail must not keep all views alive with it.
+    return tuple(views), values[end:].reshape(THUMBNAIL, THUMBNAIL, 3).copy()
 
 
 def render(request: dict[str, Any], rendering: Rendering, buffer: memoryview) -> dict[str, Any]:

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import zlib
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -80,8 +83,9 @@ class ContentRow:
 class Store:
     """A store opened for reading. Use as a context manager; arrays are read when asked for."""
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, salvage: bool = False) -> None:
         self.path = Path(path)
+        self._salvage = salvage
         self._file = _open_for_reading(self.path)
         attributes = self._file.attrs
         self.config: dict[str, Any] = json.loads(attributes["config"])
@@ -159,8 +163,8 @@ class Store:
         return ImageTable(
             path=_read_text(group["path"]),
             sha256=_read_text(group["sha256"]),
-            content=group["content"][:],
-            label=group["label"][:],
+            content=self._column("images/content"),
+            label=self._column("images/label"),
             split=_read_text(group["split"]),
             entry=_read_text(group["entry"]),
             skipped=_read_text(group["skipped"]),
@@ -172,17 +176,17 @@ class Store:
         group = self._file["content"]
         return ContentTable(
             sha256=_read_text(group["sha256"]),
-            width=group["width"][:],
-            height=group["height"][:],
-            phash=group["phash"][:],
-            thumbnail=group["thumbnail"][:],
-            crc32=group["crc32"][:],
+            width=self._column("content/width"),
+            height=self._column("content/height"),
+            phash=self._column("content/phash"),
+            thumbnail=self._column("content/thumbnail"),
+            crc32=self._column("content/crc32"),
         )
 
     @cached_property
     def augmented_content(self) -> npt.NDArray[np.int64]:
         """Content row of each row of `augmented`; int64 of shape (n_augmented,)."""
-        return np.asarray(self._file["features/augmented_content"][:])
+        return self._column("features/augmented_content")
 
     def plain(self, rows: Any = None) -> npt.NDArray[np.float32]:
         """Return features of the plain view, float32 of shape (n_rows, n_features); all rows by default."""
@@ -202,37 +206,72 @@ class Store:
         return {names[content]: row for row, content in enumerate(self.augmented_content)}
 
     def row(self, index: int, *, augmented_index: int | None = None) -> ContentRow:
-        """Return all kept of content row ``index``, with its views if ``augmented_index`` is their row."""
+        """Return all kept of content row ``index``, with its views if ``augmented_index`` is their row.
+
+        Raises
+        ------
+        StoreError
+            If the row cannot be read, or is not the one that its checksum was taken of.
+        """
         content = self.content
+        plain = self._read("features/plain", [index])[0]
         views = None if augmented_index is None else self._read("features/augmented", [augmented_index])[0]
+        if self._checksum(plain, views) != content.crc32[index]:
+            raise self._damaged(f"row {index} of features/plain", "its checksum is another")
         return ContentRow(
             sha256=content.sha256[index],
             width=int(content.width[index]),
             height=int(content.height[index]),
             phash=int(content.phash[index]),
             thumbnail=content.thumbnail[index],
-            plain=self._read("features/plain", [index])[0],
+            plain=plain,
             augmented=views,
         )
+
+    def _checksum(self, *features: npt.NDArray[np.float32] | None) -> int:
+        checksum = 0
+        for values in features:
+            if values is not None:
+                stored = np.ascontiguousarray(values, dtype=self._file["features/plain"].dtype)
+                checksum = zlib.crc32(stored.tobytes(), checksum)
+        return checksum
 
     def _read(self, name: str, rows: Any) -> npt.NDArray[np.float32]:
         try:
             values = self._file[name][:] if rows is None else self._file[name][rows]
         except OSError as error:
-            raise StoreError(
-                f"{self.path}: {name} is damaged on disk ({error}). "
-                "Delete the file and run the same featurize extract again."
-            ) from None
+            raise self._damaged(name, str(error)) from None
         return np.asarray(values, dtype=np.float32)
 
+    def _column(self, name: str) -> npt.NDArray[Any]:
+        dataset = self._file[name]
+        try:
+            return np.asarray(dataset[:])
+        except OSError as error:
+            if not self._salvage:
+                raise self._damaged(name, str(error)) from None
+        values = np.zeros(dataset.shape, dataset.dtype)
+        for chunk in dataset.iter_chunks():
+            with suppress(OSError):
+                values[chunk] = dataset[chunk]
+        return values
 
-def open_store(path: str | os.PathLike[str]) -> Store:
+    def _damaged(self, what: str, why: str) -> StoreError:
+        return StoreError(
+            f"{self.path}: {what} is damaged on disk ({why}). Mend it with: "
+            f"featurize repair {shlex.quote(str(self.path))}"
+        )
+
+
+def open_store(path: str | os.PathLike[str], *, salvage: bool = False) -> Store:
     """Open a feature store for reading.
 
     Parameters
     ----------
     path : path-like
         A file made by ``featurize extract``.
+    salvage : bool
+        For repair, which knows what is damaged: cells of a column that cannot be read come as zeros.
 
     Returns
     -------
@@ -244,7 +283,7 @@ def open_store(path: str | os.PathLike[str]) -> Store:
     StoreError
         If the file is missing, is not HDF5, is no feature store, or has a newer format version.
     """
-    return Store(path)
+    return Store(path, salvage=salvage)
 
 
 def _open_for_reading(path: Path) -> h5py.File:

@@ -19,6 +19,14 @@ from featurize.errors import StoreError
 from featurize.store import FORMAT, FORMAT_VERSION, THUMBNAIL, ContentRow, ImageTable
 
 CHUNK_BYTES = 2**20
+TEXTS = (
+    "content/sha256",
+    "images/path",
+    "images/sha256",
+    "images/split",
+    "images/entry",
+    "images/skipped",
+)  # datasets of strings
 _TEXT = h5py.string_dtype("utf-8")
 
 
@@ -109,6 +117,7 @@ class StoreWriter:
         self._write_text("content/sha256", self.sha256)
         for name in ("path", "sha256", "split", "entry", "skipped"):
             self._write_text(f"images/{name}", getattr(images, name))
+        attributes["text_crc32"] = json.dumps(text_checksums(self._file))
         for name, dtype in (("content", "<i8"), ("label", "<i2")):
             self._create(f"images/{name}", (), np.dtype(dtype), most_rows=len(images))
             self._pending[f"images/{name}"] = [getattr(images, name)]
@@ -183,6 +192,32 @@ def write_store(
         for row in rows:
             writer.add(row)
         return writer.finish(images=images, classes=classes, ordered=ordered, created_with=created_with)
+
+
+def text_checksums(file: h5py.File) -> dict[str, int]:
+    """Return the CRC-32 of every text in a store, which HDF5's own checksums do not cover.
+
+    Of the strings of a dataset, each followed by a zero byte; so too of the attributes ``classes``,
+    ``ordered`` ("True" or "False") and ``level_names``.
+    """
+    checksums = {}
+    for name in TEXTS:
+        checksum = 0
+        for value in file[name][:]:
+            checksum = zlib.crc32(bytes(value) + b"\0", checksum)
+        checksums[name] = checksum
+    attributes = {
+        "classes": file.attrs["classes"],
+        "ordered": [str(bool(file.attrs["ordered"]))],
+        "level_names": file["features/plain"].attrs["level_names"],
+    }
+    for name, values in attributes.items():
+        checksums[name] = zlib.crc32(b"".join(_bytes(value) + b"\0" for value in values))
+    return checksums
+
+
+def _bytes(text: str | bytes) -> bytes:
+    return text if isinstance(text, bytes) else text.encode("utf-8", "surrogateescape")
 
 
 def _text_array(values: Sequence[str]) -> npt.NDArray[np.object_]:

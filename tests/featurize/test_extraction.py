@@ -147,7 +147,9 @@ def test_bad_files_are_skipped_by_name_and_good_ones_keep_theirs(stand_in, portf
     (folder / "text.jpg").write_text("not a picture")
     (folder / "0.png").write_bytes((folder / "0.png").read_bytes()[:60])
     (result,) = extract(portfolio, tmp_path)
-    reasons = dict(result.skipped)
+    reasons = {file.path: file.reason for file in result.skipped}
+    assert {(file.split, file.class_name) for file in result.skipped} == {("train", "award")}
+    assert sorted(file.kind for file in result.skipped) == ["empty file", "not an image", "truncated"]
     assert reasons["train/award_train/empty.jpg"].startswith("empty file")
     assert reasons["train/award_train/text.jpg"].startswith("not an image")
     assert reasons["train/award_train/0.png"].startswith("truncated")
@@ -288,3 +290,62 @@ def test_a_failure_in_the_network_leaves_the_old_store(stand_in, portfolio, tmp_
 def test_options_that_make_no_sense(stand_in, portfolio, tmp_path, options, error, text):
     with pytest.raises(error, match=text):
         extract(portfolio, tmp_path, **options)
+
+
+def test_a_file_that_timed_out_is_tried_again(stand_in, portfolio, tmp_path, monkeypatch):
+    ask = decoding.Worker.ask
+
+    def hanging(worker, request):
+        if request["path"].endswith("low_train/3.png"):
+            return {"problem": "timed out: not decoded within 60 seconds", "seconds": 60.0}
+        return ask(worker, request)
+
+    monkeypatch.setattr(decoding.Worker, "ask", hanging)
+    (first,) = extract(portfolio, tmp_path)
+    assert [(file.path, file.kind) for file in first.skipped] == [("train/low_train/3.png", "timed out")]
+    before = first.path.read_bytes()
+    (in_vain,) = extract(portfolio, tmp_path)
+    assert (in_vain.state, in_vain.n_decoded) == ("up to date", 1)
+    assert first.path.read_bytes() == before
+    monkeypatch.setattr(decoding.Worker, "ask", ask)
+    (again,) = extract(portfolio, tmp_path)
+    assert (again.state, again.n_decoded, again.n_forward, again.skipped) == ("updated", 1, 3, [])
+
+
+def test_a_store_remembers_what_a_repair_must_know(stand_in, portfolio, tmp_path):
+    (result,) = extract(portfolio, tmp_path, entries="image", views_for="all", max_pixels=10_000_000)
+    with featurize.open_store(result.path) as store:
+        assert store.created_with["options"] == {
+            "entries": "image",
+            "views_for": "all",
+            "max_pixels": 10_000_000,
+        }
+
+
+def test_work_that_was_there_is_counted(stand_in, portfolio, tmp_path, monkeypatch):
+    create = engines.create_engine
+
+    def failing(*args, **options):
+        engine = create(*args, **options)
+        forward = engine.__class__.__call__
+
+        class Failing(engine.__class__):
+            def __call__(self, images):
+                if self.n_seen >= 30:
+                    raise KeyboardInterrupt
+                return forward(self, images)
+
+        engine.__class__ = Failing
+        return engine
+
+    monkeypatch.setattr(engines, "create_engine", failing)
+    with pytest.raises(KeyboardInterrupt):
+        extract(portfolio, tmp_path)
+    monkeypatch.setattr(engines, "create_engine", create)
+    n_seen = stand_in.n_seen
+    (result,) = extract(portfolio, tmp_path)
+    assert 10 <= result.n_resumed < 21  # 30 views are those of ten contents or more
+    assert n_seen == 32  # whole batches of four
+    assert n_seen + result.n_forward <= 51 + 3 + 4  # one content was not complete, one batch was under way
+    (fresh,) = extract(portfolio, tmp_path, out=tmp_path / "fresh")
+    assert_same_store(result.path, fresh.path)
