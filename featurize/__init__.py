@@ -38,6 +38,8 @@ _EXPORTS = {
     "Intake": "intake",
     "inspect": "intake",
     "find_images": "dataset",
+    "Repair": "repairing",
+    "repair": "repairing",
     "ContentRow": "store",
     "ContentTable": "store",
     "ImageTable": "store",
@@ -53,6 +55,9 @@ _EXPORTS = {
     "printable": "terminal",
     "progress_bar": "terminal",
     "quiet_libraries": "terminal",
+    "Fault": "checking",
+    "Verification": "verification",
+    "verify": "verification",
     "Weights": "weights",
     "find_weights": "weights",
     "save_weights": "weights",
@@ -62,6 +67,7 @@ __all__ = [*_EXPORTS, "__version__"]
 
 if TYPE_CHECKING:
     from featurize.backbones import BACKBONES, Backbone, get_backbone
+    from featurize.checking import Fault
     from featurize.config import config_digest
     from featurize.dataset import find_images
     from featurize.duplicates import join, near_duplicates
@@ -79,6 +85,7 @@ if TYPE_CHECKING:
     from featurize.extraction import ExtractResult, extract
     from featurize.inference import ImageFeatures, image_features
     from featurize.intake import Intake, inspect
+    from featurize.repairing import Repair, repair
     from featurize.store import ContentRow, ContentTable, ImageTable, Store, open_store
     from featurize.store_writer import write_store
     from featurize.terminal import (
@@ -92,6 +99,7 @@ if TYPE_CHECKING:
         progress_bar,
         quiet_libraries,
     )
+    from featurize.verification import Verification, verify
     from featurize.weights import Weights, find_weights, save_weights
 
 
