@@ -10,17 +10,20 @@ from typing import Any
 import click
 
 from featurize.backbones import BACKBONES
-from featurize.extraction import DEFAULT_BACKBONE, VIEWS_FOR, extract
+from featurize.extraction import DEFAULT_BACKBONE, VIEWS_FOR, Asked, extract
 from featurize.screens import print_backbones, print_facts, print_summary, summary_json
 from featurize.terminal import (
     CommaList,
     FolioGroup,
     default_of,
     flatten,
+    keeps_what_is_finished,
+    orderly_stop,
     printable,
     progress_bar,
     quiet_libraries,
 )
+from featurize.upkeep_cli import repair_command, verify_command
 from featurize.views import ViewRanges
 
 RANGES = ViewRanges()
@@ -45,6 +48,7 @@ def cli(verbose: bool) -> None:
     featurize scan DATA
     featurize extract DATA --backbone efficientnet_lite0 --views 4
     featurize info artifacts/features/DATA/efficientnet_lite0.h5
+    featurize verify artifacts/features/DATA/efficientnet_lite0.h5
     featurize backbones
     """  # noqa: D301 - click reads the \b
     quiet_libraries(verbose=verbose)
@@ -134,10 +138,30 @@ def cli(verbose: bool) -> None:
     "--gpu-memory", type=float, metavar="FRACTION", help="Part of the GPU's memory; grows by default."
 )
 @click.option("--batch-size", default=_default("batch_size"), help="Views in one forward pass, or auto.")
-@click.option("--workers", type=int, help="Decoding threads.  [default: one a core]")
+@click.option("--workers", type=int, help="Decoding processes.  [default: one a core]")
+@click.option(
+    "--image-timeout",
+    default=_default("image_timeout"),
+    metavar="SECONDS",
+    help="Skip a file that takes longer; the next run tries it again.",
+)
+@click.option(
+    "--skipped",
+    "skipped_csv",
+    type=click.Path(path_type=Path),
+    metavar="FILE.csv",
+    help="Write all skipped files with their reasons.",
+)
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
 def extract_command(
-    data: Path, backbones: tuple[tuple[str, ...], ...], batch_size: str, as_json: bool, **options: Any
+    data: Path,
+    backbones: tuple[tuple[str, ...], ...],
+    batch_size: str,
+    skipped_csv: Path | None,
+    dry_run: bool,
+    as_json: bool,
+    **options: Any,
 ) -> None:
     """Make one feature store a backbone from the images in DATA.
 
@@ -146,9 +170,18 @@ def extract_command(
     DATA/award/*.jpg                                  no split: cross-validation decides later
     DATA/new/*.jpg                                    not graded yet: features only
 
-    A second run computes only what is missing.
+    A second run computes only what is missing; one that was stopped or killed goes on where it was.
     """  # noqa: D301 - click reads the \b
     ranges = ViewRanges(**{field.name: options.pop(field.name) for field in dataclasses.fields(ViewRanges)})
+    if dry_run:
+        if skipped_csv is not None:
+            raise click.UsageError("--skipped lists what a run skipped, and --dry-run runs nothing")
+        asked = {**options, "backbones": flatten(backbones) or (DEFAULT_BACKBONE,), "ranges": ranges}
+        _dry_run(
+            data, Asked(**{field.name: asked[field.name] for field in dataclasses.fields(Asked)}), as_json
+        )
+        return
+    keeps_what_is_finished()
     with progress_bar(title="reading", unit="images") as bar:
         results = extract(
             data,
@@ -159,6 +192,10 @@ def extract_command(
             on_progress=lambda stage, done, total: bar(done, total, stage),
             **options,
         )
+    if skipped_csv is not None:
+        from featurize.skipping import write_skipped
+
+        write_skipped(skipped_csv, dict.fromkeys(file for result in results for file in result.skipped))
     if as_json:
         click.echo(json.dumps({"stores": [summary_json(result) for result in results]}, indent=2))
     else:
@@ -241,7 +278,12 @@ def info_command(store: Path, as_json: bool) -> None:
 @click.option("--backbone", default=DEFAULT_BACKBONE, help="A name from `featurize backbones`.")
 @click.option("--weights", default=_default("weights"), help="imagenet, random, or a weights file.")
 @click.option("--device", default="gpu:0", help="The GPU to compare with the CPU.")
-@click.option("--precision", type=click.Choice(["float32", "bfloat16", "float16"]), default="float32")
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "bfloat16", "float16"]),
+    default="float32",
+    help="The GPU's arithmetic.",
+)
 def selfcheck_command(backbone: str, weights: str, device: str, precision: str) -> None:
     """Compare a backbone's features on the GPU with those on the CPU, and the two rates."""
     from featurize.backbones import get_backbone
@@ -253,9 +295,26 @@ def selfcheck_command(backbone: str, weights: str, device: str, precision: str) 
     click.echo(str(result))
 
 
+cli.add_command(verify_command)
+cli.add_command(repair_command)
+
+
 def main() -> None:
     """Run the command line."""
-    cli(prog_name="featurize")
+    with orderly_stop():
+        cli(prog_name="featurize")
+
+
+def _dry_run(data: Path, asked: Asked, as_json: bool) -> None:
+    from featurize.preview import preview
+    from featurize.upkeep_screen import preview_json, print_previews
+
+    with progress_bar(title="reading", unit="images") as bar:
+        previews = preview(data, asked, on_progress=lambda stage, done, total: bar(done, total, stage))
+    if as_json:
+        click.echo(json.dumps({"stores": [preview_json(each) for each in previews]}, indent=2))
+    else:
+        print_previews(previews)
 
 
 def _batch_size(text: str) -> int | str:

@@ -10,6 +10,7 @@ from typing import Any
 from featurize.backbones import BACKBONES
 from featurize.dataset import SPLITS
 from featurize.extraction import ExtractResult
+from featurize.skipping import count_skipped
 from featurize.terminal import console, human_bytes, printable
 from featurize.weights import WeightsStatus
 
@@ -25,7 +26,14 @@ def summary_json(result: ExtractResult) -> dict[str, Any]:
     facts = dataclasses.asdict(result)
     facts["path"] = printable(str(result.path))
     facts["skipped"] = [
-        {"path": printable(path), "reason": printable(reason)} for path, reason in result.skipped
+        {
+            "path": printable(file.path),
+            "split": file.split,
+            "class": printable(file.class_name),
+            "kind": file.kind,
+            "reason": printable(file.reason),
+        }
+        for file in result.skipped
     ]
     facts["outside"] = [printable(path) for path in result.outside]
     return facts
@@ -43,14 +51,12 @@ def print_summary(results: Sequence[ExtractResult]) -> None:
         screen.print(_store_line(result), markup=False, soft_wrap=True)
         screen.print(f"  {printable(str(result.path))}", markup=False, soft_wrap=True)
     if first.skipped:
-        screen.print(f"{len(first.skipped)} files skipped:", markup=False)
-        for path, reason in first.skipped[:SHOWN_SKIPPED]:
-            screen.print(f"  {printable(path)}: {printable(reason)}", markup=False, soft_wrap=True)
+        screen.print(count_skipped(file.reason for file in first.skipped), markup=False, soft_wrap=True)
+        for file in first.skipped[:SHOWN_SKIPPED]:
+            screen.print(f"  {printable(file.path)}: {printable(file.reason)}", markup=False, soft_wrap=True)
         if len(first.skipped) > SHOWN_SKIPPED:
             more = len(first.skipped) - SHOWN_SKIPPED
-            screen.print(
-                f"  … and {more} more; all with: featurize info {printable(str(first.path))}", markup=False
-            )
+            screen.print(f"  … and {more} more; all with: --skipped FILE.csv", markup=False)
     if first.outside:
         shown = ", ".join(printable(path) for path in first.outside[:3])
         screen.print(
@@ -83,12 +89,13 @@ def _store_line(result: ExtractResult) -> str:
     if result.state == "up to date":
         return f"{result.backbone}{random}: up to date, nothing decoded, nothing computed ({held})"
     seconds = result.seconds
+    resumed = f", {result.n_resumed} contents were there from an unfinished run" if result.n_resumed else ""
     device = f" on {result.device}" if result.device else ""
     return (
         f"{result.backbone}{random}: {result.state}, {held}, {human_bytes(result.bytes)}; "
-        f"{result.n_decoded} files decoded, {result.n_forward} views computed{device}; "
+        f"{result.n_decoded} files decoded, {result.n_forward} views computed{device}{resumed}; "
         f"{seconds['total']:.1f} s, of them {seconds['network']:.1f} s in the network, "
-        f"{seconds['decoding']:.1f} s decoding (summed over threads), {seconds['writing']:.1f} s writing"
+        f"{seconds['decoding']:.1f} s decoding (summed over workers), {seconds['writing']:.1f} s writing"
     )
 
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import inspect
 import os
+import shlex
+import signal
+import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -17,6 +20,8 @@ from featurize.errors import FolioError
 if TYPE_CHECKING:
     from rich.console import Console
 
+_ARGUMENTS, _KEEPS = "folio.arguments", "folio.keeps"  # in the context's shared notes
+
 
 class FolioGroup(click.Group):
     """A command group whose library errors are one line on stderr and exit code 1."""
@@ -28,9 +33,61 @@ class FolioGroup(click.Group):
         except FolioError as error:
             click.echo(f"{ctx.info_name}: {printable(str(error))}", err=True)
             ctx.exit(1)
-        except KeyboardInterrupt:
-            click.echo(f"{ctx.info_name}: stopped. The same command starts again.", err=True)
-            ctx.exit(130)
+        except KeyboardInterrupt as stop:
+            go_on = f"Go on with: {ctx.info_name} {_as_typed(ctx.meta[_ARGUMENTS])}"
+            kept = "stopped; what is finished is kept." if ctx.meta.get(_KEEPS) else "stopped."
+            click.echo(f"{ctx.info_name}: {kept} {printable(go_on)}", err=True)
+            ctx.exit(128 + (stop.args[0] if isinstance(stop, Stopped) else signal.SIGINT))
+
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        """Keep what was typed, for the line that says how to go on."""
+        typed = list(args)
+        context = super().make_context(info_name, args, parent, **extra)
+        context.meta[_ARGUMENTS] = typed
+        return context
+
+
+class Stopped(KeyboardInterrupt):
+    """A signal asked the process to end; its first argument is the signal's number."""
+
+
+@contextmanager
+def orderly_stop() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM stop the work in order, and a second one end the process at once.
+
+    What is in place is whole at any instant, so that ending at once costs only the work under way.
+    """
+    before = {
+        number: signal.getsignal(number)
+        for number in (signal.SIGINT, signal.SIGTERM)
+        if signal.getsignal(number) is not signal.SIG_IGN  # as `nohup` and shells without job control set it
+    }
+    asked: list[int] = []
+
+    def stop(number: int, frame: object) -> None:
+        if asked:
+            os._exit(128 + number)
+        asked.append(number)
+        raise Stopped(number)
+
+    for number in before:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def keeps_what_is_finished() -> None:
+    """Say of the command under way that the same command goes on where it was stopped."""
+    click.get_current_context().meta[_KEEPS] = True
+
+
+def _as_typed(words: list[str]) -> str:
+    return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
 
 
 class CommaList(click.ParamType):

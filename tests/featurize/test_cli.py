@@ -1,13 +1,23 @@
 """The command as a user types it: what is printed, and how it ends."""
 
+import csv
+import hashlib
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
+import click
+import h5py
 import pytest
 from click.testing import CliRunner
 
+from featurize import skipping
 from featurize.cli import cli
+from featurize.skipping import Skipped
 
 
 @pytest.fixture
@@ -51,8 +61,125 @@ def test_the_second_run_says_that_nothing_was_decoded(extract):
 def test_skipped_files_are_listed_with_their_reasons(extract, portfolio):
     (portfolio / "train" / "low_train" / "bad name.jpg").write_text("no")
     out = extract().stdout
-    assert "1 files skipped:" in out
+    assert "1 file skipped: 1 not an image" in out
     assert "train/low_train/bad name.jpg: not an image" in out
+
+
+def test_skipped_files_are_counted_by_kind_and_listed_for_a_spreadsheet(extract, portfolio, tmp_path):
+    folder = portfolio / "train" / "low_train"
+    (folder / "=cmd|' !A0.jpg").write_text("no")
+    (folder / "two\nlines.jpg").write_text("no")
+    (folder / "0.png").write_bytes((folder / "0.png").read_bytes()[:60])
+    (portfolio / "new").mkdir()
+    (portfolio / "new" / os.fsdecode(b"caf\xe9.jpg")).touch()
+    table = tmp_path / "skipped.csv"
+    out = extract("--skipped", table).stdout
+    assert "4 files skipped: 2 not an image, 1 " in out
+    assert table.read_bytes().startswith(b"\xef\xbb\xbf")
+    with table.open(encoding="utf-8-sig", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [tuple(row.values()) for row in rows] == [
+        ("new/caf\\xe9.jpg", "new", "", "empty file", ""),
+        ("train/low_train/0.png", "train", "low", "truncated", ""),
+        ("train/low_train/=cmd|' !A0.jpg", "train", "low", "not an image", ""),
+        ("train/low_train/two\\nlines.jpg", "train", "low", "not an image", ""),
+    ]
+    listed = json.loads(extract("--json").stdout)["stores"][0]["skipped"]
+    assert listed[1] == {
+        "path": "train/low_train/0.png", "split": "train", "class": "low", "kind": "truncated",
+        "reason": "truncated",
+    }  # fmt: skip
+    missing = extract("--skipped", tmp_path / "no" / "folder.csv", exit_code=1)
+    assert len(missing.stderr.splitlines()) == 1
+    assert "--skipped" in missing.stderr
+
+
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", " ="])
+def test_no_cell_is_a_formula(tmp_path, start):
+    name = f"{start}HYPERLINK(0)"
+    skipping.write_skipped(
+        tmp_path / "x.csv", [Skipped(path=name, split="train", class_name=name, reason=f"damaged: {name}")]
+    )
+    with (tmp_path / "x.csv").open(encoding="utf-8-sig", newline="") as stream:
+        path, split, class_name, kind, detail = list(csv.reader(stream))[1]
+    assert (split, kind) == ("train", "damaged")
+    for cell in (path, class_name):
+        assert cell.startswith("'")
+        assert cell.endswith("HYPERLINK(0)")
+    assert not detail.startswith(("=", "+", "-", "@", "\t", "\r"))
+
+
+def everything_below(folder):
+    return {
+        path: hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+        for path in folder.rglob("*")
+    }
+
+
+def test_a_dry_run_says_what_would_be_done_and_does_nothing(extract, portfolio, tmp_path, stand_in):
+    before = everything_below(tmp_path)
+    out = extract("--views", "2", "--dry-run").stdout
+    assert "mean: new, 21 contents to decode, 51 views to compute" in out
+    assert "nothing was done" in out
+    assert everything_below(tmp_path) == before  # no folder, no lock
+    assert stand_in.n_seen == 0
+    extract("--views", "2")
+    (portfolio / "train/award_train/0.png").rename(portfolio / "train/low_train/was_award.png")
+    (portfolio / "train/low_train/4.png").unlink()
+    (portfolio / "test/low_test/0.png").rename(portfolio / "test/low_test/00.png")
+    (portfolio / "test/low_test/1.png").write_bytes((portfolio / "train/award_train/1.png").read_bytes())
+    (portfolio / "train/low_train/bad.png").write_text("no picture yet")
+    before, stand_in.built[:] = everything_below(tmp_path), []
+    out = extract("--views", "3", "--dry-run").stdout
+    # 14 training pictures lack their third view; only bad.png is new to the store.
+    assert "mean: changes, 15 contents to decode, 18 views to compute" in out
+    assert "files: added 1, removed 1, changed 1, moved 1, relabelled 1" in out
+    assert "1 of 21 files are copies of another" in out
+    facts = json.loads(extract("--views", "3", "--dry-run", "--json").stdout)["stores"][0]
+    assert facts["changes"]["relabelled"][0]["old_path"] == "train/award_train/0.png"
+    assert facts["changes"]["relabelled"][0]["place"] == ["train", "low"]
+    assert facts["changes"]["changed"] == ["test/low_test/1.png"]
+    assert everything_below(tmp_path) == before
+    assert stand_in.n_seen == 0
+    extract("--views", "3")
+    assert stand_in.n_seen == 14  # as foretold, but for the file that is no picture
+    assert "mean: up to date, nothing to do" in extract("--views", "3", "--dry-run").stdout
+    assert "--skipped" in extract("--dry-run", "--skipped", "x.csv", exit_code=2).stderr
+
+
+def test_a_dry_run_downloads_no_weights_and_says_so(run, portfolio, tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    monkeypatch.setenv("FOLIO_WEIGHTS_MIRROR", "http://127.0.0.1:9/nothing")
+    out = run("extract", portfolio, "--backbone", "vgg16", "--out", tmp_path / "out", "--dry-run").stdout
+    assert "vgg16: new, 21 contents to decode, 81 views to compute" in out
+    assert "weights: downloaded on first use (" in out
+    assert not (tmp_path / "keras").exists()
+    assert not (tmp_path / "out").exists()
+
+
+def test_verify_ends_with_the_command_that_mends(extract, run, portfolio, tmp_path):
+    extract("--views", "2")
+    store = tmp_path / "out" / "mean+random.h5"
+    out = run("verify", store).stdout
+    assert f"{store}: 21 contents, 21 files; looked at structure, checksums, the files in {portfolio}" in out
+    assert "8 contents computed again (18 views; largest difference 0 of the largest feature" in out
+    assert out.splitlines()[-1] == "nothing is off"
+    with h5py.File(store, "r+") as file:
+        row = list(file["images/path"]).index(b"train/award_train/0.png")
+        file["features/plain"][file["images/content"][row]] += 1
+    (portfolio / "test/low_test/0.png").unlink()
+    result = run("verify", store, "--sample", "0", exit_code=1)
+    lines = result.stdout.splitlines()
+    assert "test/low_test/0.png: removed: in the store, not in the folder" in lines
+    assert lines[-1] == f"Mend it with: featurize repair {store} --sample 0"
+    facts = json.loads(run("verify", store, "--sample", "0", "--json", exit_code=1).stdout)
+    assert facts["clean"] is False
+    assert [fault["reach"] for fault in facts["faults"]] == ["contents", "data"]
+    out = run("repair", store, "--sample", "0").stdout
+    assert "test/low_test/0.png: removed" in out
+    assert "mended; 1 files decoded, 3 views computed; it has 20 contents now" in out
+    assert run("verify", store).stdout.splitlines()[-1] == "nothing is off"
+    assert "nothing was changed" in run("repair", store).stdout
 
 
 def test_two_classes_name_the_positive_one(extract, portfolio):
@@ -130,3 +257,95 @@ def test_help_needs_neither_tensorflow_nor_scikit_learn():
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+SERVE = """
+import sys
+sys.path.insert(0, {folder!r})
+import stand_in
+from featurize import backbones, cli, engines, filling
+def create_engine(backbone, weights, *, input_size=None, **_):
+    return stand_in.MeanEngine(size=input_size or backbone.size, delay=0.3)
+backbones.BACKBONES = stand_in.registry()
+engines.create_engine = create_engine
+filling.PART_CONTENTS = 4
+cli.main()
+"""
+
+
+def start(portfolio, tmp_path):
+    """Start a slow extraction as the command does it; return it when it has put a part in place."""
+    code = SERVE.format(folder=str(Path(__file__).parent))
+    words = ["extract", str(portfolio), "--backbone", "mean", "--weights", "random", "--workers", "1"]
+    words += ["--out", str(tmp_path / "the out")]
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    while not list((tmp_path / "the out").glob("*.parts/*.part")):
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.02)
+    return process, words
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are POSIX")
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_stopped_it_says_how_to_go_on_and_goes_on(portfolio, tmp_path, name, stand_in):
+    process, words = start(portfolio, tmp_path)
+    process.send_signal(getattr(signal, name))
+    _, stderr = process.communicate(timeout=30)
+    assert process.returncode == 128 + getattr(signal, name)
+    command = f"featurize {' '.join(words[:-1])} '{tmp_path / 'the out'}'"
+    assert stderr.splitlines() == [f"featurize: stopped; what is finished is kept. Go on with: {command}"]
+    dry = CliRunner().invoke(cli, [*words, "--dry-run"]).stdout
+    assert "an unfinished run left " in dry
+    out = CliRunner().invoke(cli, words).stdout
+    assert " contents were there from an unfinished run" in out
+    assert 0 < stand_in.n_seen <= 81 - 4  # a part of four contents was in place
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are POSIX")
+def test_ctrl_c_twice_ends_at_once(tmp_path):
+    code = (
+        "import time\nfrom featurize.terminal import orderly_stop\n"
+        "with orderly_stop():\n"
+        "    try:\n        print('ready', flush=True)\n        time.sleep(60)\n"
+        "    finally:\n        print('tidying', flush=True)\n        time.sleep(60)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    for word in ("ready", "tidying"):
+        assert process.stdout.readline().strip() == word
+        process.send_signal(signal.SIGINT)
+    process.communicate(timeout=30)
+    assert process.returncode == 128 + signal.SIGINT
+
+
+def test_a_command_that_keeps_nothing_does_not_say_it_does():
+    @cli.command("wait")
+    def wait():
+        raise KeyboardInterrupt
+
+    try:
+        result = CliRunner().invoke(cli, ["wait"], prog_name="featurize")
+    finally:
+        cli.commands.pop("wait")
+    assert result.exit_code == 130
+    assert result.stderr.splitlines() == ["featurize: stopped. Go on with: featurize wait"]
+
+
+def test_every_command_and_option_has_help():
+    for command in cli.commands.values():
+        assert command.help, command.name
+        for parameter in command.params:
+            if isinstance(parameter, click.Option):
+                assert parameter.help, (command.name, parameter.name)
+
+
+def test_image_timeout_is_an_option(extract):
+    assert (
+        "--image-timeout 0: expected seconds above 0" in extract("--image-timeout", "0", exit_code=1).stderr
+    )
+    extract("--image-timeout", "30")
