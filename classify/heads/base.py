@@ -41,7 +41,8 @@ class BaseHead(ClassifierMixin, BaseEstimator):
 
     def predict(self, X: np.ndarray) -> np.ndarray:
         """Return the class of largest probability for each row of X; the first of equal ones."""
-        return self.classes_[np.argmax(self.predict_proba(X), axis=1)]
+        best = np.argmax(self.predict_proba(X), axis=1)
+        return self.classes_[best]
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
         """Return the class probabilities, ndarray of shape (n_rows, n_classes), columns as in `classes_`."""
@@ -55,7 +56,7 @@ class BaseHead(ClassifierMixin, BaseEstimator):
 
     def _check_predict(self, X: Any, *, dtype: type) -> np.ndarray:
         check_is_fitted(self)
-        return validate_data(self, X, dtype=dtype, reset=False)
+        return np.asarray(validate_data(self, X, dtype=dtype, reset=False))
 
 
 def require_two_classes(classes: np.ndarray) -> None:
