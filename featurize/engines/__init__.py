@@ -1,4 +1,4 @@
-"""The frozen forward pass: uint8 pictures in, float32 features out. One file an engine; none imported here."""
+"""The frozen forward pass: uint8 pictures in, float32 features out. One file an engine."""
 
 from __future__ import annotations
 
@@ -119,17 +119,18 @@ def create_engine(
 
 def _check_statistics(preprocess: str, statistics: Mapping[str, Sequence[float]] | None) -> None:
     if preprocess not in ("native", "rescale", "featurewise"):
-        raise ConfigError(
-            f"--preprocess {preprocess}: unknown. Choose one of: native, rescale, featurewise"
-        )
+        raise ConfigError(f"--preprocess {preprocess}: unknown. Choose one of: native, rescale, featurewise")
     if (preprocess == "featurewise") != (statistics is not None):
         raise ConfigError(f"--preprocess {preprocess}: statistics belong to featurewise, and to it alone")
     if statistics is None:
         return
     for key in ("mean", "std"):
         numbers = np.asarray(statistics.get(key, ()), dtype=float)
-        if numbers.shape != (3,) or not np.isfinite(numbers).all() or (key == "std" and (numbers < 0).any()):
-            raise ConfigError(f"--preprocess featurewise: expected three finite numbers as {key!r}, found {numbers}")
+        finite = numbers.shape == (3,) and np.isfinite(numbers).all()
+        if not finite or (key == "std" and (numbers < 0).any()):
+            raise ConfigError(
+                f"--preprocess featurewise: expected 3 finite numbers as {key!r}, found {numbers}"
+            )
 
 
 def auto_batch_size(device: str, *, input_size: int) -> int:
@@ -160,7 +161,7 @@ def check_images(images: np.ndarray, *, size: int, batch_size: int) -> None:
     """
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (size, size, 3):
         raise EngineError(
-            f"expected uint8 pictures of shape (n, {size}, {size}, 3), received {images.dtype} of {images.shape}"
+            f"expected uint8 pictures (n, {size}, {size}, 3), received {images.dtype} {images.shape}"
         )
     if len(images) > batch_size:
         raise EngineError(f"expected at most {batch_size} pictures at once, received {len(images)}")
