@@ -100,6 +100,9 @@ TRUSTED_TYPES: tuple[str, ...] = (
     "classify.heads.baseline.BaselineHead",
     "classify.heads.kernel.SVMHead",
     "classify.heads.linear.LogisticHead",
+    # Made by CalibratedClassifierCV; plain Python objects of arrays and numbers that skops does not list.
+    "sklearn.calibration._CalibratedClassifier",
+    "sklearn.calibration._SigmoidCalibration",
 )
 
 

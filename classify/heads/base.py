@@ -63,6 +63,6 @@ def require_two_classes(classes: np.ndarray) -> None:
     """Raise FitError if there is nothing to tell apart."""
     if len(classes) < 2:
         raise FitError(
-            f"All training rows are of one class, {classes[0]!r}: expected at least 2 classes. "
+            f"All training rows are of one class, '{classes[0]}': expected at least 2 classes. "
             "Add images of another class."
         )

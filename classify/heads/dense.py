@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -158,7 +159,10 @@ class DenseHead(BaseHead):
 
     def save(self, path: str | Path) -> None:
         """Write the network to ``path``, which ends in ``.keras``."""
-        self.model_.save(path)
+        with warnings.catch_warnings():
+            # Keras' own conversion of its variables to NumPy 2 arrays.
+            warnings.filterwarnings("ignore", message="__array__ implementation", category=DeprecationWarning)
+            self.model_.save(path)
 
     @classmethod
     def load(cls, path: str | Path, classes: Sequence) -> DenseHead:
@@ -245,7 +249,7 @@ class DenseHead(BaseHead):
             raise FitError(f"{found} labels for {len(X_val)} validation rows: expected y_val beside X_val.")
         strange = np.setdiff1d(y_val, self.classes_)
         if len(strange):
-            raise FitError(f"Validation class {strange[0]!r} is not among the training classes.")
+            raise FitError(f"Validation class '{strange[0]}' is not among the training classes.")
         return np.asarray(y_val)
 
 

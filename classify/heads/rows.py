@@ -98,7 +98,7 @@ def validation_images(y: np.ndarray, groups: np.ndarray, *, fraction: float, see
                 aside = more
         if not aside[y == label].any():
             raise FitError(
-                f"Class {label!r} can spare no group for validation. Add images of it, or a val split."
+                f"Class '{label}' can spare no group for validation. Add images of it, or a val split."
             )
     return aside
 
@@ -106,6 +106,6 @@ def validation_images(y: np.ndarray, groups: np.ndarray, *, fraction: float, see
 def _require_two_groups(label: object, n_groups: int) -> None:
     if n_groups < 2:
         raise FitError(
-            f"Class {label!r} has a single group of images (one entry, or near duplicates): "
+            f"Class '{label}' has a single group of images (one entry, or near duplicates): "
             "expected at least 2. Add images of that class."
         )
