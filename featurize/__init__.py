@@ -21,6 +21,7 @@ _EXPORTS = {
     "Backbone": "backbones",
     "get_backbone": "backbones",
     "config_digest": "config",
+    "use_device": "device",
     "BundleError": "errors",
     "CompareError": "errors",
     "ConfigError": "errors",
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
     from featurize.backbones import BACKBONES, Backbone, get_backbone
     from featurize.config import config_digest
     from featurize.dataset import find_images
+    from featurize.device import use_device
     from featurize.errors import (
         BundleError,
         CompareError,
