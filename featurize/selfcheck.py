@@ -74,7 +74,7 @@ def selfcheck(
     )
     if gpu.device == "cpu":
         raise EngineError(
-            "selfcheck compares a GPU with the CPU, and TensorFlow finds no GPU here. See the README on GPUs: "
+            "selfcheck compares a GPU with the CPU, and TensorFlow finds no GPU here. See the README: "
             "the extra is folio-grader[cuda], and CUDA_VISIBLE_DEVICES must not hide the card"
         )
     cpu = create_engine(backbone, weights, device="cpu", batch_size=n_images)
