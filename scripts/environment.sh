@@ -36,7 +36,7 @@ find_python() {
                 return
                 ;;
             "without venv") fail "$candidate has no venv module (on Debian and Ubuntu: apt-get install python3-venv)" ;;
-            "") ;;
+            "") [[ $candidate != "${PYTHON:-}" ]] || found="$candidate does not run" ;;
             *) found="${found:+$found, }$candidate is $verdict" ;;
         esac
         # A Python that was asked for by name is not silently replaced by another.
