@@ -72,7 +72,7 @@ def evaluate(y: npt.ArrayLike, probabilities: npt.ArrayLike, *, classes: Sequenc
         "balanced_accuracy": float(np.nanmean(recall)),
         "macro_f1": float(np.nanmean(f1)),
         "roc_auc": auc,
-        "log_loss": float(log_loss(true, scores, labels=labels)) if len(classes) > 1 else 0.0,
+        "log_loss": _log_loss(true, scores, labels) if len(classes) > 1 else 0.0,
         "per_class": per_class,
         "confusion_matrix": confusion_matrix(true, predicted, labels=labels).tolist(),
         "undefined": undefined,
@@ -98,7 +98,8 @@ def _checked(
         raise CompareError(
             "a probability is negative or not a number, or a row holds zeros only: cannot score it"
         )
-    return true, scores / total
+    # Rows that sum to one stay as they are: a division would tell equal scores apart by their last bit.
+    return true, scores if np.allclose(total, 1) else scores / total
 
 
 def _settled(
@@ -109,6 +110,10 @@ def _settled(
         if np.isnan(value):
             undefined[f"{name} of {of}"] = reasons[name]
     return {name: None if np.isnan(value) else float(value) for name, value in values.items()}
+
+
+def _log_loss(true: IntArray, scores: FloatArray, labels: IntArray) -> float:
+    return float(log_loss(true, scores / scores.sum(axis=1, keepdims=True), labels=labels))
 
 
 def _roc_auc(true: IntArray, scores: FloatArray, classes: Sequence[str]) -> tuple[float | None, str]:

@@ -133,11 +133,8 @@ def grouped_folds(
 
 
 def _stratified(labels: IntArray, group: IntArray, k: int, seed: int) -> list[tuple[IntArray, IntArray]]:
-    # In the order of groups, so that ties inside scikit-learn do not depend on the order of the rows.
-    order = np.lexsort((labels, group))
     splitter = StratifiedGroupKFold(n_splits=k, shuffle=True, random_state=seed)
-    pairs = splitter.split(np.zeros(len(order)), labels[order], group[order])
-    return [(np.sort(order[train]), np.sort(order[test])) for train, test in pairs]
+    return list(splitter.split(np.zeros(len(labels)), labels, group))
 
 
 def _seeds(seed: int) -> Iterator[int]:

@@ -113,6 +113,23 @@ def test_a_single_class_has_no_auc():
     assert got["accuracy"] == 0.5  # a tie takes the first class
 
 
+def test_equal_probabilities_stay_equal():
+    # Rows one and two sum to one only to the last bit: scaling them once more would break a tie.
+    probabilities = np.array([[1, 0.25, 0.25], [0.25, 0.25, 1], [0.5, 0.5, 0.5]]) / 1.5
+    got = evaluate([0, 1, 2], probabilities, classes=GRADES)
+    # low: 2/3 is above 1/6 and 1/3; middle: 1/6 ties with 1/6 and is below 1/3; award: 1/3 is between both
+    assert got["roc_auc"] == pytest.approx((1 + 0.5 / 2 + 1 / 2) / 3)
+
+
+def test_single_precision_probabilities_raise_no_warning():
+    raw = np.random.default_rng(0).random((50, 3), dtype=np.float32)
+    probabilities = raw / raw.sum(axis=1, keepdims=True)
+    y = np.arange(50) % 3
+    got = evaluate(y, probabilities, classes=GRADES)
+    expected = -np.log(probabilities[np.arange(50), y].astype(np.float64)).mean()
+    assert got["log_loss"] == pytest.approx(expected, rel=1e-6)
+
+
 def test_probability_zero_of_the_truth_is_a_finite_loss():
     got = evaluate([0, 1], [[0.0, 1.0], [0.0, 1.0]], classes=("bad", "good"))
     assert got["log_loss"] == pytest.approx(-math.log(np.finfo(np.float64).eps) / 2)
