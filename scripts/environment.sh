@@ -50,6 +50,7 @@ find_python() {
 claim_install() {
     local other waiting=""
     until (set -o noclobber && printf '%s\n' "$$" >"$INSTALLING") 2>/dev/null; do
+        [[ -s $INSTALLING ]] || sleep 1 # another process is between making the file and writing into it
         other=$(cat "$INSTALLING" 2>/dev/null || true)
         if [[ $other =~ ^[0-9]+$ ]] && kill -0 "$other" 2>/dev/null; then
             [[ -n $waiting ]] || printf 'Waiting for process %s, which is installing (if it is not: rm %s)\n' \
