@@ -91,8 +91,8 @@ class Bundle:
         """
         if config_digest != self.manifest["config_digest"]:
             raise BundleError(
-                f"{self.path}: these features come from config {config_digest[:12]}…, but the head was fitted "
-                f"on {self.config['backbone']!r} features of config {self.manifest['config_digest'][:12]}…. "
+                f"{self.path}: features of config {config_digest[:12]}…, but the head was fitted on "
+                f"{self.config['backbone']!r} features of config {self.manifest['config_digest'][:12]}…. "
                 f"Make a matching store with: {extract_command(self.config)}"
             )
         if features.ndim != 2 or features.shape[1] != self.manifest["n_features"]:
@@ -218,7 +218,7 @@ def load_bundle(path: str | os.PathLike[str]) -> Bundle:
         from classify.heads.dense import DenseHead
 
         try:
-            estimator = DenseHead.load(file, _labels(manifest))
+            estimator = DenseHead.load(file, manifest["labels"])
         except Exception as error:  # Keras raises whatever the damage leads to
             raise BundleError(f"{file}: cannot be loaded in safe mode ({_first_line(error)})") from None
     else:
@@ -347,12 +347,6 @@ def _inside(folder: Path, name: str) -> Path:
             f"{folder}: {name!r}, named in {MANIFEST}, is not a file of the bundle. Make the bundle anew."
         )
     return path
-
-
-def _labels(manifest: Mapping[str, Any]) -> npt.NDArray[np.int64]:
-    import numpy as np
-
-    return np.asarray(manifest["labels"], dtype=np.int64)
 
 
 def _load_skops(file: Path) -> Any:

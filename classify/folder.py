@@ -52,8 +52,8 @@ def refuse_existing(folder: Path, *, mark: str, what: str, overwrite: bool) -> N
 def new_folder(folder: Path, *, mark: str, parts: Sequence[str]) -> Iterator[Path]:
     """Yield a temporary folder beside ``folder``; put what is written there in place when all went well.
 
-    Of an earlier output the named parts are replaced; anything else in the folder stays. The mark is first out
-    and last in, so that a torn folder is never taken for a whole one.
+    Of an earlier output the named parts are replaced; anything else in the folder stays. The mark is
+    first out and last in, so that a torn folder is never taken for a whole one.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name[:100]}.", suffix=".tmp", dir=folder.parent))

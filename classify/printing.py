@@ -61,11 +61,17 @@ def print_grades(graded: Graded) -> None:
 
 
 def _table(record: dict[str, Any] | Any) -> Any:
-    from rich.box import SIMPLE
+    from rich.box import SIMPLE_HEAD
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=escape(printable(f"{record['dataset']}: {record['protocol']['kind']}")), box=SIMPLE)
+    table = Table(
+        title=escape(printable(f"{record['dataset']}: {record['protocol']['kind']}")),
+        box=SIMPLE_HEAD,
+        show_edge=False,
+        padding=0,
+        collapse_padding=True,
+    )
     table.add_column("store", overflow="fold", min_width=18)
     table.add_column("head", no_wrap=True)
     for name, _ in _COLUMNS:
@@ -99,13 +105,13 @@ def _explained(record: Any) -> list[str]:
         on_val = protocol["tuning"] == "val split"
         score = "on the val split" if on_val else "in folds of the training images"
         lines = [
-            f"CV: balanced accuracy {score}, by which hyper-parameters and the recommended head (*) are chosen.",
+            f"CV: balanced accuracy {score}; it chose hyper-parameters and the recommended head (*).",
             f"The other figures are on {where}, used once: one image is {100 / n_test:.1f} %.",
         ]
     else:
         lines = [
             f"All figures are out of fold, over {n_test} images: one image is {100 / n_test:.1f} %.",
-            "CV: balanced accuracy, by which the recommended head (*) is chosen.",
+            "CV: balanced accuracy; it chose the recommended head (*).",
         ]
     lines += [f"Note: {note}" for note in protocol["notes"]]
     for result in record["results"]:

@@ -78,10 +78,16 @@ def _with_test(samples: Samples, *, seed: int) -> Plan:
         final = Round(pairs=(), fit=samples.fit_images, val=None, test=nothing)
         text = (
             f"Hyper-parameters are chosen on the {len(val)} images of the val split, which also stops the "
-            f"dense head. Each head is then fitted on train and tested once on the {len(test)} images of the test split. "
-            "Bundles are refitted on train and val."
+            f"dense head. Each head is then fitted on train and tested once on the {len(test)} images of "
+            "the test split. Bundles are refitted on train and val."
         )
-        described = {"kind": "test split", "tuning": "val split", "n_folds": None, "text": text, "notes": []}
+        described: dict[str, Any] = {
+            "kind": "test split",
+            "tuning": "val split",
+            "n_folds": None,
+            "text": text,
+            "notes": [],
+        }
         return Plan(nested=False, rounds=(first,), final=final, described={**described, "seed": seed})
     pairs, n_folds, notes = _folds(samples, train, n_folds=OUTER_FOLDS, seed=seed)
     text = (
@@ -109,8 +115,8 @@ def _nested(samples: Samples, *, seed: int) -> Plan:
         n_inner.append(k)
     text = (
         f"There is no test split: nested cross-validation over groups, {n_outer} outer and up to "
-        f"{max(n_inner)} inner folds. Every figure is out of fold, over {len(images)} images. Bundles are fitted "
-        f"on all of them, with hyper-parameters chosen by {n_outer}-fold cross-validation."
+        f"{max(n_inner)} inner folds. Every figure is out of fold, over {len(images)} images. Bundles are "
+        f"fitted on all of them, with hyper-parameters chosen by {n_outer}-fold cross-validation."
     )
     described = {
         "kind": "nested cross-validation",

@@ -153,7 +153,7 @@ def _result(trial: Trial, plan: Plan) -> Result:
         undefined=figures["undefined"],
         per_class=figures["per_class"],
         confusion_matrix=figures["confusion_matrix"],
-        # Without a test split the out-of-fold score: a search's own is the best of many, for some heads of more.
+        # Without a test split the out-of-fold score: a search's own is the best of many.
         cv_balanced_accuracy=figures["balanced_accuracy"] if plan.nested else trial.choices[0].score,
         tuning_scores=[choice.score for choice in trial.choices],
         tune_seconds=sum(choice.seconds for choice in trial.choices),

@@ -1,4 +1,4 @@
-"""Grid search and fitting as independent tasks, spread over processes; results do not depend on their number."""
+"""Grid search and fitting as independent tasks, spread over processes without changing results."""
 
 from __future__ import annotations
 
@@ -242,7 +242,7 @@ def _notes(estimator: Any, params: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _attempt(index: int, task: Task) -> tuple[int, Any]:
-    from threadpoolctl import threadpool_limits
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:

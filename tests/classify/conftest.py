@@ -1,4 +1,4 @@
-"""Small synthetic stores: features are a class's mean plus noise, views are a content's features plus little noise."""
+"""Small synthetic stores: class mean plus noise; views are a content plus little noise."""
 
 import hashlib
 from collections.abc import Callable
@@ -52,8 +52,8 @@ def write_synthetic_store(
 ) -> Path:
     """Write a store of independent contents.
 
-    ``counts`` is split → images a class. ``permute_labels`` shuffles the labels once per content, over all splits
-    together. ``copy_test_into_train`` also lists every test content as a train image.
+    ``counts`` is split → images a class. ``permute_labels`` shuffles the labels once per content, over all
+    splits together. ``copy_test_into_train`` also lists every test content as a train image.
     """
     counts = counts or {"train": 20, "test": 10}
     generator = np.random.default_rng(seed)
