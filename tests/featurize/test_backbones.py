@@ -18,8 +18,9 @@ KERAS_NAMES = [name for name in BACKBONES if name != LITE0_NAME]
 # Checked by what Keras builds alone, for the minutes that freezing them takes; each is a deeper or wider
 # sibling, of the same blocks, of one whose features are checked.
 BY_CONFIG = {
-    *("resnet101", "resnet152", "resnet152v2", "densenet201", "nasnet_large"),
-    *("efficientnet_b5", "efficientnet_b6", "efficientnet_b7", "efficientnet_v2_m", "efficientnet_v2_l"),
+    *("resnet101", "resnet152", "resnet101v2", "resnet152v2", "densenet169", "densenet201", "nasnet_large"),
+    *("efficientnet_b3", "efficientnet_b4", "efficientnet_b5", "efficientnet_b6", "efficientnet_b7"),
+    *("efficientnet_v2_b2", "efficientnet_v2_b3", "efficientnet_v2_m", "efficientnet_v2_l"),
     *("convnext_small", "convnext_base", "convnext_large", "convnext_xlarge"),
 }
 
