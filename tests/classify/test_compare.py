@@ -10,7 +10,7 @@ import pytest
 
 from classify.compare import DenseOptions, compare
 from classify.fitting import fit
-from classify.heads import HEADS
+from classify.heads import HEADS, make_head
 from classify.protocol import make_plan
 from classify.record import SIMPLEST_FIRST
 from classify.results import leaderboard, plain_json, safe_cell
@@ -116,6 +116,21 @@ def test_without_a_test_split_every_figure_is_out_of_fold(run):
     rows = [row for row in read_predictions(done.folder) if row["head"] == "logreg"]
     assert len({row["path"] for row in rows}) == len(rows) == 30
     assert {row["fold"] for row in rows} == {"0", "1", "2", "3", "4"}
+
+
+def test_out_of_fold_probabilities_by_hand(run, make_store):
+    store = {"counts": {"train": 9}, "distance": 2.0}
+    done = run(("logreg",), store=store)
+    samples = load_samples(make_store(**store))
+    params = done.record["results"][0]["params"]
+    said = {row["path"]: row for row in read_predictions(done.folder) if row["head"] == "logreg"}
+    for fold, work in enumerate(make_plan(samples, seed=0).rounds):
+        rows = samples.rows(work.fit)
+        head = make_head("logreg", params=params[fold]).fit(rows.X, rows.y)
+        low_ones = head.predict_proba(samples.plain[samples.content[work.test]])[:, 1]
+        for image, low in zip(work.test, low_ones, strict=True):
+            assert said[samples.path[image]]["fold"] == str(fold)
+            assert float(said[samples.path[image]]["p_low"]) == pytest.approx(low, abs=1e-6)
 
 
 def test_no_image_is_fitted_and_tested_on(make_store):
