@@ -1,4 +1,3 @@
-# ruff: noqa: F401 - the imports for type checkers mirror the table of exports
 """Frozen CNN backbones run once over a folder of images; features kept in one HDF5 store.
 
 >>> import featurize
@@ -59,37 +58,65 @@ _EXPORTS = {
 __all__ = [*_EXPORTS, "__version__"]
 
 if TYPE_CHECKING:
-    from featurize.backbones import BACKBONES, Backbone, get_backbone
-    from featurize.config import config_digest
-    from featurize.dataset import find_images
-    from featurize.device import use_device
+    from featurize.backbones import (
+        BACKBONES as BACKBONES,
+        Backbone as Backbone,
+        get_backbone as get_backbone,
+    )
+    from featurize.config import (
+        config_digest as config_digest,
+    )
+    from featurize.dataset import (
+        find_images as find_images,
+    )
+    from featurize.device import (
+        use_device as use_device,
+    )
     from featurize.errors import (
-        BundleError,
-        CompareError,
-        ConfigError,
-        DatasetError,
-        EngineError,
-        FolioError,
-        ImageError,
-        StoreError,
-        WeightsError,
+        BundleError as BundleError,
+        CompareError as CompareError,
+        ConfigError as ConfigError,
+        DatasetError as DatasetError,
+        EngineError as EngineError,
+        FolioError as FolioError,
+        ImageError as ImageError,
+        StoreError as StoreError,
+        WeightsError as WeightsError,
     )
-    from featurize.extraction import ExtractResult, extract
-    from featurize.inference import ImageFeatures, image_features
-    from featurize.store import ContentRow, ContentTable, ImageTable, Store, open_store
-    from featurize.store_writer import write_store
+    from featurize.extraction import (
+        ExtractResult as ExtractResult,
+        extract as extract,
+    )
+    from featurize.inference import (
+        ImageFeatures as ImageFeatures,
+        image_features as image_features,
+    )
+    from featurize.store import (
+        ContentRow as ContentRow,
+        ContentTable as ContentTable,
+        ImageTable as ImageTable,
+        Store as Store,
+        open_store as open_store,
+    )
+    from featurize.store_writer import (
+        write_store as write_store,
+    )
     from featurize.terminal import (
-        CommaList,
-        FolioGroup,
-        console,
-        default_of,
-        flatten,
-        human_bytes,
-        printable,
-        progress_bar,
-        quiet_libraries,
+        CommaList as CommaList,
+        FolioGroup as FolioGroup,
+        console as console,
+        default_of as default_of,
+        flatten as flatten,
+        human_bytes as human_bytes,
+        printable as printable,
+        progress_bar as progress_bar,
+        quiet_libraries as quiet_libraries,
     )
-    from featurize.weights import Weights, find_weights, save_weights
+    from featurize.weights import (
+        Weights as Weights,
+        find_weights as find_weights,
+        save_weights as save_weights,
+    )
 
 
 def __getattr__(name: str) -> Any:

@@ -4,8 +4,7 @@ import types
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from featurize.backbones import get_backbone
 from featurize.engines import auto_batch_size, create_engine
