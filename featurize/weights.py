@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import hashlib
 import os
 import shutil
 import socket
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -212,9 +214,13 @@ def _download(backbone: Backbone, path: Path, on_download: Callable[[str], None]
                 file_hash=backbone.weights_hash or None,
             )
         os.replace(got, path)
+        return
     # Keras raises a bare Exception for a failed fetch, the socket its own, a wrong hash is a ValueError.
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else repr(error)
-        raise WeightsError(_missing(backbone, reason)) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()  # urllib leaves the sockets of a failed fetch to the collector
+    raise WeightsError(_missing(backbone, reason))
