@@ -175,8 +175,8 @@ def _missing(backbone: Backbone, reason: str) -> str:
     folder = models_folder()
     return (
         f"{backbone.name}: its ImageNet weights {backbone.weights_file} are not in {folder} and could not be "
-        f"downloaded ({reason}). Fetch {backbone.weights_url} on a machine with a network and put it there by "
-        f"that name, or name a file with --weights FILE. Works right away: --backbone {LITE0_NAME}"
+        f"downloaded ({reason}). Fetch {backbone.weights_url} on a machine with a network and put it there "
+        f"by that name, or name a file with --weights FILE. Works right away: --backbone {LITE0_NAME}"
     )
 
 
