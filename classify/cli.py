@@ -87,13 +87,13 @@ def device_options() -> list[Callable[..., Any]]:
 @click.version_option(package_name="folio-grader", prog_name="classify")
 @click.option("--verbose", is_flag=True, help="Show what TensorFlow and other libraries write to stderr.")
 def cli(verbose: bool) -> None:
-    r"""Fit heads on cached features, compare them without leaks, and grade new images.
+    """Fit heads on cached features, compare them without leaks, and grade new images.
 
     \b
     classify compare artifacts/features/DATA/*.h5
     classify predict artifacts/runs/DATA IMAGES --out grades.csv
     classify heads
-    """
+    """  # noqa: D301 - click reads the \b
     quiet_libraries(verbose=verbose)
 
 
@@ -111,7 +111,7 @@ def cli(verbose: bool) -> None:
 def compare_command(
     stores: tuple[Path, ...], heads: tuple[tuple[str, ...], ...], as_json: bool, **options: Any
 ) -> None:
-    r"""Tune, fit and test every head on every STORE; keep each as a bundle.
+    """Tune, fit and test every head on every STORE; keep each as a bundle.
 
     \b
     classify compare artifacts/features/DATA/efficientnet_lite0.h5
@@ -120,7 +120,7 @@ def compare_command(
 
     Hyper-parameters come from grouped folds of the training images; the test split is used once. Without a
     test split every figure is out of fold.
-    """
+    """  # noqa: D301 - click reads the \b
     with progress_bar(title="fitting", unit="fits") as bar:
         done = compare(stores, heads=flatten(heads) or DEFAULT_HEADS, on_progress=bar, **_with_dense(options))
     if as_json:
@@ -146,12 +146,12 @@ def compare_command(
 )
 @fit_options
 def fit_command(store: Path, head: str, params: tuple[str, ...], **options: Any) -> None:
-    r"""Fit one head on the train and val images of STORE and write it as a bundle.
+    """Fit one head on the train and val images of STORE and write it as a bundle.
 
     \b
     classify fit artifacts/features/DATA/vgg16.h5 --head logreg
     classify fit artifacts/features/DATA/vgg16.h5 --head svm-rbf --param C=10 --param gamma_factor=0.1
-    """
+    """  # noqa: D301 - click reads the \b
     from classify.fitting import fit
 
     given = dict(_parameter(text) for text in params) or None
@@ -174,12 +174,12 @@ def fit_command(store: Path, head: str, params: tuple[str, ...], **options: Any)
 @cli.command("heads")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def heads_command(as_json: bool) -> None:
-    r"""List the heads with their hyper-parameters and the values searched.
+    """List the heads with their hyper-parameters and the values searched.
 
     \b
     classify heads
     classify heads --json
-    """
+    """  # noqa: D301 - click reads the \b
     if as_json:
         listed = [
             {
@@ -213,7 +213,7 @@ def heads_command(as_json: bool) -> None:
 def predict_command(
     bundle_or_run: Path, images: tuple[Path, ...], out: Path | None, as_json: bool, **options: Any
 ) -> None:
-    r"""Grade images with a bundle, or with the recommended head of a run.
+    """Grade images with a bundle, or with the recommended head of a run.
 
     \b
     classify predict artifacts/runs/DATA new_work --out grades.csv
@@ -221,7 +221,7 @@ def predict_command(
 
     Every file has its row; one that cannot be read has no grade but the reason. The exit code is 1 when no
     file could be graded.
-    """
+    """  # noqa: D301 - click reads the \b
     from classify.predict import grades_json, predict, write_grades
 
     if out is not None and as_json:
