@@ -16,10 +16,13 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _EXPORTS = {
-    "BACKBONES": "backbones",
     "Backbone": "backbones",
+    "BACKBONES": "backbones",
     "get_backbone": "backbones",
+    "Fault": "checking",
     "config_digest": "config",
+    "find_images": "dataset",
+    "use_device": "device",
     "join": "duplicates",
     "near_duplicates": "duplicates",
     "BundleError": "errors",
@@ -31,76 +34,117 @@ _EXPORTS = {
     "ImageError": "errors",
     "StoreError": "errors",
     "WeightsError": "errors",
-    "ExtractResult": "extraction",
     "extract": "extraction",
-    "ImageFeatures": "inference",
+    "ExtractResult": "extraction",
     "image_features": "inference",
-    "Intake": "intake",
+    "ImageFeatures": "inference",
     "inspect": "intake",
-    "find_images": "dataset",
+    "Intake": "intake",
     "Repair": "repairing",
     "repair": "repairing",
     "ContentRow": "store",
     "ContentTable": "store",
     "ImageTable": "store",
-    "Store": "store",
     "open_store": "store",
+    "Store": "store",
     "write_store": "store_writer",
     "CommaList": "terminal",
-    "FolioGroup": "terminal",
     "console": "terminal",
     "default_of": "terminal",
     "flatten": "terminal",
+    "FolioGroup": "terminal",
     "human_bytes": "terminal",
     "printable": "terminal",
     "progress_bar": "terminal",
     "quiet_libraries": "terminal",
-    "Fault": "checking",
     "Verification": "verification",
     "verify": "verification",
-    "Weights": "weights",
     "find_weights": "weights",
     "save_weights": "weights",
+    "Weights": "weights",
 }
 
 __all__ = [*_EXPORTS, "__version__"]
 
 if TYPE_CHECKING:
-    from featurize.backbones import BACKBONES, Backbone, get_backbone
-    from featurize.checking import Fault
-    from featurize.config import config_digest
-    from featurize.dataset import find_images
-    from featurize.duplicates import join, near_duplicates
+    from featurize.backbones import (
+        BACKBONES as BACKBONES,
+        Backbone as Backbone,
+        get_backbone as get_backbone,
+    )
+    from featurize.checking import (
+        Fault as Fault,
+    )
+    from featurize.config import (
+        config_digest as config_digest,
+    )
+    from featurize.dataset import (
+        find_images as find_images,
+    )
+    from featurize.device import (
+        use_device as use_device,
+    )
+    from featurize.duplicates import (
+        join as join,
+        near_duplicates as near_duplicates,
+    )
     from featurize.errors import (
-        BundleError,
-        CompareError,
-        ConfigError,
-        DatasetError,
-        EngineError,
-        FolioError,
-        ImageError,
-        StoreError,
-        WeightsError,
+        BundleError as BundleError,
+        CompareError as CompareError,
+        ConfigError as ConfigError,
+        DatasetError as DatasetError,
+        EngineError as EngineError,
+        FolioError as FolioError,
+        ImageError as ImageError,
+        StoreError as StoreError,
+        WeightsError as WeightsError,
     )
-    from featurize.extraction import ExtractResult, extract
-    from featurize.inference import ImageFeatures, image_features
-    from featurize.intake import Intake, inspect
-    from featurize.repairing import Repair, repair
-    from featurize.store import ContentRow, ContentTable, ImageTable, Store, open_store
-    from featurize.store_writer import write_store
+    from featurize.extraction import (
+        ExtractResult as ExtractResult,
+        extract as extract,
+    )
+    from featurize.inference import (
+        ImageFeatures as ImageFeatures,
+        image_features as image_features,
+    )
+    from featurize.intake import (
+        Intake as Intake,
+        inspect as inspect,
+    )
+    from featurize.repairing import (
+        Repair as Repair,
+        repair as repair,
+    )
+    from featurize.store import (
+        ContentRow as ContentRow,
+        ContentTable as ContentTable,
+        ImageTable as ImageTable,
+        Store as Store,
+        open_store as open_store,
+    )
+    from featurize.store_writer import (
+        write_store as write_store,
+    )
     from featurize.terminal import (
-        CommaList,
-        FolioGroup,
-        console,
-        default_of,
-        flatten,
-        human_bytes,
-        printable,
-        progress_bar,
-        quiet_libraries,
+        CommaList as CommaList,
+        FolioGroup as FolioGroup,
+        console as console,
+        default_of as default_of,
+        flatten as flatten,
+        human_bytes as human_bytes,
+        printable as printable,
+        progress_bar as progress_bar,
+        quiet_libraries as quiet_libraries,
     )
-    from featurize.verification import Verification, verify
-    from featurize.weights import Weights, find_weights, save_weights
+    from featurize.verification import (
+        Verification as Verification,
+        verify as verify,
+    )
+    from featurize.weights import (
+        Weights as Weights,
+        find_weights as find_weights,
+        save_weights as save_weights,
+    )
 
 
 def __getattr__(name: str) -> Any:

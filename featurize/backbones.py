@@ -1,7 +1,7 @@
 """The backbones as data: every network of keras.applications, and EfficientNet-Lite0. Imports nothing heavy.
 
-Sources: file names, addresses and hashes are those in the modules of keras.applications; ImageNet top-1 is the
-table at https://keras.io/api/applications (that of the MobileNetV3 docstring for these two, the TensorFlow
+Sources: file names, addresses and hashes are those in the modules of keras.applications; ImageNet top-1 is
+the table's at https://keras.io/api/applications (their docstring's for the MobileNetV3s, the TensorFlow
 blog's for EfficientNet-Lite0); parameters are counted without the top.
 """
 
@@ -34,9 +34,7 @@ class Backbone:
     any_size: bool  # whether other sides than the default one are allowed
     n_features: int  # width after global average pooling
     parameters: int  # without the top
-    megabytes: (
-        float  # of the weights without the top, 4 bytes a parameter: the download to within a few percent
-    )
+    megabytes: float  # to download: 4 bytes a parameter, right to within a few percent
     top1: float  # ImageNet accuracy in percent, of the whole network
     convention: str  # a key of CONVENTIONS: what its preprocess_input makes of pixels
     weights_file: str  # name in Keras' cache
@@ -108,7 +106,7 @@ _KERAS = (
      "densenet201_weights_tf_dim_ordering_tf_kernels_notop.h5", "c13680b51ded0fb44dff2d8f86ac8bb1"),
     ("nasnet_mobile", "nasnet.NASNetMobile", 224, 32, 1056, 4_269_716, 74.4,
      "nasnet_mobile_no_top.h5", "1ed92395b5b598bdda52abe5c0dbfd63"),
-    ("nasnet_large", "nasnet.NASNetLarge", 331, 32, 4032, 84_887_922, 82.5,
+    ("nasnet_large", "nasnet.NASNetLarge", 331, 32, 4032, 84_916_818, 82.5,
      "nasnet_large_no_top.h5", "d81d89dc07e6e56530c4e77faddd61b5"),
     ("efficientnet_b0", "efficientnet.EfficientNetB0", 224, 32, 1280, 4_049_571, 77.1,
      "efficientnetb0_notop.h5", "50bc09e76180e00e4465e1a485ddc09d"),

@@ -55,7 +55,7 @@ def _norm(x: Any, name: str) -> Any:
 
 
 def _block(x: Any, *, kernel: int, stride: int, expansion: int, channels: int, name: str) -> Any:
-    """One inverted residual: expand, filter each channel, project; no squeeze-and-excite in the Lite family."""
+    """One inverted residual: expand, filter each channel, project; no squeeze-and-excite in Lite."""
     from keras import layers
 
     start, width = x, x.shape[-1]

@@ -36,13 +36,10 @@ def keras_settings(precision: str = "float32") -> Iterator[None]:
 
     if keras.backend.backend() != "tensorflow":
         raise EngineError(
-            f"Keras runs on {keras.backend.backend()!r} here; Folio needs TensorFlow. Set KERAS_BACKEND=tensorflow"
+            f"Keras runs on {keras.backend.backend()!r}; Folio needs TensorFlow. Set KERAS_BACKEND=tensorflow"
         )
-    policy, axes, floatx = (
-        keras.config.dtype_policy(),
-        keras.config.image_data_format(),
-        keras.config.floatx(),
-    )
+    policy, floatx = keras.config.dtype_policy(), keras.config.floatx()
+    axes = keras.config.image_data_format()
     state = random.getstate()  # Keras draws the seed of every initialiser from it
     keras.config.set_floatx("float32")
     keras.config.set_image_data_format("channels_last")
@@ -135,7 +132,7 @@ def untouched_network(
 
 
 def _scale_as_published(network: keras.Model) -> None:
-    """Divide once more by the root of the deviation, as Keras does in the first EfficientNets with its weights.
+    """Divide once more by the root of the deviation, as Keras does in the first EfficientNets.
 
     There it is a layer that `keras.applications` adds only with ``weights="imagenet"``; here the variance of
     the layer before takes it in: (x - m) / sqrt(v) / sqrt(s) = (x - m) / sqrt(v s).
@@ -155,18 +152,19 @@ def _scale_in_float32(network: keras.Model) -> None:
 
 
 def _randomise(network: keras.Model, *, name: str, seed: int) -> None:
-    """Draw every kernel from a counter-based generator: the same numbers in every process and on every device.
+    """Draw every kernel from a counter-based generator: the same numbers in every process, on every device.
 
-    Uniform with the variance 1 / fan-in; Keras' own initialiser counts the channels of a depthwise kernel as
-    its inputs and lets a MobileNet fade to nothing. Biases, scales and batch statistics keep Keras' constants.
+    Uniform with the variance 1 / fan-in; Keras' own initialiser counts the channels of a depthwise kernel
+    as its inputs and lets a MobileNet fade to nothing. Biases, scales and batch statistics stay as Keras
+    makes them.
     """
     key = np.frombuffer(name.encode().ljust(32, b"\0"), dtype=np.uint32)
     for number, variable in enumerate(network.weights):
         shape = tuple(variable.shape)
         if len(shape) < 2 or not np.issubdtype(np.dtype(variable.dtype), np.floating):
             continue
-        depthwise = "depthwise" in variable.path.rsplit("/", 2)[-2] or variable.name.startswith("depthwise")
-        fan_in = math.prod(shape[:-2]) if depthwise else math.prod(shape[:-1])
+        depthwise = len(shape) == 4 and shape[-1] == 1  # (rows, columns, channels, 1): one input each
+        fan_in = math.prod(shape[:2] if depthwise else shape[:-1])
         generator = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, number, *key])))
         # Of raw 24-bit integers, because NumPy promises those for ever and its distributions not.
         fraction = (generator.bit_generator.random_raw(math.prod(shape)) >> 40).astype(np.float32) / 2**23 - 1
@@ -174,7 +172,7 @@ def _randomise(network: keras.Model, *, name: str, seed: int) -> None:
 
 
 def without_scaling(network: keras.Model) -> keras.Model:
-    """Return the network without the pixel scaling that some bring inside, so that other scaling can stand in."""
+    """Return the network without the pixel scaling that some bring inside; other scaling can stand in."""
     import keras
 
     start = network.input

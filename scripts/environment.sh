@@ -36,7 +36,7 @@ find_python() {
                 return
                 ;;
             "without venv") fail "$candidate has no venv module (on Debian and Ubuntu: apt-get install python3-venv)" ;;
-            "") ;;
+            "") [[ $candidate != "${PYTHON:-}" ]] || found="$candidate does not run" ;;
             *) found="${found:+$found, }$candidate is $verdict" ;;
         esac
         # A Python that was asked for by name is not silently replaced by another.
@@ -50,6 +50,7 @@ find_python() {
 claim_install() {
     local other waiting=""
     until (set -o noclobber && printf '%s\n' "$$" >"$INSTALLING") 2>/dev/null; do
+        [[ -s $INSTALLING ]] || sleep 1 # another process is between making the file and writing into it
         other=$(cat "$INSTALLING" 2>/dev/null || true)
         if [[ $other =~ ^[0-9]+$ ]] && kill -0 "$other" 2>/dev/null; then
             [[ -n $waiting ]] || printf 'Waiting for process %s, which is installing (if it is not: rm %s)\n' \

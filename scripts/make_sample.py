@@ -2,7 +2,8 @@
 
     python scripts/make_sample.py OUT [--seed N] [--images N]
 
-The grades differ in how far a page breaks its grid, palette and type scale, and they overlap, as real grades do.
+The grades differ in how far a page breaks its grid, palette and type scale; they overlap, as real
+grades do.
 """
 
 from __future__ import annotations
@@ -19,13 +20,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
+
 from sample_pages import Breaks, draw_page
 
 MARKER = ".folio-sample.json"
 NOTE = "Synthetic pages drawn by scripts/make_sample.py; no designer is behind them."
 
 # How far the pages of a grade break the rules: mean and spread. The spreads make neighbouring grades overlap.
-GRADES = {"award": (0.04, 0.05), "middle": (0.42, 0.06), "low": (0.9, 0.08)}
+GRADES = {"award": (0.03, 0.04), "middle": (0.48, 0.05), "low": (0.95, 0.06)}
 LARGE_SCALE = 4.7  # pixels a point: 2820 x 3986, 11.2 megapixels
 ORIENTATION = 0x0112  # the EXIF tag
 LARGE, SIDEWAYS, TRUNCATED = "large", "sideways", "truncated"
@@ -105,12 +107,13 @@ def _is_free(out: Path, settings: dict[str, object]) -> bool:
     except (FileNotFoundError, ValueError):
         if any(out.iterdir()):
             raise SampleError(
-                f"{out}: holds files that this script did not make; nothing was written. Give an empty or new folder."
+                f"{out}: holds files that this script did not make; nothing was written. "
+                "Give an empty or new folder."
             ) from None
         return True
     if found != settings:
         raise SampleError(
-            f"{out}: a sample with seed {found.get('seed')} and {found.get('images')} images a grade is there, "
+            f"{out}: a sample with seed {found.get('seed')} and {found.get('images')} images is there, "
             f"not seed {settings['seed']} and {settings['images']}. Remove it or give another folder."
         )
     return False

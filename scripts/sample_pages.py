@@ -1,7 +1,7 @@
-"""Poster-like pages drawn with Pillow: the better the page, the less it breaks its grid, palette and type scale.
+"""Poster-like pages drawn with Pillow: better ones keep to their grid, palette and type scale.
 
-A page is laid out in points, 600 wide and 848 high, and rendered at any scale. Every grade draws the same layouts, the
-same artwork and the same words; all that separates them is `Breaks`.
+A page is laid out in points, 600 wide and 848 high, and rendered at any scale. Every grade draws the same
+layouts, the same artwork and the same words; all that separates them is `Breaks`.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from functools import lru_cache
 
 from PIL import Image, ImageDraw, ImageFont
 
+from sample_art import ARTS, Art, Colour
+
 WIDTH, HEIGHT = 600, 848  # points; close to A4's proportion
 MARGIN, GUTTER, COLUMNS, ROWS = 42, 12, 6, 9
 CELL_WIDTH = (WIDTH - 2 * MARGIN - (COLUMNS - 1) * GUTTER) / COLUMNS
 CELL_HEIGHT = (HEIGHT - 2 * MARGIN - (ROWS - 1) * GUTTER) / ROWS
 TYPE_SCALE = (9.0, 12.0, 18.0, 30.0, 52.0, 92.0, 230.0)  # points; a page that keeps it uses nothing else
 
-Colour = tuple[int, int, int]
 Box = tuple[float, float, float, float]
-Art = Callable[[ImageDraw.ImageDraw, int, int, random.Random, list[Colour]], None]
 
 # Paper, ink, and three colours that go with both.
 PALETTES = (
@@ -41,11 +41,13 @@ PALETTES = (
     ("f3ead8", "22333b", "5e503f", "c6ac8f", "a44a3f"),
 )
 
-WORDS = tuple(
-    "form light harbour signal paper orchard north garden line copper atlas winter river glass thread field stone tide "
-    "window linen market bridge amber echo ground salt cedar compass lantern meadow quarry studio island weather canvas "
-    "rhythm margin letter shadow colour measure pattern season north open slow quiet made drawn near after between".split()
+VOCABULARY = (
+    "form light harbour signal paper orchard north garden line copper atlas winter river glass thread "
+    "field stone tide window linen market bridge amber echo ground salt cedar compass lantern meadow "
+    "quarry studio island weather canvas rhythm margin letter shadow colour measure pattern season "
+    "north open slow quiet made drawn near after between"
 )
+WORDS = tuple(VOCABULARY.split())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +80,7 @@ def draw_page(rng: random.Random, breaks: Breaks, *, scale: float = 1.0) -> Imag
     if rng.random() < 0.8 * (breaks.palette - 0.3):
         fade(page, random_colour(rng), random_colour(rng))
     rng.choice(LAYOUTS)(page)
-    for _ in range(int(max(0.0, rng.gauss(5.0 * (breaks.grid - 0.35), 1.0)))):
+    for _ in range(int(max(0.0, rng.gauss(6.0 * (breaks.grid - 0.5), 0.8)))):
         sticker(page)
     return page.image
 
@@ -87,8 +89,10 @@ def draw_page(rng: random.Random, breaks: Breaks, *, scale: float = 1.0) -> Imag
 
 
 def broken_palette(rng: random.Random, amount: float) -> list[Colour]:
-    """Return paper, ink, and three colours from strong to faint; with `amount`, some give way to random ones."""
+    """Return paper, ink, and three colours from strong to faint; `amount` makes some random."""
     paper, ink, *accents = (rgb(value) for value in rng.choice(PALETTES))
+    if rng.random() < 0.25:
+        paper, ink = ink, paper
     accents.sort(key=lambda colour: -abs(lightness(colour) - lightness(paper)))
     return [
         random_colour(rng) if rng.random() < chance * (amount - 0.08) else colour
@@ -135,7 +139,7 @@ def cells(page: Page, column: int, row: int, columns: int, rows: int) -> Box:
 
 
 def place(page: Page, picture: Image.Image, x: float, y: float, *, mask: Image.Image | None = None) -> None:
-    """Paste a picture with its top left corner at (x, y) points, turned as far as the page breaks its grid."""
+    """Paste a picture with its top left corner at (x, y); a page that breaks its grid turns it."""
     mask = mask or Image.new("L", picture.size, 255)
     angle = page.rng.gauss(0.0, 9.0 * page.breaks.grid)
     if abs(angle) > 0.8:
@@ -232,134 +236,6 @@ def footer(page: Page) -> None:
     set_type(page, box, f"{page.rng.randint(1, 12):02d} / 12", step=0, align="right")
 
 
-# ---- artwork: each fills a picture of `width` x `height` pixels with four colours
-
-
-def discs(
-    draw: ImageDraw.ImageDraw, width: int, height: int, rng: random.Random, colours: list[Colour]
-) -> None:
-    x, y = rng.choice((0.0, 0.5, 1.0)) * width, rng.choice((0.0, 0.35, 0.5, 1.0)) * height
-    rings = rng.randint(4, 9)
-    reach = rng.uniform(0.55, 1.0) * max(width, height)
-    for i in range(rings):
-        radius = reach * (1 - i / rings)
-        draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colours[i % len(colours)])
-
-
-def tiles(
-    draw: ImageDraw.ImageDraw, width: int, height: int, rng: random.Random, colours: list[Colour]
-) -> None:
-    across = rng.randint(2, 5)
-    side = width / across
-    for j in range(math.ceil(height / side)):
-        for i in range(across):
-            x, y = i * side, j * side
-            draw.rectangle((x, y, x + side, y + side), fill=rng.choice(colours))
-            corner_x, corner_y = x + side * rng.choice((0, 1)), y + side * rng.choice((0, 1))
-            kind, fill = rng.randrange(4), rng.choice(colours)
-            if kind == 0:
-                draw.ellipse((x, y, x + side, y + side), fill=fill)
-            elif kind == 1:
-                draw.polygon(((x, y), (corner_x, y + side), (x + side, corner_y)), fill=fill)
-            elif kind == 2:  # a quarter disc, clipped to its tile
-                start = {(False, False): 0, (True, False): 90, (True, True): 180, (False, True): 270}
-                quarter = start[(corner_x > x, corner_y > y)]
-                box = (corner_x - side, corner_y - side, corner_x + side, corner_y + side)
-                draw.pieslice(box, quarter, quarter + 90, fill=fill)
-
-
-def hills(
-    draw: ImageDraw.ImageDraw, width: int, height: int, rng: random.Random, colours: list[Colour]
-) -> None:
-    sun, x, y = rng.uniform(0.08, 0.2) * width, rng.uniform(0.2, 0.8) * width, rng.uniform(0.2, 0.4) * height
-    draw.ellipse((x - sun, y - sun, x + sun, y + sun), fill=colours[0])
-    layers = rng.randint(3, 6)
-    for layer in range(layers):
-        base = height * (0.4 + 0.55 * layer / layers)
-        waves = [
-            (rng.uniform(0.02, 0.09) * height, rng.uniform(0.5, 3.0), rng.uniform(0, 7)) for _ in range(3)
-        ]
-        ridge = [
-            (i * width / 60, base + sum(a * math.sin(f * 6.28 * i / 60 + p) for a, f, p in waves))
-            for i in range(61)
-        ]
-        draw.polygon([*ridge, (width, height), (0, height)], fill=colours[(layer + 1) % len(colours)])
-
-
-def bars(
-    draw: ImageDraw.ImageDraw, width: int, height: int, rng: random.Random, colours: list[Colour]
-) -> None:
-    n, ratio, upright = rng.randint(5, 14), rng.uniform(1.0, 1.35), rng.random() < 0.5
-    thickness = [ratio**i for i in range(n)]
-    if rng.random() < 0.5:
-        thickness.reverse()
-    length, at = (width if upright else height), 0.0
-    for i, part in enumerate(thickness):
-        step = length * part / sum(thickness)
-        end = at + step * (0.62 if len(colours) > 3 and n > 8 else 1.0)
-        draw.rectangle(
-            (at, 0, end, height) if upright else (0, at, width, end), fill=colours[i % len(colours)]
-        )
-        at += step
-
-
-def waves(
-    draw: ImageDraw.ImageDraw, width: int, height: int, rng: random.Random, colours: list[Colour]
-) -> None:
-    n, cycles, phase = rng.randint(6, 18), rng.uniform(0.5, 2.5), rng.uniform(0, 7)
-    gap = height / n
-    swing, drift = gap * rng.uniform(0.5, 2.5), rng.uniform(-0.3, 0.3)
-    for i in range(-3, n + 4):
-        line = [
-            (x * width / 80, i * gap + swing * math.sin(cycles * 6.28 * x / 80 + phase + drift * i))
-            for x in range(81)
-        ]
-        draw.line(line, fill=colours[i % 2], width=max(1, round(gap * 0.45)), joint="curve")
-
-
-def dots(
-    draw: ImageDraw.ImageDraw, width: int, height: int, rng: random.Random, colours: list[Colour]
-) -> None:
-    across = rng.randint(7, 16)
-    side, angle = width / across, rng.uniform(0, 6.28)
-    for j in range(math.ceil(height / side)):
-        for i in range(across):
-            x, y = (i + 0.5) * side, (j + 0.5) * side
-            along = (math.cos(angle) * (x / width - 0.5) + math.sin(angle) * (y / height - 0.5)) + 0.5
-            radius = side * 0.48 * min(1.0, max(0.08, along))
-            draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=colours[(i * j) % 7 == 6])
-
-
-def fan(
-    draw: ImageDraw.ImageDraw, width: int, height: int, rng: random.Random, colours: list[Colour]
-) -> None:
-    x, y = rng.choice((0.0, 0.5, 1.0)) * width, rng.choice((0.0, 1.0)) * height
-    n, reach = rng.randint(12, 36), 2 * max(width, height)
-    for i in range(n):
-        box = (x - reach, y - reach, x + reach, y + reach)
-        draw.pieslice(box, 360 * i / n, 360 * (i + 1) / n, fill=colours[i % 2 if n % 2 == 0 else i % 3])
-    hub = rng.uniform(0.15, 0.4) * min(width, height)
-    draw.ellipse((x - hub, y - hub, x + hub, y + hub), fill=colours[3])
-
-
-def blocks(
-    draw: ImageDraw.ImageDraw, width: int, height: int, rng: random.Random, colours: list[Colour]
-) -> None:
-    side = width / rng.randint(3, 7)
-    for j in range(math.ceil(height / (1.5 * side)) + 1):
-        for i in range(math.ceil(width / (1.732 * side)) + 1):
-            if rng.random() < 0.25:
-                continue
-            x, y = (i + 0.5 * (j % 2)) * 1.732 * side, j * 1.5 * side
-            a, b = 0.866 * side, 0.5 * side
-            draw.polygon(((x, y - side), (x + a, y - b), (x, y), (x - a, y - b)), fill=colours[3])
-            draw.polygon(((x - a, y - b), (x, y), (x, y + side), (x - a, y + b)), fill=colours[0])
-            draw.polygon(((x + a, y - b), (x, y), (x, y + side), (x + a, y + b)), fill=colours[1])
-
-
-ARTS: tuple[Art, ...] = (discs, tiles, hills, bars, waves, dots, fan, blocks)
-
-
 # ---- layouts, on a grid of 6 columns and 9 rows
 
 
@@ -379,14 +255,15 @@ def cover(page: Page) -> None:
 
 
 def editorial(page: Page) -> None:
-    """A heading, a picture beside a quotation, and two or three columns of text."""
-    box = cells(page, 0, 0, 6, 1)
+    """A heading above or below a picture, a quotation beside it, and two or three columns of text."""
+    rows, columns = page.rng.randint(3, 5), page.rng.choice((3, 4))
+    heading_row, picture_row = page.rng.choice(((0, 1), (rows, 0)))
+    box = cells(page, 0, heading_row, 6, 1)
     rule(page, box, weight=4.0)
     set_type(page, (box[0], box[1] + 18, *box[2:]), title(page.rng, 2), step=4, bold=0.02)
     left = page.rng.random() < 0.5
-    rows = page.rng.randint(3, 5)
-    artwork(page, cells(page, 0 if left else 2, 1, 4, rows))
-    box = cells(page, 4 if left else 0, 1, 2, rows)
+    artwork(page, cells(page, 0 if left else 6 - columns, picture_row, columns, rows))
+    box = cells(page, columns if left else 0, picture_row, 6 - columns, rows)
     rule(page, box)
     set_column(page, (box[0], box[1] + 10, box[2], box[1] + 0.55 * (box[3] - box[1])), step=2, colour=2)
     width = page.rng.choice((2, 3))

@@ -15,8 +15,8 @@ from featurize import CompareError
 Scorer = Callable[[np.ndarray, np.ndarray], float]
 
 SCALINGS = ("standardise", "l2")
-# scikit-learn's C weighs the loss against ||w||²; rows have a squared norm near n_features when standardised and
-# of 1 when L2-normalised, so that equally strong regularisation sits about three decades apart.
+# scikit-learn's C weighs the loss against ||w||²; a row's squared norm is near n_features when standardised
+# and 1 when L2-normalised, so that equally strong regularisation sits about three decades apart.
 _LINEAR_GRID = (
     {"scaling": ("standardise",), "C": (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)},
     {"scaling": ("l2",), "C": (1e-2, 1e-1, 1.0, 1e1, 1e2, 1e3)},
@@ -51,7 +51,7 @@ HEADS: Mapping[str, Head] = {
         Head(
             name="dense",
             title="Dense network",
-            about="Keras: batch norm, 512-128-64 ReLU, batch norm, dropout; early stopping on a grouped part.",
+            about="Keras: batch norm, 512-128-64 ReLU, batch norm, dropout; stops early on a grouped part.",
             factory="dense.DenseHead",
             params={},
             grid=({"scaling": SCALINGS},),
@@ -69,7 +69,7 @@ HEADS: Mapping[str, Head] = {
         Head(
             name="svm-linear",
             title="Linear SVM",
-            about="Support vector machine, linear kernel; probabilities by Platt's sigmoid on grouped folds.",
+            about="Support vector machine; probabilities by Platt's sigmoid on grouped folds.",
             factory="kernel.SVMHead",
             params={"kernel": "linear"},
             grid=_LINEAR_GRID,
@@ -78,7 +78,7 @@ HEADS: Mapping[str, Head] = {
         Head(
             name="svm-rbf",
             title="RBF SVM",
-            about="Support vector machine, Gaussian kernel; probabilities by Platt's sigmoid on grouped folds.",
+            about="Support vector machine, Gaussian kernel; probabilities as for the linear one.",
             factory="kernel.SVMHead",
             params={"kernel": "rbf"},
             grid=_RBF_GRID,
@@ -100,6 +100,9 @@ TRUSTED_TYPES: tuple[str, ...] = (
     "classify.heads.baseline.BaselineHead",
     "classify.heads.kernel.SVMHead",
     "classify.heads.linear.LogisticHead",
+    # Made by CalibratedClassifierCV; plain Python objects of arrays and numbers that skops does not list.
+    "sklearn.calibration._CalibratedClassifier",
+    "sklearn.calibration._SigmoidCalibration",
 )
 
 
@@ -181,8 +184,8 @@ def grid_scores(
 ) -> list[float]:
     """Return the score of every grid point on one fold: fitted on `fit_rows`, scored on `score_rows`.
 
-    The kernel heads compute each Gram matrix once and share it over C; logistic regression follows C with warm
-    starts; the others are fitted point by point. SVMs are scored on their decisions, before calibration.
+    The kernel heads compute each Gram matrix once and share it over C; logistic regression follows C with
+    warm starts; the others are fitted point by point. SVMs are scored on their decisions, before calibration.
 
     Parameters
     ----------

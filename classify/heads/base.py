@@ -41,7 +41,8 @@ class BaseHead(ClassifierMixin, BaseEstimator):
 
     def predict(self, X: np.ndarray) -> np.ndarray:
         """Return the class of largest probability for each row of X; the first of equal ones."""
-        return self.classes_[np.argmax(self.predict_proba(X), axis=1)]
+        best = np.argmax(self.predict_proba(X), axis=1)
+        return self.classes_[best]
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
         """Return the class probabilities, ndarray of shape (n_rows, n_classes), columns as in `classes_`."""
@@ -55,13 +56,13 @@ class BaseHead(ClassifierMixin, BaseEstimator):
 
     def _check_predict(self, X: Any, *, dtype: type) -> np.ndarray:
         check_is_fitted(self)
-        return validate_data(self, X, dtype=dtype, reset=False)
+        return np.asarray(validate_data(self, X, dtype=dtype, reset=False))
 
 
 def require_two_classes(classes: np.ndarray) -> None:
     """Raise FitError if there is nothing to tell apart."""
     if len(classes) < 2:
         raise FitError(
-            f"All training rows are of one class, {classes[0]!r}: expected at least 2 classes. "
+            f"All training rows are of one class, '{classes[0]}': expected at least 2 classes. "
             "Add images of another class."
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from sklearn.dummy import DummyClassifier
+from sklearn.utils import Tags
 
 from classify.heads.base import BaseHead
 from classify.heads.rows import rows_by_image, settle_rows
@@ -18,6 +19,11 @@ class BaselineHead(BaseHead):
     classifier_ : DummyClassifier
         Fitted with strategy "prior", on each image once, however many views it has.
     """
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.poor_score = True  # by design
+        return tags
 
     def fit(
         self,

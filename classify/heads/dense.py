@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,13 @@ class DenseHead(BaseHead):
     """Batch norm, ReLU layers, batch norm, dropout, then a sigmoid (two classes) or a softmax; Adam.
 
     Each epoch shows one view of each image, drawn at random, the plain one among them. A grouped part of the
-    images is set aside (or `X_val` is given), on plain views; training stops when the loss there has not improved
-    for `patience` epochs, and the best epoch's weights are kept. Equal seeds give equal weights on one machine.
+    images is set aside (or `X_val` is given), on plain views; training stops when the loss there has not
+    improved for `patience` epochs, and the best epoch's weights are kept. Equal seeds give equal weights on
+    one machine.
 
-    Fitting calls ``tf.config.experimental.enable_op_determinism()``, which holds for the whole process and cannot
-    be undone: operations without a deterministic kernel on a GPU then raise an error wherever they run.
+    Fitting calls ``tf.config.experimental.enable_op_determinism()``, which holds for the whole process and
+    cannot be undone: operations without a deterministic kernel on a GPU then raise an error wherever they
+    run.
 
     Parameters
     ----------
@@ -46,7 +49,8 @@ class DenseHead(BaseHead):
         Weighs the loss, on validation rows too.
     seed : int, default=0
     log_dir : path, optional
-        Where TensorBoard finds the curves: ``log_dir/train`` and ``log_dir/validation``, written after training.
+        Where TensorBoard finds the curves: ``log_dir/train`` and ``log_dir/validation``, written after
+        training.
 
     Attributes
     ----------
@@ -54,7 +58,8 @@ class DenseHead(BaseHead):
     model_ : keras.Sequential
         Raw features in, class probabilities out; with two classes only the second one's.
     history_ : dict of list of float
-        loss, accuracy, val_loss, val_accuracy of each epoch. Training figures are means over the epoch's steps.
+        loss, accuracy, val_loss, val_accuracy of each epoch. Training figures are means over the epoch's
+        steps.
     best_epoch_ : int
         The epoch kept, counted from 1.
     n_iter_ : int
@@ -108,16 +113,16 @@ class DenseHead(BaseHead):
             Unscaled features of plain and augmented views.
         y : ndarray of shape (n_rows,)
         groups, image : ndarray of shape (n_rows,), optional
-            What must not be parted, and which rows are views of one image; the first row of an image counts as its
-            plain view. By default each image is a group, and each row an image.
+            What must not be parted, and which rows are views of one image; the first row of an image counts
+            as its plain view. By default each image is a group, and each row an image.
         X_val, y_val : ndarray of shape (n_val, n_features) and (n_val,), optional
             Rows that decide when to stop, instead of a part of X.
 
         Raises
         ------
         FitError
-            If there is one class only, a class has a single group and no validation rows are given, or the loss
-            leaves the finite numbers.
+            If there is one class only, a class has a single group and no validation rows are given, or the
+            loss leaves the finite numbers.
         """
         X, y = self._check_fit(X, y, dtype=np.float32)
         require_two_classes(self.classes_)
@@ -154,7 +159,10 @@ class DenseHead(BaseHead):
 
     def save(self, path: str | Path) -> None:
         """Write the network to ``path``, which ends in ``.keras``."""
-        self.model_.save(path)
+        with warnings.catch_warnings():
+            # Keras' own conversion of its variables to NumPy 2 arrays.
+            warnings.filterwarnings("ignore", message="__array__ implementation", category=DeprecationWarning)
+            self.model_.save(path)
 
     @classmethod
     def load(cls, path: str | Path, classes: Sequence) -> DenseHead:
@@ -184,7 +192,7 @@ class DenseHead(BaseHead):
             X.shape[1], n_classes, units=units, dropout=self.dropout, seed=self.seed, before=scaling
         )
         images = rows_by_image(image)
-        rows = net.Rows(
+        rows = net.as_tensors(
             X=_apply(scaling, X[images.rows]),
             start=images.start,
             count=images.count,
@@ -193,27 +201,32 @@ class DenseHead(BaseHead):
             y_val=np.searchsorted(self.classes_, y_val),
             class_weight=compute_class_weight(self.class_weight, classes=self.classes_, y=y[images.plain]),
         )
-        rows = net.Rows(*(tf.convert_to_tensor(part, spec) for part, spec in zip(rows, net.ROW_TYPES, strict=True)))
         epoch = net.epoch_function(X.shape[1], n_classes, units, float(self.dropout))
-        state, best, best_loss = net.first_state(network), None, np.inf
-        figures: list[np.ndarray] = []
+        best = self._run_epochs(epoch, net.first_state(network), rows)
+        net.set_state(network, best)
+        self.model_ = network
+
+    def _run_epochs(self, epoch: Callable, state: Any, rows: Any) -> Any:
+        """Call `epoch` until the validation loss stops improving; return the best epoch's state."""
+        best, best_loss, self.best_epoch_ = None, np.inf, 0
+        names = ("loss", "accuracy", "val_loss", "val_accuracy")
+        self.history_: dict[str, list[float]] = {name: [] for name in names}
         for number in range(1, self.epochs + 1):
-            seed = tf.constant([self.seed, number], tf.int32)
-            state, figure = epoch(state, rows, seed, self.batch_size, self.learning_rate)
-            figures.append(figure.numpy())
-            if figures[-1][2] < best_loss:
-                best, best_loss, self.best_epoch_ = state, figures[-1][2], number
-            elif number - (self.best_epoch_ if best else 0) >= self.patience:
+            seed = np.array([self.seed % 2**31, number], dtype=np.int32)
+            state, figures = epoch(state, rows, seed, self.batch_size, self.learning_rate)
+            for name, figure in zip(names, figures.numpy(), strict=True):
+                self.history_[name].append(float(figure))
+            if self.history_["val_loss"][-1] < best_loss:
+                best, best_loss, self.best_epoch_ = state, self.history_["val_loss"][-1], number
+            elif number - self.best_epoch_ >= self.patience:
                 break
+        self.n_iter_ = number
         if best is None:
             raise FitError(
-                f"The dense head's loss is not finite after {len(figures)} epochs with learning rate "
+                f"The dense head's loss is not finite after {number} epochs with learning rate "
                 f"{self.learning_rate}: expected a finite one. Lower the learning rate."
             )
-        net.set_state(network, best)
-        self.model_, self.n_iter_ = network, len(figures)
-        names = ("loss", "accuracy", "val_loss", "val_accuracy")
-        self.history_ = {name: [float(figure[i]) for figure in figures] for i, name in enumerate(names)}
+        return best
 
     def _check_parameters(self) -> None:
         positive = {"learning_rate": self.learning_rate, "epochs": self.epochs, "batch_size": self.batch_size}
@@ -224,7 +237,9 @@ class DenseHead(BaseHead):
         if not 0 <= self.dropout < 1:
             raise FitError(f"dropout is {self.dropout}: expected a share from 0 to below 1.")
         if not 0 < self.validation_fraction < 1:
-            raise FitError(f"validation_fraction is {self.validation_fraction}: expected a share between 0 and 1.")
+            raise FitError(
+                f"validation_fraction is {self.validation_fraction}: expected a share between 0 and 1."
+            )
         if self.scaling not in SCALINGS:
             raise FitError(f"Unknown scaling {self.scaling!r}: expected one of {', '.join(SCALINGS)}.")
 
@@ -234,12 +249,12 @@ class DenseHead(BaseHead):
             raise FitError(f"{found} labels for {len(X_val)} validation rows: expected y_val beside X_val.")
         strange = np.setdiff1d(y_val, self.classes_)
         if len(strange):
-            raise FitError(f"Validation class {strange[0]!r} is not among the training classes.")
+            raise FitError(f"Validation class '{strange[0]}' is not among the training classes.")
         return np.asarray(y_val)
 
 
 def write_curves(log_dir: str | Path, history: dict[str, list[float]]) -> None:
-    """Write the history as Keras' TensorBoard callback would: epoch_loss and epoch_accuracy, train and validation."""
+    """Write epoch_loss and epoch_accuracy, train and validation, as Keras' TensorBoard callback would."""
     import tensorflow as tf
 
     for part, prefix in (("train", ""), ("validation", "val_")):

@@ -1,8 +1,8 @@
 """The dense head's network and one epoch of its training, in Keras and TensorFlow (imported on first use).
 
-An epoch is one compiled function of tensors, without variables: weights in, weights out. So a second fit of the
-same shape reuses the first one's graph, an earlier epoch is restored by keeping its tensors, and fits in several
-threads cannot meet.
+An epoch is one compiled function of tensors, without variables: weights in, weights out. So a second fit of
+the same shape reuses the first one's graph, an earlier epoch is restored by keeping its tensors, and fits in
+several threads cannot meet.
 """
 
 from __future__ import annotations
@@ -43,14 +43,20 @@ class Rows(NamedTuple):
     class_weight: Any  # (n_classes,) float32
 
 
-ROW_TYPES = Rows("float32", "int64", "int64", "int64", "float32", "int64", "float32")
+def as_tensors(**arrays: Any) -> Rows:
+    """Return the fields of `Rows` as tensors of their types, on the device that training will use."""
+    import tensorflow as tf
+
+    floats = ("X", "X_val", "class_weight")
+    return Rows(**{k: tf.cast(v, tf.float32 if k in floats else tf.int64) for k, v in arrays.items()})
 
 
 def scaling_layers(X: np.ndarray, scaling: str) -> list[keras.layers.Layer]:
     """Return the layers that scale raw features, fitted on X (n_rows, n_features), float32.
 
-    "standardise": each column to mean 0 and standard deviation 1; constant columns to 0, as scikit-learn has it.
-    "l2": each row to length 1, times a constant that brings the columns to the size batch norm's epsilon expects.
+    "standardise": each column to mean 0 and standard deviation 1; constant columns to 0, as scikit-learn has
+    it. "l2": each row to length 1, times a constant that brings the columns to the size batch norm's epsilon
+    expects.
     """
     import keras
 
@@ -60,7 +66,8 @@ def scaling_layers(X: np.ndarray, scaling: str) -> list[keras.layers.Layer]:
             keras.layers.Rescaling(float(X.shape[1]) ** 0.5, name="rescale"),
         ]
     mean, variance = X.mean(axis=0, dtype=np.float64), X.var(axis=0, dtype=np.float64)
-    # A constant column's mean is rounded to float32 too: divided by nearly nothing, that rounding would be data.
+    # A constant column's mean is rounded to float32 too: divided by nearly nothing, that rounding would be
+    # data.
     variance[variance <= (1e-6 * mean) ** 2] = 1.0
     return [keras.layers.Normalization(mean=mean, variance=variance, name="standardise")]
 
@@ -74,7 +81,7 @@ def build_network(
     seed: int,
     before: Sequence[keras.layers.Layer] = (),
 ) -> keras.Sequential:
-    """Return the network with seeded first weights: batch norm, ReLU layers, batch norm, dropout, class layer.
+    """Return the network, its weights drawn: batch norm, ReLU layers, batch norm, dropout, class layer.
 
     Parameters
     ----------
@@ -136,12 +143,13 @@ def set_state(network: keras.Sequential, state: State) -> None:
 
 @functools.lru_cache(maxsize=16)
 def epoch_function(n_features: int, n_classes: int, units: tuple[int, ...], dropout: float) -> Callable:
-    """Return ``epoch(state, rows, seed, batch_size, learning_rate) -> (state, figures)``, compiled once a shape.
+    """Return the compiled ``epoch(state, rows, seed, batch_size, learning_rate) -> (state, figures)``.
 
-    Every epoch draws one view of each image and the order of the images from `seed` (2 int32). It makes as many
-    steps as full batches and a rest would, but of sizes equal to within one: a rest of one image would leave batch
-    norm without a variance, and a short one would weigh its images more than others. `figures` is a float32 tensor:
-    loss and accuracy over the epoch's own batches, then loss and accuracy on the validation rows afterwards.
+    Every epoch draws one view of each image and the order of the images from `seed` (2 int32). It makes as
+    many steps as full batches and a rest would, but of sizes equal to within one: a rest of one image would
+    leave batch norm without a variance, and a short one would weigh its images more than others. `figures` is
+    a float32 tensor: loss and accuracy over the epoch's own batches, then loss and accuracy on the validation
+    rows afterwards.
     """
     import tensorflow as tf
 
@@ -188,7 +196,7 @@ def epoch_function(n_features: int, n_classes: int, units: tuple[int, ...], drop
 
 
 def _sums(probabilities: tf.Tensor, y: tf.Tensor, weight: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Return the sum of weighted cross-entropies and the number of right answers. Keras works on the logits."""
+    """Return the sum of weighted cross-entropies (Keras takes the logits) and the number of right answers."""
     import keras
     import tensorflow as tf
 
@@ -213,7 +221,6 @@ def _adam(state: State, gradients: list, rate: tf.Tensor) -> State:
         v + (1.0 - _VARIANCE_MOMENTUM) * (g * g - v) for v, g in zip(state.second, gradients, strict=True)
     ]
     weights = [
-        w - scale * m / (tf.sqrt(v) + _EPSILON)
-        for w, m, v in zip(state.weights, first, second, strict=True)
+        w - scale * m / (tf.sqrt(v) + _EPSILON) for w, m, v in zip(state.weights, first, second, strict=True)
     ]
     return State(weights, state.statistics, first, second, step)

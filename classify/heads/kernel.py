@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.pipeline import Pipeline
 from sklearn.svm import SVC
+from sklearn.utils.class_weight import compute_sample_weight
 
 from classify.heads.base import BaseHead, FitError, make_scaler, require_two_classes
 from classify.heads.linear import fit_quietly
@@ -22,8 +24,9 @@ CACHE_MEGABYTES = 500
 class SVMHead(BaseHead):
     """A support vector machine whose probabilities are fitted on decisions for rows it was not fitted on.
 
-    The probabilities come from ``CalibratedClassifierCV(method="sigmoid", ensemble=False)`` on grouped, stratified
-    splits of the training rows; the class is their arg max, which near a border may differ from the SVM's vote.
+    The probabilities come from ``CalibratedClassifierCV(method="sigmoid", ensemble=False)`` on grouped,
+    stratified splits of the training rows; the class is their arg max, which near a border may differ from
+    the SVM's vote.
 
     Parameters
     ----------
@@ -35,6 +38,7 @@ class SVMHead(BaseHead):
         training rows). Without meaning for the linear kernel.
     scaling : {"standardise", "l2"}, default="standardise"
     class_weight : {None, "balanced"} or dict, default=None
+        Weighs the calibration too, which would otherwise give the commoner classes their advantage back.
     n_folds : int, default=5
         Parts for the calibration; fewer where a class has fewer groups.
     tol : float, default=1e-6
@@ -51,6 +55,8 @@ class SVMHead(BaseHead):
         Of a Pipeline of scaler and SVC, fitted. Of the training rows it keeps the support vectors only.
     n_folds_ : int
         Calibration parts used.
+    n_iter_ : int
+        Most libsvm iterations for a pair of classes.
     converged_ : bool
         False when libsvm met `max_iter`; no warning is given.
 
@@ -117,14 +123,25 @@ class SVMHead(BaseHead):
         )
         pipeline = make_pipeline(self, X)
         self.classifier_ = CalibratedClassifierCV(pipeline, method="sigmoid", cv=folds.pairs, ensemble=False)
-        self.converged_ = fit_quietly(self.classifier_, X, y)
+        weight = {}
+        if self.class_weight is not None:
+            weight["sample_weight"] = compute_sample_weight(self.class_weight, y)
+        with warnings.catch_warnings():
+            # That the pipeline takes no sample weights is intended: its SVC weighs the classes itself.
+            warnings.filterwarnings(
+                "ignore", message="Since Pipeline does not appear to accept sample_weight"
+            )
+            self.converged_ = fit_quietly(self.classifier_, X, y, **weight)
         self.classifier_.set_params(cv=None)  # row numbers of the training data: of no use after the fit
         self.n_folds_ = folds.n_folds
+        machine = self.classifier_.calibrated_classifiers_[0].estimator["classify"]
+        self.n_iter_ = int(np.max(machine.n_iter_))
         return self
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
         """Return the class probabilities: (n_rows, n_classes), float64, columns as in `classes_`."""
-        return self.classifier_.predict_proba(self._check_predict(X, dtype=np.float64))
+        X = self._check_predict(X, dtype=np.float64)
+        return self.classifier_.predict_proba(X)
 
 
 def make_pipeline(head: SVMHead, X: np.ndarray) -> Pipeline:
@@ -148,8 +165,8 @@ def fold_scores(
 ) -> list[np.ndarray]:
     """Return each head's uncalibrated decisions on `X_score` after a fit on the other rows.
 
-    Heads of one kernel and scaling share one matrix of inner products or squared distances, so that a step in C
-    costs milliseconds. The decisions are those of SVC on the features. The heads stay unfitted.
+    Heads of one kernel and scaling share one matrix of inner products or squared distances, so that a step in
+    C costs milliseconds. The decisions are those of SVC on the features. The heads stay unfitted.
     """
     X_fit, X_score = X_fit.astype(np.float64), X_score.astype(np.float64)
     predictions: dict[int, np.ndarray] = {}
@@ -170,7 +187,7 @@ def fold_scores(
 def _kernels(
     heads: Sequence[SVMHead], X_fit: np.ndarray, X_score: np.ndarray
 ) -> Iterator[tuple[list[int], np.ndarray, np.ndarray]]:
-    """Yield the heads (by index) that share a kernel, with it among fit rows and from score rows to fit rows."""
+    """Yield heads (by index) that share a kernel, with it among fit rows and from score to fit rows."""
     by_scaling: dict[tuple[str, str], dict[float, list[int]]] = {}
     for index, head in enumerate(heads):
         factor = head.gamma_factor if head.kernel == "rbf" else 0.0

@@ -6,10 +6,11 @@ import warnings
 from collections.abc import Sequence
 
 import numpy as np
+from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
-from threadpoolctl import threadpool_limits
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from classify.heads.base import BaseHead, make_scaler, require_two_classes
 
@@ -17,8 +18,9 @@ from classify.heads.base import BaseHead, make_scaler, require_two_classes
 class LogisticHead(BaseHead):
     """Multinomial logistic regression with an L2 penalty.
 
-    Solved on one thread: hundreds of short steps gain next to nothing from a second, and lose tenfold when another
-    process wants that core. And in float64: in float32 the gradient cannot be told from rounding before it has come down to `tol`.
+    Solved on one thread: hundreds of short steps gain next to nothing from a second one, and lose tenfold
+    when another process wants its core. And in float64: in float32 the gradient drowns in rounding before it
+    is as small as `tol`.
 
     Parameters
     ----------
@@ -27,8 +29,8 @@ class LogisticHead(BaseHead):
     scaling : {"standardise", "l2"}, default="standardise"
     class_weight : {None, "balanced"} or dict, default=None
     tol : float, default=1e-6
-        Largest component of the mean loss's gradient at the solution. scikit-learn's default, 1e-4, can change a
-        tenth of the predictions at large C without a warning.
+        Largest component of the mean loss's gradient at the solution. scikit-learn's default, 1e-4, can
+        change a tenth of the predictions at large C without a warning.
     max_iter : int, default=10000
         L-BFGS iterations.
 
@@ -88,7 +90,8 @@ class LogisticHead(BaseHead):
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
         """Return the class probabilities: (n_rows, n_classes), float64, columns as in `classes_`."""
-        return self.pipeline_.predict_proba(self._check_predict(X, dtype=np.float64))
+        X = self._check_predict(X, dtype=np.float64)
+        return self.pipeline_.predict_proba(X)
 
 
 def fold_scores(
@@ -102,7 +105,8 @@ def fold_scores(
     X_fit, X_score = X_fit.astype(np.float64), X_score.astype(np.float64)
     paths: dict[tuple, list[int]] = {}
     for index, head in enumerate(heads):
-        paths.setdefault((head.scaling, str(head.class_weight), head.tol, head.max_iter), []).append(index)
+        path = (head.scaling, str(head.class_weight), head.tol, head.max_iter)
+        paths.setdefault(path, []).append(index)
     for members in paths.values():
         scaler = make_scaler(heads[members[0]].scaling).fit(X_fit)
         Z_fit, Z_score = scaler.transform(X_fit), scaler.transform(X_score)
@@ -114,11 +118,11 @@ def fold_scores(
     return [predictions[index] for index in range(len(heads))]
 
 
-def fit_quietly(estimator: Pipeline | LogisticRegression, X: np.ndarray, y: np.ndarray) -> bool:
+def fit_quietly(estimator: BaseEstimator, X: np.ndarray, y: np.ndarray, **fit_params: np.ndarray) -> bool:
     """Fit, and return whether the solver converged; all warnings but that one go on to the caller."""
     with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        estimator.fit(X, y)
+        warnings.simplefilter("always", ConvergenceWarning)
+        estimator.fit(X, y, **fit_params)
     converged = True
     for warning in caught:
         if issubclass(warning.category, ConvergenceWarning):

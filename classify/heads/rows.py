@@ -26,7 +26,7 @@ class ImageRows:
 def settle_rows(
     n_rows: int, groups: np.ndarray | None, image: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return `groups` and `image` for every row; without `image` each row is one, without `groups` each image is.
+    """Return `groups` and `image` of every row: by default each row is an image, and each image a group.
 
     Raises
     ------
@@ -61,12 +61,11 @@ def groups_per_class(y: np.ndarray, groups: np.ndarray) -> dict:
     return {label: len(np.unique(groups[y == label])) for label in np.unique(y)}
 
 
-def validation_images(
-    y: np.ndarray, groups: np.ndarray, *, fraction: float, seed: int
-) -> np.ndarray:
+def validation_images(y: np.ndarray, groups: np.ndarray, *, fraction: float, seed: int) -> np.ndarray:
     """Set about `fraction` of each class's groups aside, whole groups only, at least one a class.
 
-    Folds would not do here: with as few folds as the scarcest class has groups, one fold could be half the data.
+    Folds would not do here: with as few folds as the scarcest class has groups, one fold could be half the
+    data.
 
     Parameters
     ----------
@@ -99,7 +98,7 @@ def validation_images(
                 aside = more
         if not aside[y == label].any():
             raise FitError(
-                f"Class {label!r} can spare no group for validation. Add images of that class, or a val split."
+                f"Class '{label}' can spare no group for validation. Add images of it, or a val split."
             )
     return aside
 
@@ -107,6 +106,6 @@ def validation_images(
 def _require_two_groups(label: object, n_groups: int) -> None:
     if n_groups < 2:
         raise FitError(
-            f"Class {label!r} has a single group of images (one entry, or near duplicates): expected at least 2. "
-            "Add images of that class."
+            f"Class '{label}' has a single group of images (one entry, or near duplicates): "
+            "expected at least 2. Add images of that class."
         )

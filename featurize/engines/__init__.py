@@ -1,4 +1,4 @@
-"""The frozen forward pass: uint8 pictures in, float32 features out. One file an engine; none imported here."""
+"""The frozen forward pass: uint8 pictures in, float32 features out. One file an engine."""
 
 from __future__ import annotations
 
@@ -126,9 +126,10 @@ def _check_statistics(preprocess: str, statistics: Mapping[str, Sequence[float]]
         return
     for key in ("mean", "std"):
         numbers = np.asarray(statistics.get(key, ()), dtype=float)
-        if numbers.shape != (3,) or not np.isfinite(numbers).all() or (key == "std" and (numbers < 0).any()):
+        finite = numbers.shape == (3,) and np.isfinite(numbers).all()
+        if not finite or (key == "std" and (numbers < 0).any()):
             raise ConfigError(
-                f"--preprocess featurewise: expected three finite numbers as {key!r}, found {numbers}"
+                f"--preprocess featurewise: expected 3 finite numbers as {key!r}, found {numbers}"
             )
 
 
@@ -160,7 +161,7 @@ def check_images(images: np.ndarray, *, size: int, batch_size: int) -> None:
     """
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[1:] != (size, size, 3):
         raise EngineError(
-            f"expected uint8 pictures of shape (n, {size}, {size}, 3), received {images.dtype} of {images.shape}"
+            f"expected uint8 pictures (n, {size}, {size}, 3), received {images.dtype} {images.shape}"
         )
     if len(images) > batch_size:
         raise EngineError(f"expected at most {batch_size} pictures at once, received {len(images)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
 import os
@@ -107,7 +108,7 @@ def check_precision(precision: str, *, device: str) -> None:
         raise ConfigError(f"--precision {precision}: unknown. Choose one of: {', '.join(PRECISIONS)}")
     if precision == "float16" and device == "cpu":
         raise EngineError(
-            "--precision float16 needs a GPU, and this is a CPU. Type --precision float32 or bfloat16"
+            "--precision float16 needs a GPU, and this is a CPU. Type --precision bfloat16 or float32"
         )
 
 
@@ -145,44 +146,36 @@ def apply_plan(plan: DevicePlan, config: Any) -> None:
         If TensorFlow has already started in another way that the plan cannot live with.
     """
     gpus = config.list_physical_devices("GPU")
-    if not gpus:
-        return
-    try:
-        if plan.hide_gpus:
-            config.set_visible_devices([], "GPU")
-            return
-        for number, gpu in enumerate(gpus):
-            if plan.device == f"gpu:{number}" and plan.memory_limit is not None:
-                logical = config.LogicalDeviceConfiguration(memory_limit=plan.memory_limit)
-                config.set_logical_device_configuration(gpu, [logical])
-            else:
-                config.experimental.set_memory_growth(gpu, True)
-    except (RuntimeError, ValueError) as error:  # already started, or already set the other way
-        _check_started(plan, config, gpus, error)
-
-
-def _check_started(plan: DevicePlan, config: Any, gpus: Sequence[Any], error: Exception) -> None:
-    """TensorFlow takes these settings once a process: go on if those in force are what the plan needs."""
     if plan.hide_gpus:
-        return  # the graph is pinned to the CPU all the same
+        with contextlib.suppress(
+            RuntimeError
+        ):  # started already: the graph is pinned to the CPU all the same
+            config.set_visible_devices([], "GPU")
+        return
     gpu = gpus[int(plan.device.split(":")[1])]
     if gpu not in config.get_visible_devices("GPU"):
         raise EngineError(
             f"--device {plan.device}: this process has already hidden its GPUs, for an engine on the CPU. "
             f"Make the engine on the GPU first, or in a process of its own"
-        ) from error
-    if plan.memory_limit is None:
-        return
-    logical = config.get_logical_device_configuration(gpu)
-    if not logical or logical[0].memory_limit != plan.memory_limit:
-        raise EngineError(
-            f"--gpu-memory: TensorFlow already runs on {plan.device} in this process with another limit. "
-            f"Ask for it before anything else uses the GPU"
-        ) from error
+        )
+    try:
+        for other in gpus:
+            if other == gpu and plan.memory_limit is not None:
+                logical = config.LogicalDeviceConfiguration(memory_limit=plan.memory_limit)
+                config.set_logical_device_configuration(gpu, [logical])
+            else:
+                config.experimental.set_memory_growth(other, True)
+    except (RuntimeError, ValueError) as error:  # already started, or already set the other way
+        in_force = config.get_logical_device_configuration(gpu)
+        if plan.memory_limit is not None and (not in_force or in_force[0].memory_limit != plan.memory_limit):
+            raise EngineError(
+                f"--gpu-memory: TensorFlow already runs on {plan.device} in this process with another limit. "
+                f"Ask for it before anything else uses the GPU"
+            ) from error
 
 
 class TensorFlowEngine:
-    """A backbone as one frozen graph: uint8 batch in, preprocessing, network, mean over the maps, float32 out.
+    """A backbone as one frozen graph: uint8 in; preprocessing, network, mean over the maps; float32 out.
 
     Variables are constants in it, so TensorFlow folds the batch norms into the convolutions.
     Parameters as in `featurize.engines.create_engine`.

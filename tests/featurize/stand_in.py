@@ -101,7 +101,7 @@ def main() -> None:
 
 
 def _own_peak_mib() -> float:
-    """Return the most memory this program has held; on Linux without what its parent held before it started."""
+    """Return the most memory this program has held; on Linux without what its parent held before."""
     status = Path("/proc/self/status")
     if status.exists():
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))

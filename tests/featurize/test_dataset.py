@@ -8,8 +8,7 @@ import unicodedata
 from collections import Counter
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 
 from featurize.classes import SCALES, order_classes, suggest_order
 from featurize.dataset import find_images, scan

@@ -6,8 +6,7 @@ import zlib
 import h5py
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from featurize.errors import StoreError
 from featurize.store import ContentRow, ImageTable, open_store

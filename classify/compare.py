@@ -1,0 +1,192 @@
+"""The job: tune, fit and test every head on every store, and keep what can grade new images."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from classify.heads import get_head
+from featurize import CompareError
+
+if TYPE_CHECKING:
+    from classify.results import Comparison
+    from classify.samples import Samples
+
+DEFAULT_HEADS = ("dense", "logreg", "svm-linear", "svm-rbf")
+BASELINE = "baseline"
+RUNS = Path("artifacts") / "runs"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DenseOptions:
+    """What can be said of the dense head; the defaults are the tutorial's."""
+
+    units: tuple[int, ...] = (512, 128, 64)
+    dropout: float = 0.2
+    learning_rate: float = 1e-3
+    epochs: int = 300
+    batch_size: int = 128
+    patience: int = 30
+
+
+def compare(
+    stores: Sequence[str | os.PathLike[str]],
+    *,
+    heads: Sequence[str] = DEFAULT_HEADS,
+    out: str | os.PathLike[str] | None = None,
+    order: Sequence[str] | None = None,
+    jobs: int | None = None,
+    seed: int = 0,
+    class_weight: str | None = None,
+    dense: DenseOptions = DenseOptions(),
+    device: str = "auto",
+    gpu_memory: float | None = None,
+    overwrite: bool = False,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Comparison:
+    """Tune, fit and test every head on every store, by the rules of "Comparing heads" in CONTRIBUTING.md.
+
+    TensorBoard logs of the dense head go to ``artifacts/tensorboard/<run>`` beside ``artifacts/runs/<run>``,
+    and to ``tensorboard/`` within a run folder that is not in a folder called ``runs``.
+
+    Parameters
+    ----------
+    stores : sequence of path-like
+        Stores of one data set, made by ``featurize extract``.
+    heads : sequence of str
+        Names from ``classify heads``. The majority-class baseline always joins them.
+    out : path-like, optional
+        The run folder; ``artifacts/runs/<dataset>`` by default.
+    order : sequence of str, optional
+        The classes from worst to best: makes them ordered.
+    jobs : int, optional
+        Processes; by default one a core, or one in all where there is little to do. Results do not
+        depend on it.
+    seed : int
+        Of folds and heads.
+    class_weight : {None, "balanced"}
+        Whether each class weighs the same whatever its number of images.
+    dense : DenseOptions
+    device : str
+        ``auto``, ``cpu`` or ``gpu:N``; for the dense head.
+    gpu_memory : float, optional
+        Fraction of the GPU's memory to take; grows on demand by default.
+    overwrite : bool
+        Replace an earlier run in the same folder.
+    on_progress : callable, optional
+        Called with (done, total) tasks.
+
+    Returns
+    -------
+    Comparison
+        The run's folder and its record, as in ``results.json``.
+
+    Raises
+    ------
+    CompareError
+        If the stores are not of one data set, a class has too few groups, or the folder is taken.
+    """
+    from classify.folder import new_folder, refuse_existing
+    from classify.protocol import make_plan
+    from classify.record import PARTS, RESULTS, make_record, write_run
+    from classify.results import Comparison
+    from classify.search import Settings, run_trials
+    from classify.tuning import default_jobs
+
+    names = known_heads(heads)
+    paths = list(dict.fromkeys(Path(store) for store in stores))
+    samples = load_same_dataset(paths, order=order)
+    folder = Path(out) if out is not None else RUNS / folder_name(samples[0].dataset)
+    refuse_existing(folder, mark=RESULTS, what="run", overwrite=overwrite)
+    if any(get_head(name).tensorflow for name in names):
+        prepare_device(device, gpu_memory=gpu_memory)
+    plan = make_plan(samples[0], seed=seed)
+    with new_folder(folder, mark=RESULTS, parts=PARTS) as temporary:
+        settings = Settings(
+            seed=seed,
+            class_weight=class_weight,
+            dense_options=asdict(dense),
+            log_folder=temporary / "tensorboard",
+        )
+        trials = run_trials(
+            samples,
+            names,
+            plan,
+            settings=settings,
+            jobs=jobs or default_jobs(samples),
+            on_progress=on_progress,
+        )
+        record = make_record(trials, plan, paths=paths, settings=settings, folder=temporary)
+        write_run(temporary, record, trials, plan)
+        tensorboard = place_logs(temporary, folder)
+    return Comparison(folder=folder, record=record, tensorboard=tensorboard)
+
+
+def known_heads(names: Sequence[str]) -> list[str]:
+    """Return the heads asked for, once each, with the baseline at the end.
+
+    Raises
+    ------
+    CompareError
+        If one is unknown, or none is named.
+    """
+    if not names:
+        raise CompareError("no head to compare: name some with --heads. See: classify heads")
+    return [get_head(name).name for name in dict.fromkeys((*names, BASELINE))]
+
+
+def load_same_dataset(paths: Sequence[Path], *, order: Sequence[str] | None) -> list[Samples]:
+    """Load stores of one data set; images grouped in any of them are grouped in all.
+
+    Raises
+    ------
+    CompareError
+        If they are of different data sets, or two have one name.
+    """
+    from classify.alike import check_same_images, join_groups
+    from classify.samples import load_samples
+
+    if not paths:
+        raise CompareError("no store to compare. Make one with: featurize extract DATA")
+    check_same_images(paths)
+    samples = [load_samples(path, order=order) for path in paths]
+    for other, path in zip(samples[1:], paths[1:], strict=True):
+        if other.classes != samples[0].classes:
+            raise CompareError(
+                f"{path}: its classes are {', '.join(other.classes)}, but those of {paths[0]} are "
+                f"{', '.join(samples[0].classes)}. Give one order for "
+                f"both: --order {','.join(samples[0].classes)}"
+            )
+    return join_groups(samples)
+
+
+def folder_name(dataset: str) -> str:
+    """Return a data set's name as the name of a folder."""
+    return dataset.strip().replace(os.sep, "-").lstrip(".") or "dataset"
+
+
+def prepare_device(device: str, *, gpu_memory: float | None) -> None:
+    """Settle where the dense head runs, before TensorFlow starts."""
+    from featurize import use_device
+
+    use_device(device, gpu_memory=gpu_memory)
+
+
+def place_logs(temporary: Path, folder: Path) -> Path | None:
+    """Move TensorBoard logs beside the runs, if the run is in a folder of runs; return where they will be."""
+    logs = temporary / "tensorboard"
+    if not logs.is_dir():
+        return None
+    if folder.absolute().parent.name != "runs":
+        return folder / "tensorboard"
+    target = folder.parent.parent / "tensorboard" / folder.name
+    target.mkdir(parents=True, exist_ok=True)
+    for made in sorted(logs.iterdir()):
+        shutil.rmtree(target / made.name, ignore_errors=True)
+        shutil.move(made, target / made.name)
+    logs.rmdir()
+    return target

@@ -1,0 +1,85 @@
+"""Output folders that appear whole or not at all, and never replace what somebody else put there."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from featurize import CompareError
+
+
+def refuse_existing(folder: Path, *, mark: str, what: str, overwrite: bool) -> None:
+    """Raise unless our output may be written to this folder.
+
+    Parameters
+    ----------
+    folder : Path
+    mark : str
+        The file by which our own output is known.
+    what : str
+        What the output is called.
+    overwrite : bool
+        Whether earlier output may be replaced.
+
+    Raises
+    ------
+    CompareError
+        If something is there and ``overwrite`` is off, or what is there is not ours.
+    """
+    if not folder.exists() and not folder.is_symlink():
+        return
+    if not folder.is_dir():
+        raise CompareError(
+            f"{folder}: a file, where the {what}'s folder should be. Choose another with --out FOLDER"
+        )
+    if not any(folder.iterdir()):
+        return
+    if not (folder / mark).is_file():
+        raise CompareError(
+            f"{folder}: holds other things than a {what}. Choose another folder with --out FOLDER"
+        )
+    if not overwrite:
+        raise CompareError(
+            f"{folder}: a {what} is there already. Replace it with --overwrite, or choose --out FOLDER"
+        )
+
+
+@contextmanager
+def new_folder(folder: Path, *, mark: str, parts: Sequence[str]) -> Iterator[Path]:
+    """Yield a temporary folder beside ``folder``; put what is written there in place when all went well.
+
+    Of an earlier output the named parts are replaced; anything else in the folder stays. The mark is
+    first out and last in, so that a torn folder is never taken for a whole one.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name[:100]}.", suffix=".tmp", dir=folder.parent))
+    temporary.chmod(0o777 & ~_umask())
+    try:
+        yield temporary
+        if not folder.exists():
+            os.replace(temporary, folder)
+            return
+        (folder / mark).unlink(missing_ok=True)
+        for name in (*(part for part in parts if part != mark), mark):
+            _remove(folder / name)
+            if (temporary / name).exists():
+                os.replace(temporary / name, folder / name)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

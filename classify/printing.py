@@ -1,0 +1,129 @@
+"""What the command line shows of a comparison and of grades."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from classify.results import leaderboard
+from featurize import console, printable
+
+if TYPE_CHECKING:
+    from classify.predict import Graded
+    from classify.results import Comparison
+
+_COLUMNS = (
+    ("CV", "cv_balanced_accuracy"),
+    ("accuracy", "accuracy"),
+    ("bal. acc.", "balanced_accuracy"),
+    ("macro-F1", "macro_f1"),
+    ("ROC-AUC", "roc_auc"),
+    ("log loss", "log_loss"),
+)
+
+
+def print_comparison(done: Comparison) -> None:
+    """Print facts, leaderboard, what it means and what to type next."""
+    record = done.record
+    for line in record["facts"]:
+        click.echo(printable(line))
+    click.echo(_classes(record))
+    console().print(_table(record))
+    for line in _explained(record):
+        click.echo(printable(line))
+    click.echo(f"Written to: {printable(str(done.folder))}")
+    if done.tensorboard is not None:
+        click.echo(f"Training curves: {shlex.join(['tensorboard', '--logdir', str(done.tensorboard)])}")
+    if record["recommended"] is None:
+        click.echo("No head could be fitted, so there is nothing to grade new images with.")
+        return
+    best = record["recommended"]
+    click.echo(f"Recommended: {best['head']} on {best['store']}. Grade new images with:")
+    click.echo(shlex.join(["classify", "predict", str(done.folder), "IMAGES", "--out", "grades.csv"]))
+
+
+def print_grades(graded: Graded) -> None:
+    """Print one line a file."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title=escape(f"Grades by {graded.head} on {graded.store}"))
+    table.add_column("path", overflow="fold")
+    table.add_column("grade")
+    table.add_column("confidence", justify="right")
+    table.add_column("problem", overflow="fold")
+    for grade in graded.grades:
+        shown = "" if grade.confidence is None else f"{grade.confidence:.3f}"
+        table.add_row(*(escape(printable(text)) for text in (grade.path, grade.grade, shown, grade.problem)))
+    console().print(table)
+
+
+def _table(record: dict[str, Any] | Any) -> Any:
+    from rich.box import SIMPLE_HEAD
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(
+        title=escape(printable(f"{record['dataset']}: {record['protocol']['kind']}")),
+        box=SIMPLE_HEAD,
+        show_edge=False,
+        padding=0,
+        collapse_padding=True,
+    )
+    table.add_column("store", overflow="fold", min_width=18)
+    table.add_column("head", no_wrap=True)
+    for name, _ in _COLUMNS:
+        table.add_column(name, justify="right", min_width=5)
+    table.add_column("fit s", justify="right")
+    for row in leaderboard(record):
+        head = f"{row['head']} *" if row["recommended"] else row["head"]
+        if row["status"] != "ok":
+            figures = ["failed", *[""] * (len(_COLUMNS) - 1), ""]
+        else:
+            figures = [_figure(row[key]) for _, key in _COLUMNS] + [f"{row['fit_seconds']:.1f}"]
+        table.add_row(escape(row["store"]), head, *figures)
+    return table
+
+
+def _figure(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def _classes(record: Any) -> str:
+    order = " < " if record["ordered"] else ", "
+    text = f"Classes: {order.join(record['classes'])}"
+    return text if record["positive_class"] is None else f"{text} (positive: {record['positive_class']})"
+
+
+def _explained(record: Any) -> list[str]:
+    n_test = max(result["n_test"] for result in record["results"])
+    protocol = record["protocol"]
+    if protocol["kind"] == "test split":
+        where = f"the {n_test} test images"
+        on_val = protocol["tuning"] == "val split"
+        score = "on the val split" if on_val else "in folds of the training images"
+        lines = [
+            f"CV: balanced accuracy {score}; it chose hyper-parameters and the recommended head (*).",
+            f"The other figures are on {where}, used once: one image is {100 / n_test:.1f} %.",
+        ]
+    else:
+        lines = [
+            f"All figures are out of fold, over {n_test} images: one image is {100 / n_test:.1f} %.",
+            "CV: balanced accuracy; it chose the recommended head (*).",
+        ]
+    lines += [f"Note: {note}" for note in protocol["notes"]]
+    for result in record["results"]:
+        name = f"{result['head']} on {result['store']}"
+        if result["status"] != "ok":
+            lines.append(f"{name} {result['status']}")
+        lines += [f"{name}: {note}" for note in result["notes"]]
+    undefined = {
+        f"{metric}: {reason}"
+        for result in record["results"]
+        if result["status"] == "ok"
+        for metric, reason in result["undefined"].items()
+        if metric in {key for _, key in _COLUMNS}
+    }
+    return lines + [f"Undefined (–): {text}" for text in sorted(undefined)]

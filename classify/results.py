@@ -1,0 +1,228 @@
+"""The one record of a comparison: results.json and predictions.csv, and the leaderboard as data."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from featurize import CompareError, printable
+
+FORMAT = "folio-run"
+FORMAT_VERSION = 1
+RESULTS = "results.json"
+PREDICTIONS = "predictions.csv"
+# What a run writes, and so what --overwrite replaces.
+PARTS = ("bundles", "weights", "tensorboard", PREDICTIONS, RESULTS)
+METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "roc_auc", "log_loss")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """One head on one store."""
+
+    store: str
+    config_digest: str
+    backbone: str
+    head: str
+    status: str  # "ok" or "failed: …"
+    params: Any  # the chosen hyper-parameters; without a test split a list of them, one a fold
+    metrics: Mapping[str, float | None]
+    undefined: Mapping[str, str]  # metric → why it is null
+    per_class: Any
+    confusion_matrix: list[list[int]] | None  # rows: true class, columns: predicted class, in label order
+    n_train: int  # images fitted on; without a test split in the largest fold
+    n_test: int
+    cv_balanced_accuracy: float | None  # what the recommended head is chosen by
+    tuning_scores: list[float]  # mean balanced accuracy of the chosen hyper-parameters, one a search
+    tune_seconds: float
+    fit_seconds: float
+    predict_ms_per_image: float | None
+    bundle: str | None  # folder, relative to the run
+    bundle_params: Mapping[str, Any] | None
+    refitted: bool  # the bundle's head saw more images than the head that was tested
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """What one head said of one test image."""
+
+    store: str
+    head: str
+    path: str
+    entry: str
+    fold: int | None  # from 0; None with a test split
+    true: int
+    probabilities: Sequence[float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """What `classify.compare.compare` returns."""
+
+    folder: Path
+    record: Mapping[str, Any]  # what results.json holds
+    tensorboard: Path | None = None  # folder of logs, where the dense head ran
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def recommended(self) -> Mapping[str, Any] | None:
+        """Store, head and bundle of the recommended head, or None where no head could be fitted."""
+        found: Mapping[str, Any] | None = self.record["recommended"]
+        return found
+
+
+def leaderboard(record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return one row a result, best cross-validation score first, failed heads last.
+
+    Parameters
+    ----------
+    record : mapping
+        What results.json holds.
+
+    Returns
+    -------
+    list of dict
+        Keys store, head, recommended, status, cv_balanced_accuracy, the five metrics, fit_seconds.
+    """
+    chosen = record["recommended"] or {}
+    rows = [
+        {
+            "store": result["store"],
+            "head": result["head"],
+            "recommended": (result["store"], result["head"]) == (chosen.get("store"), chosen.get("head")),
+            "status": result["status"],
+            "cv_balanced_accuracy": result["cv_balanced_accuracy"],
+            **result["metrics"],
+            "fit_seconds": result["fit_seconds"],
+        }
+        for result in record["results"]
+    ]
+    return sorted(
+        rows,
+        key=lambda row: (
+            row["status"] != "ok",
+            -round(row["cv_balanced_accuracy"] or 0.0, 10),
+            not row["recommended"],
+        ),
+    )
+
+
+def read_record(folder: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return what a run folder's results.json holds.
+
+    Raises
+    ------
+    CompareError
+        If it is missing, damaged or no record of a comparison.
+    """
+    path = Path(folder) / RESULTS
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CompareError(f"{folder}: no {RESULTS} there. Make a run with: classify compare STORE") from None
+    except (OSError, ValueError) as error:
+        raise CompareError(
+            f"{path}: cannot be read ({error}). Make the run anew: classify compare STORE"
+        ) from None
+    if not isinstance(record, dict) or record.get("format") != FORMAT:
+        raise CompareError(f"{path}: not the record of a comparison. Make one with: classify compare STORE")
+    if record.get("format_version") != FORMAT_VERSION:
+        raise CompareError(
+            f"{path}: format version {record.get('format_version')}, but this Folio reads version "
+            f"{FORMAT_VERSION}. Upgrade folio-grader."
+        )
+    return record
+
+
+def write_record(folder: Path, record: Mapping[str, Any]) -> None:
+    """Write results.json: plain JSON, null where a figure is undefined, never NaN."""
+    text = json.dumps(plain_json(record), indent=2, allow_nan=False, ensure_ascii=False)
+    (folder / RESULTS).write_text(text + "\n", encoding="utf-8")
+
+
+def write_predictions(folder: Path, predictions: Iterable[Prediction], *, classes: Sequence[str]) -> None:
+    """Write predictions.csv: one line a test image, store and head.
+
+    The columns are store, head, path, entry, fold, true_class, predicted_class and one probability a class.
+    """
+    header = [
+        "store",
+        "head",
+        "path",
+        "entry",
+        "fold",
+        "true_class",
+        "predicted_class",
+        *probability_names(classes),
+    ]
+    rows = (
+        [
+            item.store,
+            item.head,
+            item.path,
+            item.entry,
+            "" if item.fold is None else str(item.fold),
+            classes[item.true],
+            classes[max(range(len(classes)), key=lambda label: item.probabilities[label])],
+            *(number(value) for value in item.probabilities),
+        ]
+        for item in predictions
+    )
+    write_csv(folder / PREDICTIONS, header, rows)
+
+
+def probability_names(classes: Sequence[str]) -> list[str]:
+    """Return the names of the probability columns."""
+    return [f"p_{name}" for name in classes]
+
+
+def number(value: float) -> str:
+    """Return a probability as all our tables have it."""
+    return f"{value:.6f}"
+
+
+def write_csv(
+    path: Path, header: Sequence[str], rows: Iterable[Sequence[str]], *, encoding: str = "utf-8"
+) -> None:
+    r"""Write a table that opens rightly in a spreadsheet and runs nothing there.
+
+    A cell that a spreadsheet would take for a formula gets a leading apostrophe; undecodable bytes of file
+    names are shown as ``\xNN``.
+    """
+    with path.open("w", encoding=encoding, newline="") as stream:
+        writer = csv.writer(stream)
+        for row in (header, *rows):
+            writer.writerow([safe_cell(cell) for cell in row])
+
+
+def safe_cell(text: str) -> str:
+    """Return text that a spreadsheet shows and does not run."""
+    shown = printable(text)
+    return f"'{shown}" if text.startswith(_FORMULA) else shown
+
+
+def plain_json(value: Any) -> Any:
+    """Return dictionaries, lists, printable text and numbers; a number that is not finite as None."""
+    if isinstance(value, Mapping):
+        return {printable(str(key)): plain_json(item) for key, item in value.items()}
+    if isinstance(value, str):
+        return printable(value)
+    if value is None or isinstance(value, bool | int):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, os.PathLike):
+        return printable(os.fspath(value))
+    if hasattr(value, "tolist"):  # NumPy's arrays and scalars
+        return plain_json(value.tolist())
+    if isinstance(value, Iterable):
+        return [plain_json(item) for item in value]
+    raise TypeError(f"{type(value).__name__} has no place in {RESULTS}")

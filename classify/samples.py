@@ -1,0 +1,287 @@
+"""A store as samples to fit and score: rows of X, y and groups, and what was left out of them, and why."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from classify.exclusions import Facts, big_groups, exclude
+from classify.splits import group_images
+from featurize import CompareError, ConfigError, Store, near_duplicates, open_store
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float32]
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Rows:
+    """Rows to fit or to score: of each image its plain view, then its augmented ones."""
+
+    X: FloatArray  # (n_rows, n_features)
+    y: IntArray  # (n_rows,) index into classes
+    groups: IntArray  # (n_rows,) what no fold may split
+    image: IntArray  # (n_rows,) index of the image in Samples
+    is_plain: npt.NDArray[np.bool_]  # (n_rows,)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Samples:
+    """The graded images of a store that were not skipped, one row an image, in the order of ``/images``."""
+
+    store: str  # name of the store's file, without .h5
+    dataset: str
+    backbone: str
+    config: dict[str, Any]
+    config_digest: str
+    classes: tuple[str, ...]
+    ordered: bool
+    path: list[str]
+    entry: list[str]
+    split: npt.NDArray[np.str_]  # (n,) "train", "val" or "test"; without a test split all "train"
+    y: IntArray  # (n,) index into classes
+    content: IntArray  # (n,) row of plain
+    group: IntArray  # (n,) images that must stay together, numbered in the order in which they appear
+    plain: FloatArray  # (n_content, n_features)
+    augmented: FloatArray  # (n_augmented, n_views, n_features)
+    augmented_row: IntArray  # (n_content,) row of augmented, -1 for a content without views
+    fit: npt.NDArray[np.bool_]  # (n,) train and val images that may be fitted on
+    scored: npt.NDArray[np.bool_]  # (n,) test images that count
+    facts: Facts
+
+    @property
+    def n_features(self) -> int:
+        """Features of one view."""
+        return int(self.plain.shape[1])
+
+    @property
+    def n_views(self) -> int:
+        """Augmented views of each content that has them."""
+        return int(self.augmented.shape[1])
+
+    @property
+    def has_test(self) -> bool:
+        """Whether there is a test split; without one, nested cross-validation over all images decides."""
+        return bool(np.any(self.split == "test"))
+
+    @property
+    def has_val(self) -> bool:
+        """Whether hyper-parameters are chosen on a val split."""
+        return bool(len(self.val_images))
+
+    @property
+    def train_images(self) -> IntArray:
+        """Images of the train split that may be fitted on; without a test split all that may."""
+        return np.flatnonzero(self.fit & (self.split == "train"))
+
+    @property
+    def val_images(self) -> IntArray:
+        """Images on which hyper-parameters are chosen, where there is a val split beside a test split."""
+        return np.flatnonzero(self.fit & (self.split == "val"))
+
+    @property
+    def fit_images(self) -> IntArray:
+        """Images that the final bundles are fitted on: train and val."""
+        return np.flatnonzero(self.fit)
+
+    @property
+    def test_images(self) -> IntArray:
+        """Images of the test split that are scored; none without a test split."""
+        return np.flatnonzero(self.scored)
+
+    def rows(self, images: npt.ArrayLike, *, views: bool = True) -> Rows:
+        """Return the feature rows of some images.
+
+        Parameters
+        ----------
+        images : array-like of shape (n_chosen,), int
+            Which images, in which order.
+        views : bool, default=True
+            Whether each image's plain row is followed by those of its augmented views, where it has any.
+
+        Returns
+        -------
+        Rows
+            New arrays.
+        """
+        chosen = np.asarray(images, dtype=np.int64)
+        view_row = self.augmented_row[self.content[chosen]]
+        seen = np.flatnonzero(view_row >= 0) if views else np.empty(0, dtype=np.int64)
+        counts = np.ones(len(chosen), dtype=np.int64)
+        counts[seen] += self.n_views
+        start = np.cumsum(counts) - counts  # each image's plain row
+        X = np.empty((int(counts.sum()), self.n_features), dtype=np.float32)
+        X[start] = self.plain[self.content[chosen]]
+        for view in range(self.n_views if len(seen) else 0):
+            X[start[seen] + 1 + view] = self.augmented[view_row[seen], view]
+        is_plain = np.zeros(len(X), dtype=bool)
+        is_plain[start] = True
+        image = np.repeat(chosen, counts)
+        return Rows(X=X, y=self.y[image], groups=self.group[image], image=image, is_plain=is_plain)
+
+
+def load_samples(store_path: str | os.PathLike[str], *, order: Sequence[str] | None = None) -> Samples:
+    """Read a store and settle what may be fitted on and what is scored.
+
+    Left out of fitting: a train image that is identical or nearly identical to a val or test image, a val
+    image that is so to a test image, and all copies of one file but the first. Left out of everything: a file
+    that stands under two grades, test images included. Without a test split train and val are one, for nested
+    cross-validation.
+
+    Parameters
+    ----------
+    store_path : path-like
+        A file made by ``featurize extract``.
+    order : sequence of str, optional
+        All classes, lowest first: labels follow it, and the classes count as ordered.
+
+    Returns
+    -------
+    Samples
+        ``facts.lines()`` says what was left out, and why.
+
+    Raises
+    ------
+    StoreError
+        If the file is no feature store, or damaged.
+    ConfigError
+        If ``order`` is not the store's classes.
+    CompareError
+        If there is one class only, or a class has no image to fit on.
+    """
+    with open_store(store_path) as store:
+        classes, y = _labels(store, order)
+        images = store.images
+        graded = np.flatnonzero((y >= 0) & (images.content >= 0))
+        split, content = np.array(images.split, dtype=np.str_), images.content[graded]
+        has_test = _has_test(store, split, y=y)
+        role = split[graded] if has_test else np.full(len(graded), "train")
+        path, entry = [images.path[i] for i in graded], [images.entry[i] for i in graded]
+        near = _near_duplicates(store, np.unique(content))
+        fit, scored, left_out = exclude(path, role, y[graded], content, near)
+        _require_classes(store, classes, y=y, fitted=graded[fit & (role == "train")])
+        if has_test and not scored.any():
+            raise CompareError(
+                f"{store.path}: no test image is left to score: all stand under several grades"
+            )
+        group = group_images(entry, content, near)
+        augmented_row = np.full(store.n_content, -1, dtype=np.int64)
+        augmented_row[store.augmented_content] = np.arange(store.n_augmented)
+        present = _counts(role, y[graded], classes, kept=fit | scored)
+        return Samples(
+            store=store.name,
+            dataset=store.dataset,
+            backbone=store.backbone,
+            config=store.config,
+            config_digest=store.config_digest,
+            classes=classes,
+            ordered=store.ordered or order is not None,
+            path=path,
+            entry=entry,
+            split=role,
+            y=y[graded],
+            content=content,
+            group=group,
+            plain=store.plain(),
+            augmented=store.augmented(),
+            augmented_row=augmented_row,
+            fit=fit,
+            scored=scored,
+            facts=Facts(
+                counts=_counts(split[graded], y[graded], classes),
+                skipped=tuple(
+                    (images.path[i], images.skipped[i])
+                    for i in np.flatnonzero((y >= 0) & (images.content < 0))
+                ),
+                left_out=left_out,
+                near_duplicates=_paths(near, path, content),
+                big_groups=big_groups(path, group),
+                untested=_lacking(present, "test"),
+                unvalidated=_lacking(present, "val"),
+                merged_val=not has_test and bool(np.any(split[graded] == "val")),
+            ),
+        )
+
+
+def _labels(store: Store, order: Sequence[str] | None) -> tuple[tuple[str, ...], IntArray]:
+    """Return classes and labels of all images, in the order asked for; -1 stays ungraded."""
+    labels = store.images.label.astype(np.int64)
+    if len(store.classes) < 2:
+        found = f"only one class ({store.classes[0]})" if store.classes else "no class"
+        raise CompareError(
+            f"{store.path}: {found}; comparing heads needs two or more. Add a folder of another grade."
+        )
+    if order is None:
+        return store.classes, labels
+    if sorted(order) != sorted(store.classes):
+        raise ConfigError(
+            f"--order {','.join(order)}: the classes of {store.path} are {', '.join(store.classes)}. "
+            "Give each of them once, lowest first."
+        )
+    place = np.array([*(list(order).index(name) for name in store.classes), -1], dtype=np.int64)
+    return tuple(order), place[labels]  # label -1 takes the last place
+
+
+def _has_test(store: Store, split: npt.NDArray[np.str_], *, y: IntArray) -> bool:
+    images = store.images
+    test = np.flatnonzero((split == "test") & (y >= 0))
+    readable = np.any(images.content[test] >= 0)
+    if len(test) and not readable:
+        raise CompareError(
+            f"{store.path}: none of the {len(test)} test images could be read "
+            f"({images.path[test[0]]}: {images.skipped[test[0]]}). Repair them, or remove the test folder."
+        )
+    return bool(len(test))
+
+
+def _near_duplicates(store: Store, contents: IntArray) -> IntArray:
+    """Find near duplicates among some contents; those of ungraded images join nothing."""
+    table = store.content
+    return contents[near_duplicates(table.phash[contents], table.thumbnail[contents])]
+
+
+def _require_classes(store: Store, classes: tuple[str, ...], *, y: IntArray, fitted: IntArray) -> None:
+    """Raise unless each class has an image to fit on."""
+    images = store.images
+    for k, name in enumerate(classes):
+        if np.any(y[fitted] == k):
+            continue
+        files = np.flatnonzero(y == k)
+        bad = [i for i in files if images.content[i] < 0]
+        reason = f"{len(files)} found"
+        if bad:
+            reason += f", {len(bad)} could not be read ({images.path[bad[0]]}: {images.skipped[bad[0]]})"
+        if left := len(files) - len(bad):
+            reason += f", {left} are test or validation images, their copies, or under several grades"
+        raise CompareError(
+            f"{store.path}: class {name!r} has no image to fit on: {reason}. Add images of it."
+        )
+
+
+def _counts(
+    split: npt.NDArray[np.str_], y: IntArray, classes: tuple[str, ...], *, kept: npt.ArrayLike = True
+) -> dict[str, dict[str, int]]:
+    """Count images by split and class."""
+    return {
+        name: {
+            class_name: int(np.sum((split == name) & (y == k) & kept)) for k, class_name in enumerate(classes)
+        }
+        for name in SPLITS
+        if np.any(split == name)
+    }
+
+
+def _lacking(counts: dict[str, dict[str, int]], split: str) -> tuple[str, ...]:
+    return tuple(name for name, count in counts.get(split, {}).items() if not count)
+
+
+def _paths(near: IntArray, path: list[str], content: IntArray) -> tuple[tuple[str, str], ...]:
+    """Name pairs of contents by the first image of each."""
+    first = {int(content[i]): path[i] for i in reversed(range(len(path)))}
+    return tuple((first[int(a)], first[int(b)]) for a, b in near)

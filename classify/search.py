@@ -1,0 +1,221 @@
+"""Every head on every store by one plan: the tasks, and what their outcomes say. Knows no files."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from classify.heads import get_head
+from classify.protocol import Plan, Round
+from classify.samples import Samples
+from classify.tuning import (
+    Choice,
+    Failure,
+    FitTask,
+    Fitted,
+    ScoreTask,
+    choose,
+    run_tasks,
+    search_points,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What holds for all heads of a comparison."""
+
+    seed: int
+    class_weight: str | None
+    dense_options: Mapping[str, Any]  # of TensorFlow heads; not searched
+    log_folder: Path | None  # of TensorBoard
+
+    def options(self, head: str) -> dict[str, Any]:
+        """Return the parameters of a head that are not searched."""
+        return dict(self.dense_options) if get_head(head).tensorflow else {}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One head on one store, tuned, fitted and tested; `reason` says why not."""
+
+    samples: Samples
+    head: str
+    reason: str = ""
+    choices: tuple[Choice, ...] = ()  # one a round
+    fits: tuple[Fitted, ...] = ()  # one a round
+    final: Fitted | None = None  # what becomes the bundle
+    final_params: Mapping[str, Any] | None = None
+
+
+def run_trials(
+    stores: Sequence[Samples],
+    heads: Sequence[str],
+    plan: Plan,
+    *,
+    settings: Settings,
+    jobs: int,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> list[Trial]:
+    """Tune, fit and test; a head that fails takes no other with it.
+
+    Parameters
+    ----------
+    stores : sequence of Samples
+        Of one data set, with equal groups.
+    heads : sequence of str
+    plan : Plan
+    settings : Settings
+    jobs : int
+        Processes.
+    on_progress : callable, optional
+        Called with (done, total) tasks.
+
+    Returns
+    -------
+    list of Trial
+        Store by store, in the order of the heads.
+    """
+    cases = [(samples, head) for samples in stores for head in heads]
+    searched = (*plan.rounds, *((plan.final,) if plan.final is not None and plan.final.pairs else ()))
+    n_fits = len(plan.rounds) + (plan.final is not None)
+    total = len(cases) * (sum(len(one.pairs) for one in searched) + n_fits)
+    count = Counter(total, on_progress)
+    scored = _grouped(
+        [[task for one in searched for task in score_tasks(*case, one, settings=settings)] for case in cases],
+        jobs=jobs,
+        on_progress=count,
+    )
+    chosen: list[tuple[Choice, ...] | str] = []
+    for (_, head), outcomes in zip(cases, scored, strict=True):
+        sizes = np.cumsum([0, *(len(one.pairs) for one in searched)])
+        parts = [outcomes[start:end] for start, end in itertools.pairwise(sizes)]
+        points = search_points(head, settings.options(head))
+        chosen.append(first_failure(outcomes) or tuple(choose(points, part) for part in parts))
+    fitted = _grouped(
+        [
+            [] if isinstance(choices, str) else _fit_tasks(samples, head, plan, choices, settings=settings)
+            for (samples, head), choices in zip(cases, chosen, strict=True)
+        ],
+        jobs=jobs,
+        on_progress=count,
+    )
+    return [
+        _trial(samples, head, plan, choices, fits)
+        for (samples, head), choices, fits in zip(cases, chosen, fitted, strict=True)
+    ]
+
+
+def score_tasks(samples: Samples, head: str, work: Round, *, settings: Settings) -> list[ScoreTask]:
+    """Return the tasks of one search: one a fold."""
+    return [
+        ScoreTask(
+            samples=samples,
+            head=head,
+            points=search_points(head, settings.options(head)),
+            fit=fitted,
+            score=scored,
+            class_weight=settings.class_weight,
+            seed=settings.seed,
+        )
+        for fitted, scored in work.pairs
+    ]
+
+
+def fit_task(
+    samples: Samples, head: str, params: Mapping[str, Any], work: Round, *, settings: Settings, keep: bool
+) -> FitTask:
+    """Return the task of one fit."""
+    logs = (
+        settings.log_folder / f"{samples.store}__{head}" if keep and settings.log_folder is not None else None
+    )
+    return FitTask(
+        samples=samples,
+        head=head,
+        params=params,
+        fit=work.fit,
+        test=work.test,
+        val=work.val,
+        class_weight=settings.class_weight,
+        seed=settings.seed,
+        keep=keep,
+        log_dir=logs,
+    )
+
+
+def first_failure(outcomes: Sequence[Any]) -> str:
+    """Return why a task failed, "" when none did."""
+    return next((outcome.reason for outcome in outcomes if isinstance(outcome, Failure)), "")
+
+
+def tested(
+    trial: Trial, plan: Plan
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """Return tested images, the fold of each (from 0) and its probabilities, in the order of the images."""
+    images = np.concatenate([one.test for one in plan.rounds])
+    fold = np.concatenate([np.full(len(one.test), k) for k, one in enumerate(plan.rounds)])
+    probabilities = np.concatenate([one.probabilities for one in trial.fits])
+    order = np.argsort(images, kind="stable")
+    return images[order], fold[order], probabilities[order]
+
+
+class Counter:
+    """Counts tasks for a progress bar."""
+
+    def __init__(self, total: int, on_progress: Callable[[int, int], None] | None) -> None:
+        self.done, self.total, self._tell = 0, total, on_progress
+
+    def __call__(self, more: int) -> None:
+        """Count some more."""
+        self.done += more
+        if self._tell is not None:
+            self._tell(self.done, self.total)
+
+
+def _fit_tasks(
+    samples: Samples, head: str, plan: Plan, choices: Sequence[Choice], *, settings: Settings
+) -> list[FitTask]:
+    tasks = [
+        fit_task(samples, head, choice.params, one, settings=settings, keep=plan.final is None)
+        for one, choice in zip(plan.rounds, choices, strict=False)
+    ]
+    if plan.final is not None:  # its own choice where it was searched, else that of the one round
+        tasks.append(fit_task(samples, head, choices[-1].params, plan.final, settings=settings, keep=True))
+    return tasks
+
+
+def _trial(
+    samples: Samples,
+    head: str,
+    plan: Plan,
+    choices: tuple[Choice, ...] | str,
+    fits: Sequence[Fitted | Failure],
+) -> Trial:
+    if isinstance(choices, str):
+        return Trial(samples=samples, head=head, reason=choices)
+    if reason := first_failure(fits):
+        return Trial(samples=samples, head=head, reason=reason)
+    done = [one for one in fits if isinstance(one, Fitted)]
+    return Trial(
+        samples=samples,
+        head=head,
+        choices=choices[: len(plan.rounds)],
+        fits=tuple(done[: len(plan.rounds)]),
+        final=done[-1],
+        final_params=choices[-1].params,
+    )
+
+
+def _grouped(
+    tasks: Sequence[Sequence[ScoreTask | FitTask]], *, jobs: int, on_progress: Callable[[int], None]
+) -> list[list[Any]]:
+    """Run lists of tasks as one, so that no core waits for the end of a list."""
+    outcomes = iter(
+        run_tasks([task for group in tasks for task in group], jobs=jobs, on_progress=on_progress)
+    )
+    return [[next(outcomes) for _ in group] for group in tasks]

@@ -1,0 +1,253 @@
+"""Grid search and fitting as independent tasks, spread over processes without changing results."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from classify.heads import get_head, grid_points, grid_scores, make_head
+from classify.samples import Samples
+
+Indices = npt.NDArray[np.int64]
+SMALL_BYTES = 2**22  # below this, starting worker processes costs more than it saves
+
+
+@dataclass(frozen=True, kw_only=True)
+class Failure:
+    """Why a task brought no result."""
+
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scores:
+    """What a `ScoreTask` brought: one score a grid point."""
+
+    scores: tuple[float, ...]
+    seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fitted:
+    """What a `FitTask` brought."""
+
+    estimator: Any  # None unless the task was told to keep it
+    probabilities: npt.NDArray[np.float64]  # (n_tested, n_classes)
+    fit_seconds: float
+    predict_seconds: float
+    notes: tuple[str, ...] = ()
+
+
+class Task(Protocol):
+    """Work that depends on nothing but its own fields."""
+
+    @property
+    def head(self) -> str:
+        """Name of the head."""
+        ...
+
+    def run(self) -> Any:
+        """Do it."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreTask:
+    """Score every grid point of one head on one fold: fitted on all views, scored on plain ones."""
+
+    samples: Samples
+    head: str
+    points: tuple[Mapping[str, Any], ...]
+    fit: Indices  # images fitted on
+    score: Indices  # images scored
+    class_weight: str | None
+    seed: int
+
+    def run(self) -> Scores:
+        """Return the balanced accuracy of every grid point."""
+        start = time.perf_counter()
+        fitted = self.samples.rows(self.fit)
+        scored = self.samples.rows(self.score, views=False)
+        n_fitted = len(fitted.y)
+        scores = grid_scores(
+            get_head(self.head),
+            np.concatenate([fitted.X, scored.X]),
+            np.concatenate([fitted.y, scored.y]),
+            fit_rows=np.arange(n_fitted),
+            score_rows=np.arange(n_fitted, n_fitted + len(scored.y)),
+            points=self.points,
+            groups=np.concatenate([fitted.groups, scored.groups]),
+            image=np.concatenate([fitted.image, scored.image]),
+            class_weight=self.class_weight,
+            seed=self.seed,
+        )
+        return Scores(scores=tuple(float(score) for score in scores), seconds=time.perf_counter() - start)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitTask:
+    """Fit one head with chosen hyper-parameters and let it grade images it has not seen."""
+
+    samples: Samples
+    head: str
+    params: Mapping[str, Any]
+    fit: Indices
+    test: Indices  # may be empty
+    val: Indices | None  # images that stop the dense head; None: it holds back a part of its own
+    class_weight: str | None
+    seed: int
+    keep: bool  # bring the estimator back
+    log_dir: Path | None = None
+
+    def run(self) -> Fitted:
+        """Fit, then predict plain views of the test images."""
+        head = get_head(self.head)
+        logged = {"log_dir": str(self.log_dir)} if head.tensorflow and self.log_dir is not None else {}
+        estimator = make_head(
+            self.head, params={**self.params, **logged}, seed=self.seed, class_weight=self.class_weight
+        )
+        rows = self.samples.rows(self.fit)
+        stopping: dict[str, Any] = {}
+        if head.tensorflow and self.val is not None:
+            held = self.samples.rows(self.val, views=False)
+            stopping = {"X_val": held.X, "y_val": held.y}
+        start = time.perf_counter()
+        estimator.fit(rows.X, rows.y, groups=rows.groups, image=rows.image, **stopping)
+        fit_seconds = time.perf_counter() - start
+        probabilities = np.zeros((len(self.test), len(self.samples.classes)))
+        start = time.perf_counter()
+        if len(self.test):
+            plain = self.samples.rows(self.test, views=False).X
+            probabilities = all_classes(
+                estimator.predict_proba(plain), labels=estimator.classes_, n_classes=len(self.samples.classes)
+            )
+        return Fitted(
+            estimator=estimator if self.keep else None,
+            probabilities=probabilities,
+            fit_seconds=fit_seconds,
+            predict_seconds=time.perf_counter() - start,
+            notes=_notes(estimator, self.params),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """Hyper-parameters chosen from the scores of one or more folds."""
+
+    params: Mapping[str, Any]
+    score: float  # mean balanced accuracy over the folds
+    seconds: float
+
+
+def choose(points: Sequence[Mapping[str, Any]], folds: Sequence[Scores]) -> Choice:
+    """Take the grid point with the best mean score; equal scores take the first, which has the smallest C."""
+    means = np.mean([fold.scores for fold in folds], axis=0)  # (n_points,)
+    best = int(
+        np.argmax(np.round(means, 10))
+    )  # rounded: equal scores summed in another order are still equal
+    return Choice(
+        params=dict(points[best]),
+        score=float(means[best]),
+        seconds=sum(fold.seconds for fold in folds),
+    )
+
+
+def search_points(head: str, options: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
+    """Return the head's grid, each point joined to the options that are not searched."""
+    return tuple({**options, **point} for point in grid_points(get_head(head))) or ({**options},)
+
+
+def all_classes(probabilities: npt.NDArray[Any], *, labels: Any, n_classes: int) -> npt.NDArray[np.float64]:
+    """Return one column a class; a class the head has never seen gets probability 0."""
+    full = np.zeros((len(probabilities), n_classes))
+    full[:, np.asarray(labels, dtype=np.int64)] = probabilities
+    return full
+
+
+def default_jobs(samples: Sequence[Samples]) -> int:
+    """Return one process a usable core, or 1 where starting them would take longer than the work."""
+    import joblib
+
+    most = max((item.plain.nbytes + item.augmented.nbytes for item in samples), default=0)
+    return 1 if most < SMALL_BYTES else int(joblib.cpu_count())
+
+
+def run_tasks(
+    tasks: Sequence[Task], *, jobs: int, on_progress: Callable[[int], None] | None = None
+) -> list[Any]:
+    """Run tasks, those of TensorFlow heads one by one in this process and the others over ``jobs`` processes.
+
+    Parameters
+    ----------
+    tasks : sequence of Task
+    jobs : int
+        Processes. Each uses one BLAS thread whatever their number, so that results do not depend on it.
+    on_progress : callable, optional
+        Called with 1 after each task.
+
+    Returns
+    -------
+    list
+        What each task brought, in order; a `Failure` where it raised.
+    """
+    outcomes: list[Any] = [Failure(reason="a worker process died (out of memory?); try --jobs 1")] * len(
+        tasks
+    )
+    apart = [index for index, task in enumerate(tasks) if not get_head(task.head).tensorflow]
+    here = [index for index, task in enumerate(tasks) if get_head(task.head).tensorflow]
+
+    def keep(index: int, outcome: Any) -> None:
+        outcomes[index] = outcome
+        if on_progress is not None:
+            on_progress(1)
+
+    if min(jobs, len(apart)) > 1:
+        _run_apart(tasks, apart, jobs=jobs, keep=keep)
+    else:
+        here = sorted(apart + here)
+    for index in here:
+        keep(*_attempt(index, tasks[index]))
+    return outcomes
+
+
+def _run_apart(
+    tasks: Sequence[Task], indices: Sequence[int], *, jobs: int, keep: Callable[[int, Any], None]
+) -> None:
+    import joblib
+    from joblib.externals.loky.process_executor import TerminatedWorkerError
+
+    parallel = joblib.Parallel(
+        n_jobs=min(jobs, len(indices)), return_as="generator_unordered", max_nbytes="1M"
+    )
+    calls = (joblib.delayed(_attempt)(index, tasks[index]) for index in indices)
+    try:
+        for index, outcome in parallel(calls):
+            keep(index, outcome)
+    except TerminatedWorkerError:
+        return  # what is missing stays a Failure that says so
+
+
+def _notes(estimator: Any, params: Mapping[str, Any]) -> tuple[str, ...]:
+    if getattr(estimator, "converged_", True):
+        return ()
+    shown = ", ".join(f"{key}={value}" for key, value in params.items())
+    return (f"the solver met its limit of iterations before it had converged ({shown}): usable, not exact",)
+
+
+def _attempt(index: int, task: Task) -> tuple[int, Any]:
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        with threadpool_limits(limits=1):
+            return index, task.run()
+    except Exception as error:  # any solver's error: one head must not take the others with it
+        text = " ".join(str(error).split()) or "no message"
+        return index, Failure(reason=f"{type(error).__name__}: {text}"[:300])

@@ -1,0 +1,132 @@
+"""Small synthetic stores: class mean plus noise; views are a content plus little noise."""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from featurize import ContentRow, ImageTable, config_digest, write_store
+
+CONFIG = {
+    "backbone": "efficientnet_lite0",
+    "weights": {"kind": "imagenet", "sha256": "0" * 64, "seed": None},
+    "input_size": 224,
+    "resize": "squash",
+    "resample": "bicubic",
+    "preprocess": "native",
+    "statistics": None,
+    "precision": "float32",
+    "levels": False,
+    "store_dtype": "float32",
+    "views": {
+        "rotation": 40.0,
+        "width_shift": 0.2,
+        "height_shift": 0.2,
+        "shear": 0.2,
+        "zoom_low": 0.8,
+        "zoom_high": 1.2,
+        "horizontal_flip": True,
+        "vertical_flip": False,
+        "seed": 0,
+    },
+}
+
+
+def write_synthetic_store(
+    path: Path,
+    *,
+    counts=None,
+    classes=("award", "low"),
+    n_features=8,
+    n_views=2,
+    distance=3.0,
+    view_noise=0.1,
+    seed=0,
+    config=None,
+    permute_labels=False,
+    copy_test_into_train=False,
+    weights_path=None,
+    dataset="posters",
+) -> Path:
+    """Write a store of independent contents.
+
+    ``counts`` is split → images a class. ``permute_labels`` shuffles the labels once per content, over all
+    splits together. ``copy_test_into_train`` also lists every test content as a train image.
+    """
+    counts = counts or {"train": 20, "test": 10}
+    generator = np.random.default_rng(seed)
+    means = generator.normal(size=(len(classes), n_features))
+    means *= distance / np.linalg.norm(means, axis=1, keepdims=True)
+    splits = [split for split, n in counts.items() for _ in range(n * len(classes))]
+    labels = np.concatenate([np.repeat(np.arange(len(classes)), n) for n in counts.values()])
+    if permute_labels:
+        labels = generator.permutation(labels)
+    contents = []
+    for split, label in zip(splits, labels, strict=True):
+        number = len(contents)
+        plain = means[label] + generator.normal(size=n_features)
+        if permute_labels:
+            plain = generator.normal(size=n_features)
+        views = plain + view_noise * generator.normal(size=(n_views, n_features))
+        contents.append(
+            {
+                "row": ContentRow(
+                    sha256=hashlib.sha256(f"{seed}-{number}".encode()).hexdigest(),
+                    width=300,
+                    height=200,
+                    phash=int(generator.integers(2**63)),
+                    thumbnail=generator.integers(0, 255, (32, 32, 3), dtype=np.uint8),
+                    plain=plain.astype(np.float32),
+                    augmented=views.astype(np.float32) if split != "test" and n_views else None,
+                ),
+                "split": split,
+                "label": int(label) if split != "new" else -1,
+                "name": f"{number:04}.jpg",
+            }
+        )
+    files = [(item, item["split"]) for item in contents]
+    if copy_test_into_train:
+        files += [(item, "train") for item in contents if item["split"] == "test"]
+    contents.sort(key=lambda item: item["row"].sha256)
+    place = {item["row"].sha256: row for row, item in enumerate(contents)}
+    rows = []
+    for item, split in files:
+        folder = split if item["label"] < 0 else f"{split}/{classes[item['label']]}"
+        rows.append((f"{folder}/{item['name']}", item, split))
+    rows.sort(key=lambda row: row[0])
+    images = ImageTable(
+        path=[path for path, _, _ in rows],
+        sha256=[item["row"].sha256 for _, item, _ in rows],
+        content=np.array([place[item["row"].sha256] for _, item, _ in rows], dtype=np.int64),
+        label=np.array([item["label"] for _, item, _ in rows], dtype=np.int16),
+        split=[split for _, _, split in rows],
+        entry=[path for path, _, _ in rows],
+        skipped=[""] * len(rows),
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    settled = {**CONFIG, **(config or {})}
+    write_store(
+        path,
+        config=settled,
+        config_digest=config_digest(settled),
+        rows=[item["row"] for item in contents],
+        n_views=n_views,
+        n_features=n_features,
+        images=images,
+        classes=classes,
+        ordered=False,
+        created_with={"dataset": dataset, "weights_path": weights_path},
+    )
+    return path
+
+
+@pytest.fixture
+def make_store(tmp_path: Path) -> Callable[..., Path]:
+    """Write a synthetic store; see `write_synthetic_store`."""
+
+    def make(name: str = "efficientnet_lite0", **options) -> Path:
+        return write_synthetic_store(tmp_path / "features" / f"{name}.h5", **options)
+
+    return make

@@ -1,0 +1,127 @@
+import numpy as np
+import pytest
+import skops.io
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import Normalizer, StandardScaler
+from sklearn.svm import SVC
+from sklearn.utils.class_weight import compute_sample_weight
+
+from classify.heads import get_head, grid_points, grid_scores, kernel, make_head
+from classify.splits import grouped_folds
+from featurize.errors import CompareError
+
+SCALERS = {"standardise": StandardScaler, "l2": Normalizer}
+
+
+def views(n_images=60, n_views=3, n_features=40, n_classes=3, *, seed=0):
+    """Return plain rows, then augmented ones: X, y, groups (two images each) and image."""
+    generator = np.random.default_rng(seed)
+    label = np.arange(n_images) % n_classes
+    group = np.arange(n_images) // (2 * n_classes) * n_classes + label
+    hidden = generator.normal(size=(n_images, n_features)) + 1.2 * np.eye(n_features)[label]
+    image = np.tile(np.arange(n_images), n_views)
+    X = hidden[image] + 0.3 * generator.normal(size=(len(image), n_features))
+    return np.maximum(X + 1, 0).astype(np.float32), label[image], group[image], image
+
+
+def plain_machine(X, *, kernel, scaling, C, gamma_factor=1.0, class_weight=None):
+    """Return what a user of scikit-learn would write."""
+    Z = SCALERS[scaling]().fit_transform(X)
+    gamma = gamma_factor / (Z.shape[1] * Z.var())
+    machine = SVC(kernel=kernel, C=C, gamma=gamma, tol=1e-6, class_weight=class_weight, break_ties=True)
+    return make_pipeline(SCALERS[scaling](), machine)
+
+
+@pytest.mark.parametrize("name", ["svm-linear", "svm-rbf"])
+@pytest.mark.parametrize("scaling", ["standardise", "l2"])
+@pytest.mark.parametrize("class_weight", [None, "balanced"])
+@pytest.mark.filterwarnings("ignore:Since Pipeline does not appear:UserWarning")
+def test_probabilities_are_those_of_a_plain_calibrated_pipeline(name, scaling, class_weight):
+    X, y, groups, image = views()
+    keep = np.arange(len(y)) % 7 != 0  # classes of unequal size
+    X, y, groups, image = X[keep], y[keep], groups[keep], image[keep]
+    head = make_head(name, params={"scaling": scaling, "C": 3.0}, seed=5, class_weight=class_weight)
+    head.fit(X, y, groups=groups, image=image)
+
+    machine = plain_machine(
+        X.astype(np.float64), kernel=name[4:], scaling=scaling, C=3.0, class_weight=class_weight
+    )
+    folds = grouped_folds(y, groups, n_folds=5, seed=5).pairs
+    for train, test in folds:
+        assert not set(groups[train]) & set(groups[test])
+    plain = CalibratedClassifierCV(machine, method="sigmoid", ensemble=False, cv=folds)
+    weight = None if class_weight is None else compute_sample_weight(class_weight, y)
+    plain.fit(X.astype(np.float64), y, sample_weight=weight)
+    np.testing.assert_allclose(head.predict_proba(X), plain.predict_proba(X.astype(np.float64)), atol=1e-5)
+    np.testing.assert_array_equal(head.predict(X), head.classes_[head.predict_proba(X).argmax(axis=1)])
+
+
+@pytest.mark.parametrize("name", ["svm-linear", "svm-rbf"])
+@pytest.mark.parametrize("n_classes", [2, 4])
+@pytest.mark.parametrize("rows_limit", [10**6, 10])
+def test_every_grid_cell_decides_as_a_plain_pipeline_does(name, n_classes, rows_limit, monkeypatch):
+    monkeypatch.setattr(
+        kernel, "GRAM_ROWS", rows_limit
+    )  # small: the way for many rows, without a Gram matrix
+    X, y, groups, image = views(n_images=80, n_classes=n_classes)
+    fit_rows = np.flatnonzero(image < 60)
+    score_rows = np.arange(60, 80)  # plain
+    points = grid_points(get_head(name))
+    predicted = []
+    grid_scores(
+        get_head(name),
+        X,
+        y,
+        fit_rows=fit_rows,
+        score_rows=score_rows,
+        groups=groups,
+        image=image,
+        scorer=lambda _, p: predicted.append(p) or 0.0,
+    )
+    assert len(predicted) == len(points)
+    X = X.astype(np.float64)
+    for point, ours in zip(points, predicted, strict=True):
+        plain = plain_machine(X[fit_rows], kernel=name[4:], **point).fit(X[fit_rows], y[fit_rows])
+        np.testing.assert_array_equal(ours, plain.predict(X[score_rows]), err_msg=str(point))
+
+
+def test_images_are_not_parted_where_no_groups_are_given():
+    X, y, _, image = views()
+    assert make_head("svm-linear").fit(X, y, image=image).predict_proba(X) == pytest.approx(
+        make_head("svm-linear").fit(X, y, groups=image).predict_proba(X), abs=1e-12
+    )
+
+
+def test_few_groups_mean_fewer_calibration_folds():
+    X, y, groups, image = views(n_images=12)  # two groups a class
+    head = make_head("svm-rbf").fit(X, y, groups=groups, image=image)
+    assert head.n_folds_ == 2
+    np.testing.assert_allclose(head.predict_proba(X).sum(axis=1), 1.0, atol=1e-9)
+
+
+def test_a_class_with_one_group_is_refused():
+    X, y, groups, image = views(n_images=12)
+    with pytest.raises(CompareError, match="'2'"):
+        make_head("svm-linear").fit(X, y, groups=np.where(y == 2, 1000, groups), image=image)
+
+
+def test_only_support_vectors_are_kept_of_the_training_rows():
+    generator = np.random.default_rng(0)
+    y = np.arange(2000) % 2
+    X = (generator.normal(size=(2000, 30)) + 20 * y[:, None]).astype(np.float32)
+    head = make_head("svm-linear", params={"C": 1e-3}).fit(X, y)
+    assert len(skops.io.dumps(head)) < X.nbytes / 2
+
+
+def test_a_machine_that_stops_short_says_so_without_a_warning():
+    X, y, groups, image = views()
+    head = make_head("svm-linear", params={"max_iter": 3}).fit(X, y, groups=groups, image=image)
+    assert not head.converged_
+    assert make_head("svm-linear").fit(X, y, groups=groups, image=image).converged_
+
+
+def test_an_unknown_kernel_is_refused():
+    X, y, _, _ = views()
+    with pytest.raises(CompareError, match="kernel 'poly': expected linear or rbf"):
+        make_head("svm-linear", params={"kernel": "poly"}).fit(X, y)

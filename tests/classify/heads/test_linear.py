@@ -1,0 +1,96 @@
+import warnings
+
+import numpy as np
+import pytest
+from scipy.special import softmax
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import Normalizer, StandardScaler
+
+from classify.heads import get_head, grid_points, grid_scores, make_head
+from classify.heads.linear import fit_quietly
+
+SCALERS = {"standardise": StandardScaler, "l2": Normalizer}
+
+
+def features(n=150, n_features=60, n_classes=3, *, seed=0):
+    """Return overlapping classes in correlated, non-negative float32 features."""
+    generator = np.random.default_rng(seed)
+    mixing = generator.normal(size=(15, n_features))
+    y = generator.integers(0, n_classes, n)
+    hidden = generator.normal(size=(n, 15)) + 0.8 * np.eye(15)[y]
+    return np.maximum(hidden @ mixing + 0.5 * generator.normal(size=(n, n_features)), 0).astype(np.float32), y
+
+
+@pytest.mark.parametrize("scaling", ["standardise", "l2"])
+@pytest.mark.parametrize("class_weight", [None, "balanced"])
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_probabilities_are_those_of_a_plain_pipeline(scaling, class_weight, n_classes):
+    X, y = features(n_classes=n_classes)
+    head = make_head("logreg", params={"scaling": scaling, "C": 0.3}, class_weight=class_weight).fit(
+        X[:100], y[:100]
+    )
+    plain = make_pipeline(
+        SCALERS[scaling](), LogisticRegression(C=0.3, tol=1e-9, max_iter=10**5, class_weight=class_weight)
+    ).fit(X[:100].astype(np.float64), y[:100])
+    np.testing.assert_allclose(head.predict_proba(X[100:]), plain.predict_proba(X[100:]), atol=1e-4)
+    assert head.converged_
+
+
+def test_the_gradient_vanishes_at_the_solution():
+    X, y = features()
+    head = make_head("logreg", params={"C": 2.0}).fit(X, y)
+    Z = (X - X.mean(0, dtype=np.float64)) / X.std(0, dtype=np.float64)
+    W = head.pipeline_["classify"].coef_
+    # d/dW of mean cross-entropy + |W|² / (2 n C)
+    gradient = (
+        (softmax(Z @ W.T + head.pipeline_["classify"].intercept_, axis=1) - np.eye(3)[y]).T @ Z / len(y)
+    )
+    assert np.abs(gradient + W / (len(y) * 2.0)).max() < 2e-6
+
+
+def test_every_grid_cell_scores_as_a_plain_pipeline_does():
+    X, y = features(240)
+    fit_rows, score_rows = np.arange(0, 160), np.arange(160, 240)
+    points = grid_points(get_head("logreg"))
+    predicted = []
+    grid_scores(
+        get_head("logreg"),
+        X,
+        y,
+        fit_rows=fit_rows,
+        score_rows=score_rows,
+        scorer=lambda _, p: predicted.append(p) or 0.0,
+    )
+    assert len(predicted) == len(points)
+    for point, ours in zip(points, predicted, strict=True):
+        regression = LogisticRegression(C=point["C"], tol=1e-6, max_iter=10**5)
+        plain = make_pipeline(SCALERS[point["scaling"]](), regression).fit(
+            X[fit_rows].astype(np.float64), y[fit_rows]
+        )
+        np.testing.assert_array_equal(ours, plain.predict(X[score_rows]), err_msg=str(point))
+
+
+def test_a_solver_that_stops_short_says_so_without_a_warning():
+    X, y = features()
+    head = make_head("logreg", params={"max_iter": 2, "C": 100.0}).fit(
+        X, y
+    )  # a warning would be an error here
+    assert not head.converged_
+    assert head.n_iter_ == 2
+
+
+def test_other_warnings_reach_the_caller():
+    class Grumbler:
+        def fit(self, X, y):
+            warnings.warn("odd features", UserWarning, stacklevel=1)
+
+    with pytest.warns(UserWarning, match="odd features"):
+        assert fit_quietly(Grumbler(), None, None)
+
+
+def test_the_callers_array_is_left_alone():
+    X, y = features()
+    before = X.copy()
+    make_head("logreg").fit(X, y).predict(X)
+    np.testing.assert_array_equal(X, before)

@@ -1,0 +1,189 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import skops.io
+from sklearn.metrics import balanced_accuracy_score
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from classify.heads import (
+    HEADS,
+    TRUSTED_TYPES,
+    balanced_accuracy,
+    get_head,
+    grid_points,
+    grid_scores,
+    make_head,
+)
+from featurize.errors import CompareError
+
+SMALL_DENSE = {"units": (16,), "epochs": 60, "patience": 20, "batch_size": 16, "learning_rate": 1e-2}
+
+
+def blobs(n=90, n_features=12, n_classes=3, *, seed=0, apart=1.5):
+    """Return features like a backbone's, float32 and not negative, and their classes."""
+    generator = np.random.default_rng(seed)
+    y = np.arange(n) % n_classes
+    centres = np.random.default_rng(99).normal(size=(n_classes, n_features)) * apart
+    return np.maximum(centres[y] + generator.normal(size=(n, n_features)) + 1, 0).astype(np.float32), y
+
+
+def test_listing_heads_imports_nothing_heavy():
+    heavy = "{'sklearn', 'scipy', 'tensorflow', 'keras'}"
+    code = (
+        "import sys, classify.heads as h; [h.grid_points(head) for head in h.HEADS.values()];"
+        f"print({heavy} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
+
+
+def test_only_heads_that_say_so_import_tensorflow():
+    code = (
+        "import sys, numpy as np; from classify.heads import *\n"
+        "X = np.random.default_rng(0).normal(size=(40, 4)).astype('f'); y = np.arange(40) % 2\n"
+        "[make_head(n).fit(X, y).predict_proba(X) for n, h in HEADS.items() if not h.tensorflow]\n"
+        "make_head('dense'); print('tensorflow' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_the_issue_s_heads_are_there():
+    assert list(HEADS) == ["dense", "logreg", "svm-linear", "svm-rbf", "baseline"]
+    assert all(name == head.name for name, head in HEADS.items())
+
+
+def test_unknown_head_names_the_known():
+    with pytest.raises(
+        CompareError, match=r"'svm'.*dense, logreg, svm-linear, svm-rbf, baseline.*classify heads"
+    ):
+        get_head("svm")
+
+
+def test_unknown_parameter_names_the_known():
+    with pytest.raises(CompareError, match=r"'logreg' has no parameter 'gamma'.*C, class_weight, max_iter"):
+        make_head("logreg", params={"gamma": 1.0})
+
+
+def test_seed_and_class_weight_reach_the_heads_that_have_them():
+    assert make_head("dense", seed=7, class_weight="balanced").get_params()["seed"] == 7
+    assert make_head("logreg", seed=7, class_weight="balanced").class_weight == "balanced"
+    assert make_head("svm-rbf", seed=7).get_params().items() >= {"seed": 7, "kernel": "rbf"}.items()
+    assert make_head("baseline", seed=7, class_weight="balanced").get_params() == {}
+    assert (
+        make_head("svm-linear", params={"class_weight": None}, class_weight="balanced").class_weight is None
+    )
+
+
+@pytest.mark.parametrize("name", ["logreg", "svm-linear", "svm-rbf"])
+def test_grids_span_four_orders_of_magnitude_in_each_scaling(name):
+    points = grid_points(get_head(name))
+    for key in {"C", "gamma_factor"} & set(points[0]):
+        for scaling in ("standardise", "l2"):
+            values = [point[key] for point in points if point["scaling"] == scaling]
+            assert max(values) / min(values) >= 0.999e4
+
+
+@pytest.mark.parametrize("name", list(HEADS))
+def test_the_first_of_equal_points_has_the_smallest_c(name):
+    points = grid_points(get_head(name))
+    assert len({tuple(sorted(point.items())) for point in points}) == len(points)
+    strength = [point.get("C", 0) for point in points]
+    assert strength == sorted(strength)
+    assert grid_points(get_head("baseline")) == [{}]
+
+
+def test_balanced_accuracy_is_scikit_learn_s():
+    generator = np.random.default_rng(0)
+    y_true, y_pred = generator.integers(0, 4, (2, 200))
+    assert balanced_accuracy(y_true, y_pred) == pytest.approx(
+        balanced_accuracy_score(y_true, y_pred), abs=1e-12
+    )
+    # A fold may lack a class that is predicted: by hand, (1/2 + 1) / 2.
+    assert balanced_accuracy(np.array([0, 0, 1]), np.array([0, 2, 1])) == 0.75
+
+
+@pytest.mark.parametrize("name", ["baseline", "dense"])
+def test_heads_without_a_search_of_their_own_are_fitted_point_by_point(name):
+    X, y = blobs(60)
+    fit_rows, score_rows = np.arange(45), np.arange(45, 60)
+    points = [{}] if name == "baseline" else [{**SMALL_DENSE, "scaling": s} for s in ("standardise", "l2")]
+    image = np.arange(60) // 3 * 3 + y
+    scores = grid_scores(
+        get_head(name), X, y, fit_rows=fit_rows, score_rows=score_rows, points=points, image=image, seed=3
+    )
+    expected = []
+    for point in points:
+        head = make_head(name, params=point, seed=3).fit(X[:45], y[:45], image=image[:45])
+        expected.append(balanced_accuracy_score(y[45:], head.predict(X[45:])))
+    assert scores == pytest.approx(expected, abs=1e-12)
+
+
+def test_the_scorer_is_given_truth_and_predictions():
+    X, y = blobs(60)
+    seen = []
+
+    def scorer(y_true, y_pred):
+        seen.append((y_true, y_pred))
+        return 0.5
+
+    points = grid_points(get_head("logreg"))[:2]
+    rows = {"fit_rows": np.arange(40), "score_rows": np.arange(40, 60)}
+    assert grid_scores(get_head("logreg"), X, y, points=points, scorer=scorer, **rows) == [0.5, 0.5]
+    np.testing.assert_array_equal(seen[0][0], y[40:])
+    assert seen[0][1].shape == (20,)
+
+
+def test_baseline_counts_images_not_views():
+    X = np.zeros((8, 3), dtype=np.float32)
+    y = np.array(
+        [0, 1, 1, 0, 0, 0, 0, 0]
+    )  # image 0 of class 0 has six views, images 1 and 2 of class 1 one each
+    head = make_head("baseline").fit(X, y, image=np.array([0, 1, 2, 0, 0, 0, 0, 0]))
+    np.testing.assert_allclose(head.predict_proba(X[:2]), [[1 / 3, 2 / 3]] * 2, atol=1e-12)
+    np.testing.assert_array_equal(head.predict(X[:2]), [1, 1])
+
+
+@pytest.mark.parametrize("name", [name for name, head in HEADS.items() if not head.tensorflow])
+@pytest.mark.parametrize("scaling", ["standardise", "l2"])
+def test_saved_without_pickle_predicts_the_same(name, scaling):
+    X, y = blobs()
+    params = {} if name == "baseline" else {"scaling": scaling, "class_weight": "balanced"}
+    head = make_head(name, params=params).fit(X, y)
+    data = skops.io.dumps(head)
+    assert set(skops.io.get_untrusted_types(data=data)) <= set(TRUSTED_TYPES)
+    loaded = skops.io.loads(data, trusted=list(TRUSTED_TYPES))
+    np.testing.assert_array_equal(loaded.predict_proba(X), head.predict_proba(X))
+    np.testing.assert_array_equal(loaded.classes_, head.classes_)
+
+
+@pytest.mark.parametrize("name", ["dense", "svm-linear", "svm-rbf", "baseline"])  # logreg uses neither
+def test_rows_that_do_not_match_are_refused(name):
+    X, y = blobs(30)
+    with pytest.raises(CompareError, match="image has 5 rows: expected 30"):
+        make_head(name).fit(X, y, image=np.arange(5))
+
+
+@pytest.mark.parametrize("name", ["dense", "logreg", "svm-linear", "svm-rbf"])
+def test_one_class_is_refused(name):
+    X, _ = blobs(30)
+    with pytest.raises(CompareError, match="one class, '4': expected at least 2"):
+        make_head(name).fit(X, np.full(30, 4))
+
+
+@pytest.mark.parametrize("name", ["dense", "logreg", "svm-linear", "svm-rbf"])
+def test_unknown_scaling_is_refused(name):
+    X, y = blobs(30)
+    with pytest.raises(CompareError, match="scaling 'none': expected one of standardise, l2"):
+        make_head(name, params={"scaling": "none"}).fit(X, y)
+
+
+CHECKED = {name: make_head(name) for name in HEADS} | {"dense": make_head("dense", params=SMALL_DENSE)}
+
+
+# None is expected to fail. scikit-learn itself skips check_array_api_input: our heads take NumPy arrays.
+@parametrize_with_checks(list(CHECKED.values()))
+def test_scikit_learn_s_own_checks(estimator, check):
+    check(estimator)

@@ -1,0 +1,205 @@
+"""Bundles: what was saved is what is loaded, and nothing else is."""
+
+import json
+import zipfile
+
+import numpy as np
+import pytest
+import skops.io
+
+from classify.bundle import carry_weights, extract_command, load_bundle, save_bundle
+from classify.fitting import fit
+from classify.heads import HEADS, make_head
+from classify.samples import load_samples
+from featurize import BundleError
+
+CLASSICAL = [name for name, head in HEADS.items() if not head.tensorflow]
+
+
+@pytest.fixture
+def store(make_store):
+    return make_store(counts={"train": 8, "test": 3})
+
+
+@pytest.fixture
+def bundle(store, tmp_path):
+    return fit(store, head="logreg", params={"C": 0.5}, out=tmp_path / "bundle").bundle
+
+
+def edit(bundle, **changes):
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    (bundle / "manifest.json").write_text(json.dumps({**manifest, **changes}))
+
+
+@pytest.mark.parametrize("name", CLASSICAL)
+def test_a_loaded_head_says_what_the_fitted_one_said(name, store, tmp_path):
+    samples = load_samples(store)
+    rows = samples.rows(samples.train_images)
+    estimator = make_head(name).fit(rows.X, rows.y, groups=rows.groups, image=rows.image)
+    folder = tmp_path / "bundle"
+    save_bundle(
+        folder,
+        estimator=estimator,
+        head=name,
+        params={},
+        config=samples.config,
+        config_digest=samples.config_digest,
+        classes=samples.classes,
+        ordered=False,
+        n_features=8,
+        dataset="posters",
+        store="s",
+        weights={"kind": "imagenet"},
+        metrics={},
+        seed=0,
+    )
+    loaded = load_bundle(folder)
+    X = samples.plain
+    np.testing.assert_array_equal(loaded.predict_proba(X, samples.config_digest), estimator.predict_proba(X))
+    assert {path.name for path in folder.iterdir()} == {"manifest.json", "head.skops"}
+
+
+@pytest.mark.slow
+def test_a_dense_head_comes_back_in_safe_mode(store, tmp_path):
+    from classify.compare import DenseOptions
+
+    done = fit(
+        store,
+        head="dense",
+        params={"scaling": "l2"},
+        dense=DenseOptions(units=(4,), epochs=2),
+        out=tmp_path / "b",
+    )
+    samples = load_samples(store)
+    first, second = (
+        load_bundle(done.bundle).predict_proba(samples.plain, samples.config_digest) for _ in range(2)
+    )
+    np.testing.assert_array_equal(first, second)
+    np.testing.assert_allclose(first.sum(axis=1), 1, atol=1e-6)
+    assert {path.name for path in done.bundle.iterdir()} == {"manifest.json", "head.keras"}
+    assert not zipfile.ZipFile(done.bundle / "head.keras").testzip()
+
+
+def test_the_manifest_says_what_is_needed(bundle, store):
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    samples = load_samples(store)
+    assert manifest["format"] == "folio-bundle"
+    assert manifest["format_version"] == 1
+    assert manifest["config"] == samples.config
+    assert manifest["classes"] == ["award", "low"]
+    assert (manifest["n_features"], manifest["backbone"]) == (8, "efficientnet_lite0")
+    assert manifest["created_with"]["scikit-learn"]
+
+
+def test_features_of_another_config_are_refused(bundle):
+    loaded = load_bundle(bundle)
+    with pytest.raises(
+        BundleError,
+        match="Make a matching store with: featurize extract IMAGES --backbone efficientnet_lite0",
+    ):
+        loaded.predict_proba(np.zeros((1, 8), np.float32), "f" * 64)
+    with pytest.raises(BundleError, match=r"shape \(n, 8\), found \(1, 9\)"):
+        loaded.predict_proba(np.zeros((1, 9), np.float32), loaded.manifest["config_digest"])
+
+
+def test_the_command_names_what_is_not_default(store):
+    config = load_samples(store).config
+    assert extract_command(config) == "featurize extract IMAGES --backbone efficientnet_lite0"
+    other = {
+        **config,
+        "resize": "crop",
+        "store_dtype": "float16",
+        "input_size": 320,
+        "weights": {"kind": "random", "sha256": "", "seed": 0},
+        "views": {**config["views"], "rotation": 10.0, "horizontal_flip": False, "seed": 3},
+    }
+    assert extract_command(other) == (
+        "featurize extract IMAGES --backbone efficientnet_lite0 --weights random --input-size 320 "
+        "--resize crop --store-dtype float16 --seed 3 --rotation 10.0 --no-horizontal-flip"
+    )
+
+
+def test_the_command_is_one_that_featurize_takes(store):
+    from featurize.cli import cli
+
+    config = load_samples(store).config
+    words = extract_command({**config, "resize": "pad", "views": {**config["views"], "shear": 1.5}}).split()
+    command = cli.commands["extract"]
+    context = command.make_context("extract", words[2:])
+    assert context.params["resize"] == "pad"
+    assert context.params["shear"] == 1.5
+
+
+def test_a_damaged_head_is_refused(bundle):
+    file = bundle / "head.skops"
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
+    with pytest.raises(BundleError, match="its SHA-256 is not the manifest's"):
+        load_bundle(bundle)
+
+
+def test_types_that_are_not_ours_are_refused(bundle, store):
+    import hashlib
+
+    from sklearn.naive_bayes import GaussianNB
+
+    class Stranger(GaussianNB):
+        pass
+
+    file = bundle / "head.skops"
+    skops.io.dump(Stranger(), file)
+    edit(bundle, head_sha256=hashlib.sha256(file.read_bytes()).hexdigest())
+    with pytest.raises(BundleError, match=r"refused: it holds .*Stranger, which no head of Folio has"):
+        load_bundle(bundle)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"format": "other"}, "not the manifest of a bundle"),
+        ({"format_version": 2}, "format version 2, but this Folio reads version 1"),
+        ({"head_file": "../head.skops"}, "is not a file of the bundle"),
+        ({"head": "forest"}, "Unknown head 'forest'"),
+    ],
+)
+def test_a_manifest_that_is_not_ours_is_refused(bundle, changes, message):
+    edit(bundle, **changes)
+    with pytest.raises(BundleError, match=message):
+        load_bundle(bundle)
+
+
+def test_no_bundle_is_one_line(tmp_path):
+    with pytest.raises(BundleError, match=r"no bundle there \(manifest.json is missing\)"):
+        load_bundle(tmp_path)
+
+
+def test_published_weights_stay_where_they_are(store, tmp_path):
+    weights, notes = carry_weights(
+        tmp_path / "w", store="s", config=load_samples(store).config, created_with={}
+    )
+    assert weights["kind"] == "imagenet"
+    assert notes == ()
+    assert not (tmp_path / "w").exists()
+
+
+def test_other_weights_come_along(make_store, tmp_path):
+    import hashlib
+
+    file = tmp_path / "mine.weights.h5"
+    file.write_bytes(b"weights")
+    sha256 = hashlib.sha256(b"weights").hexdigest()
+    config = {"weights": {"kind": "file", "sha256": sha256, "seed": None}}
+    store = make_store(counts={"train": 8}, config=config, weights_path=str(file))
+    done = fit(store, head="logreg", params={"C": 1.0}, out=tmp_path / "bundle")
+    assert load_bundle(done.bundle).weights.read_bytes() == b"weights"
+    assert done.notes == ()
+    (done.bundle / "weights.h5").write_bytes(b"others!")
+    with pytest.raises(BundleError, match=r"weights\.h5: damaged or replaced"):
+        load_bundle(done.bundle)
+
+
+def test_weights_that_are_gone_are_a_note(make_store, tmp_path):
+    config = {"weights": {"kind": "file", "sha256": "1" * 64, "seed": None}}
+    store = make_store(counts={"train": 8}, config=config, weights_path=str(tmp_path / "gone.h5"))
+    done = fit(store, head="logreg", params={"C": 1.0}, out=tmp_path / "bundle")
+    assert "could not be put into its bundles" in done.notes[0]
+    assert load_bundle(done.bundle).weights is None

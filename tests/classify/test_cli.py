@@ -1,0 +1,177 @@
+"""The command line: thin, documented, quick to start, one line for an error."""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from classify.cli import cli
+from featurize import ImageFeatures
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def call(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("classify.cli.quiet_libraries", lambda *, verbose: None)
+
+    def call(*words):
+        return CliRunner().invoke(cli, [str(word) for word in words])
+
+    return call
+
+
+@pytest.fixture
+def network(monkeypatch):
+    def image_features(paths, config, **options):
+        good = [i for i, path in enumerate(paths) if path.suffix == ".jpg"]
+        problems = {i: "not an image" for i in range(len(paths)) if i not in good}
+        features = np.ones((len(good), 8), np.float32)
+        return ImageFeatures(features=features, index=np.array(good, dtype=np.int64), problems=problems)
+
+    monkeypatch.setattr("featurize.inference.image_features", image_features)
+
+
+@pytest.mark.parametrize("name", sorted(cli.commands))
+def test_every_command_is_documented_with_an_example(name):
+    command = cli.commands[name]
+    assert f"classify {name}" in command.help
+    for parameter in command.params:
+        assert isinstance(parameter, click.Argument) or parameter.help, parameter.name
+
+
+def test_help_and_heads_import_nothing_heavy():
+    code = (
+        "import sys\n"
+        "from classify.cli import main\n"
+        "for words in (['--help'], ['compare', '--help'], ['heads']):\n"
+        "    try: main(words)\n"
+        "    except SystemExit: pass\n"
+        "print([name for name in ('tensorflow', 'keras', 'sklearn', 'scipy', 'h5py') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_heads_lists_grids(call):
+    done = call("heads")
+    assert "svm-rbf: RBF SVM" in done.output
+    assert "searched: gamma_factor = 0.001, 0.01, 0.1, 1, 10" in done.output
+    assert [head["name"] for head in json.loads(call("heads", "--json").output)] == [
+        "dense",
+        "logreg",
+        "svm-linear",
+        "svm-rbf",
+        "baseline",
+    ]
+
+
+def test_the_last_line_of_a_comparison_grades_new_images(call, make_store, network, tmp_path):
+    store = make_store(counts={"train": 10, "test": 5})
+    done = call("compare", store, "--heads", "logreg,svm-linear", "--jobs", 1)
+    assert done.exit_code == 0, done.output
+    assert "Classes: award, low (positive: low)" in done.output
+    assert "the 10 test images, used once: one image is 10.0 %" in done.output
+    last = done.output.splitlines()[-1]
+    assert last == "classify predict artifacts/runs/posters IMAGES --out grades.csv"
+    (tmp_path / "IMAGES").mkdir()
+    (tmp_path / "IMAGES" / "a.jpg").write_text("a")
+    (tmp_path / "IMAGES" / "b.txt").write_text("b")
+    graded = call(*shlex.split(last)[1:])
+    assert graded.exit_code == 0, graded.output
+    assert "1 graded, 1 not: grades.csv" in graded.output
+    assert len((tmp_path / "grades.csv").read_text(encoding="utf-8-sig").splitlines()) == 3
+
+
+def test_a_folder_with_a_space_is_quoted(call, make_store):
+    done = call("compare", make_store(counts={"train": 6, "test": 5}), "--heads", "logreg", "--out", "my run")
+    assert done.output.splitlines()[-1] == "classify predict 'my run' IMAGES --out grades.csv"
+
+
+def test_the_leaderboard_fits_and_has_a_row_a_head(call, make_store):
+    done = call("compare", make_store(counts={"train": 6, "test": 5}), "--heads", "logreg")
+    lines = done.output.splitlines()
+    header = next(line for line in lines if "accuracy" in line)
+    for name in ("store", "head", "CV", "accuracy", "bal. acc.", "macro-F1", "ROC-AUC", "log loss", "fit s"):
+        assert name in header
+    assert any("logreg *" in line for line in lines)
+    assert any("baseline" in line for line in lines)
+    assert max(map(len, lines[: lines.index(header) + 4])) <= 100
+
+
+def test_a_record_as_json(call, make_store):
+    done = call("compare", make_store(counts={"train": 6, "test": 5}), "--heads", "logreg", "--json")
+    assert json.loads(done.output)["recommended"]["head"] == "logreg"
+
+
+def test_fit_writes_one_bundle(call, make_store, tmp_path):
+    store = make_store(counts={"train": 6, "test": 5})
+    done = call("fit", store, "--head", "svm-rbf", "--param", "C=10", "--param", "gamma_factor=0.1")
+    assert done.exit_code == 0, done.output
+    assert "Hyper-parameters: C=10, gamma_factor=0.1" in done.output
+    bundle = tmp_path / "artifacts" / "bundles" / "posters" / "efficientnet_lite0__svm-rbf"
+    assert json.loads((bundle / "manifest.json").read_text())["params"] == {"C": 10, "gamma_factor": 0.1}
+
+
+def test_predict_prints_a_table_or_json(call, make_store, network, tmp_path):
+    call("fit", make_store(counts={"train": 6}), "--head", "logreg", "--param", "C=1", "--out", "b")
+    (tmp_path / "a.jpg").write_text("a")
+    (tmp_path / "b.txt").write_text("b")
+    table = call("predict", "b", "a.jpg", "b.txt")
+    assert "not an image" in table.output
+    found = json.loads(call("predict", "b", "a.jpg", "--json").output)
+    assert found[0]["path"] == "a.jpg"
+    assert found[0]["grade"] in ("award", "low")
+    nothing = call("predict", "b", "b.txt", "--out", "g.csv")
+    assert nothing.exit_code == 1
+    assert (tmp_path / "g.csv").exists()
+    assert "none of the files could be graded" in nothing.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "message", "code"),
+    [
+        (("compare", "nowhere.h5"), "nowhere.h5: no such store. Make one with: featurize extract DATA", 1),
+        (("predict", "nowhere", "x.jpg"), "x.jpg: no such file or folder", 1),
+        (("fit", "nowhere.h5", "--head", "forest"), "'forest' is not one of", 2),
+        (("fit", "nowhere.h5", "--head", "logreg", "--param", "C"), "expected NAME=VALUE", 2),
+        (("compare", "nowhere.h5", "--units", "a,b"), "expected whole numbers with commas", 2),
+    ],
+)
+def test_an_error_is_one_line_that_says_what_to_do(call, words, message, code):
+    done = call(*words)
+    assert done.exit_code == code
+    assert message in done.stderr
+    assert "Traceback" not in done.output + done.stderr
+
+
+def test_a_whole_run_in_a_process_of_its_own(make_store, tmp_path):
+    store = make_store(counts={"train": 6, "test": 5})
+    code = (
+        "import sys; from classify.cli import main\n"
+        "main(sys.argv[1:], prog_name='classify', standalone_mode=False)\n"
+        "print('tensorflow' in sys.modules)"
+    )
+    words = ["compare", str(store), "--heads", "logreg", "--out", str(tmp_path / "run")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=environment,
+        check=True,
+    )
+    assert done.stderr == ""
+    lines = done.stdout.splitlines()
+    assert lines[-1] == "False"  # no dense head, no TensorFlow
+    assert lines[-2].startswith("classify predict ")
+    assert (tmp_path / "run" / "results.json").is_file()

@@ -1,0 +1,170 @@
+"""New images graded: a row for every file, the comparison's grades, CSV that opens rightly."""
+
+import csv
+import os
+
+import numpy as np
+import pytest
+
+from classify.compare import compare
+from classify.fitting import fit
+from classify.predict import bundle_folder, grades_json, predict, write_grades
+from classify.samples import load_samples
+from featurize import BundleError, DatasetError, EngineError, ImageFeatures
+
+
+@pytest.fixture
+def store(make_store):
+    return make_store(counts={"train": 10, "test": 6}, distance=1.5)
+
+
+@pytest.fixture
+def run(store, tmp_path):
+    return compare([store], heads=("logreg", "svm-linear"), out=tmp_path / "run", jobs=1)
+
+
+@pytest.fixture
+def images(store, tmp_path):
+    """A folder of the test images; each file holds its own row number in the store."""
+    samples = load_samples(store)
+    for image in samples.test_images:
+        path = tmp_path / "data" / samples.path[image]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(str(samples.content[image]))
+    return tmp_path / "data" / "test"
+
+
+@pytest.fixture
+def network(store, monkeypatch):
+    """Stand in for the network: a file's features are those of the store's row it names."""
+    plain = load_samples(store).plain
+    calls = []
+
+    def image_features(paths, config, *, precision=None, **options):
+        calls.append({"precision": precision, **options})
+        found = {i: path.read_text() for i, path in enumerate(paths)}
+        index = np.array([i for i, text in found.items() if text.isdecimal()], dtype=np.int64)
+        features = plain[[int(found[i]) for i in index]] if len(index) else np.zeros((0, 8), np.float32)
+        problems = {i: "not an image" for i, text in found.items() if not text.isdecimal()}
+        return ImageFeatures(features=features, index=index, problems=problems)
+
+    monkeypatch.setattr("featurize.inference.image_features", image_features)
+    return calls
+
+
+@pytest.mark.parametrize("head", ["logreg", "svm-linear", "baseline"])
+def test_grades_are_those_of_the_comparison(run, images, network, head):
+    bundle = run.folder / "bundles" / f"efficientnet_lite0__{head}"
+    graded = predict(bundle, [images])
+    with (run.folder / "predictions.csv").open(encoding="utf-8", newline="") as stream:
+        rows = [row for row in csv.DictReader(stream) if row["head"] == head]
+    said = {row["path"]: row for row in rows}
+    assert len(graded.grades) == len(said) == 12
+    for grade in graded.grades:
+        row = said[os.path.relpath(grade.path, images.parent).replace(os.sep, "/")]
+        assert grade.grade == row["predicted_class"]
+        assert [f"{value:.6f}" for value in grade.probabilities] == [row["p_award"], row["p_low"]]
+        assert grade.confidence == max(grade.probabilities)
+
+
+def test_a_run_means_its_recommended_head(run):
+    assert bundle_folder(run.folder) == run.folder / run.recommended["bundle"]
+
+
+def test_every_file_has_its_row(run, images, network, tmp_path):
+    broken = tmp_path / "notes.txt"
+    broken.write_text("hello")
+    first = sorted(images.rglob("*.jpg"))[0]
+    graded = predict(run.folder, [broken, first, images])
+    assert len(graded.grades) == 2 + 12
+    assert graded.n_failed == 1
+    assert graded.grades[0].path == str(broken)
+    assert (graded.grades[0].grade, graded.grades[0].confidence) == ("", None)
+    assert graded.grades[0].problem == "not an image"
+    assert graded.grades[1].path == graded.grades[1].entry == str(first)
+    assert graded.grades[1].probabilities == graded.grades[2].probabilities
+
+
+def test_entries_of_several_images_are_graded_image_by_image_and_it_says_so(run, images, network):
+    graded = predict(run.folder, [images])
+    assert {grade.entry for grade in graded.grades} == {str(images / "award"), str(images / "low")}
+    assert graded.notes == ("12 images of 2 entries: graded image by image, not entry by entry",)
+    assert predict(run.folder, [images / "low"]).notes == ()
+
+
+def test_the_csv_opens_in_a_spreadsheet(run, network, tmp_path):
+    folder = tmp_path / "ü"
+    folder.mkdir()
+    (folder / "=cmd()").write_text("0")
+    (folder / "bad").write_text("x")
+    out = tmp_path / "grades.csv"
+    work = predict(run.folder, [folder / "bad", folder])
+    write_grades(out, work)
+    raw = out.read_bytes()
+    assert raw.startswith(b"\xef\xbb\xbf")
+    rows = list(csv.DictReader(raw.decode("utf-8-sig").splitlines()))
+    assert list(rows[0]) == ["path", "entry", "grade", "confidence", "p_award", "p_low", "problem"]
+    assert [row["problem"] for row in rows] == ["not an image", "", "not an image"]
+    assert [bool(row["grade"]) for row in rows] == [False, True, False]
+    assert float(rows[1]["confidence"]) == pytest.approx(
+        max(float(rows[1]["p_award"]), float(rows[1]["p_low"]))
+    )
+
+
+def test_a_name_that_is_a_formula_is_only_text(run, network, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "=cmd()").write_text("0")
+    out = tmp_path / "grades.csv"
+    write_grades(out, predict(run.folder, ["=cmd()"]))
+    assert "\n'=cmd(),'=cmd()," in out.read_text(encoding="utf-8-sig")
+
+
+def test_json_has_null_where_there_is_no_grade(run, network, tmp_path):
+    (tmp_path / "bad.jpg").write_text("x")
+    (found,) = grades_json(predict(run.folder, [tmp_path / "bad.jpg"]))
+    assert found["grade"] is None
+    assert found["probabilities"] is None
+    assert found["problem"] == "not an image"
+
+
+def test_what_is_not_there_is_refused(run, tmp_path):
+    with pytest.raises(DatasetError, match=r"nowhere: no such file or folder"):
+        predict(run.folder, [tmp_path / "nowhere"])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DatasetError, match=r"empty: no file in this folder"):
+        predict(run.folder, [tmp_path / "empty"])
+    with pytest.raises(BundleError, match=r"no such folder; expected a bundle"):
+        bundle_folder(tmp_path / "nothing")
+    with pytest.raises(BundleError, match=r"holds neither; expected a bundle"):
+        bundle_folder(tmp_path / "empty")
+
+
+def test_a_precision_that_this_machine_lacks_falls_back_and_says_so(make_store, tmp_path, monkeypatch):
+    bundle = fit(
+        make_store(counts={"train": 8}, config={"precision": "float16"}),
+        head="logreg",
+        params={"C": 1.0},
+        out=tmp_path / "bundle",
+    ).bundle
+    asked = []
+
+    def image_features(paths, config, *, precision=None, **options):
+        asked.append(precision)
+        if precision is None:
+            raise EngineError("--precision float16 needs a GPU")
+        return ImageFeatures(features=np.zeros((1, 8), np.float32), index=np.array([0]), problems={})
+
+    monkeypatch.setattr("featurize.inference.image_features", image_features)
+    (tmp_path / "a.jpg").write_text("0")
+    graded = predict(bundle, [tmp_path / "a.jpg"])
+    assert asked == [None, "float32"]
+    assert graded.notes == ("made in float16, which this machine lacks: graded in float32",)
+
+
+def test_a_bundle_without_its_weights_says_which_option_helps(make_store, tmp_path):
+    config = {"weights": {"kind": "file", "sha256": "1" * 64, "seed": None}}
+    store = make_store(counts={"train": 8}, config=config)
+    bundle = fit(store, head="logreg", params={"C": 1.0}, out=tmp_path / "bundle").bundle
+    (tmp_path / "a.jpg").write_text("0")
+    with pytest.raises(BundleError, match=r"lacks the weights of its backbone.*--weights FILE"):
+        predict(bundle, [tmp_path / "a.jpg"])

@@ -1,0 +1,137 @@
+"""The README tells the truth: its commands run, and it names every command there is."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+import make_sample
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMANDS = ("featurize", "classify")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+def shown_with_output() -> list[str]:
+    """Return the commands of the console blocks, in order."""
+    return [line[2:] for block in blocks("console") for line in block.splitlines() if line.startswith("$ ")]
+
+
+def shown_alone() -> list[str]:
+    """Return the commands of the shell blocks, without their comments."""
+    return [line.partition("  #")[0].strip() for block in blocks("sh") for line in block.splitlines()]
+
+
+def group(command: str) -> click.Group:
+    module = importlib.import_module(f"{command}.cli")
+    return next(value for value in vars(module).values() if isinstance(value, click.Group))
+
+
+def parse(words: list[str]) -> None:
+    """Let click read a command without running it: unknown commands and options are errors."""
+    commands = group(words[0])
+    command = commands.get_command(click.Context(commands), words[1])
+    assert command is not None, f"there is no {words[0]} {words[1]}"
+    command.make_context(words[1], words[2:])
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory) -> Path:
+    """A folder with a small sample portfolio where the README has the full one."""
+    folder = tmp_path_factory.mktemp("readme")
+    (folder / "artifacts").mkdir()
+    make_sample.make_sample(folder / "artifacts" / "sample", images=10)
+    return folder
+
+
+@pytest.mark.slow
+def test_readme_commands_run_in_order(workplace):
+    ran = 0
+    for line in shown_with_output():
+        words = shlex.split(line)
+        if words[0] not in COMMANDS:
+            assert (ROOT / words[1]).is_file(), line  # python scripts/…: the fixture has done it
+            continue
+        code = f"from {words[0]}.cli import main; main()"
+        done = subprocess.run(
+            [sys.executable, "-c", code, *words[1:]],
+            cwd=workplace,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+        assert "Traceback" not in done.stderr
+        ran += 1
+    assert ran >= 8
+    for block in blocks("python"):
+        with contextlib.chdir(workplace):
+            names: dict = {}
+            exec(compile(block, "README.md", "exec"), names)
+        assert len(names["content"]) == len(names["label"]) == len(names["path"])
+        assert names["classes"] == ["award", "low", "middle"]
+
+
+@pytest.mark.parametrize(
+    "line", [line for line in [*shown_with_output(), *shown_alone()] if line.startswith(COMMANDS)]
+)
+def test_readme_commands_are_understood(line):
+    parse(shlex.split(line))
+
+
+def test_a_made_up_option_is_noticed():
+    with pytest.raises(click.NoSuchOption):
+        parse(["featurize", "extract", "DATA", "--no-such-option"])
+
+
+@pytest.mark.parametrize("line", [line for line in shown_alone() if line.startswith("scripts/")])
+def test_readme_scripts_are_there_and_executable(line):
+    script = ROOT / shlex.split(line)[0]
+    assert os.access(script, os.X_OK)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_is_documented(command):
+    assert [name for name in group(command).commands if f"`{command} {name}" not in README] == []
+
+
+def linked() -> Iterator[tuple[str, str]]:
+    for page in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "artifacts/README.md"):
+        for target in re.findall(r"\]\(([^)]+)\)", (ROOT / page).read_text(encoding="utf-8")):
+            if "://" not in target:
+                yield page, target
+
+
+@pytest.mark.parametrize(("page", "target"), list(linked()))
+def test_links_lead_somewhere(page, target):
+    assert ((ROOT / page).parent / target).exists()
+
+
+def test_the_map_shows_rooms_that_exist():
+    """Every file that CONTRIBUTING names in a package is there."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    package, missing = "", []
+    for cell in re.findall(r"^\| (`.*?) \|", text, re.MULTILINE):
+        for name in re.findall(r"`(\s*)([\w./]+)`", cell):
+            if not name[0] and not cell.startswith("`  "):
+                package = name[1]
+            path = ROOT / name[1] if name[1] == package else ROOT / package / name[1]
+            if not path.exists():
+                missing.append(str(path.relative_to(ROOT)))
+    assert missing == []
