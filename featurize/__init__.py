@@ -19,12 +19,12 @@ _EXPORTS = {
     "Backbone": "backbones",
     "BACKBONES": "backbones",
     "get_backbone": "backbones",
-    "Fault": "checking",
+    "Fault": "upkeep.checking",
     "config_digest": "config",
     "find_images": "dataset",
     "use_device": "device",
-    "join": "duplicates",
-    "near_duplicates": "duplicates",
+    "join": "intake.duplicates",
+    "near_duplicates": "intake.duplicates",
     "BundleError": "errors",
     "CompareError": "errors",
     "ConfigError": "errors",
@@ -38,10 +38,10 @@ _EXPORTS = {
     "ExtractResult": "extraction",
     "image_features": "inference",
     "ImageFeatures": "inference",
-    "inspect": "intake",
-    "Intake": "intake",
-    "Repair": "repairing",
-    "repair": "repairing",
+    "inspect": "intake.intake",
+    "Intake": "intake.intake",
+    "Repair": "upkeep.repairing",
+    "repair": "upkeep.repairing",
     "ContentRow": "store",
     "ContentTable": "store",
     "ImageTable": "store",
@@ -57,8 +57,8 @@ _EXPORTS = {
     "printable": "terminal",
     "progress_bar": "terminal",
     "quiet_libraries": "terminal",
-    "Verification": "verification",
-    "verify": "verification",
+    "Verification": "upkeep.verification",
+    "verify": "upkeep.verification",
     "find_weights": "weights",
     "save_weights": "weights",
     "Weights": "weights",
@@ -72,9 +72,6 @@ if TYPE_CHECKING:
         Backbone as Backbone,
         get_backbone as get_backbone,
     )
-    from featurize.checking import (
-        Fault as Fault,
-    )
     from featurize.config import (
         config_digest as config_digest,
     )
@@ -83,10 +80,6 @@ if TYPE_CHECKING:
     )
     from featurize.device import (
         use_device as use_device,
-    )
-    from featurize.duplicates import (
-        join as join,
-        near_duplicates as near_duplicates,
     )
     from featurize.errors import (
         BundleError as BundleError,
@@ -107,13 +100,13 @@ if TYPE_CHECKING:
         ImageFeatures as ImageFeatures,
         image_features as image_features,
     )
-    from featurize.intake import (
+    from featurize.intake.duplicates import (
+        join as join,
+        near_duplicates as near_duplicates,
+    )
+    from featurize.intake.intake import (
         Intake as Intake,
         inspect as inspect,
-    )
-    from featurize.repairing import (
-        Repair as Repair,
-        repair as repair,
     )
     from featurize.store import (
         ContentRow as ContentRow,
@@ -136,7 +129,14 @@ if TYPE_CHECKING:
         progress_bar as progress_bar,
         quiet_libraries as quiet_libraries,
     )
-    from featurize.verification import (
+    from featurize.upkeep.checking import (
+        Fault as Fault,
+    )
+    from featurize.upkeep.repairing import (
+        Repair as Repair,
+        repair as repair,
+    )
+    from featurize.upkeep.verification import (
         Verification as Verification,
         verify as verify,
     )

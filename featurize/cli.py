@@ -23,7 +23,7 @@ from featurize.terminal import (
     progress_bar,
     quiet_libraries,
 )
-from featurize.upkeep_cli import repair_command, verify_command
+from featurize.upkeep.upkeep_cli import repair_command, verify_command
 from featurize.views import ViewRanges
 
 RANGES = ViewRanges()
@@ -193,7 +193,7 @@ def extract_command(
             **options,
         )
     if skipped_csv is not None:
-        from featurize.skipping import write_skipped
+        from featurize.making.skipping import write_skipped
 
         write_skipped(skipped_csv, dict.fromkeys(file for result in results for file in result.skipped))
     if as_json:
@@ -226,8 +226,8 @@ def scan_command(ctx: click.Context, data: Path, strict: bool, as_json: bool, **
     Every file is hashed, decoded small and compared with all others. Shown first: the same picture under two
     grades. Nothing is written.
     """
-    from featurize.intake import inspect
-    from featurize.intake_screen import intake_json, print_intake
+    from featurize.intake.intake import inspect
+    from featurize.intake.intake_screen import intake_json, print_intake
 
     with progress_bar(title="hashing", unit="images") as bar:
         intake = inspect(data, **options, on_progress=lambda stage, done, total: bar(done, total, stage))
@@ -306,8 +306,8 @@ def main() -> None:
 
 
 def _dry_run(data: Path, asked: Asked, as_json: bool) -> None:
-    from featurize.preview import preview
-    from featurize.upkeep_screen import preview_json, print_previews
+    from featurize.upkeep.preview import preview
+    from featurize.upkeep.upkeep_screen import preview_json, print_previews
 
     with progress_bar(title="reading", unit="images") as bar:
         previews = preview(data, asked, on_progress=lambda stage, done, total: bar(done, total, stage))

@@ -6,10 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from featurize.classes import order_classes
 from featurize.errors import ConfigError, DatasetError
-from featurize.files import UnreadableFile, file_sha256, files_below
-from featurize.layout import LAYOUTS, SPLITS, Layout, read_layout
+from featurize.folders.classes import order_classes
+from featurize.folders.files import UnreadableFile, file_sha256, files_below
+from featurize.folders.layout import LAYOUTS, SPLITS, Layout, read_layout
 
 __all__ = ["ENTRIES", "SPLITS", "Dataset", "ImageFile", "find_images", "scan"]
 

@@ -14,8 +14,8 @@ from featurize.errors import ConfigError
 from featurize.views import ViewRanges
 
 if TYPE_CHECKING:
-    from featurize.filling import Outcome
-    from featurize.skipping import Skipped
+    from featurize.making.filling import Outcome
+    from featurize.making.skipping import Skipped
 
 DEFAULT_BACKBONE = "efficientnet_lite0"
 VIEWS_FOR = ("train", "all")
@@ -187,9 +187,9 @@ def extract(
     DatasetError, ImageError, ConfigError, WeightsError, EngineError, StoreError
         Each with one line that says what to do.
     """
-    from featurize.drafting import draft_stores, read_dataset  # h5py only where there is work
-    from featurize.filling import Execution
-    from featurize.runs import carry_out
+    from featurize.making.drafting import draft_stores, read_dataset  # h5py only where there is work
+    from featurize.making.filling import Execution
+    from featurize.making.runs import carry_out
 
     asked = Asked(
         backbones=tuple(backbones),
@@ -234,7 +234,7 @@ def extract(
 
 def describe(dataset: Dataset, outcome: Outcome) -> ExtractResult:
     """Return what a run brought one store."""
-    from featurize.skipping import Skipped
+    from featurize.making.skipping import Skipped
 
     images, target = outcome.images, outcome.target
     counts: dict[str, Counter[int]] = {}

@@ -15,11 +15,11 @@ import numpy.typing as npt
 from PIL import Image, ImageFile, UnidentifiedImageError
 from PIL.JpegImagePlugin import JpegImageFile
 
+from featurize.decode.modes import to_rgb
+from featurize.decode.reasons import SKIP_REASONS
+from featurize.decode.signatures import is_cut_short, why_not_identified
 from featurize.errors import ConfigError, ImageError
-from featurize.files import UnreadableFile, open_regular, unreadable
-from featurize.modes import to_rgb
-from featurize.reasons import SKIP_REASONS
-from featurize.signatures import is_cut_short, why_not_identified
+from featurize.folders.files import UnreadableFile, open_regular, unreadable
 
 RESIZES = ("squash", "crop", "pad")
 RESAMPLES = {

@@ -12,9 +12,9 @@ import numpy.typing as npt
 
 from featurize import engines
 from featurize.backbones import Backbone, get_backbone
-from featurize.decoding import Request, decode_all
+from featurize.decode.decoding import Request, decode_all
+from featurize.decode.rendering import Rendering
 from featurize.errors import WeightsError
-from featurize.rendering import Rendering
 from featurize.weights import Weights, find_weights
 
 

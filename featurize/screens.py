@@ -10,7 +10,7 @@ from typing import Any
 from featurize.backbones import BACKBONES
 from featurize.dataset import SPLITS
 from featurize.extraction import ExtractResult
-from featurize.skipping import count_skipped
+from featurize.making.skipping import count_skipped
 from featurize.terminal import console, human_bytes, printable
 from featurize.weights import WeightsStatus
 

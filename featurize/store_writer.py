@@ -14,8 +14,8 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from featurize.durable import flush_file, flush_folder
 from featurize.errors import StoreError
+from featurize.making.durable import flush_file, flush_folder
 from featurize.store import FORMAT, FORMAT_VERSION, THUMBNAIL, ContentRow, ImageTable
 
 CHUNK_BYTES = 2**20

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from featurize.backbones import Backbone
 from featurize.errors import WeightsError
-from featurize.lite0 import LITE0_FILE, LITE0_NAME, LITE0_PACKAGE, packaged_lite0
+from featurize.nets.lite0 import LITE0_FILE, LITE0_NAME, LITE0_PACKAGE, packaged_lite0
 
 MIRROR = "FOLIO_WEIGHTS_MIRROR"  # environment: a folder's URL that stands in for Keras' own
 _TIMEOUT = 20.0  # seconds without a byte before a download is given up
@@ -140,7 +140,7 @@ def save_weights(backbone: Backbone, weights: Weights, path: str | Path) -> Path
     if weights.path is not None:
         shutil.copyfile(weights.path, path)
         return path
-    from featurize.networks import untouched_network
+    from featurize.nets.networks import untouched_network
 
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         written = Path(folder) / "network.weights.h5"  # Keras insists on the ending

@@ -121,7 +121,7 @@ def test_pickle_is_admitted_once():
             "joblib.load",
             "joblib.dump",
         }
-        assert not found or module == "featurize.torch_file", module
+        assert not found or module == "featurize.nets.torch_file", module
 
 
 def test_the_library_prints_nothing():

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from featurize.backbones import Backbone
 from featurize.engines import auto_batch_size, check_images
 from featurize.errors import ConfigError, EngineError
-from featurize.networks import (
+from featurize.nets.networks import (
     build_network,
     check_input_size,
     keras_settings,

@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 
 import featurize
-from featurize import backbones, engines, filling
+from featurize import backbones, engines
+from featurize.making import filling
 
 SIZE = 32
 OFFSETS = {"mean": 0.0, "mean_too": 1000.0}

@@ -10,8 +10,8 @@ import pytest
 from featurize.backbones import BACKBONES, CONVENTIONS, get_backbone
 from featurize.engines import tensorflow as engine_module
 from featurize.errors import ConfigError
-from featurize.lite0 import LITE0_FILE, LITE0_NAME, LITE0_SHA256
-from featurize.networks import build_network, preprocess_pixels
+from featurize.nets.lite0 import LITE0_FILE, LITE0_NAME, LITE0_SHA256
+from featurize.nets.networks import build_network, preprocess_pixels
 from featurize.weights import find_weights
 
 KERAS_NAMES = [name for name in BACKBONES if name != LITE0_NAME]

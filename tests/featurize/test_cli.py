@@ -15,9 +15,9 @@ import h5py
 import pytest
 from click.testing import CliRunner
 
-from featurize import skipping
 from featurize.cli import cli
-from featurize.skipping import Skipped
+from featurize.making import skipping
+from featurize.making.skipping import Skipped
 
 
 @pytest.fixture
@@ -263,7 +263,8 @@ SERVE = """
 import sys
 sys.path.insert(0, {folder!r})
 import stand_in
-from featurize import backbones, cli, engines, filling
+from featurize import backbones, cli, engines
+from featurize.making import filling
 def create_engine(backbone, weights, *, input_size=None, **_):
     return stand_in.MeanEngine(size=input_size or backbone.size, delay=0.3)
 backbones.BACKBONES = stand_in.registry()

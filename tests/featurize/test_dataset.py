@@ -10,9 +10,9 @@ from collections import Counter
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from featurize.classes import SCALES, order_classes, suggest_order
 from featurize.dataset import find_images, scan
 from featurize.errors import ConfigError, DatasetError
+from featurize.folders.classes import SCALES, order_classes, suggest_order
 
 TUTORIAL = ["train/award_train/1.jpg", "train/low_train/1.jpg", "train/middle_train/1.jpg"]
 SPLIT = ["train/a/1.jpg", "train/b/1.jpg", "test/a/2.jpg"]

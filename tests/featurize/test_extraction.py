@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 import featurize
-from featurize import decoding, engines
+from featurize import engines
+from featurize.decode import decoding
 from featurize.errors import ConfigError, DatasetError, ImageError, StoreError, WeightsError
 
 

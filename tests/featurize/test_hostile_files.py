@@ -19,9 +19,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, PngImagePlugin
 
-from featurize.decoding import DECODE_MEMORY, Request, decode_all
+from featurize.decode.decoding import DECODE_MEMORY, Request, decode_all
+from featurize.decode.rendering import Rendering
 from featurize.images import SKIP_REASONS
-from featurize.rendering import Rendering
 from featurize.views import ViewRanges
 
 RENDERING = Rendering(
@@ -227,7 +227,7 @@ def deadly(tmp_path, monkeypatch):
     stub = tmp_path / "stub"
     stub.mkdir()
     (stub / "sitecustomize.py").write_text(
-        "import os, signal, time\nimport featurize.rendering as r\nreal = r.render\n"
+        "import os, signal, time\nimport featurize.decode.rendering as r\nreal = r.render\n"
         "def render(request, *rest):\n"
         "    if request['path'].endswith('hang.png'):\n        time.sleep(1e6)\n"
         "    if request['path'].endswith('crash.png'):\n        os.kill(os.getpid(), signal.SIGSEGV)\n"
@@ -269,12 +269,13 @@ def test_workers_end_with_a_parent_that_is_killed(tmp_path):
     Image.new("RGB", (4, 4)).save(picture)
     code = (
         "import os, signal, sys\nfrom pathlib import Path\n"
-        "from featurize.decoding import Request, decode_all\nfrom featurize.rendering import Rendering\n"
+        "from featurize.decode.decoding import Request, decode_all\n"
+        "from featurize.decode.rendering import Rendering\n"
         "from featurize.views import ViewRanges\n"
         "r = Rendering(size=8, resize='squash', resample='bicubic',"
         " max_pixels=99, ranges=ViewRanges(), seed=0)\n"
         f"stream = decode_all([Request(path=Path({str(picture)!r}))] * 50, r, workers=1)\nnext(stream)\n"
-        "import gc\nfrom featurize.workers import Worker\n"
+        "import gc\nfrom featurize.decode.workers import Worker\n"
         "print(*[w._process.pid for w in gc.get_objects() if isinstance(w, Worker)], flush=True)\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )

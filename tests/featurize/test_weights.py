@@ -20,7 +20,7 @@ import pytest
 from featurize.backbones import get_backbone
 from featurize.engines import create_engine
 from featurize.errors import WeightsError
-from featurize.networks import build_network
+from featurize.nets.networks import build_network
 from featurize.weights import find_weights, models_folder, save_weights, weights_status
 
 # Keras' own, when it saves under NumPy 2.
@@ -49,7 +49,7 @@ def _network(name=SMALL, *, include_top=False, seed=1):
     """A network by keras.applications alone, every number of it drawn from `seed`."""
     import keras
 
-    from featurize.networks import keras_settings
+    from featurize.nets.networks import keras_settings
 
     factory = getattr(keras.applications, get_backbone(name).factory.split(".")[1])
     with keras_settings():
@@ -444,7 +444,7 @@ _FINGERPRINT = """
 import hashlib, random, sys
 import numpy as np
 from featurize.backbones import get_backbone
-from featurize.networks import build_network
+from featurize.nets.networks import build_network
 from featurize.weights import find_weights
 random.seed(int(sys.argv[1])); np.random.seed(int(sys.argv[1]))
 b = get_backbone("mobilenet_v3_small")

@@ -1,0 +1,1 @@
+"""Files to pixels: decode processes, what they are asked, and the odd corners of file formats."""

@@ -1,0 +1,1 @@
+"""A look at a folder of images before any compute: behind ``featurize scan``."""

@@ -1,0 +1,238 @@
+"""What a folder of images holds and what is wrong with it, before any network sees it."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import PurePosixPath
+
+import numpy as np
+
+from featurize.dataset import SPLITS, Dataset, ImageFile, scan
+from featurize.decode.decoding import Decoded, Request, decode_all
+from featurize.decode.rendering import Rendering
+from featurize.intake.findings import Finding, find
+from featurize.intake.likeness import Alike, Likeness, compare_pictures
+from featurize.views import ViewRanges
+
+NETWORK_SIZE = 224  # pixels; the input side of most backbones, and what hashes are taken at, as in extraction
+_MAX_PIXELS = 200_000_000  # as in extraction
+
+OnProgress = Callable[[str, int, int], None]
+Counts = Mapping[str, Mapping[str, int]]  # split → class ("" when ungraded) → how many
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spread:
+    """Smallest, middle and largest of some lengths, in pixels."""
+
+    min: int
+    median: float
+    max: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Intake:
+    """Facts about a data set. All paths are relative to its root and sorted by their bytes."""
+
+    root: str
+    name: str
+    classes: tuple[str, ...]  # in label order
+    ordered: bool
+    has_split: bool
+    suggested_order: tuple[str, ...] | None
+    n_files: int  # in class folders or ungraded, readable or not
+    n_readable: int
+    files: Counts
+    readable: Counts  # classes none of whose files can be read are there, with 0
+    entries: Counts  # with at least one readable image
+    groups: Mapping[str, int]  # class → groups to fit on: what folds can tell apart
+    short_side: Spread | None  # None: not one picture
+    long_side: Spread | None
+    network_size: int
+    n_small: int  # pictures whose short side is below `network_size`
+    formats: Mapping[str, int]  # of the content, most frequent first
+    modes: Mapping[str, int]  # Pillow's, most frequent first
+    skipped: tuple[tuple[str, str], ...]  # path, reason
+    rotated: tuple[str, ...]  # turned upright because their EXIF says so
+    misnamed: tuple[tuple[str, str], ...]  # path whose suffix promises another format, the format it has
+    deep: tuple[tuple[str, str], ...]  # path, mode: CMYK, Lab, 16 or 32 bits; brought to 8-bit RGB
+    copies: tuple[Alike, ...]  # the same file in several places
+    near_duplicates: tuple[Alike, ...]  # different files that show the same picture
+    outside: tuple[str, ...]  # files in no class folder, not used
+    ignored: int  # hidden names, Thumbs.db and the like
+    findings: tuple[Finding, ...] = ()  # the worst first
+
+    @property
+    def has_test(self) -> bool:
+        """Whether a test split decides in the end; without one, cross-validation over all graded images."""
+        return sum(self.readable.get("test", {}).values()) > 0
+
+    @property
+    def needs_person(self) -> bool:
+        """Whether any finding is an error or a warning."""
+        return any(finding.level != "note" for finding in self.findings)
+
+
+def inspect(
+    root: str | os.PathLike[str],
+    *,
+    order: Sequence[str] | None = None,
+    entries: str = "folder",
+    workers: int | None = None,
+    on_progress: OnProgress | None = None,
+) -> Intake:
+    """Look at every file of a data set: hash it, decode it small, compare it with all others.
+
+    Decoding is extraction's own, in processes with a deadline and a memory limit, so what is skipped here is
+    what extraction would skip. Each content is decoded once; JPEGs only at the scale that is needed.
+
+    Parameters
+    ----------
+    root : path-like
+        The data set, laid out as for extraction.
+    order : sequence of str, optional
+        All classes, lowest first.
+    entries : {"folder", "image"}, default="folder"
+        Whether the first folder under a class is one entry, or each image is.
+    workers : int, optional
+        Decode processes; one a core by default.
+    on_progress : callable, optional
+        Called with a stage ("hashing", "decoding"), how many are done, how many there are.
+
+    Returns
+    -------
+    Intake
+        Nothing in it depends on the order in which the file system lists names.
+
+    Raises
+    ------
+    DatasetError
+        If the tree is no data set.
+    ConfigError
+        If `order` is not exactly the classes, or `entries` is unknown.
+    """
+    tell = on_progress or (lambda stage, done, total: None)
+    dataset = scan(
+        root, entries=entries, order=order, on_file=lambda done, total: tell("hashing", done, total)
+    )
+    pictures = _look(dataset, workers=workers, tell=tell)
+    readable = [image for image in dataset.images if image.sha256 in pictures.good]
+    likeness = compare_pictures(readable, pictures.good)
+    intake = _facts(dataset, pictures, readable, likeness)
+    return replace(intake, findings=find(intake))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Pictures:
+    good: dict[str, Decoded]  # content → what was seen of it, without its views
+    bad: dict[str, str]  # content → why it will be skipped
+
+
+def _look(dataset: Dataset, *, workers: int | None, tell: OnProgress) -> _Pictures:
+    """Decode each content once."""
+    first: dict[str, str] = {}
+    for image in dataset.images:
+        if image.sha256:
+            first.setdefault(image.sha256, image.path)
+    rendering = Rendering(
+        size=NETWORK_SIZE,
+        resize="squash",
+        resample="bicubic",
+        max_pixels=_MAX_PIXELS,
+        ranges=ViewRanges(),
+        seed=0,
+    )
+    requests = [Request(path=dataset.root / path, sha256=sha256) for sha256, path in first.items()]
+    good, bad = {}, {}
+    decoded_files = decode_all(requests, rendering, workers=workers)
+    for done, (sha256, decoded) in enumerate(zip(first, decoded_files, strict=True), start=1):
+        if decoded.problem:
+            bad[sha256] = decoded.problem
+        else:
+            assert decoded.thumbnail is not None
+            # A copy, for it lies in one array with the views: 3 KiB a picture are kept, not 150.
+            good[sha256] = replace(decoded, views=(), thumbnail=decoded.thumbnail.copy())
+        tell("decoding", done, len(requests))
+    return _Pictures(good=good, bad=bad)
+
+
+def _facts(dataset: Dataset, pictures: _Pictures, readable: list[ImageFile], likeness: Likeness) -> Intake:
+    seen = [(image.path, pictures.good[image.sha256]) for image in readable]
+    short = [min(picture.width, picture.height) for _, picture in seen]
+    return Intake(
+        root=str(dataset.root),
+        name=dataset.name,
+        classes=dataset.classes,
+        ordered=dataset.ordered,
+        has_split=dataset.has_split,
+        suggested_order=dataset.suggested_order,
+        n_files=len(dataset.images),
+        n_readable=len(readable),
+        files=_counts(dataset, ((image, image.path) for image in dataset.images)),
+        readable=_counts(dataset, ((image, image.path) for image in readable)),
+        entries=_counts(dataset, ((image, image.entry) for image in readable)),
+        groups={name: likeness.groups.get(name, 0) for name in dataset.classes},
+        short_side=_spread(short),
+        long_side=_spread([max(picture.width, picture.height) for _, picture in seen]),
+        network_size=NETWORK_SIZE,
+        n_small=sum(side < NETWORK_SIZE for side in short),
+        formats=_tally(picture.format for _, picture in seen),
+        modes=_tally(picture.mode for _, picture in seen),
+        skipped=tuple(
+            (image.path, image.problem or pictures.bad[image.sha256])
+            for image in dataset.images
+            if image.sha256 not in pictures.good
+        ),
+        rotated=tuple(path for path, picture in seen if picture.orientation != 1),
+        misnamed=_misnamed((path, picture.format) for path, picture in seen),
+        deep=tuple((path, picture.mode) for path, picture in seen if _is_deep(picture.mode)),
+        copies=likeness.copies,
+        near_duplicates=likeness.near,
+        outside=dataset.outside,
+        ignored=dataset.ignored,
+    )
+
+
+def _counts(dataset: Dataset, things: Iterable[tuple[ImageFile, str]]) -> dict[str, dict[str, int]]:
+    """Count distinct things by split and class, classes in label order; ungraded ones under ""."""
+    found: dict[tuple[str, str], set[str]] = {}
+    for image, thing in things:
+        found.setdefault((image.split, image.class_name), set()).add(thing)
+    present = {image.split for image in dataset.images}
+    return {
+        split: {
+            name: len(found.get((split, name), ())) for name in (dataset.classes if split != "new" else ("",))
+        }
+        for split in SPLITS
+        if split in present
+    }
+
+
+def _spread(lengths: Sequence[int]) -> Spread | None:
+    if not lengths:
+        return None
+    return Spread(min=min(lengths), median=float(np.median(lengths)), max=max(lengths))
+
+
+def _tally(names: Iterable[str]) -> dict[str, int]:
+    return dict(sorted(Counter(names).items(), key=lambda item: (-item[1], item[0])))
+
+
+def _is_deep(mode: str) -> bool:
+    return mode in {"CMYK", "LAB", "HSV", "I", "F"} or mode.startswith("I;")
+
+
+def _misnamed(formats: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+    from PIL import Image
+
+    promised = Image.registered_extensions()  # ".jpg" → "JPEG"
+    alike = {"MPO": "JPEG"}  # cameras write it under .jpg
+
+    def differs(path: str, found: str) -> bool:
+        suffix = PurePosixPath(path).suffix.lower()
+        return promised.get(suffix, found) not in {found, alike.get(found)}
+
+    return tuple((path, found) for path, found in formats if differs(path, found))

@@ -1,0 +1,209 @@
+"""Finished parts and what the old store has, streamed into a new store by a child process.
+
+A child, because HDF5 writes the store, and an HDF5 write that meets a full disk can end in a crash.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from featurize.config import config_digest
+from featurize.decode.decode_worker import die_with_parent
+from featurize.errors import FolioError, StoreError
+from featurize.making.durable import write_flushed
+from featurize.making.parts import PartIndex, cannot_write
+from featurize.store import ContentRow, ImageTable, Store, open_store
+from featurize.store_writer import StoreWriter
+
+if TYPE_CHECKING:
+    from featurize.dataset import Dataset
+    from featurize.making.planning import Target
+
+REFUSED = 3  # exit code of the child when what it is to copy is damaged; its line says what to do
+
+
+def assemble(
+    target: Target,
+    *,
+    stored: Sequence[str],
+    images: ImageTable,
+    dataset: Dataset,
+    created_with: Mapping[str, Any],
+) -> int:
+    """Write the store from its old version and the parts, put it in place; return its size in bytes.
+
+    Parameters
+    ----------
+    target : Target
+        The store to be; its parts are all in place.
+    stored : sequence of str
+        The contents it will hold, sorted by their SHA-256.
+    images : ImageTable
+        The table of image files.
+
+    Raises
+    ------
+    StoreError
+        If it could not be written; the old store and the parts are untouched.
+    """
+    job = {
+        "path": str(target.path.absolute()),
+        "parts": str(target.parts.folder.absolute()),
+        "has_old": target.store is not None,
+        "distrusted": sorted(target.distrusted),
+        "salvage": bool(target.distrusted) or not target.trusts_images,
+        "config": target.config,
+        "n_features": target.backbone.n_features,
+        "n_views": target.n_views,
+        "stored": list(stored),
+        "augmented": sorted(target.augmented & set(stored)),
+        "images": {name: _plain_list(getattr(images, name)) for name in vars(images)},
+        "classes": list(dataset.classes),
+        "ordered": dataset.ordered,
+        "created_with": dict(created_with),
+    }
+    description = target.parts.folder / f"assemble-{secrets.token_hex(8)}.json"
+    try:
+        write_flushed(description, json.dumps(job).encode("ascii"))
+    except OSError as error:
+        description.unlink(missing_ok=True)
+        raise cannot_write(description, error) from error
+    temporary = target.path.with_name(target.path.name + ".tmp")
+    try:
+        child = _run_child(description)
+    except BaseException:  # interrupted, and the child with it
+        temporary.unlink(missing_ok=True)
+        raise
+    finally:
+        description.unlink(missing_ok=True)
+    if child.returncode:
+        temporary.unlink(missing_ok=True)
+        said = child.stdout.decode("utf-8", "replace").strip().splitlines()
+        if child.returncode == REFUSED and said:
+            raise StoreError(said[-1])
+        free = shutil.disk_usage(target.path.parent).free // 2**20
+        raise StoreError(
+            f"{target.path}: could not be written ({said[-1] if said else _ending(child.returncode)}; "
+            f"{free} MiB are free there). Nothing that was finished is lost. Make room, then run the same "
+            "command again: it goes on from there"
+        )
+    return target.path.stat().st_size
+
+
+def _run_child(description: Path) -> subprocess.CompletedProcess[bytes]:
+    package = str(Path(__file__).resolve().parents[2])
+    paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    # A group of its own: Ctrl-C in the terminal is for the parent, which then ends it.
+    options: dict[str, Any] = {} if os.name == "nt" else {"process_group": 0}
+    return subprocess.run(
+        [sys.executable, "-P", "-m", "featurize.making.assembly", str(description)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        env=environment,
+        check=False,
+        **options,
+    )
+
+
+def _ending(code: int) -> str:
+    return f"the writing process ended with signal {-code}" if code < 0 else f"exit code {code}"
+
+
+def _plain_list(values: Any) -> list[Any]:
+    return values.tolist() if isinstance(values, np.ndarray) else list(values)
+
+
+def main(description: str) -> int:
+    """Carry out one described assembly; a problem is one line on stdout and an exit code."""
+    die_with_parent()  # a run that follows a killed one must be the only writer
+    job = json.loads(Path(description).read_bytes())
+    digest = config_digest(job["config"])
+    columns = job["images"]
+    images = ImageTable(
+        **{
+            **columns,
+            "content": np.array(columns["content"], np.int64),
+            "label": np.array(columns["label"], np.int16),
+        }
+    )
+    try:
+        with ExitStack() as stack:
+            old = None
+            if job["has_old"]:
+                old = stack.enter_context(open_store(job["path"], salvage=job["salvage"]))
+            writer = stack.enter_context(
+                StoreWriter(
+                    job["path"],
+                    config=job["config"],
+                    config_digest=digest,
+                    n_features=job["n_features"],
+                    n_views=job["n_views"],
+                    most_rows=len(job["stored"]),
+                    store_dtype=job["config"]["store_dtype"],
+                )
+            )
+            for row in _rows(job, old, PartIndex(Path(job["parts"]), config_digest=digest)):
+                writer.add(row)
+            writer.finish(
+                images=images,
+                classes=job["classes"],
+                ordered=job["ordered"],
+                created_with=job["created_with"],
+            )
+    except (FolioError, OSError) as error:
+        print(" ".join(str(error).split()))
+        return REFUSED if isinstance(error, FolioError) else 1
+    return 0
+
+
+def _rows(job: Mapping[str, Any], old: Store | None, parts: PartIndex) -> Iterator[ContentRow]:
+    """Yield every row of the new store; what a part has is newer than what the old store has."""
+    augmented, distrusted = set(job["augmented"]), set(job["distrusted"])
+    old_row = old.rows_of_contents() if old is not None else {}
+    old_augmented = old.rows_of_views() if old is not None else {}
+    for sha256 in job["stored"]:
+        row = None
+        if old is not None and sha256 in old_row and sha256 not in distrusted:
+            row = old.row(old_row[sha256], augmented_index=old_augmented.get(sha256))
+        plain = row.plain if row is not None else None
+        views, lacking = None, set()
+        if sha256 in augmented:
+            views = np.full((job["n_views"], job["n_features"]), np.nan, np.float32)
+            lacking = set(range(job["n_views"]))
+            if row is not None and row.augmented is not None:
+                views[: len(row.augmented)] = row.augmented
+                lacking -= set(range(len(row.augmented)))
+        for view, features in parts.features(sha256):
+            if view == 0:
+                plain = features
+            elif views is not None and view <= len(views):
+                views[view - 1] = features
+                lacking.discard(view - 1)
+        if plain is None or lacking:
+            raise StoreError(f"{job['path']}: content {sha256} lacks a view among the finished parts")
+        meta = row if row is not None else parts.meta(sha256)
+        yield ContentRow(
+            sha256=sha256,
+            width=meta.width,
+            height=meta.height,
+            phash=meta.phash,
+            thumbnail=meta.thumbnail,
+            plain=plain,
+            augmented=views,
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

@@ -1,0 +1,63 @@
+"""One writer at a time: an operating-system lock beside the store, and a note that says who holds it."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from featurize.errors import StoreError
+from featurize.making.parts import cannot_write
+
+
+@contextmanager
+def writing(store: Path) -> Iterator[None]:
+    """Hold the right to write one store; the system takes it back from a process that dies.
+
+    Raises
+    ------
+    StoreError
+        If another process holds it, naming host, process and since when; or the folder cannot be written to.
+    """
+    lock = store.with_name(f".{store.name}.lock")
+    note = store.with_name(f".{store.name}.lock.json")
+    try:
+        store.parent.mkdir(parents=True, exist_ok=True)
+        held = FileLock(lock, timeout=0)
+        held.acquire()
+    except Timeout:
+        raise StoreError(
+            f"{store}: {_holder(note)} is writing it. Wait until that has ended, or stop it"
+        ) from None
+    except OSError as error:
+        raise cannot_write(store, error) from error
+    try:
+        _write_note(note)
+        yield
+    finally:
+        note.unlink(missing_ok=True)  # while the lock is held, so that it is never another's note
+        held.release()  # the empty lock file stays: removing it would let two processes lock two files
+
+
+def _write_note(note: Path) -> None:
+    holder = {
+        "host": socket.gethostname(),
+        "process": os.getpid(),
+        "since": datetime.now().astimezone().isoformat(timespec="seconds"),
+    }
+    with suppress(OSError):  # the lock holds without it
+        note.write_text(json.dumps(holder))
+
+
+def _holder(note: Path) -> str:
+    try:
+        holder = json.loads(note.read_text())
+        return f"process {holder['process']} on {holder['host']} (since {holder['since']})"
+    except (OSError, ValueError, KeyError):
+        return "another process"

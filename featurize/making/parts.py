@@ -1,0 +1,218 @@
+"""Work in progress: finished parts of a run, each whole, checksummed and put in place in one step.
+
+A part is an HDF5 file built in memory and written as plain bytes: an HDF5 write that meets a full disk can
+take the process with it, a plain write gives a clean error. Its name is the SHA-256 of its bytes, so that a
+torn or altered part is known from its name alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from featurize.errors import StoreError
+from featurize.making.durable import flush_folder, write_flushed
+
+SUFFIX = ".part"
+SETTLED = "settled.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Meta:
+    """What is kept of one content besides its features."""
+
+    width: int  # upright pixels
+    height: int
+    phash: int
+    thumbnail: npt.NDArray[np.uint8]  # (32, 32, 3)
+
+
+@dataclass(kw_only=True)
+class Part:
+    """Some finished views of some contents, and the files that turned out to be no pictures."""
+
+    meta: dict[str, Meta] = field(default_factory=dict)  # by SHA-256
+    features: dict[tuple[str, int], npt.NDArray[np.float32]] = field(
+        default_factory=dict
+    )  # (n_features,) each
+    failed: dict[str, str] = field(default_factory=dict)  # SHA-256 → reason
+
+    def __len__(self) -> int:
+        return len(self.meta) + len(self.failed)
+
+
+def parts_folder(store: Path) -> Path:
+    """Return the folder of a store's work in progress."""
+    return store.with_name(store.name + ".parts")
+
+
+def write_part(folder: Path, part: Part, *, config_digest: str) -> Path:
+    """Put a part in place, complete and flushed to disk, or not at all.
+
+    Raises
+    ------
+    StoreError
+        If the disk is full or the folder cannot be written to; what was there before is untouched.
+    """
+    data = _to_bytes(part, config_digest=config_digest)
+    path = folder / (hashlib.sha256(data).hexdigest() + SUFFIX)
+    temporary = folder / f".{secrets.token_hex(8)}.tmp"
+    try:
+        write_flushed(temporary, data)
+        os.replace(temporary, path)
+        flush_folder(folder)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise cannot_write(path, error) from error
+    return path
+
+
+def read_part(path: Path, *, config_digest: str) -> Part | None:
+    """Return a part; None if it is torn, altered or made under another config."""
+    data = path.read_bytes()
+    if path.name != hashlib.sha256(data).hexdigest() + SUFFIX:
+        return None
+    return _from_bytes(data, config_digest=config_digest)
+
+
+def part_paths(folder: Path) -> list[Path]:
+    """Return the paths of the parts that are in place, whole or not."""
+    return sorted(path for path in folder.glob("*" + SUFFIX) if not path.name.startswith("."))
+
+
+def discard_parts(folder: Path) -> None:
+    """Remove the folder: everything in it is in the store now."""
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def settle(folder: Path, config: Mapping[str, Any]) -> None:
+    """Write down the config of the work in progress, so that a later run keeps what was fitted for it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path, temporary = folder / SETTLED, folder / f".{secrets.token_hex(8)}.tmp"
+    try:
+        write_flushed(temporary, json.dumps(config).encode("ascii"))
+        os.replace(temporary, path)
+        flush_folder(folder)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise cannot_write(path, error) from error
+
+
+def settled_config(folder: Path) -> dict[str, Any] | None:
+    """Return the config of the work in progress; None if there is none."""
+    try:
+        return dict(json.loads((folder / SETTLED).read_bytes()))
+    except (FileNotFoundError, ValueError):  # a file that is not JSON: its writer was killed before a rename
+        return None
+
+
+def cannot_write(path: Path, error: OSError) -> StoreError:
+    """Return the error for a disk that does not take what is to be written."""
+    return StoreError(
+        f"{path.parent}: cannot write here ({error.strerror or error}). Nothing that was finished is lost. "
+        "Make room or give write permission, then run the same command again: it goes on from there"
+    )
+
+
+def _to_bytes(part: Part, *, config_digest: str) -> bytes:
+    names = sorted(part.meta)
+    place = {name: row for row, name in enumerate(names)}
+    keys = sorted(part.features)
+    with h5py.File("part", "w", driver="core", backing_store=False) as file:
+        file.attrs["format"] = "folio-part"
+        file.attrs["config_digest"] = config_digest
+        file["sha256"] = np.array(names, dtype="S64")
+        for column, dtype in (("width", "<i4"), ("height", "<i4"), ("phash", "<u8")):
+            file[column] = np.array([getattr(part.meta[name], column) for name in names], dtype=dtype)
+        thumbnails = [part.meta[name].thumbnail for name in names]
+        file["thumbnail"] = np.stack(thumbnails) if thumbnails else np.zeros((0, 32, 32, 3), np.uint8)
+        file["row_content"] = np.array([place[name] for name, _ in keys], dtype="<i8")
+        file["row_view"] = np.array([view for _, view in keys], dtype="<i4")
+        features = [part.features[key] for key in keys]
+        file["features"] = np.stack(features).astype("<f4") if features else np.zeros((0, 0), "<f4")
+        file["failed"] = json.dumps(part.failed)
+        file.flush()
+        return bytes(file.id.get_file_image())
+
+
+def _from_bytes(data: bytes, *, config_digest: str) -> Part | None:
+    with h5py.File.in_memory(data) as file:
+        if file.attrs["config_digest"] != config_digest:
+            return None
+        names = [name.decode("ascii") for name in file["sha256"][:]]
+        columns = [file[column][:] for column in ("width", "height", "phash", "thumbnail")]
+        meta = {
+            name: Meta(width=int(width), height=int(height), phash=int(phash), thumbnail=thumbnail)
+            for name, width, height, phash, thumbnail in zip(names, *columns, strict=True)
+        }
+        rows = zip(file["row_content"][:], file["row_view"][:], file["features"][:], strict=True)
+        features = {(names[content], int(view)): vector for content, view, vector in rows}
+        return Part(meta=meta, features=features, failed=json.loads(file["failed"][()]))
+
+
+class PartIndex:
+    """Where each finished view lies among the parts; holds keys, and reads features a part at a time."""
+
+    def __init__(self, folder: Path, *, config_digest: str) -> None:
+        self.folder, self.config_digest = folder, config_digest
+        self.damaged: list[Path] = []
+        self.failed: dict[str, str] = {}
+        self._part_of: dict[str, dict[int, Path]] = {}  # SHA-256 → view → part
+        self._meta_in: dict[str, Path] = {}
+        self._open: dict[Path, Part] = {}
+        for path in part_paths(folder):
+            part = read_part(path, config_digest=config_digest)
+            if part is None:
+                self.damaged.append(path)
+            else:
+                self.add(path, part)
+
+    def add(self, path: Path, part: Part) -> None:
+        """Note what a part holds."""
+        for sha256, view in part.features:
+            self._part_of.setdefault(sha256, {})[view] = path
+        for sha256 in part.meta:
+            self._meta_in[sha256] = path
+        self.failed |= part.failed
+
+    def __contains__(self, sha256: str) -> bool:
+        return sha256 in self._part_of
+
+    def __len__(self) -> int:
+        return len(self._part_of)
+
+    def views(self, sha256: str) -> frozenset[int]:
+        """Return the numbers of the finished views of one content."""
+        return frozenset(self._part_of.get(sha256, {}))
+
+    def meta(self, sha256: str) -> Meta:
+        """Return what is kept of a content besides its features."""
+        return self._read(self._meta_in[sha256]).meta[sha256]
+
+    def features(self, sha256: str) -> Iterator[tuple[int, npt.NDArray[np.float32]]]:
+        """Yield the finished views of one content: number and features of shape (n_features,)."""
+        for view, path in self._part_of.get(sha256, {}).items():
+            yield view, self._read(path).features[sha256, view]
+
+    def _read(self, path: Path) -> Part:
+        if path not in self._open:
+            part = read_part(path, config_digest=self.config_digest)
+            if part is None:
+                raise StoreError(
+                    f"{path}: damaged since it was checked. Run the same command again to mend it"
+                )
+            while len(self._open) >= 4:  # contents come sorted, and so do the parts of one run
+                self._open.pop(next(iter(self._open)))
+            self._open[path] = part
+        return self._open[path]

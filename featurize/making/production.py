@@ -1,0 +1,136 @@
+"""From missing views to finished stores of one input size: every file decoded once for all backbones."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from featurize.dataset import Dataset
+from featurize.decode.decoding import Request, decode_all
+from featurize.decode.rendering import Rendering
+from featurize.errors import DatasetError, ImageError
+from featurize.making.filling import Execution, Outcome, StoreFiller, up_to_date
+from featurize.making.parts import discard_parts
+from featurize.making.planning import Target, contents, image_table, is_current
+from featurize.store import ImageTable
+
+
+def produce(
+    dataset: Dataset,
+    targets: Sequence[Target],
+    *,
+    rendering: Rendering,
+    execution: Execution,
+) -> list[Outcome]:
+    """Make or update the stores of one input size; every file is decoded once at most.
+
+    Interrupted or failing, it keeps what is finished before the exception goes on.
+
+    Raises
+    ------
+    ImageError
+        If ``execution.strict`` and a file cannot be used.
+    DatasetError
+        If not one file can be used.
+    StoreError
+        If a store or a part cannot be written.
+    """
+    start = time.perf_counter()
+    if execution.strict:
+        _refuse_known_bad(dataset, targets)
+    finished = {target.path: outcome for target in targets if (outcome := _finished_before(dataset, target))}
+    fillers = [StoreFiller(target, execution) for target in targets if target.path not in finished]
+    todo = work([filler.target for filler in fillers], dataset)
+    files = contents(dataset)
+    requests = [
+        Request(path=dataset.root / files[sha256].path, sha256=sha256, views=views)
+        for sha256, views in todo.items()
+    ]
+    decoding, n_decoded = 0.0, 0
+    stream = decode_all(requests, rendering, workers=execution.workers, image_timeout=execution.image_timeout)
+    try:
+        for sha256, decoded in zip(todo, stream, strict=True):
+            decoding += decoded.seconds
+            n_decoded += 1
+            execution.report("extracting", n_decoded, len(todo))
+            if decoded.problem and execution.strict:
+                raise _strict_error(decoded.request.path, decoded.problem)
+            for filler in fillers:
+                if filler.target.missing.get(sha256):
+                    filler.accept(sha256, decoded)
+        for filler in fillers:
+            finished[filler.target.path] = filler.finish(dataset, n_decoded=n_decoded)
+    except BaseException:
+        stream.close()
+        for filler in fillers:
+            filler.keep()
+        raise
+    for outcome in finished.values():
+        outcome.seconds |= {"decoding": decoding, "total": time.perf_counter() - start}
+    return [finished[target.path] for target in targets]
+
+
+def work(targets: Sequence[Target], dataset: Dataset) -> dict[str, tuple[int, ...]]:
+    """Return the contents to decode, sorted, and the views of each that any of the stores lacks."""
+    todo: dict[str, tuple[int, ...]] = {}
+    for sha256 in contents(dataset):
+        views = {view for target in targets for view in target.missing.get(sha256, ())}
+        if views:
+            todo[sha256] = tuple(sorted(views))
+    return todo
+
+
+def _finished_before(dataset: Dataset, target: Target) -> Outcome | None:
+    """Return the outcome of a store in which nothing is missing or changes; it is not even copied."""
+    images = nothing_to_do(dataset, target)
+    if images is None:
+        return None
+    discard_parts(target.parts.folder)  # left by a run that was killed just before its end
+    return up_to_date(target, images)
+
+
+def nothing_to_do(dataset: Dataset, target: Target) -> ImageTable | None:
+    """Return the table of images of a store that is as it should be; None if a run would change it."""
+    if target.store is None or target.uses_parts or any(target.missing.values()):
+        return None
+    images = image_table(dataset, target.stored(), target.skipped())
+    return images if is_current(dataset, target, images) else None
+
+
+def fit_statistics(dataset: Dataset, *, rendering: Rendering, execution: Execution) -> dict[str, list[float]]:
+    """Return mean and standard deviation of each channel, of pixels / 255, over the plain training images.
+
+    One streaming pass: sums in exact integers, so that the order of the images does not matter.
+    """
+    files = {sha: image for sha, image in contents(dataset).items() if image.split == "train"}
+    requests = [Request(path=dataset.root / image.path, sha256=sha) for sha, image in files.items()]
+    count, total, squares = 0, np.zeros(3, np.uint64), np.zeros(3, np.uint64)
+    stream = decode_all(requests, rendering, workers=execution.workers, image_timeout=execution.image_timeout)
+    for done, decoded in enumerate(stream, start=1):
+        execution.report("fitting statistics", done, len(requests))
+        for view in decoded.views:
+            pixels = view.reshape(-1, 3).astype(np.uint64)  # (size * size, 3)
+            count += len(pixels)
+            total += pixels.sum(axis=0)
+            squares += (pixels * pixels).sum(axis=0)
+    if not count:
+        raise DatasetError(
+            f"{dataset.root}: --preprocess featurewise needs training images, and none can be used"
+        )
+    mean = total / count
+    deviation = np.sqrt(np.maximum(squares / count - mean**2, 0))
+    return {"mean": (mean / 255).tolist(), "std": (deviation / 255).tolist()}
+
+
+def _refuse_known_bad(dataset: Dataset, targets: Sequence[Target]) -> None:
+    for image in dataset.images:
+        for target in targets:
+            reason = image.problem or target.bad.get(image.sha256, "")
+            if reason:
+                raise _strict_error(dataset.root / image.path, reason)
+
+
+def _strict_error(path: object, reason: str) -> ImageError:
+    return ImageError(f"{path}: {reason}. Mend or remove the file, or leave out --strict to skip such files")

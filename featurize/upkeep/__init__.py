@@ -1,0 +1,1 @@
+"""Looking after stores: what would change, what is off, and making just that again."""

@@ -1,0 +1,72 @@
+"""The command that a user types next, from what a store says of itself."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from featurize.backbones import BACKBONES
+from featurize.extraction import extract
+from featurize.terminal import default_of
+from featurize.upkeep.sampling import SAMPLE
+from featurize.views import ViewRanges
+
+AS_ASKED = (
+    "resize",
+    "resample",
+    "preprocess",
+    "precision",
+    "store_dtype",
+)  # as in the config, so in the options
+
+
+def repair_command(path: Path, *, data: str | Path | None, weights: str | Path | None, sample: int) -> str:
+    """Return the command that mends a store."""
+    words = ["featurize", "repair", str(path)]
+    for name, value in (("--data", data), ("--weights", weights)):
+        words += [name, str(value)] if value is not None else []
+    words += ["--sample", str(sample)] if sample != SAMPLE else []
+    return shlex.join(words)
+
+
+def anew_command(path: Path, config: Mapping[str, Any] | None, created_with: Mapping[str, Any] | None) -> str:
+    """Return how to make a store again from nothing, where what is there cannot be used."""
+    data = (created_with or {}).get("data") or "DATA"
+    words = ["featurize", "extract", data, "--out", str(path.parent)]
+    words += (
+        _options(config)
+        if config is not None
+        else ["--backbone", path.name.partition("+")[0].removesuffix(".h5")]
+    )
+    words += _differing((created_with or {}).get("options", {}))
+    return f"move {shlex.quote(str(path))} away, then: {shlex.join(words)}"
+
+
+def _options(config: Mapping[str, Any]) -> list[str]:
+    """Return the options of `featurize extract` that give this config, defaults left out."""
+    words = ["--backbone", config["backbone"]]
+    weights = config["weights"]
+    if weights["kind"] != "imagenet":
+        words += ["--weights", "FILE" if weights["kind"] == "file" else weights["kind"]]
+    backbone = BACKBONES.get(config["backbone"])
+    if backbone is None or config["input_size"] != backbone.size:
+        words += ["--input-size", str(config["input_size"])]
+    words += _differing({name: config[name] for name in AS_ASKED})
+    for name, default in asdict(ViewRanges()).items():
+        value, option = config["views"][name], name.replace("_", "-")
+        if value != default and isinstance(value, bool):
+            words.append(f"--{option}" if value else f"--no-{option}")
+        elif value != default:
+            words += [f"--{option}", str(value)]
+    return words + _differing({"seed": config["views"]["seed"]})
+
+
+def _differing(options: Mapping[str, Any]) -> list[str]:
+    words = []
+    for name, value in options.items():
+        if value != default_of(extract, name):
+            words += [f"--{name.replace('_', '-')}", str(value)]
+    return words

@@ -1,0 +1,120 @@
+"""Finished parts: whole, or as if they had never been."""
+
+import hashlib
+
+import h5py
+import numpy as np
+import pytest
+
+from featurize.errors import StoreError
+from featurize.making.parts import (
+    Meta,
+    Part,
+    PartIndex,
+    discard_parts,
+    part_paths,
+    read_part,
+    settle,
+    settled_config,
+    write_part,
+)
+
+DIGEST = "d" * 64
+
+
+def make_part(*numbers: int) -> Part:
+    part = Part()
+    for number in numbers:
+        sha256 = f"{number:064x}"
+        thumbnail = np.full((32, 32, 3), number, np.uint8)
+        part.meta[sha256] = Meta(width=number, height=9, phash=2**63 + number, thumbnail=thumbnail)
+        for view in range(3):
+            part.features[sha256, view] = np.array([number, view, 0.5], np.float32)
+    part.failed["f" * 64] = "not an image"
+    return part
+
+
+def test_a_part_is_an_hdf5_file_named_by_the_hash_of_its_bytes(tmp_path):
+    path = write_part(tmp_path, make_part(1, 2), config_digest=DIGEST)
+    assert path.name == hashlib.sha256(path.read_bytes()).hexdigest() + ".part"
+    with h5py.File(path) as file:
+        assert file.attrs["config_digest"] == DIGEST
+        assert [name.decode() for name in file["sha256"]] == [f"{1:064x}", f"{2:064x}"]
+        np.testing.assert_array_equal(file["row_content"][:], [0, 0, 0, 1, 1, 1])
+        np.testing.assert_array_equal(file["row_view"][:], [0, 1, 2, 0, 1, 2])
+        np.testing.assert_array_equal(file["features"][4], [2, 1, 0.5])
+        np.testing.assert_array_equal(file["phash"][:], [2**63 + 1, 2**63 + 2])
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_was_put_in_comes_out(tmp_path):
+    path = write_part(tmp_path, make_part(1, 2), config_digest=DIGEST)
+    part = read_part(path, config_digest=DIGEST)
+    assert part is not None
+    assert part.failed == {"f" * 64: "not an image"}
+    assert sorted(part.features) == [(f"{number:064x}", view) for number in (1, 2) for view in range(3)]
+    np.testing.assert_array_equal(part.features[f"{2:064x}", 1], [2, 1, 0.5])
+    assert part.meta[f"{1:064x}"].width == 1
+    np.testing.assert_array_equal(part.meta[f"{2:064x}"].thumbnail, np.full((32, 32, 3), 2))
+
+
+def test_a_part_of_failures_only(tmp_path):
+    path = write_part(tmp_path, Part(failed={"a" * 64: "truncated"}), config_digest=DIGEST)
+    part = read_part(path, config_digest=DIGEST)
+    assert part is not None
+    assert (part.meta, part.features, part.failed) == ({}, {}, {"a" * 64: "truncated"})
+
+
+def test_no_altered_byte_is_ever_used(tmp_path):
+    path = write_part(tmp_path, make_part(1), config_digest=DIGEST)
+    data = path.read_bytes()
+    for position in range(0, len(data), max(1, len(data) // 200)):
+        changed = bytearray(data)
+        changed[position] ^= 16
+        path.write_bytes(changed)
+        assert read_part(path, config_digest=DIGEST) is None
+        path.write_bytes(data[:position])
+        assert read_part(path, config_digest=DIGEST) is None
+
+
+def test_a_part_of_another_config_is_not_used(tmp_path):
+    path = write_part(tmp_path, make_part(1), config_digest="e" * 64)
+    assert read_part(path, config_digest=DIGEST) is None
+    assert PartIndex(tmp_path, config_digest=DIGEST).damaged == [path]
+
+
+def test_the_index_knows_which_views_are_there_and_reads_them(tmp_path):
+    for number in range(6):
+        write_part(tmp_path, make_part(number), config_digest=DIGEST)
+    index = PartIndex(tmp_path, config_digest=DIGEST)
+    assert len(index) == 6
+    assert index.views(f"{3:064x}") == {0, 1, 2}
+    assert index.views("0" * 63 + "9") == frozenset()
+    for number in (0, 5, 1, 4, 2, 3):
+        assert [features[0] for _, features in index.features(f"{number:064x}")] == [number] * 3
+        assert index.meta(f"{number:064x}").width == number
+
+
+def test_the_settled_config_survives_and_goes_with_the_folder(tmp_path):
+    folder = tmp_path / "x.h5.parts"
+    assert settled_config(folder) is None
+    settle(folder, {"statistics": {"mean": [0.1]}})
+    settle(folder, {"statistics": {"mean": [0.2]}})
+    assert settled_config(folder) == {"statistics": {"mean": [0.2]}}
+    discard_parts(folder)
+    assert not folder.exists()
+    assert settled_config(folder) is None
+
+
+def test_a_full_disk_is_a_clear_error_and_leaves_nothing_half_written(tmp_path, monkeypatch):
+    kept = write_part(tmp_path, make_part(1), config_digest=DIGEST)
+
+    def full(path, data):
+        path.write_bytes(data[:10])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("featurize.making.parts.write_flushed", full)
+    with pytest.raises(StoreError, match=r"No space left on device.*Nothing that was finished is lost"):
+        write_part(tmp_path, make_part(2), config_digest=DIGEST)
+    assert part_paths(tmp_path) == [kept]
+    assert list(tmp_path.iterdir()) == [kept]
