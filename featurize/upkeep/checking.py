@@ -1,7 +1,7 @@
 """A store looked at from within: its structure, its checksums, whether its tables fit together.
 
-Run in a process of its own (``python -m featurize.upkeep.checking STORE``), because HDF5 may hang or crash on a
-file whose structure is broken. Reads one chunk at a time.
+Run in a process of its own (``python -m featurize.upkeep.checking STORE``), because HDF5 may hang or crash
+on a file whose structure is broken. Reads one chunk at a time.
 """
 
 from __future__ import annotations
