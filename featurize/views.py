@@ -12,6 +12,8 @@ import numpy.typing as npt
 
 from featurize.errors import ConfigError
 
+PLAIN = 0  # the number of the plain view; augmented views count from 1
+
 
 @dataclass(frozen=True, kw_only=True)
 class ViewRanges:

@@ -23,7 +23,14 @@ NETWORK_LIBRARIES = ("tensorflow", "keras", "torch", "openvino")
 JOBS = ("extraction", "inference", "compare", "predict", "cli")
 LEAVES = (
     *("featurize.errors", "featurize.dataset", "featurize.images", "featurize.views", "featurize.backbones"),
-    *("featurize.weights", "featurize.engines", "featurize.store", "featurize.config"),
+    *(
+        "featurize.weights",
+        "featurize.engines",
+        "featurize.store",
+        "featurize.store_writer",
+        "featurize.config",
+    ),
+    *("featurize.folders", "featurize.decode", "featurize.nets"),
     *("classify.samples", "classify.splits", "classify.heads", "classify.metrics", "classify.bundle"),
 )
 

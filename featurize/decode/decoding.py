@@ -16,7 +16,7 @@ import numpy.typing as npt
 from featurize.decode.cores import available_cores
 from featurize.decode.rendering import Rendering, read_region, region_bytes
 from featurize.decode.workers import Worker, WorkerSetting
-from featurize.making.planning import PLAIN
+from featurize.views import PLAIN
 
 IMAGE_TIMEOUT = 60.0  # seconds for one file
 DECODE_MEMORY = 3 * 2**30  # bytes that decoding one file may take

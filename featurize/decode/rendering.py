@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from featurize.making.planning import PLAIN
-from featurize.views import ViewRanges
+from featurize.views import PLAIN, ViewRanges
 
 THUMBNAIL = 32  # side, in pixels
 

@@ -163,7 +163,7 @@ def main(description: str) -> int:
                 created_with=job["created_with"],
             )
     except (FolioError, OSError) as error:
-        print(" ".join(str(error).split()))
+        sys.stdout.write(" ".join(str(error).split()) + "\n")  # the parent reads it
         return REFUSED if isinstance(error, FolioError) else 1
     return 0
 

@@ -16,9 +16,8 @@ from featurize.decode.reasons import is_transient
 from featurize.errors import StoreError
 from featurize.making.parts import PartIndex, parts_folder, settled_config
 from featurize.store import ImageTable, Store, open_store
+from featurize.views import PLAIN
 from featurize.weights import Weights
-
-PLAIN = 0  # the number of the plain view; augmented views count from 1
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -243,7 +243,7 @@ def main(path: str) -> int:
     """Check a store; print progress and the result, one JSON object a line."""
 
     def report(done: int, total: int) -> None:
-        print(json.dumps({"done": done, "total": total}), flush=True)
+        _reply({"done": done, "total": total})
 
     report(0, 0)
     facts: dict[str, Any] = {"config": None, "created_with": None}
@@ -255,8 +255,14 @@ def main(path: str) -> int:
     except Exception as error:  # a broken structure makes HDF5 and h5py raise anything at all
         text = " ".join(str(error).split()) or type(error).__name__
         faults = [Fault(reach="file", where="structure", what=f"HDF5 cannot read it ({text})")]
-    print(json.dumps({"faults": [asdict(fault) for fault in faults], **facts}), flush=True)
+    _reply({"faults": [asdict(fault) for fault in faults], **facts})
     return 0
+
+
+def _reply(message: dict[str, Any]) -> None:
+    """Send the parent process one line of JSON."""
+    sys.stdout.write(json.dumps(message) + "\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

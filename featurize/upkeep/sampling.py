@@ -18,10 +18,11 @@ from featurize.decode.decoding import Decoded, Request, decode_all
 from featurize.decode.rendering import Rendering
 from featurize.extraction import extract
 from featurize.inference import config_weights
-from featurize.making.planning import PLAIN, contents
+from featurize.making.planning import contents
 from featurize.store import ContentRow, Store
 from featurize.terminal import default_of
 from featurize.upkeep.checking import Fault
+from featurize.views import PLAIN
 
 SAMPLE = 8  # contents computed again when nothing else is said
 # What rounding may change, as a part of the largest feature of a view. The same sums in another order differ

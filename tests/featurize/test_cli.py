@@ -274,6 +274,11 @@ cli.main()
 """
 
 
+def heed_ctrl_c():
+    """Undo, in a child, what a background job of a shell inherits: that Ctrl-C is ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def start(portfolio, tmp_path):
     """Start a slow extraction as the command does it; return it when it has put a part in place."""
     code = SERVE.format(folder=str(Path(__file__).parent))
@@ -285,6 +290,7 @@ def start(portfolio, tmp_path):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=heed_ctrl_c,
     )
     while not list((tmp_path / "the out").glob("*.parts/*.part")):
         assert process.poll() is None, process.stderr.read()
@@ -316,7 +322,9 @@ def test_ctrl_c_twice_ends_at_once(tmp_path):
         "    try:\n        print('ready', flush=True)\n        time.sleep(60)\n"
         "    finally:\n        print('tidying', flush=True)\n        time.sleep(60)\n"
     )
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, preexec_fn=heed_ctrl_c
+    )
     for word in ("ready", "tidying"):
         assert process.stdout.readline().strip() == word
         process.send_signal(signal.SIGINT)

@@ -105,7 +105,9 @@ def test_killed_at_random_instants_it_goes_on_and_ends_with_the_same_bytes(data,
 def test_asked_to_stop_it_keeps_what_is_finished(data, uninterrupted, tmp_path, name):
     log, out = tmp_path / "log", tmp_path / "out"
     process = subprocess.Popen(
-        command(data, out, "--delay", 0.3, "--part", 100, "--log", log), stderr=subprocess.PIPE
+        command(data, out, "--delay", 0.3, "--part", 100, "--log", log),
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job ignores it
     )
     while forwards(log) < 3 * (1 + VIEWS) * 2:
         time.sleep(0.05)
