@@ -16,9 +16,9 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from featurize import intake as intake_module
 from featurize.cli import cli
 from featurize.errors import ConfigError, DatasetError
+from featurize.intake import intake as intake_module
 from featurize.intake.finding_kinds import KINDS, LEVELS
 from featurize.intake.findings import find
 from featurize.intake.intake import Intake, inspect
