@@ -103,7 +103,7 @@ def print_previews(previews: Sequence[Preview]) -> None:
         _line(f"  {preview.path}")
         if preview.state == "changes":
             counts = preview.changes.counts
-            told = ", ".join(f"{kind} {count}" for kind, count in counts.items() if count) or "none"
+            told = ", ".join(f"{kind} {count}" for kind, count in counts.items() if count) or "no change"
             _line(f"  files: {told}")
         if preview.changes.n_duplicates:
             _line(f"  {preview.changes.n_duplicates} of {preview.n_images} files are copies of another")
