@@ -8,6 +8,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import unicodedata
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -113,9 +114,19 @@ def default_of(function: Callable[..., Any], parameter: str) -> Any:
 
 
 def printable(text: str) -> str:
-    r"""Return text that any terminal, CSV or JSON can show: undecodable and control bytes as ``\xNN``."""
+    r"""Return text that any terminal, CSV or JSON can show: undecodable and control bytes as ``\xNN``.
+
+    Every other character stays as it is, the spaces and joiners of other scripts included; line separators and
+    the marks that reorder what is read are shown as escapes.
+    """
     shown = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() or c == " " else c.encode("unicode_escape").decode() for c in shown)
+    return "".join(c.encode("unicode_escape").decode() if _disturbs(c) else c for c in shown)
+
+
+def _disturbs(character: str) -> bool:
+    if unicodedata.category(character) in {"Cc", "Zl", "Zp"}:  # control characters, line and paragraph ends
+        return True
+    return "\u202a" <= character <= "\u202e" or "\u2066" <= character <= "\u2069"  # directions of writing
 
 
 def quiet_libraries(*, verbose: bool) -> None:
