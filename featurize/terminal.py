@@ -116,7 +116,7 @@ def default_of(function: Callable[..., Any], parameter: str) -> Any:
 def printable(text: str) -> str:
     r"""Return text that any terminal, CSV or JSON can show: undecodable and control bytes as ``\xNN``.
 
-    Every other character stays as it is, the spaces and joiners of other scripts included; line separators and
+    Every other character stays as it is, the spaces and joiners of other scripts too; line separators and
     the marks that reorder what is read are shown as escapes.
     """
     shown = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")

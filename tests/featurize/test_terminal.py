@@ -16,7 +16,7 @@ from featurize.terminal import CommaList, FolioGroup, flatten, human_bytes, prin
     [
         ("plain é 字.jpg", "plain é 字.jpg"),
         ("bad\udcff.jpg", "bad\\xff.jpg"),
-        ("作品\u3000一 3.00\u202fPM نیم\u200cفاصله", "作品\u3000一 3.00\u202fPM نیم\u200cفاصله"),
+        ("作品\u3000一 3.00\u202fPM क\u200dष", "作品\u3000一 3.00\u202fPM क\u200dष"),
         ("a\u202egpj.exe\u2028b", "a\\u202egpj.exe\\u2028b"),
         ("two\nlines\t\x1b[31m", "two\\nlines\\t\\x1b[31m"),
     ],
