@@ -77,12 +77,20 @@ class Asked:
 
     def check(self) -> None:
         """Raise a ConfigError if this makes no sense."""
+        from featurize.images import RESAMPLES, RESIZES  # Pillow: --help needs none
+
         if not self.backbones:
             raise ConfigError("No backbone was named. See which there are with: featurize backbones")
         if self.views < 0:
             raise ConfigError(f"--views {self.views}: expected 0 or more")
         if self.views_for not in VIEWS_FOR:
             raise ConfigError(f"--views-for {self.views_for}: unknown. Choose one of: {', '.join(VIEWS_FOR)}")
+        if self.resize not in RESIZES:
+            raise ConfigError(f"--resize {self.resize}: unknown. Choose one of: {', '.join(RESIZES)}")
+        if self.resample not in RESAMPLES:
+            raise ConfigError(f"--resample {self.resample}: unknown. Choose one of: {', '.join(RESAMPLES)}")
+        if self.input_size is not None and self.input_size < 1:
+            raise ConfigError(f"--input-size {self.input_size}: expected 1 or more")
         n_backbones = len(set(self.backbones))
         if self.weights not in ("imagenet", "random") and n_backbones > 1:
             raise ConfigError(

@@ -47,7 +47,7 @@ def main() -> None:
     """Serve requests until the parent closes the pipe."""
     requests, replies = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a decoder prints must not end up among the replies
-    die_with_parent()
+    die_with_parent(int(sys.argv[1]))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to act on
     setting = receive(requests)
     if setting is None:
@@ -82,13 +82,15 @@ def _mapped_bytes() -> int:
     return 0
 
 
-def die_with_parent() -> None:
-    """Ask Linux to end this process with its parent; elsewhere the closed pipe does, between two files."""
+def die_with_parent(parent: int) -> None:
+    """Ask Linux to end this process with its parent; elsewhere a closed pipe does, between two files."""
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):
             import ctypes
 
             ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        if os.getppid() != parent:  # it had gone before that was asked for
+            os._exit(1)
 
 
 if __name__ == "__main__":

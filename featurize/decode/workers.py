@@ -129,7 +129,11 @@ class Worker:
                     stream.close()
 
     def __del__(self) -> None:
+        if not hasattr(self, "_descriptor"):  # no memory could be had
+            return
         self._end()
+        if self._descriptor is not None:
+            os.close(self._descriptor)  # the memory itself lives as long as it is mapped
 
 
 def _start(descriptor: int | None) -> subprocess.Popen[bytes]:
@@ -144,7 +148,7 @@ def _start(descriptor: int | None) -> subprocess.Popen[bytes]:
     # A group of its own: Ctrl-C in the terminal is for the parent, which then stops its workers.
     options: dict[str, Any] = {} if os.name == "nt" else {"process_group": 0, "pass_fds": (descriptor,)}
     return subprocess.Popen(
-        [sys.executable, "-P", "-m", "featurize.decode.decode_worker"],
+        [sys.executable, "-P", "-m", "featurize.decode.decode_worker", str(os.getpid())],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=environment,

@@ -5,6 +5,7 @@ A child, because HDF5 writes the store, and an HDF5 write that meets a full disk
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import secrets
@@ -21,7 +22,7 @@ import numpy as np
 from featurize.config import config_digest
 from featurize.decode.decode_worker import die_with_parent
 from featurize.errors import FolioError, StoreError
-from featurize.making.durable import write_flushed
+from featurize.making.durable import flush_folder, write_flushed
 from featurize.making.parts import PartIndex, cannot_write
 from featurize.store import ContentRow, ImageTable, Store, open_store
 from featurize.store_writer import StoreWriter
@@ -73,22 +74,27 @@ def assemble(
         "ordered": dataset.ordered,
         "created_with": dict(created_with),
     }
-    description = target.parts.folder / f"assemble-{secrets.token_hex(8)}.json"
+    token = secrets.token_hex(8)
+    description = target.parts.folder / f"assemble-{token}.json"
+    # A name of its own, and only this process, which holds the lock, puts it in place: a child that outlives
+    # a killed parent can write where it likes, and harms no store.
+    temporary = target.path.with_name(f"{target.path.name}.{token}.tmp")
+    job["temporary"] = str(temporary.absolute())
+    _remove_leftovers(target.path)
     try:
         write_flushed(description, json.dumps(job).encode("ascii"))
     except OSError as error:
         description.unlink(missing_ok=True)
         raise cannot_write(description, error) from error
-    temporary = target.path.with_name(target.path.name + ".tmp")
     try:
         child = _run_child(description)
     except BaseException:  # interrupted, and the child with it
-        temporary.unlink(missing_ok=True)
+        _remove_leftovers(target.path)
         raise
     finally:
         description.unlink(missing_ok=True)
     if child.returncode:
-        temporary.unlink(missing_ok=True)
+        _remove_leftovers(target.path)
         said = child.stdout.decode("utf-8", "replace").strip().splitlines()
         if child.returncode == REFUSED and said:
             raise StoreError(said[-1])
@@ -98,7 +104,15 @@ def assemble(
             f"{free} MiB are free there). Nothing that was finished is lost. Make room, then run the same "
             "command again: it goes on from there"
         )
+    os.replace(temporary, target.path)
+    flush_folder(target.path.parent)
     return target.path.stat().st_size
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove what an assembly that was killed left beside the store; for the holder of its lock only."""
+    for leftover in path.parent.glob(f"{glob.escape(path.name)}.*.tmp*"):
+        leftover.unlink(missing_ok=True)
 
 
 def _run_child(description: Path) -> subprocess.CompletedProcess[bytes]:
@@ -108,7 +122,7 @@ def _run_child(description: Path) -> subprocess.CompletedProcess[bytes]:
     # A group of its own: Ctrl-C in the terminal is for the parent, which then ends it.
     options: dict[str, Any] = {} if os.name == "nt" else {"process_group": 0}
     return subprocess.run(
-        [sys.executable, "-P", "-m", "featurize.making.assembly", str(description)],
+        [sys.executable, "-P", "-m", "featurize.making.assembly", str(description), str(os.getpid())],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         env=environment,
@@ -125,9 +139,9 @@ def _plain_list(values: Any) -> list[Any]:
     return values.tolist() if isinstance(values, np.ndarray) else list(values)
 
 
-def main(description: str) -> int:
+def main(description: str, parent: int) -> int:
     """Carry out one described assembly; a problem is one line on stdout and an exit code."""
-    die_with_parent()  # a run that follows a killed one must be the only writer
+    die_with_parent(parent)  # nothing is waiting for the store then
     job = json.loads(Path(description).read_bytes())
     digest = config_digest(job["config"])
     columns = job["images"]
@@ -145,7 +159,7 @@ def main(description: str) -> int:
                 old = stack.enter_context(open_store(job["path"], salvage=job["salvage"]))
             writer = stack.enter_context(
                 StoreWriter(
-                    job["path"],
+                    job["temporary"],
                     config=job["config"],
                     config_digest=digest,
                     n_features=job["n_features"],
@@ -206,4 +220,4 @@ def _rows(job: Mapping[str, Any], old: Store | None, parts: PartIndex) -> Iterat
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(sys.argv[1], int(sys.argv[2])))

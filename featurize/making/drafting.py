@@ -15,7 +15,13 @@ from featurize.errors import DatasetError
 from featurize.extraction import Asked
 from featurize.making.lock import writing
 from featurize.making.parts import parts_folder, settled_config
-from featurize.making.planning import existing_store, keep_stored_order, settle_config
+from featurize.making.planning import (
+    existing_store,
+    keep_stored_order,
+    refuse_lost_order,
+    refuse_other_parts,
+    settle_config,
+)
 from featurize.making.runs import Draft
 from featurize.store import open_store
 from featurize.weights import Weights, find_weights, weights_status
@@ -83,7 +89,10 @@ def draft_stores(
         if store is not None:
             open_stores.enter_context(store)
         config = settle_config(path, config, store)
+        if not asked.replace:
+            refuse_other_parts(path, config, dataset)
         dataset = keep_stored_order(dataset, store)
+        refuse_lost_order(store, dataset)
         drafts.append(
             Draft(
                 backbone=backbone,
@@ -115,7 +124,7 @@ def _config(backbone: Backbone, weights: Weights, asked: Asked) -> dict[str, Any
     return make_config(
         backbone,
         weights,
-        input_size=asked.input_size or backbone.size,
+        input_size=backbone.size if asked.input_size is None else asked.input_size,
         resize=asked.resize,
         resample=asked.resample,
         preprocess=asked.preprocess,

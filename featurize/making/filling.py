@@ -16,10 +16,10 @@ from featurize.config import config_digest
 from featurize.dataset import Dataset
 from featurize.decode.decoding import Decoded
 from featurize.decode.reasons import count_kinds, is_transient
-from featurize.errors import DatasetError
+from featurize.errors import DatasetError, EngineError, StoreError
 from featurize.making.assembly import assemble
 from featurize.making.parts import Meta, Part, discard_parts, settle, write_part
-from featurize.making.planning import Target, image_table, is_current
+from featurize.making.planning import Target, contents, image_table, is_current
 from featurize.store import ImageTable
 
 PACKAGES = ("tensorflow", "keras", "numpy", "pillow", "opencv-python-headless", "h5py")
@@ -131,13 +131,14 @@ class StoreFiller:
                 f"{kind} ({n})" for kind, n in count_kinds(filter(None, images.skipped)).items()
             )
             raise DatasetError(f"{dataset.root}: not one of its {len(images)} files can be used: {reasons}")
+        _refuse_to_drop(target)
         if not self.n_forward and not target.uses_parts and is_current(dataset, target, images):
-            discard_parts(target.parts.folder)
+            discard_used_parts(target, dataset)
             return up_to_date(target, images, n_decoded=n_decoded)
         n_bytes = assemble(
             target, stored=stored, images=images, dataset=dataset, created_with=self._created_with(dataset)
         )
-        discard_parts(target.parts.folder)
+        discard_used_parts(target, dataset)
         self.writing_seconds += time.perf_counter() - start
         return Outcome(
             target=target,
@@ -187,6 +188,13 @@ class StoreFiller:
     def _forward(self) -> None:
         start = time.perf_counter()
         features = self._engine()(np.stack([pixels for _, _, pixels in self._batch]))
+        with np.errstate(over="ignore"):
+            kept = features.astype(self.target.config["store_dtype"])
+        if not np.isfinite(kept).all():
+            raise EngineError(
+                f"{self.target.path}: the network gave features that are no numbers, or too large to store "
+                f"as {kept.dtype}. Try --precision float32 --store-dtype float32, or check the weights file"
+            )
         for (content, view, _), vector in zip(self._batch, features, strict=True):
             content.features[view] = vector
             content.awaited -= 1
@@ -197,6 +205,26 @@ class StoreFiller:
         self.n_forward += len(self._batch)
         self._batch.clear()
         self.network_seconds += time.perf_counter() - start
+
+
+def _refuse_to_drop(target: Target) -> None:
+    """Raise where a file that could not be read this time would cost features that the store has."""
+    if target.store is None:
+        return
+    there = set(target.store.content.sha256) - target.distrusted
+    lost = {sha256: reason for sha256, reason in target.failed.items() if sha256 in there}
+    if lost:
+        raise StoreError(
+            f"{target.path}: {len(lost)} pictures that it has could not be read again "
+            f"({', '.join(sorted(set(lost.values())))[:200]}). The store is as it was, and what is finished "
+            "is kept. Run the same command again, with a longer --image-timeout if they timed out"
+        )
+
+
+def discard_used_parts(target: Target, dataset: Dataset) -> None:
+    """Remove the parts, unless they have pictures that are not in the data set now and may come back."""
+    if target.parts.contents() <= set(contents(dataset)):
+        discard_parts(target.parts.folder)
 
 
 def up_to_date(target: Target, images: ImageTable, *, n_decoded: int = 0) -> Outcome:

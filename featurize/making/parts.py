@@ -186,6 +186,10 @@ class PartIndex:
             self._meta_in[sha256] = path
         self.failed |= part.failed
 
+    def contents(self) -> set[str]:
+        """Return the SHA-256 of every content that the parts know, failed ones included."""
+        return set(self._meta_in) | set(self.failed)
+
     def __contains__(self, sha256: str) -> bool:
         return sha256 in self._part_of
 

@@ -13,7 +13,7 @@ from featurize.backbones import Backbone
 from featurize.config import config_digest, differences, same_but_statistics
 from featurize.dataset import Dataset, ImageFile
 from featurize.decode.reasons import is_transient
-from featurize.errors import StoreError
+from featurize.errors import ConfigError, StoreError
 from featurize.making.parts import PartIndex, parts_folder, settled_config
 from featurize.store import ImageTable, Store, open_store
 from featurize.views import PLAIN
@@ -112,6 +112,28 @@ def settle_config(path: Path, config: dict[str, Any], store: Store | None) -> di
             "Delete that folder to drop its work, or keep both with: --out FOLDER"
         )
     return earlier
+
+
+def refuse_other_parts(path: Path, config: Mapping[str, Any], dataset: Dataset) -> None:
+    """Raise a StoreError if an unfinished run in this place was of other pictures."""
+    done = PartIndex(parts_folder(path), config_digest=config_digest(config)).contents()
+    found = len(done & {image.sha256 for image in dataset.images})
+    if 2 * found < len(done):
+        raise StoreError(
+            f"{parts_folder(path)} holds an unfinished run of {len(done)} pictures, and only {found} of them "
+            f"are in {dataset.root}. Another data set, or an unmounted drive? Delete that folder to drop its "
+            "work, go on with --replace, or keep both with --out FOLDER"
+        )
+
+
+def refuse_lost_order(store: Store | None, dataset: Dataset) -> None:
+    """Raise a ConfigError if the classes had an order and are no longer the same: it must be said anew."""
+    if store is not None and store.ordered and not dataset.ordered:
+        raise ConfigError(
+            f"{store.path} has the order {' < '.join(store.classes)}, and the classes are now "
+            f"{', '.join(dataset.classes)}. Say their order, lowest first: "
+            f"--order {','.join(dataset.classes)}"
+        )
 
 
 def keep_stored_order(dataset: Dataset, store: Store | None) -> Dataset:

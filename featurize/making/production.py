@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import closing
 
 import numpy as np
 
@@ -11,8 +12,7 @@ from featurize.dataset import Dataset
 from featurize.decode.decoding import Request, decode_all
 from featurize.decode.rendering import Rendering
 from featurize.errors import DatasetError, ImageError
-from featurize.making.filling import Execution, Outcome, StoreFiller, up_to_date
-from featurize.making.parts import discard_parts
+from featurize.making.filling import Execution, Outcome, StoreFiller, discard_used_parts, up_to_date
 from featurize.making.planning import Target, contents, image_table, is_current
 from featurize.store import ImageTable
 
@@ -87,7 +87,7 @@ def _finished_before(dataset: Dataset, target: Target) -> Outcome | None:
     images = nothing_to_do(dataset, target)
     if images is None:
         return None
-    discard_parts(target.parts.folder)  # left by a run that was killed just before its end
+    discard_used_parts(target, dataset)  # left by a run that was killed just before its end
     return up_to_date(target, images)
 
 
@@ -104,17 +104,19 @@ def fit_statistics(dataset: Dataset, *, rendering: Rendering, execution: Executi
 
     One streaming pass: sums in exact integers, so that the order of the images does not matter.
     """
-    files = {sha: image for sha, image in contents(dataset).items() if image.split == "train"}
-    requests = [Request(path=dataset.root / image.path, sha256=sha) for sha, image in files.items()]
+    training = {image.sha256 for image in dataset.images if image.split == "train"}
+    files = {sha256: image for sha256, image in contents(dataset).items() if sha256 in training}
+    requests = [Request(path=dataset.root / image.path, sha256=sha256) for sha256, image in files.items()]
     count, total, squares = 0, np.zeros(3, np.uint64), np.zeros(3, np.uint64)
     stream = decode_all(requests, rendering, workers=execution.workers, image_timeout=execution.image_timeout)
-    for done, decoded in enumerate(stream, start=1):
-        execution.report("fitting statistics", done, len(requests))
-        for view in decoded.views:
-            pixels = view.reshape(-1, 3).astype(np.uint64)  # (size * size, 3)
-            count += len(pixels)
-            total += pixels.sum(axis=0)
-            squares += (pixels * pixels).sum(axis=0)
+    with closing(stream):
+        for done, decoded in enumerate(stream, start=1):
+            execution.report("fitting statistics", done, len(requests))
+            for view in decoded.views:
+                pixels = view.reshape(-1, 3).astype(np.uint64)  # (size * size, 3)
+                count += len(pixels)
+                total += pixels.sum(axis=0)
+                squares += (pixels * pixels).sum(axis=0)
     if not count:
         raise DatasetError(
             f"{dataset.root}: --preprocess featurewise needs training images, and none can be used"

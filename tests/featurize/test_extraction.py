@@ -10,7 +10,14 @@ from PIL import Image
 import featurize
 from featurize import engines
 from featurize.decode import decoding
-from featurize.errors import ConfigError, DatasetError, ImageError, StoreError, WeightsError
+from featurize.errors import (
+    ConfigError,
+    DatasetError,
+    EngineError,
+    ImageError,
+    StoreError,
+    WeightsError,
+)
 
 
 def extract(root, tmp_path, **options):
@@ -282,6 +289,9 @@ def test_a_failure_in_the_network_leaves_the_old_store(stand_in, portfolio, tmp_
         ({"backbones": ["vgg61"]}, ConfigError, "vgg16"),
         ({"views": -1}, ConfigError, "--views -1: expected 0 or more"),
         ({"views_for": "some"}, ConfigError, "train, all"),
+        ({"resize": "stretch"}, ConfigError, "squash, crop, pad"),
+        ({"resample": "best"}, ConfigError, "nearest, bilinear"),
+        ({"input_size": 0}, ConfigError, "--input-size 0: expected 1 or more"),
         ({"workers": 0}, ConfigError, "--workers 0"),
         ({"preprocess": "caffe"}, ConfigError, "native, rescale, featurewise"),
         ({"backbones": ["mean", "mean_too"], "weights": "x.h5"}, ConfigError, "extract one by one"),
@@ -350,3 +360,87 @@ def test_work_that_was_there_is_counted(stand_in, portfolio, tmp_path, monkeypat
     assert n_seen + result.n_forward <= 51 + 3 + 4  # one content was not complete, one batch was under way
     (fresh,) = extract(portfolio, tmp_path, out=tmp_path / "fresh")
     assert_same_store(result.path, fresh.path)
+
+
+def test_no_number_is_no_feature(stand_in, portfolio, tmp_path, monkeypatch):
+    create = engines.create_engine
+
+    def broken(*args, **options):
+        engine = create(*args, **options)
+        engine.offset = float("nan")
+        return engine
+
+    monkeypatch.setattr(engines, "create_engine", broken)
+    with pytest.raises(EngineError, match="features that are no numbers.*--precision float32"):
+        extract(portfolio, tmp_path)
+    assert not (tmp_path / "out" / "mean+random.h5").exists()
+
+
+def test_a_feature_too_large_for_float16_is_refused(stand_in, portfolio, tmp_path, monkeypatch):
+    create = engines.create_engine
+
+    def large(*args, **options):
+        engine = create(*args, **options)
+        engine.offset = 1e5
+        return engine
+
+    monkeypatch.setattr(engines, "create_engine", large)
+    with pytest.raises(EngineError, match="too large to store as float16"):
+        extract(portfolio, tmp_path, store_dtype="float16")
+
+
+def test_a_file_that_fails_in_passing_costs_no_stored_feature(stand_in, portfolio, tmp_path, monkeypatch):
+    (result,) = extract(portfolio, tmp_path, views=1)
+    before = result.path.read_bytes()
+    ask = decoding.Worker.ask
+
+    def slow_one(worker, request):
+        if request["path"].endswith("award_train/0.png"):
+            return {"problem": "timed out: not decoded within 1 seconds", "seconds": 1.0}
+        return ask(worker, request)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(decoding.Worker, "ask", slow_one)
+        with pytest.raises(StoreError, match="1 pictures that it has could not be read again.*Run the same"):
+            extract(portfolio, tmp_path, views=3)
+    assert result.path.read_bytes() == before
+    stand_in.built.clear()
+    (again,) = extract(portfolio, tmp_path, views=3)
+    assert stand_in.n_seen == again.n_forward == 2  # only the picture that failed: the rest had been kept
+    (fresh,) = extract(portfolio, tmp_path, views=3, out=tmp_path / "fresh")
+    assert_same_store(again.path, fresh.path)
+
+
+def test_an_unfinished_run_is_not_thrown_away_for_another_data_set(
+    stand_in, portfolio, tmp_path, monkeypatch
+):
+    def stop(*args, **options):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("featurize.making.filling.assemble", stop)
+        with pytest.raises(KeyboardInterrupt):
+            extract(portfolio, tmp_path)
+    for number in range(4):
+        paint(tmp_path / "other" / "a" / f"{number}.png", (number, 0, 200))
+    with pytest.raises(StoreError, match="unfinished run of 21 pictures, and only 0 of them"):
+        extract(tmp_path / "other", tmp_path)
+    stand_in.built.clear()
+    (result,) = extract(portfolio, tmp_path)
+    assert (result.n_resumed, result.n_forward) == (21, 0)
+
+
+def test_a_new_class_asks_for_the_order_again(stand_in, portfolio, tmp_path):
+    extract(portfolio, tmp_path, order=["low", "middle", "award"])
+    paint(portfolio / "train" / "gold_train" / "0.png", (1, 2, 3))
+    with pytest.raises(ConfigError, match="has the order low < middle < award, and the classes are now"):
+        extract(portfolio, tmp_path)
+
+
+def test_statistics_count_training_pictures_that_stand_elsewhere_too(stand_in, portfolio, tmp_path):
+    (portfolio / "new").mkdir()
+    shutil.copy(portfolio / "train/award_train/0.png", portfolio / "new" / "copy.png")
+    (result,) = extract(portfolio, tmp_path, preprocess="featurewise")
+    training = sorted((portfolio / "train").rglob("*.png"))
+    pixels = np.concatenate([np.asarray(Image.open(path)).reshape(-1, 3) for path in training]) / 255
+    np.testing.assert_allclose(result.config["statistics"]["mean"], pixels.mean(axis=0), rtol=1e-9)
