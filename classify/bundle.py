@@ -7,7 +7,6 @@ file comes along where the backbone's weights are not the published ones.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shlex
 import shutil
@@ -17,31 +16,19 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from classify.heads import TRUSTED_TYPES, get_head
-from classify.results import plain_json
-from featurize import BundleError, CompareError, __version__, printable
+from classify.heads import TRUSTED_TYPES, get_head, make_head
+from classify.manifest import MANIFEST, read_manifest, write_manifest
+from featurize import BundleError, __version__, printable
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-FORMAT = "folio-bundle"
-FORMAT_VERSION = 1
-MANIFEST = "manifest.json"
+__all__ = ["MANIFEST", "PARTS", "Bundle", "load_bundle", "save_bundle"]
+
 WEIGHTS = "weights.h5"  # files are told apart by content
 PARTS = ("head.skops", "head.keras", WEIGHTS, MANIFEST)
 PACKAGES = ("tensorflow", "keras", "scikit-learn", "numpy", "skops")
-_KEYS = (
-    "head",
-    "head_file",
-    "head_sha256",
-    "labels",
-    "config",
-    "config_digest",
-    "classes",
-    "ordered",
-    "n_features",
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,9 +142,7 @@ def save_bundle(
     if source is not None:
         _link_or_copy(Path(source), folder / WEIGHTS)
         carried["file"] = WEIGHTS
-    manifest = {
-        "format": FORMAT,
-        "format_version": FORMAT_VERSION,
+    fields = {
         "head": head,
         "head_file": head_file.name,
         "head_sha256": file_digest(head_file),
@@ -176,8 +161,7 @@ def save_bundle(
         "seed": seed,
         "created_with": packages(),
     }
-    text = json.dumps(plain_json(manifest), indent=2, allow_nan=False, ensure_ascii=False)
-    (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
+    write_manifest(folder, fields)
 
 
 def load_bundle(path: str | os.PathLike[str]) -> Bundle:
@@ -198,7 +182,7 @@ def load_bundle(path: str | os.PathLike[str]) -> Bundle:
         If it is missing, damaged, of a newer format, or holds types that no head of ours has.
     """
     folder = Path(path)
-    manifest = _read_manifest(folder)
+    manifest = read_manifest(folder)
     file = _inside(folder, manifest["head_file"])
     if file_digest(file) != manifest["head_sha256"]:
         raise BundleError(
@@ -210,11 +194,7 @@ def load_bundle(path: str | os.PathLike[str]) -> Bundle:
             f"{folder / carried}: damaged or replaced: its SHA-256 is not the manifest's. Make the bundle "
             "anew."
         )
-    try:
-        head = get_head(manifest["head"])
-    except CompareError as error:
-        raise BundleError(f"{folder}: {error}") from None
-    if head.tensorflow:
+    if get_head(manifest["head"]).tensorflow:
         from classify.heads.dense import DenseHead
 
         try:
@@ -223,6 +203,7 @@ def load_bundle(path: str | os.PathLike[str]) -> Bundle:
             raise BundleError(f"{file}: cannot be loaded in safe mode ({_first_line(error)})") from None
     else:
         estimator = _load_skops(file)
+    _check_estimator(file, estimator, manifest)
     return Bundle(path=folder, manifest=manifest, estimator=estimator)
 
 
@@ -317,29 +298,6 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _read_manifest(folder: Path) -> dict[str, Any]:
-    path = folder / MANIFEST
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise BundleError(
-            f"{folder}: no bundle there ({MANIFEST} is missing). Make one with: classify compare STORE"
-        ) from None
-    except (OSError, ValueError) as error:
-        raise BundleError(f"{path}: cannot be read ({error}). Make the bundle anew.") from None
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise BundleError(f"{path}: not the manifest of a bundle. Make one with: classify compare STORE")
-    if manifest.get("format_version") != FORMAT_VERSION:
-        raise BundleError(
-            f"{path}: format version {manifest.get('format_version')}, but this Folio reads version "
-            f"{FORMAT_VERSION}. Upgrade folio-grader."
-        )
-    missing = [key for key in (*_KEYS, "weights") if key not in manifest]
-    if missing:
-        raise BundleError(f"{path}: lacks {missing[0]!r}. Make the bundle anew.")
-    return manifest
-
-
 def _inside(folder: Path, name: str) -> Path:
     path = folder / str(name)
     if Path(str(name)).name != name or not path.is_file():
@@ -359,6 +317,26 @@ def _load_skops(file: Path) -> Any:
     except Exception as error:  # zipfile, json, numpy and skops each raise their own
         raise BundleError(f"{file}: cannot be loaded ({_first_line(error)}). Make the bundle anew.") from None
     raise BundleError(f"{file}: refused: it holds {', '.join(strangers)}, which no head of Folio has.")
+
+
+def _check_estimator(file: Path, estimator: Any, manifest: Mapping[str, Any]) -> None:
+    """Raise unless what was loaded is the head that the manifest describes."""
+    import numpy as np
+
+    head, labels, n_features = get_head(manifest["head"]), manifest["labels"], manifest["n_features"]
+    problem = ""
+    if type(estimator) is not type(make_head(head.name)) or any(
+        getattr(estimator, name, None) != value for name, value in head.params.items()
+    ):
+        problem = f"holds {type(estimator).__name__}, not the head {head.name!r}"
+    elif not np.array_equal(getattr(estimator, "classes_", ()), labels):
+        problem = f"its classes are not the labels {labels}"
+    elif getattr(estimator, "n_features_in_", None) != n_features:
+        problem = f"not fitted on {n_features} features"
+    elif head.tensorflow and estimator.model_.output_shape != (None, len(labels) if len(labels) > 2 else 1):
+        problem = f"its network does not tell {len(labels)} classes apart"
+    if problem:
+        raise BundleError(f"{file}: {problem}, as {MANIFEST} has it. Make the bundle anew.")
 
 
 def _link_or_copy(source: Path, target: Path) -> None:

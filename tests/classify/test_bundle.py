@@ -1,5 +1,6 @@
 """Bundles: what was saved is what is loaded, and nothing else is."""
 
+import hashlib
 import json
 import zipfile
 
@@ -26,9 +27,19 @@ def bundle(store, tmp_path):
     return fit(store, head="logreg", params={"C": 0.5}, out=tmp_path / "bundle").bundle
 
 
+def sha256(data):
+    return hashlib.sha256(data).hexdigest()
+
+
 def edit(bundle, **changes):
-    manifest = json.loads((bundle / "manifest.json").read_text())
-    (bundle / "manifest.json").write_text(json.dumps({**manifest, **changes}))
+    """Change fields (None takes one out) and seal the manifest anew, as a forger would."""
+    manifest = {**json.loads((bundle / "manifest.json").read_text()), **changes}
+    manifest = {
+        key: value for key, value in manifest.items() if value is not None and key != "manifest_sha256"
+    }
+    canonical = json.dumps(manifest, sort_keys=True, separators=(",", ":")).encode()
+    manifest["manifest_sha256"] = sha256(canonical)
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
 
 
 @pytest.mark.parametrize("name", CLASSICAL)
@@ -138,8 +149,6 @@ def test_a_damaged_head_is_refused(bundle):
 
 
 def test_types_that_are_not_ours_are_refused(bundle, store):
-    import hashlib
-
     from sklearn.naive_bayes import GaussianNB
 
     class Stranger(GaussianNB):
@@ -147,7 +156,7 @@ def test_types_that_are_not_ours_are_refused(bundle, store):
 
     file = bundle / "head.skops"
     skops.io.dump(Stranger(), file)
-    edit(bundle, head_sha256=hashlib.sha256(file.read_bytes()).hexdigest())
+    edit(bundle, head_sha256=sha256(file.read_bytes()))
     with pytest.raises(BundleError, match=r"refused: it holds .*Stranger, which no head of Folio has"):
         load_bundle(bundle)
 
@@ -157,13 +166,74 @@ def test_types_that_are_not_ours_are_refused(bundle, store):
     [
         ({"format": "other"}, "not the manifest of a bundle"),
         ({"format_version": 2}, "format version 2, but this Folio reads version 1"),
-        ({"head_file": "../head.skops"}, "is not a file of the bundle"),
+        ({"head_file": "../head.skops"}, "'head_file' is '../head.skops'; expected 'head.skops'"),
+        ({"head_file": 3}, "'head_file' is 3; expected text"),
         ({"head": "forest"}, "Unknown head 'forest'"),
+        ({"head": ["logreg"]}, "'head' is .*expected text"),
+        ({"head": "dense"}, "expected 'head.keras'"),
+        ({"head": "svm-linear"}, "holds LogisticHead, not the head 'svm-linear'"),
+        ({"head_sha256": "x"}, "'head_sha256' is 'x'; expected a SHA-256"),
+        ({"labels": [1, 0]}, r"'labels' is \[1, 0\]; expected ascending numbers from 0 to 1"),
+        ({"labels": [0, 2]}, r"'labels' is \[0, 2\]"),
+        ({"labels": [0, 0]}, r"'labels' is \[0, 0\]"),
+        ({"labels": [-1, 0]}, r"'labels' is \[-1, 0\]"),
+        ({"labels": ["0", "1"]}, "expected a list of whole numbers"),
+        ({"labels": []}, "expected a list of whole numbers"),
+        ({"labels": [0]}, r"its classes are not the labels \[0\]"),
+        ({"classes": "award"}, "expected a list of two or more different names"),
+        ({"classes": ["a", "a"]}, "expected a list of two or more different names"),
+        ({"classes": None}, "lacks 'classes'"),
+        ({"config": []}, "'config' is .*expected an object"),
+        ({"config": {}}, "lacks 'config.backbone'"),
+        ({"config_digest": "f" * 64}, "'config_digest' does not fit 'config'"),
+        ({"ordered": 1}, "'ordered' is 1; expected true or false"),
+        ({"n_features": "8"}, "'n_features' is '8'; expected a positive whole number"),
+        ({"n_features": 9}, "not fitted on 9 features"),
+        ({"weights": []}, "'weights' is .*expected an object"),
+        ({"weights": {"kind": "file", "file": 3}}, "'weights.file' is 3"),
+        ({"weights": {"kind": "file", "file": "weights.h5"}}, "lacks 'weights.file_sha256'"),
+        (
+            {"weights": {"kind": "file", "file": "../w.h5", "file_sha256": "0" * 64}},
+            "'../w.h5', named in manifest.json, is not a file of the bundle",
+        ),
     ],
 )
 def test_a_manifest_that_is_not_ours_is_refused(bundle, changes, message):
     edit(bundle, **changes)
     with pytest.raises(BundleError, match=message):
+        load_bundle(bundle)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda manifest: manifest["classes"].reverse(),
+        lambda manifest: manifest["config"].update(resize="pad"),
+        lambda manifest: manifest.update(ordered=True),
+        lambda manifest: manifest.pop("manifest_sha256"),
+    ],
+)
+def test_an_altered_manifest_is_refused(bundle, change):
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    change(manifest)
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(BundleError, match="altered after it was written"):
+        load_bundle(bundle)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "[" * 100_000, "{", "\0"])
+def test_a_torn_manifest_is_one_line(bundle, text):
+    (bundle / "manifest.json").write_text(text)
+    with pytest.raises(BundleError, match=r"manifest\.json: (cannot be read|not the manifest)") as caught:
+        load_bundle(bundle)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_head_that_was_never_fitted_is_refused(bundle):
+    file = bundle / "head.skops"
+    skops.io.dump(make_head("logreg"), file)
+    edit(bundle, head_sha256=sha256(file.read_bytes()))
+    with pytest.raises(BundleError, match=r"its classes are not the labels \[0, 1\]"):
         load_bundle(bundle)
 
 
@@ -182,12 +252,10 @@ def test_published_weights_stay_where_they_are(store, tmp_path):
 
 
 def test_other_weights_come_along(make_store, tmp_path):
-    import hashlib
-
     file = tmp_path / "mine.weights.h5"
     file.write_bytes(b"weights")
-    sha256 = hashlib.sha256(b"weights").hexdigest()
-    config = {"weights": {"kind": "file", "sha256": sha256, "seed": None}}
+    digest = sha256(b"weights")
+    config = {"weights": {"kind": "file", "sha256": digest, "seed": None}}
     store = make_store(counts={"train": 8}, config=config, weights_path=str(file))
     done = fit(store, head="logreg", params={"C": 1.0}, out=tmp_path / "bundle")
     assert load_bundle(done.bundle).weights.read_bytes() == b"weights"
