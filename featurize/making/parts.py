@@ -13,6 +13,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -97,24 +98,43 @@ def discard_parts(folder: Path) -> None:
 
 
 def settle(folder: Path, config: Mapping[str, Any]) -> None:
-    """Write down the config of the work in progress, so that a later run keeps what was fitted for it."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write down the config of the work in progress, so that a later run keeps what was fitted for it.
+
+    Raises
+    ------
+    StoreError
+        If the disk is full or the folder cannot be made or written to.
+    """
     path, temporary = folder / SETTLED, folder / f".{secrets.token_hex(8)}.tmp"
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         write_flushed(temporary, json.dumps(config).encode("ascii"))
         os.replace(temporary, path)
         flush_folder(folder)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # where the folder itself is a file, say
+            temporary.unlink(missing_ok=True)
         raise cannot_write(path, error) from error
 
 
 def settled_config(folder: Path) -> dict[str, Any] | None:
-    """Return the config of the work in progress; None if there is none."""
+    """Return the config of the work in progress; None if there is none.
+
+    Raises
+    ------
+    StoreError
+        If it is there and the system does not give it: what was fitted is not silently fitted again.
+    """
+    path = folder / SETTLED
     try:
-        return dict(json.loads((folder / SETTLED).read_bytes()))
-    except (FileNotFoundError, ValueError):  # a file that is not JSON: its writer was killed before a rename
+        return dict(json.loads(path.read_bytes()))
+    except (FileNotFoundError, NotADirectoryError, ValueError, TypeError):  # not JSON: damaged, so of no use
         return None
+    except OSError as error:
+        raise StoreError(
+            f"{path}: cannot be read ({error.strerror or error}). Give read permission, then run the same "
+            "command again"
+        ) from error
 
 
 def cannot_write(path: Path, error: OSError) -> StoreError:

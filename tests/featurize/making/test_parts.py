@@ -106,6 +106,24 @@ def test_the_settled_config_survives_and_goes_with_the_folder(tmp_path):
     assert settled_config(folder) is None
 
 
+def test_a_folder_that_cannot_be_made_is_the_same_clear_error(tmp_path):
+    (tmp_path / "x.h5.parts").write_text("a file where the folder should be")
+    with pytest.raises(StoreError, match=r"cannot write here .*Nothing that was finished is lost"):
+        settle(tmp_path / "x.h5.parts", {})
+
+
+def test_a_settled_config_that_cannot_be_read_is_a_clear_error(tmp_path):
+    (tmp_path / "settled.json").mkdir()
+    with pytest.raises(StoreError, match=r"settled\.json: cannot be read \(.*run the same command again"):
+        settled_config(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "{", "7"])
+def test_a_settled_config_that_is_none_is_as_if_it_were_not_there(tmp_path, text):
+    (tmp_path / "settled.json").write_text(text)
+    assert settled_config(tmp_path) is None
+
+
 def test_a_full_disk_is_a_clear_error_and_leaves_nothing_half_written(tmp_path, monkeypatch):
     kept = write_part(tmp_path, make_part(1), config_digest=DIGEST)
 
