@@ -222,10 +222,12 @@ def predict_command(
     Every file has its row; one that cannot be read has no grade but the reason. The exit code is 1 when no
     file could be graded.
     """  # noqa: D301 - click reads the \b
-    from classify.predict import grades_json, predict, write_grades
+    from classify.predict import check_output, grades_json, predict, write_grades
 
     if out is not None and as_json:
         raise click.UsageError("--json and --out: choose one")
+    if out is not None:
+        check_output(out)
     with progress_bar(title="grading", unit="images") as bar:
         graded = predict(bundle_or_run, images, on_progress=bar, **options)
     for note in graded.notes:

@@ -30,8 +30,14 @@ def refuse_existing(folder: Path, *, mark: str, what: str, overwrite: bool) -> N
     CompareError
         If something is there and ``overwrite`` is off, or what is there is not ours.
     """
-    if not folder.exists() and not folder.is_symlink():
-        return
+    try:
+        if not folder.exists() and not folder.is_symlink():
+            _require_place(folder)
+            return
+    except OSError as error:  # a name too long, a parent that may not be looked into
+        raise CompareError(
+            f"{folder}: cannot be made ({error.strerror}). Choose another folder with --out"
+        ) from None
     if not folder.is_dir():
         raise CompareError(
             f"{folder}: a file, where the {what}'s folder should be. Choose another with --out FOLDER"
@@ -54,9 +60,19 @@ def new_folder(folder: Path, *, mark: str, parts: Sequence[str]) -> Iterator[Pat
 
     Of an earlier output the named parts are replaced; anything else in the folder stays. The mark is
     first out and last in, so that a torn folder is never taken for a whole one.
+
+    Raises
+    ------
+    CompareError
+        If no folder can be made there.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name[:100]}.", suffix=".tmp", dir=folder.parent))
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name[:100]}.", suffix=".tmp", dir=folder.parent))
+    except OSError as error:
+        raise CompareError(
+            f"{folder}: cannot be made ({error.strerror}: {error.filename}). Choose another folder with --out"
+        ) from None
     temporary.chmod(0o777 & ~_umask())
     try:
         yield temporary
@@ -70,6 +86,16 @@ def new_folder(folder: Path, *, mark: str, parts: Sequence[str]) -> Iterator[Pat
                 os.replace(temporary / name, folder / name)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _require_place(folder: Path) -> None:
+    """Raise unless a folder can be made here: said before the work, not after it."""
+    above = next(path for path in folder.absolute().parents if path.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        what = "not writable" if above.is_dir() else "a file"
+        raise CompareError(
+            f"{folder}: cannot be made: {above} is {what}. Choose another folder with --out FOLDER"
+        )
 
 
 def _remove(path: Path) -> None:

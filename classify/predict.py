@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from classify.manifest import MANIFEST
 from classify.results import RESULTS, number, plain_json, probability_names, read_record, write_csv
 from featurize import BundleError, DatasetError, EngineError
 
@@ -17,8 +19,6 @@ if TYPE_CHECKING:
 
     from classify.bundle import Bundle
     from featurize import ImageFeatures
-
-MANIFEST = "manifest.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +50,16 @@ class Graded:
         return sum(not grade.grade for grade in self.grades)
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Listed:
+    """A file to grade, or a path where there is none."""
+
+    file: Path
+    path: str  # to show
+    entry: str
+    problem: str = ""
+
+
 def predict(
     bundle_or_run: str | os.PathLike[str],
     inputs: Sequence[str | os.PathLike[str]],
@@ -79,34 +89,30 @@ def predict(
     Returns
     -------
     Graded
-        One row a file, in the order of the inputs and, within a folder, of its paths.
+        One row a file, in the order of the inputs and, within a folder, of its paths; a file that is given
+        twice has one row, and a path where nothing is has one with its problem.
 
     Raises
     ------
     BundleError
         If the bundle cannot be used.
     DatasetError
-        If an input does not exist, or a folder holds no file.
+        If none of the inputs is a file or a folder with files.
     """
     from classify.bundle import load_bundle
 
-    files = _files([Path(one) for one in inputs])
+    listed, notes = _listed([Path(one) for one in inputs])
     bundle = load_bundle(bundle_folder(bundle_or_run))
-    features, notes = _features(
+    features, more = _features(
         bundle,
-        [file for file, _, _ in files],
+        [one.file for one in listed if not one.problem],
         weights=weights,
         device=device,
         gpu_memory=gpu_memory,
         on_progress=on_progress,
     )
-    grades = _grades(bundle, files, features)
-    entries = {grade.entry for grade in grades}
-    if len(entries) < len(grades):
-        notes = (
-            *notes,
-            f"{len(grades)} images of {len(entries)} entries: graded image by image, not entry by entry",
-        )
+    grades = _grades(bundle, listed, features)
+    notes = (*notes, *more, *_by_image(listed))
     return Graded(
         bundle=bundle.path,
         head=str(bundle.manifest["head"]),
@@ -136,10 +142,39 @@ def bundle_folder(path: str | os.PathLike[str]) -> Path:
             f"{folder}: {found}; expected a bundle ({MANIFEST}) or a run ({RESULTS}). "
             "Make one with: classify compare STORE"
         )
-    recommended = read_record(folder)["recommended"]
+    record = read_record(folder)
+    recommended = record.get("recommended", "missing")
     if recommended is None:
-        raise BundleError(f"{folder}: no head of this run could be fitted; see its {RESULTS}")
-    return folder / recommended["bundle"]
+        raise BundleError(
+            f"{folder}: this run recommends no head: only the baseline could be fitted; see its {RESULTS}"
+        )
+    place = recommended.get("bundle") if isinstance(recommended, dict) else None
+    if not isinstance(place, str) or PurePosixPath(place).is_absolute() or ".." in PurePosixPath(place).parts:
+        raise BundleError(
+            f"{folder / RESULTS}: 'recommended' does not name a bundle of this run. Make the run anew, or "
+            "name one of its bundles"
+        )
+    return folder / place
+
+
+def check_output(path: Path) -> None:
+    """Raise unless grades can be written to ``path``: said before the work, not after it.
+
+    Raises
+    ------
+    DatasetError
+        If it is a folder, or its parent is missing or not writable.
+    """
+    parent = path.parent
+    problem = ""
+    if path.is_dir():
+        problem = "a folder; expected the name of a CSV file"
+    elif not parent.is_dir():
+        problem = f"cannot be written: {parent} is no folder"
+    elif not os.access(parent, os.W_OK | os.X_OK):
+        problem = f"cannot be written: {parent} is not writable"
+    if problem:
+        raise DatasetError(f"{path}: {problem}. Choose another file with --out")
 
 
 def write_grades(path: Path, graded: Graded) -> None:
@@ -192,27 +227,42 @@ def grades_json(graded: Graded) -> list[dict[str, Any]]:
     return found
 
 
-def _files(inputs: Sequence[Path]) -> list[tuple[Path, str, str]]:
-    """Return file, path to show and entry of everything to grade."""
+def _listed(inputs: Sequence[Path]) -> tuple[list[_Listed], tuple[str, ...]]:
+    """Return everything that will have a row, once each, and what else the user should know."""
     from featurize import find_images
 
     if not inputs:
         raise DatasetError("no image to grade: name files or folders")
-    files: list[tuple[Path, str, str]] = []
+    found: dict[str, _Listed] = {}  # by absolute path: an image that is named twice is graded once
+    notes: list[str] = []
     for given in inputs:
-        if given.is_dir():
-            found = find_images(given)
-            if not found:
-                raise DatasetError(f"{given}: no file in this folder. Name image files, or a folder of them")
-            for relative in found:
-                first, _, rest = relative.partition("/")
-                path = os.fspath(given / relative)
-                files.append((given / relative, path, os.fspath(given / first) if rest else path))
-        elif given.exists():
-            files.append((given, os.fspath(given), os.fspath(given)))
-        else:
-            raise DatasetError(f"{given}: no such file or folder. Name image files, or a folder of them")
-    return files
+        if not given.is_dir():
+            problem = "" if given.exists() else "no such file"
+            one = _Listed(file=given, path=os.fspath(given), entry=os.fspath(given), problem=problem)
+            found.setdefault(os.path.abspath(given), one)
+            continue
+        images = find_images(given)
+        if not images:
+            notes.append(f"{given}: no file in this folder")
+        for relative in images:
+            first, _, rest = relative.partition("/")
+            path = os.fspath(given / relative)
+            one = _Listed(file=given / relative, path=path, entry=os.fspath(given / first) if rest else path)
+            found.setdefault(os.path.abspath(path), one)
+    if all(one.problem for one in found.values()):
+        reason = notes[0] if notes else f"{inputs[0]}: no such file or folder"
+        raise DatasetError(f"{reason}. Name image files, or a folder of them")
+    return list(found.values()), tuple(notes)
+
+
+def _by_image(listed: Sequence[_Listed]) -> tuple[str, ...]:
+    """Say that entries of several images are not graded as a whole, where there are any."""
+    sizes = Counter(one.entry for one in listed if one.entry != one.path)
+    if max(sizes.values(), default=0) < 2:
+        return ()
+    n_images, n_entries = sum(sizes.values()), len(sizes)
+    entries = "1 entry" if n_entries == 1 else f"{n_entries} entries"
+    return (f"{n_images} images of {entries}: graded image by image, not entry by entry",)
 
 
 def _features(
@@ -254,24 +304,37 @@ def _features(
         return run("float32"), (f"made in {made_in}, which this machine lacks: graded in float32",)
 
 
-def _grades(
-    bundle: Bundle, files: Sequence[tuple[Path, str, str]], found: ImageFeatures
-) -> tuple[Grade, ...]:
+def _grades(bundle: Bundle, listed: Sequence[_Listed], found: ImageFeatures) -> tuple[Grade, ...]:
     by_position: dict[int, npt.NDArray[np.float64]] = {}
     if len(found.index):
         probabilities = bundle.predict_proba(found.features, bundle.manifest["config_digest"])
         by_position = dict(zip(found.index.tolist(), probabilities, strict=True))
     grades = []
-    for position, (_, path, entry) in enumerate(files):
-        if position not in by_position:
-            problem = found.problems.get(position, "")
+    position = -1  # among the files that were read
+    for one in listed:
+        position += not one.problem
+        if one.problem or position not in by_position:
+            problem = one.problem or found.problems.get(position, "")
             grades.append(
-                Grade(path=path, entry=entry, grade="", confidence=None, probabilities=(), problem=problem)
+                Grade(
+                    path=one.path,
+                    entry=one.entry,
+                    grade="",
+                    confidence=None,
+                    probabilities=(),
+                    problem=problem,
+                )
             )
             continue
         row = tuple(float(value) for value in by_position[position])
-        grade = bundle.classes[row.index(max(row))]  # the first of equal ones
         grades.append(
-            Grade(path=path, entry=entry, grade=grade, confidence=max(row), probabilities=row, problem="")
+            Grade(
+                path=one.path,
+                entry=one.entry,
+                grade=bundle.classes[row.index(max(row))],  # the first of equal ones
+                confidence=max(row),
+                probabilities=row,
+                problem="",
+            )
         )
     return tuple(grades)

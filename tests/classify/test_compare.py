@@ -313,3 +313,12 @@ def test_the_dense_head_joins_and_leaves_its_curves(make_store, tmp_path):
     again = compare([make_store(n_features=6)], heads=("dense",), out=tmp_path / "again", dense=dense, jobs=1)
     assert without_times(again.record) == without_times(done.record)
     assert again.tensorboard == tmp_path / "again" / "tensorboard"
+
+
+def test_an_impossible_place_is_one_line(run, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(CompareError, match=r"cannot be made: .*file is a file\. Choose another folder"):
+        run(("logreg",), out="file/run")
+    with pytest.raises(CompareError, match=r"cannot be made \(File name too long"):
+        run(("logreg",), out="x" * 300)
+    assert (tmp_path / "file").read_text() == "mine"

@@ -1,6 +1,7 @@
 """New images graded: a row for every file, the comparison's grades, CSV that opens rightly."""
 
 import csv
+import json
 import os
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 
 from classify.compare import compare
 from classify.fitting import fit
-from classify.predict import bundle_folder, grades_json, predict, write_grades
+from classify.predict import bundle_folder, check_output, grades_json, predict, write_grades
 from classify.samples import load_samples
 from featurize import BundleError, DatasetError, EngineError, ImageFeatures
 
@@ -76,13 +77,12 @@ def test_every_file_has_its_row(run, images, network, tmp_path):
     broken.write_text("hello")
     first = sorted(images.rglob("*.jpg"))[0]
     graded = predict(run.folder, [broken, first, images])
-    assert len(graded.grades) == 2 + 12
+    assert len(graded.grades) == 1 + 12  # the one that was named twice has one row
     assert graded.n_failed == 1
     assert graded.grades[0].path == str(broken)
     assert (graded.grades[0].grade, graded.grades[0].confidence) == ("", None)
     assert graded.grades[0].problem == "not an image"
     assert graded.grades[1].path == graded.grades[1].entry == str(first)
-    assert graded.grades[1].probabilities == graded.grades[2].probabilities
 
 
 def test_entries_of_several_images_are_graded_image_by_image_and_it_says_so(run, images, network):
@@ -90,6 +90,39 @@ def test_entries_of_several_images_are_graded_image_by_image_and_it_says_so(run,
     assert {grade.entry for grade in graded.grades} == {str(images / "award"), str(images / "low")}
     assert graded.notes == ("12 images of 2 entries: graded image by image, not entry by entry",)
     assert predict(run.folder, [images / "low"]).notes == ()
+    both = predict(run.folder, [images / "low", images, images / "low"])
+    assert len(both.grades) == 12
+    assert both.notes == ("6 images of 1 entry: graded image by image, not entry by entry",)
+
+
+def test_a_bad_input_takes_no_other_with_it(run, images, network, tmp_path):
+    (tmp_path / "empty").mkdir()
+    graded = predict(run.folder, [tmp_path / "gone.jpg", tmp_path / "empty", images / "low"])
+    assert (graded.grades[0].path, graded.grades[0].problem) == (str(tmp_path / "gone.jpg"), "no such file")
+    assert [bool(grade.grade) for grade in graded.grades] == [False, *[True] * 6]
+    assert graded.grades[1:] == predict(run.folder, [images / "low"]).grades
+    assert graded.notes == (f"{tmp_path / 'empty'}: no file in this folder",)
+
+
+@pytest.mark.parametrize(
+    "recommended", [..., 3, [], {}, {"bundle": None}, {"bundle": "/etc"}, {"bundle": "../../b"}]
+)
+def test_a_record_that_recommends_nothing_usable_is_refused(run, recommended):
+    record = json.loads((run.folder / "results.json").read_text())
+    record["recommended"] = recommended
+    if recommended is ...:
+        del record["recommended"]
+    (run.folder / "results.json").write_text(json.dumps(record))
+    with pytest.raises(BundleError, match=r"results\.json: 'recommended' does not name a bundle"):
+        bundle_folder(run.folder)
+
+
+def test_a_place_where_nothing_can_be_written_is_said_first(tmp_path):
+    with pytest.raises(DatasetError, match="a folder; expected the name of a CSV file"):
+        check_output(tmp_path)
+    with pytest.raises(DatasetError, match=r"cannot be written: .*nowhere is no folder"):
+        check_output(tmp_path / "nowhere" / "g.csv")
+    check_output(tmp_path / "g.csv")
 
 
 def test_the_csv_opens_in_a_spreadsheet(run, network, tmp_path):
@@ -104,8 +137,8 @@ def test_the_csv_opens_in_a_spreadsheet(run, network, tmp_path):
     assert raw.startswith(b"\xef\xbb\xbf")
     rows = list(csv.DictReader(raw.decode("utf-8-sig").splitlines()))
     assert list(rows[0]) == ["path", "entry", "grade", "confidence", "p_award", "p_low", "problem"]
-    assert [row["problem"] for row in rows] == ["not an image", "", "not an image"]
-    assert [bool(row["grade"]) for row in rows] == [False, True, False]
+    assert [row["problem"] for row in rows] == ["not an image", ""]
+    assert [bool(row["grade"]) for row in rows] == [False, True]
     assert float(rows[1]["confidence"]) == pytest.approx(
         max(float(rows[1]["p_award"]), float(rows[1]["p_low"]))
     )
@@ -131,7 +164,7 @@ def test_what_is_not_there_is_refused(run, tmp_path):
     with pytest.raises(DatasetError, match=r"nowhere: no such file or folder"):
         predict(run.folder, [tmp_path / "nowhere"])
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DatasetError, match=r"empty: no file in this folder"):
+    with pytest.raises(DatasetError, match=r"empty: no file in this folder\. Name image files"):
         predict(run.folder, [tmp_path / "empty"])
     with pytest.raises(BundleError, match=r"no such folder; expected a bundle"):
         bundle_folder(tmp_path / "nothing")
