@@ -371,7 +371,7 @@ def test_no_number_is_no_feature(stand_in, portfolio, tmp_path, monkeypatch):
         return engine
 
     monkeypatch.setattr(engines, "create_engine", broken)
-    with pytest.raises(EngineError, match="features that are no numbers.*--precision float32"):
+    with pytest.raises(EngineError, match=r"features that are no numbers.*--precision float32"):
         extract(portfolio, tmp_path)
     assert not (tmp_path / "out" / "mean+random.h5").exists()
 
@@ -401,7 +401,7 @@ def test_a_file_that_fails_in_passing_costs_no_stored_feature(stand_in, portfoli
 
     with monkeypatch.context() as patched:
         patched.setattr(decoding.Worker, "ask", slow_one)
-        with pytest.raises(StoreError, match="1 pictures that it has could not be read again.*Run the same"):
+        with pytest.raises(StoreError, match=r"1 pictures that it has could not be read again.*Run the same"):
             extract(portfolio, tmp_path, views=3)
     assert result.path.read_bytes() == before
     stand_in.built.clear()
