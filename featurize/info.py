@@ -16,9 +16,9 @@ def store_facts(path: Path) -> dict[str, Any]:
     Raises
     ------
     StoreError
-        If the file is no store.
+        If the file is no store, or is damaged.
     """
-    with open_store(path) as store:
+    with open_store(path) as store, store.damage_named("what it says of itself"):
         images = store.images
         splits: dict[str, Counter[str]] = {}
         for split, label, row in zip(images.split, images.label, images.content, strict=True):

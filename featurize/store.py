@@ -9,7 +9,8 @@ import json
 import os
 import shlex
 import zlib
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +26,7 @@ from featurize.errors import StoreError
 FORMAT = "folio-features"
 FORMAT_VERSION = 1
 THUMBNAIL = 32
+_DAMAGE = (OSError, KeyError, ValueError, TypeError, RuntimeError)  # what h5py and JSON raise for wrong bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,11 +90,16 @@ class Store:
         self._salvage = salvage
         self._file = _open_for_reading(self.path)
         attributes = self._file.attrs
-        self.config: dict[str, Any] = json.loads(attributes["config"])
-        self.config_digest = str(attributes["config_digest"])
-        self.classes: tuple[str, ...] = tuple(str(name) for name in attributes["classes"])
-        self.ordered = bool(attributes["ordered"])
-        self.created_with: dict[str, Any] = json.loads(attributes["created_with"])
+        try:
+            with self.damage_named("its description (attributes)"):
+                self.config: dict[str, Any] = dict(json.loads(attributes["config"]))
+                self.config_digest = str(attributes["config_digest"])
+                self.classes: tuple[str, ...] = tuple(str(name) for name in attributes["classes"])
+                self.ordered = bool(attributes["ordered"])
+                self.created_with: dict[str, Any] = dict(json.loads(attributes["created_with"]))
+        except StoreError:
+            self.close()
+            raise
 
     def __enter__(self) -> Store:
         return self
@@ -105,6 +112,14 @@ class Store:
     def close(self) -> None:
         """Close the file; arrays already read stay valid."""
         self._file.close()
+
+    @contextmanager
+    def damage_named(self, what: str) -> Iterator[None]:
+        """Turn whatever wrong bytes in ``what`` raise into the error that says so and how to mend it."""
+        try:
+            yield
+        except _DAMAGE as error:
+            raise damaged(self.path, what, _reason(error)) from error
 
     @property
     def name(self) -> str:
@@ -159,23 +174,21 @@ class Store:
     @cached_property
     def images(self) -> ImageTable:
         """The table of image files."""
-        group = self._file["images"]
         return ImageTable(
-            path=_read_text(group["path"]),
-            sha256=_read_text(group["sha256"]),
+            path=self._text("images/path"),
+            sha256=self._text("images/sha256"),
             content=self._column("images/content"),
             label=self._column("images/label"),
-            split=_read_text(group["split"]),
-            entry=_read_text(group["entry"]),
-            skipped=_read_text(group["skipped"]),
+            split=self._text("images/split"),
+            entry=self._text("images/entry"),
+            skipped=self._text("images/skipped"),
         )
 
     @cached_property
     def content(self) -> ContentTable:
         """The table of distinct contents."""
-        group = self._file["content"]
         return ContentTable(
-            sha256=_read_text(group["sha256"]),
+            sha256=self._text("content/sha256"),
             width=self._column("content/width"),
             height=self._column("content/height"),
             phash=self._column("content/phash"),
@@ -217,7 +230,7 @@ class Store:
         plain = self._read("features/plain", [index])[0]
         views = None if augmented_index is None else self._read("features/augmented", [augmented_index])[0]
         if self._checksum(plain, views) != content.crc32[index]:
-            raise self._damaged(f"row {index} of features/plain", "its checksum is another")
+            raise damaged(self.path, f"row {index} of features/plain", "its checksum is another")
         return ContentRow(
             sha256=content.sha256[index],
             width=int(content.width[index]),
@@ -240,27 +253,26 @@ class Store:
         try:
             values = self._file[name][:] if rows is None else self._file[name][rows]
         except OSError as error:
-            raise self._damaged(name, str(error)) from None
+            raise damaged(self.path, name, str(error)) from None
         return np.asarray(values, dtype=np.float32)
 
+    def _text(self, name: str) -> list[str]:
+        with self.damage_named(name):
+            return list(self._file[name].asstr(errors="surrogateescape")[:])
+
     def _column(self, name: str) -> npt.NDArray[Any]:
-        dataset = self._file[name]
+        with self.damage_named(name):
+            dataset = self._file[name]
         try:
             return np.asarray(dataset[:])
-        except OSError as error:
+        except _DAMAGE as error:
             if not self._salvage:
-                raise self._damaged(name, str(error)) from None
+                raise damaged(self.path, name, _reason(error)) from None
         values = np.zeros(dataset.shape, dataset.dtype)
         for chunk in dataset.iter_chunks():
             with suppress(OSError):
                 values[chunk] = dataset[chunk]
         return values
-
-    def _damaged(self, what: str, why: str) -> StoreError:
-        return StoreError(
-            f"{self.path}: {what} is damaged on disk ({why}). Mend it with: "
-            f"featurize repair {shlex.quote(str(self.path))}"
-        )
 
 
 def open_store(path: str | os.PathLike[str], *, salvage: bool = False) -> Store:
@@ -295,20 +307,36 @@ def _open_for_reading(path: Path) -> h5py.File:
         raise StoreError(
             f"{path}: not a readable HDF5 file ({error}). Make it anew with: featurize extract DATA"
         ) from None
-    if file.attrs.get("format") != FORMAT:
+    try:
+        _refuse_what_is_not_ours(path, file)
+    except _DAMAGE as error:
         file.close()
+        raise damaged(path, "its description (attributes)", _reason(error)) from None
+    except StoreError:
+        file.close()
+        raise
+    return file
+
+
+def _refuse_what_is_not_ours(path: Path, file: h5py.File) -> None:
+    if file.attrs.get("format") != FORMAT:
         raise StoreError(
             f"{path}: an HDF5 file, but not a Folio feature store. Make one with: featurize extract DATA"
         )
     version = int(file.attrs["format_version"])
     if version != FORMAT_VERSION:
-        file.close()
         raise StoreError(
             f"{path}: format version {version}, but this Folio reads version {FORMAT_VERSION}. "
             "Upgrade folio-grader."
         )
-    return file
 
 
-def _read_text(dataset: h5py.Dataset) -> list[str]:
-    return list(dataset.asstr(errors="surrogateescape")[:])
+def damaged(path: Path, what: str, why: str) -> StoreError:
+    """Return the error for a store of which a part cannot be read as it was written."""
+    return StoreError(
+        f"{path}: {what} is damaged on disk ({why}). Mend it with: featurize repair {shlex.quote(str(path))}"
+    )
+
+
+def _reason(error: Exception) -> str:
+    return str(error) or type(error).__name__

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from featurize.errors import StoreError
+from featurize.info import store_facts
 from featurize.store import ContentRow, ImageTable, open_store
 from featurize.store_writer import StoreWriter, write_store
 
@@ -230,3 +231,48 @@ def test_what_is_no_store_is_named(tmp_path):
         file.attrs["format"], file.attrs["format_version"] = "folio-features", 2
     with pytest.raises(StoreError, match="format version 2, but this Folio reads version 1"):
         open_store(tmp_path / "newer.h5")
+
+
+def test_damage_in_what_a_store_says_of_itself_is_a_store_error(tmp_path, rows):
+    path = tmp_path / "s.h5"
+    write(path, rows, weights={"kind": "random", "sha256": "0" * 64})
+    assert store_facts(path)["backbone"] == "mean"
+    content = path.read_bytes()
+    needles = (b"folio-features", b"format_version", b"config", b"classes", b"created_with", b'{"')
+    starts = [start for start in range(len(content)) if content.startswith(needles, start)]
+    messages = []
+    # Only names and values: HDF5 itself never comes back from some wrong lengths before them, which is why
+    # `featurize verify` reads in a process of its own.
+    for place in sorted({start + near for start in starts for near in range(0, 48, 3)}):
+        for bit in (0, 5):
+            altered = bytearray(content)
+            altered[place] ^= 1 << bit
+            path.write_bytes(altered)
+            for read in (lambda: open_store(path).close(), lambda: store_facts(path)):
+                try:
+                    read()
+                except StoreError as error:
+                    messages.append(str(error))
+    assert sum("is damaged on disk" in message for message in messages) > 50
+    assert all(str(path) in message for message in messages)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("config", "{"), ("config", "[1]"), ("created_with", "7"), ("classes", 3), ("ordered", None)],
+)
+def test_attributes_of_another_kind_are_damage(tmp_path, rows, name, value):
+    path = tmp_path / "s.h5"
+    write(path, rows)
+    with h5py.File(path, "r+") as file:
+        del file.attrs[name]
+        if value is not None:
+            file.attrs[name] = value
+    with pytest.raises(StoreError, match=r"attributes.* is damaged on disk .*Mend it with: featurize repair"):
+        open_store(path)
+
+
+def test_a_config_that_lacks_a_name_is_damage_too(tmp_path, rows):
+    write(tmp_path / "s.h5", rows)  # names no weights
+    with pytest.raises(StoreError, match="damaged on disk"):
+        store_facts(tmp_path / "s.h5")
