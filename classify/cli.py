@@ -18,6 +18,7 @@ from featurize import (
     FolioGroup,
     default_of,
     flatten,
+    orderly_stop,
     printable,
     progress_bar,
     quiet_libraries,
@@ -276,4 +277,7 @@ def _shown(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-main = cli
+def main() -> None:
+    """Run the command line."""
+    with orderly_stop():
+        cli(prog_name="classify")

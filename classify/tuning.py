@@ -221,6 +221,7 @@ def _run_apart(
     tasks: Sequence[Task], indices: Sequence[int], *, jobs: int, keep: Callable[[int, Any], None]
 ) -> None:
     import joblib
+    from joblib.externals.loky import get_reusable_executor
     from joblib.externals.loky.process_executor import TerminatedWorkerError
 
     parallel = joblib.Parallel(
@@ -232,6 +233,9 @@ def _run_apart(
             keep(index, outcome)
     except TerminatedWorkerError:
         return  # what is missing stays a Failure that says so
+    except BaseException:  # Ctrl-C, SIGTERM: no worker is to go on with work that nobody waits for
+        get_reusable_executor(reuse=True, kill_workers=True).shutdown(wait=True, kill_workers=True)
+        raise
 
 
 def _notes(estimator: Any, params: Mapping[str, Any]) -> tuple[str, ...]:

@@ -3,8 +3,10 @@
 import json
 import os
 import shlex
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import click
@@ -51,9 +53,9 @@ def test_every_command_is_documented_with_an_example(name):
 def test_help_and_heads_import_nothing_heavy():
     code = (
         "import sys\n"
-        "from classify.cli import main\n"
+        "from classify.cli import cli\n"
         "for words in (['--help'], ['compare', '--help'], ['heads']):\n"
-        "    try: main(words)\n"
+        "    try: cli(words)\n"
         "    except SystemExit: pass\n"
         "print([name for name in ('tensorflow', 'keras', 'sklearn', 'scipy', 'h5py') if name in sys.modules])"
     )
@@ -156,8 +158,8 @@ def test_an_error_is_one_line_that_says_what_to_do(call, words, message, code):
 def test_a_whole_run_in_a_process_of_its_own(make_store, tmp_path):
     store = make_store(counts={"train": 6, "test": 5})
     code = (
-        "import sys; from classify.cli import main\n"
-        "main(sys.argv[1:], prog_name='classify', standalone_mode=False)\n"
+        "import sys; from classify.cli import cli\n"
+        "cli(sys.argv[1:], prog_name='classify', standalone_mode=False)\n"
         "print('tensorflow' in sys.modules)"
     )
     words = ["compare", str(store), "--heads", "logreg", "--out", str(tmp_path / "run")]
@@ -175,3 +177,43 @@ def test_a_whole_run_in_a_process_of_its_own(make_store, tmp_path):
     assert lines[-1] == "False"  # no dense head, no TensorFlow
     assert lines[-2].startswith("classify predict ")
     assert (tmp_path / "run" / "results.json").is_file()
+
+
+def children(pid):
+    done = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(pid)], capture_output=True, text=True)
+    rows = (line.split(maxsplit=1) for line in done.stdout.splitlines())
+    return [int(child) for child, command in rows if "popen_loky" in command]
+
+
+def alive(pid):
+    try:
+        return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="finds workers by ps and /proc")
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_stopped_it_leaves_nothing_behind(make_store, tmp_path, name):
+    store = make_store(counts={"train": 500, "test": 20}, n_features=600, distance=1.0)
+    out = tmp_path / "out" / "run"
+    words = ["compare", str(store), "--heads", "svm-rbf", "--jobs", "2", "--out", str(out)]
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from classify.cli import main; main()", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    while not (workers := children(process.pid)):
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.02)
+    assert list(out.parent.glob(".run.*.tmp"))
+    process.send_signal(getattr(signal, name))
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 128 + getattr(signal, name)
+    assert stderr.splitlines() == [f"classify: stopped. Go on with: classify {shlex.join(words)}"]
+    assert list(out.parent.iterdir()) == []
+    assert not [pid for pid in workers if alive(pid)]
