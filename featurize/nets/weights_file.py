@@ -8,6 +8,7 @@ import shutil
 import tempfile
 import warnings
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,7 +51,9 @@ def load_weights_file(network: keras.Model, path: Path, *, name: str) -> None:
                 # Keras warns of layers it leaves out; here the marks tell, and it is an error.
                 warnings.simplefilter("ignore")
                 network.load_weights(named)
-    except (OSError, KeyError, ValueError, TypeError, RuntimeError, zipfile.BadZipFile) as error:
+    except (
+        OSError, KeyError, ValueError, TypeError, RuntimeError, zipfile.BadZipFile, zlib.error
+    ) as error:  # fmt: skip
         reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
         raise WeightsError(_wrong(path, name, reason)) from error
     untouched = [weight.path for weight in network.weights if _left_as_it_was(weight)]

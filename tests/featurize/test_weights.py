@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import zipfile
+import zlib
 
 import h5py
 import numpy as np
@@ -141,6 +142,20 @@ def test_the_content_tells_the_format_not_the_name(backbone, name, published, no
     for other in ("kept.weights.h5", "kept.h5", "kept.keras", "kept"):
         shutil.copyfile(tmp_path / name, tmp_path / other)
         _assert_same_numbers(_load(backbone, tmp_path / other), published)
+
+
+def test_a_keras_file_with_a_damaged_deflate_stream_is_named(backbone, published, tmp_path):
+    published.save(tmp_path / "model.keras")
+    path = tmp_path / "bad.keras"
+    with zipfile.ZipFile(tmp_path / "model.keras") as good, zipfile.ZipFile(path, "w") as bad:
+        bad.writestr("model.weights.h5", good.read("model.weights.h5"), zipfile.ZIP_DEFLATED)
+    content = bytearray(path.read_bytes())
+    start = 30 + len("model.weights.h5")  # a local header is 30 bytes and the name
+    content[start : start + 64] = b"\xff" * 64  # a block of the type that deflate does not have
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match=r"not a whole weights file of .*delete it and try again") as caught:
+        _load(backbone, path)
+    assert isinstance(caught.value.__cause__, zlib.error)
 
 
 def test_nothing_in_a_keras_file_is_run(backbone, published, tmp_path):
