@@ -4,9 +4,6 @@ import hashlib
 import io
 import os
 import re
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -29,7 +26,7 @@ RESAMPLES = {
     "lanczos": Image.Resampling.LANCZOS,
 }
 
-__all__ = ["RESAMPLES", "RESIZES", "SKIP_REASONS", "Picture", "SkippedImage", "quiet_pillow", "read_picture"]
+__all__ = ["RESAMPLES", "RESIZES", "SKIP_REASONS", "Picture", "SkippedImage", "read_picture"]
 
 # EPS would start Ghostscript; the others are only recognised, their pixels can never be read.
 _NOT_DECODED = frozenset({"EPS", "BUFR", "GRIB", "HDF5", "WMF", "MPEG"})
@@ -139,17 +136,6 @@ def load_decoders() -> None:
     """Load at once what the first picture would load: libraries take memory that is not the picture's."""
     Image.init()
     _phash(Image.new("RGB", (8, 8)))
-
-
-@contextmanager
-def quiet_pillow() -> Iterator[None]:
-    """Keep Pillow's Python warnings (damaged EXIF, many pixels) off the screen while pictures are read.
-
-    Enter it once around the threads that read, not in each of them: they all share Python's warning filters.
-    """
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module=r"PIL\.")
-        yield
 
 
 def _check_options(size: int, resize: str, resample: str, max_pixels: int) -> None:
