@@ -11,7 +11,7 @@ import click
 
 from featurize.backbones import BACKBONES
 from featurize.extraction import DEFAULT_BACKBONE, VIEWS_FOR, Asked, extract
-from featurize.screens import print_backbones, print_facts, print_summary, summary_json
+from featurize.screens import print_backbones, print_facts, print_selfcheck, print_summary, summary_json
 from featurize.terminal import (
     CommaList,
     FolioGroup,
@@ -34,11 +34,7 @@ def _default(parameter: str) -> Any:
     return default_of(extract, parameter)
 
 
-@click.group(
-    "featurize",
-    cls=FolioGroup,
-    context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
-)
+@click.group("featurize", cls=FolioGroup, context_settings=CONTEXT)
 @click.version_option(package_name="folio-grader", prog_name="featurize")
 @click.option("--verbose", is_flag=True, help="Show what TensorFlow and image libraries write to stderr.")
 def cli(verbose: bool) -> None:
@@ -73,14 +69,23 @@ def cli(verbose: bool) -> None:
     help="Folder of the stores.  [default: artifacts/features/DATASET]",
 )
 @click.option("--weights", default=_default("weights"), help="imagenet, random, or a weights file.")
-@click.option("--order", type=CommaList(), help="The classes from worst to best, e.g. low,middle,award.")
+@click.option(
+    "--order",
+    multiple=True,
+    type=CommaList(),
+    help="The classes from worst to best, e.g. low,middle,award; or repeated.",
+)
 @click.option(
     "--entries",
     type=click.Choice(["folder", "image"]),
     default=_default("entries"),
     help="Whether a folder below a class is one entry.",
 )
-@click.option("--input-size", type=int, help="Side of the network's input.  [default: the backbone's own]")
+@click.option(
+    "--input-size",
+    type=click.IntRange(1),
+    help="Side of the network's input.  [default: the backbone's own]",
+)
 @click.option(
     "--resize",
     type=click.Choice(["squash", "crop", "pad"]),
@@ -111,7 +116,9 @@ def cli(verbose: bool) -> None:
 @click.option(
     "--vertical-flip/--no-vertical-flip", default=RANGES.vertical_flip, help="Turn half of them upside down."
 )
-@click.option("--seed", default=_default("seed"), help="Seeds the views and random weights.")
+@click.option(
+    "--seed", type=click.IntRange(0), default=_default("seed"), help="Seeds the views and random weights."
+)
 @click.option(
     "--precision",
     type=click.Choice(["float32", "bfloat16", "float16"]),
@@ -126,6 +133,7 @@ def cli(verbose: bool) -> None:
 )
 @click.option(
     "--max-pixels",
+    type=click.IntRange(1),
     default=_default("max_pixels"),
     help="Skip larger pictures before decoding; JPEGs count after their own scaling.",
 )
@@ -138,9 +146,10 @@ def cli(verbose: bool) -> None:
     "--gpu-memory", type=float, metavar="FRACTION", help="Part of the GPU's memory; grows by default."
 )
 @click.option("--batch-size", default=_default("batch_size"), help="Views in one forward pass, or auto.")
-@click.option("--workers", type=int, help="Decoding processes.  [default: one a core]")
+@click.option("--workers", type=click.IntRange(1), help="Decoding processes.  [default: one a core]")
 @click.option(
     "--image-timeout",
+    type=click.FloatRange(min=0, min_open=True),
     default=_default("image_timeout"),
     metavar="SECONDS",
     help="Skip a file that takes longer; the next run tries it again.",
@@ -157,6 +166,7 @@ def cli(verbose: bool) -> None:
 def extract_command(
     data: Path,
     backbones: tuple[tuple[str, ...], ...],
+    order: tuple[tuple[str, ...], ...],
     batch_size: str,
     skipped_csv: Path | None,
     dry_run: bool,
@@ -172,6 +182,7 @@ def extract_command(
 
     A second run computes only what is missing; one that was stopped or killed goes on where it was.
     """  # noqa: D301 - click reads the \b
+    options["order"] = flatten(order) or None
     ranges = ViewRanges(**{field.name: options.pop(field.name) for field in dataclasses.fields(ViewRanges)})
     if dry_run:
         if skipped_csv is not None:
@@ -204,14 +215,19 @@ def extract_command(
 
 @cli.command("scan")
 @click.argument("data", type=click.Path(path_type=Path))
-@click.option("--order", type=CommaList(), help="The classes from worst to best, e.g. low,middle,award.")
+@click.option(
+    "--order",
+    multiple=True,
+    type=CommaList(),
+    help="The classes from worst to best, e.g. low,middle,award; or repeated.",
+)
 @click.option(
     "--entries",
     type=click.Choice(["folder", "image"]),
     default=_default("entries"),
     help="Whether a folder below a class is one entry.",
 )
-@click.option("--workers", type=int, help="Decoding processes.  [default: one a core]")
+@click.option("--workers", type=click.IntRange(1), help="Decoding processes.  [default: one a core]")
 @click.option(
     "--strict",
     is_flag=True,
@@ -220,7 +236,14 @@ def extract_command(
 )
 @click.option("--json", "as_json", is_flag=True, help="Print every fact and finding as JSON.")
 @click.pass_context
-def scan_command(ctx: click.Context, data: Path, strict: bool, as_json: bool, **options: Any) -> None:
+def scan_command(
+    ctx: click.Context,
+    data: Path,
+    order: tuple[tuple[str, ...], ...],
+    strict: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
     """Look at the images in DATA before any compute: what is there, and what is wrong with it.
 
     Every file is hashed, decoded small and compared with all others. Shown first: the same picture under two
@@ -230,7 +253,12 @@ def scan_command(ctx: click.Context, data: Path, strict: bool, as_json: bool, **
     from featurize.intake.intake_screen import intake_json, print_intake
 
     with progress_bar(title="hashing", unit="images") as bar:
-        intake = inspect(data, **options, on_progress=lambda stage, done, total: bar(done, total, stage))
+        intake = inspect(
+            data,
+            order=flatten(order) or None,
+            **options,
+            on_progress=lambda stage, done, total: bar(done, total, stage),
+        )
     if as_json:
         click.echo(json.dumps(intake_json(intake), indent=2))
     else:
@@ -292,7 +320,7 @@ def selfcheck_command(backbone: str, weights: str, device: str, precision: str) 
 
     found = get_backbone(backbone)
     result = selfcheck(found, find_weights(found, weights), device=device, precision=precision)
-    click.echo(str(result))
+    print_selfcheck(result)
 
 
 cli.add_command(verify_command)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from featurize.backbones import BACKBONES
 from featurize.dataset import SPLITS
@@ -13,6 +13,9 @@ from featurize.extraction import ExtractResult
 from featurize.making.skipping import count_skipped
 from featurize.terminal import console, human_bytes, printable
 from featurize.weights import WeightsStatus
+
+if TYPE_CHECKING:
+    from featurize.selfcheck import SelfCheck
 
 SHOWN_SKIPPED = 20
 PIXELS = (
@@ -44,7 +47,8 @@ def print_summary(results: Sequence[ExtractResult]) -> None:
     first = results[0]
     screen = console()
     readable = first.n_images - len(first.skipped)
-    screen.print(f"[bold]{printable(first.dataset)}[/]: {readable} images", markup=True)
+    screen.print(printable(first.dataset), style="bold", end="", markup=False, soft_wrap=True)
+    screen.print(f": {readable} images", markup=False, soft_wrap=True)
     for line in _class_lines(first):
         screen.print(line, markup=False)
     for result in results:
@@ -87,7 +91,8 @@ def _store_line(result: ExtractResult) -> str:
     random = " (RANDOM weights)" if weights == "random" else ""
     held = f"{result.n_content} pictures × {result.n_features} features, {result.n_views} views"
     if result.state == "up to date":
-        return f"{result.backbone}{random}: up to date, nothing decoded, nothing computed ({held})"
+        tried = f"{_files(result.n_decoded)} tried again" if result.n_decoded else "nothing decoded"
+        return f"{result.backbone}{random}: up to date, {tried}, nothing computed ({held})"
     seconds = result.seconds
     resumed = f", {result.n_resumed} contents were there from an unfinished run" if result.n_resumed else ""
     device = f" on {result.device}" if result.device else ""
@@ -96,6 +101,22 @@ def _store_line(result: ExtractResult) -> str:
         f"{result.n_decoded} files decoded, {result.n_forward} views computed{device}{resumed}; "
         f"{seconds['total']:.1f} s, of them {seconds['network']:.1f} s in the network, "
         f"{seconds['decoding']:.1f} s decoding (summed over workers), {seconds['writing']:.1f} s writing"
+    )
+
+
+def _files(count: int) -> str:
+    return f"{count} file" if count == 1 else f"{count} files"
+
+
+def print_selfcheck(result: SelfCheck) -> None:
+    """Print how near the GPU's features are to the CPU's, and both rates."""
+    gpu, cpu = result.gpu_images_per_second, result.cpu_images_per_second
+    console().print(
+        f"{result.backbone} on {result.device} in {result.precision}: smallest cosine with the CPU "
+        f"{result.smallest_cosine:.6f} over {result.n_images} pictures (1 is agreement); "
+        f"{gpu:.1f} images/s on {result.device}, {cpu:.1f} images/s on the CPU in float32",
+        markup=False,
+        soft_wrap=True,
     )
 
 

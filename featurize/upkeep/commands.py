@@ -11,7 +11,7 @@ from typing import Any
 from featurize.backbones import BACKBONES
 from featurize.extraction import extract
 from featurize.terminal import default_of
-from featurize.upkeep.sampling import SAMPLE
+from featurize.upkeep.sampling import SAMPLE, SEED
 from featurize.views import ViewRanges
 
 AS_ASKED = (
@@ -23,12 +23,15 @@ AS_ASKED = (
 )  # as in the config, so in the options
 
 
-def repair_command(path: Path, *, data: str | Path | None, weights: str | Path | None, sample: int) -> str:
-    """Return the command that mends a store."""
+def repair_command(
+    path: Path, *, data: str | Path | None, weights: str | Path | None, sample: int, seed: int
+) -> str:
+    """Return the command that mends a store; it draws the sample that found what is off."""
     words = ["featurize", "repair", str(path)]
     for name, value in (("--data", data), ("--weights", weights)):
         words += [name, str(value)] if value is not None else []
     words += ["--sample", str(sample)] if sample != SAMPLE else []
+    words += ["--seed", str(seed)] if seed != SEED else []
     return shlex.join(words)
 
 

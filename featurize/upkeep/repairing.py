@@ -18,7 +18,7 @@ from featurize.making.lock import writing
 from featurize.making.planning import refuse_other_pictures
 from featurize.making.runs import Draft, carry_out
 from featurize.store import Store, open_store
-from featurize.upkeep.sampling import SAMPLE, max_pixels_of, weights_file
+from featurize.upkeep.sampling import SAMPLE, SEED, max_pixels_of, weights_file
 from featurize.upkeep.verification import Verification, dataset_of, made_from, verify
 
 
@@ -35,7 +35,7 @@ def repair(
     *,
     data: str | Path | None = None,
     sample: int = SAMPLE,
-    seed: int = 0,
+    seed: int = SEED,
     weights: str | Path | None = None,
     replace: bool = False,
     device: str = "auto",

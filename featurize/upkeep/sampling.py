@@ -25,6 +25,7 @@ from featurize.upkeep.checking import Fault
 from featurize.views import PLAIN
 
 SAMPLE = 8  # contents computed again when nothing else is said
+SEED = 0  # and which
 # What rounding may change, as a part of the largest feature of a view. The same sums in another order differ
 # by about 1e-6 in float32, a deep network adds to that; another picture's features differ by 1e-1 and more.
 TOLERANCES = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}

@@ -25,7 +25,7 @@ LOOKING: tuple[Callable[..., Any], ...] = (
         metavar="N",
         help="Contents whose features are computed again; 0 for none.  [default: 8]",
     ),
-    click.option("--seed", type=int, default=0, help="Decides which."),
+    click.option("--seed", type=click.IntRange(0), default=0, help="Decides which."),
     click.option("--weights", help="The weights file.  [default: what the store names]"),
     click.option("--device", default="auto", help="auto, cpu or gpu:N."),
     click.option("--workers", type=click.IntRange(1), help="Decoding processes.  [default: one a core]"),
@@ -72,7 +72,13 @@ def verify_command(
 @STORE
 @_looking
 @click.option("--replace", is_flag=True, help="Go on although most stored images are not in DATA.")
-@click.option("--image-timeout", default=default_of(extract, "image_timeout"), help="Seconds for one file.")
+@click.option(
+    "--image-timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=default_of(extract, "image_timeout"),
+    metavar="SECONDS",
+    help="Give up a file that takes longer; the next run tries it again.",
+)
 def repair_command(store: Path, sample: int | None, as_json: bool, **options: Any) -> None:
     """Verify a store and compute again just what is off; the rest keeps its bytes.
 

@@ -50,7 +50,7 @@ def verification_json(verification: Verification) -> dict[str, Any]:
 def print_verification(verification: Verification) -> None:
     """Print what was looked at, what is off, and the command that mends it."""
     looked_at = ["structure", "checksums"]
-    if verification.data is not None:
+    if verification.compared:
         looked_at.append(f"the files in {verification.data}")
     sampled = verification.sampled
     if sampled is not None and sampled.n_contents:

@@ -20,7 +20,7 @@ from featurize.store import Store, open_store
 from featurize.upkeep.changes import Changes, changes_since
 from featurize.upkeep.checking import Fault
 from featurize.upkeep.commands import anew_command, repair_command
-from featurize.upkeep.sampling import SAMPLE, Sampled, recompute_sample
+from featurize.upkeep.sampling import SAMPLE, SEED, Sampled, recompute_sample
 
 SILENCE = 120.0  # seconds without a sign of progress after which the structure is taken to be broken
 
@@ -34,7 +34,8 @@ class Verification:
     path: Path
     faults: tuple[Fault, ...]  # empty: nothing is off
     notes: tuple[str, ...]  # what was not looked at, and why; and what lies beside the store
-    data: Path | None  # the folder the rows were compared with
+    data: Path | None  # the folder of images
+    compared: bool  # whether the rows were compared with the files in it
     n_content: int
     n_images: int
     sampled: Sampled | None  # the recomputed sample
@@ -60,7 +61,7 @@ def verify(
     *,
     data: str | Path | None = None,
     sample: int = SAMPLE,
-    seed: int = 0,
+    seed: int = SEED,
     weights: str | Path | None = None,
     device: str = "auto",
     workers: int | None = None,
@@ -107,13 +108,13 @@ def verify(
     faults, facts = check_store(path, report=report)
     if any(fault.reach == "file" for fault in faults):
         return Verification(
-            path=path, faults=faults, notes=(), data=None, n_content=0, n_images=0, sampled=None,
-            mend=anew_command(path, facts["config"], facts["created_with"]),
+            path=path, faults=faults, notes=(), data=None, compared=False, n_content=0,
+            n_images=0, sampled=None, mend=anew_command(path, facts["config"], facts["created_with"]),
         )  # fmt: skip
     notes = _parts_notes(path)
     with open_store(path, salvage=True) as store:
         root = Path(data) if data is not None else made_from(store)
-        dataset, sampled = None, None
+        dataset, sampled, compared = None, None, False
         if root is None:
             notes.append(
                 f"the folder it was made from, {store.created_with.get('data', 'not known')}, is not there: "
@@ -122,6 +123,7 @@ def verify(
         elif not any(fault.reach == "rows" for fault in faults):
             dataset = dataset_of(store, root, report=report)
             if not any(fault.reach == "images" for fault in faults):
+                compared = True
                 faults += _data_faults(changes_since(store.images, store.classes, dataset))
         if dataset is not None and sample:
             distrusted = frozenset(sha256 for fault in faults for sha256 in fault.contents)
@@ -137,9 +139,9 @@ def verify(
                     raise
                 notes.append(f"no feature was computed again: {error}")
         return Verification(
-            path=path, faults=faults, notes=tuple(notes), data=root, n_content=store.n_content,
-            n_images=store.n_images, sampled=sampled,
-            mend=repair_command(path, data=data, weights=weights, sample=sample) if faults else "",
+            path=path, faults=faults, notes=tuple(notes), data=root, compared=compared,
+            n_content=store.n_content, n_images=store.n_images, sampled=sampled,
+            mend=repair_command(path, data=data, weights=weights, sample=sample, seed=seed) if faults else "",
         )  # fmt: skip
 
 

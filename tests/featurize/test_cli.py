@@ -4,6 +4,7 @@ import csv
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,7 +16,9 @@ import h5py
 import pytest
 from click.testing import CliRunner
 
+from featurize import selfcheck
 from featurize.cli import cli
+from featurize.decode import decoding
 from featurize.making import skipping
 from featurize.making.skipping import Skipped
 
@@ -56,6 +59,35 @@ def test_the_summary_says_what_was_made(extract):
 def test_the_second_run_says_that_nothing_was_decoded(extract):
     extract()
     assert "up to date, nothing decoded, nothing computed" in extract().stdout
+
+
+def test_a_file_that_is_tried_again_in_vain_is_not_hidden(extract, monkeypatch):
+    ask = decoding.Worker.ask
+
+    def hanging(worker, request):
+        if request["path"].endswith("low_train/3.png"):
+            return {"problem": "timed out: not decoded within 60 seconds", "seconds": 60.0}
+        return ask(worker, request)
+
+    monkeypatch.setattr(decoding.Worker, "ask", hanging)
+    extract()
+    assert "up to date, 1 file tried again, nothing computed (20 pictures" in extract().stdout
+
+
+def test_a_data_set_may_be_called_as_it_likes(extract, portfolio):
+    odd = portfolio.rename(portfolio.with_name("[red]task[x] [bold]"))
+    assert "[red]task[x] [bold]: 21 images" in extract(data=odd).stdout
+
+
+def test_selfcheck_prints_a_line_that_can_be_read(run, monkeypatch):
+    result = selfcheck.SelfCheck(
+        backbone="mean", device="gpu:1", precision="bfloat16", n_images=8, smallest_cosine=0.99987,
+        gpu_images_per_second=1234.56, cpu_images_per_second=7.8,
+    )  # fmt: skip
+    monkeypatch.setattr(selfcheck, "selfcheck", lambda *_, **__: result)
+    (line,) = run("selfcheck", "--backbone", "mean", "--weights", "random").stdout.splitlines()
+    assert line.startswith("mean on gpu:1 in bfloat16: smallest cosine with the CPU 0.999870 over 8 pictures")
+    assert line.endswith("1234.6 images/s on gpu:1, 7.8 images/s on the CPU in float32")
 
 
 def test_skipped_files_are_listed_with_their_reasons(extract, portfolio):
@@ -172,6 +204,8 @@ def test_verify_ends_with_the_command_that_mends(extract, run, portfolio, tmp_pa
     lines = result.stdout.splitlines()
     assert "test/low_test/0.png: removed: in the store, not in the folder" in lines
     assert lines[-1] == f"Mend it with: featurize repair {store} --sample 0"
+    seeded = run("verify", store, "--sample", "0", "--seed", "7", exit_code=1).stdout
+    assert seeded.splitlines()[-1] == f"Mend it with: featurize repair {store} --sample 0 --seed 7"
     facts = json.loads(run("verify", store, "--sample", "0", "--json", exit_code=1).stdout)
     assert facts["clean"] is False
     assert [fault["reach"] for fault in facts["faults"]] == ["contents", "data"]
@@ -180,6 +214,16 @@ def test_verify_ends_with_the_command_that_mends(extract, run, portfolio, tmp_pa
     assert "mended; 1 files decoded, 3 views computed; it has 20 contents now" in out
     assert run("verify", store).stdout.splitlines()[-1] == "nothing is off"
     assert "nothing was changed" in run("repair", store).stdout
+
+
+def test_verify_says_that_it_looked_at_the_files_only_where_it_did(extract, run, portfolio, tmp_path):
+    extract("--views", "0")
+    store = tmp_path / "out" / "mean+random.h5"
+    with h5py.File(store, "r+") as file:
+        file["images/path"][0] = "train/other.png"  # the table of images is not to be relied on
+    out = run("verify", store, "--sample", "0", exit_code=1).stdout
+    assert "looked at structure, checksums\n" in out
+    assert f"the files in {portfolio}" not in out
 
 
 def test_two_classes_name_the_positive_one(extract, portfolio):
@@ -200,6 +244,34 @@ def test_lists_take_commas_and_repeats(run, portfolio, tmp_path):
     two = run(*common, "--out", tmp_path / "b", "--backbone", "mean", "--backbone", "mean_too").stdout
     for text in (one, two):
         assert [store["backbone"] for store in json.loads(text)["stores"]] == ["mean", "mean_too"]
+
+
+@pytest.mark.parametrize("command", ["extract", "scan"])
+def test_the_order_takes_commas_and_repeats(run, portfolio, tmp_path, command):
+    fixed = ["--out", tmp_path / "out", "--backbone", "mean", "--weights", "random"]
+    rest = fixed if command == "extract" else []
+    for order in (["--order", "low,middle,award"], ["--order", "low", "--order", "middle, award"]):
+        out = run(command, portfolio, *order, *rest).stdout
+        assert re.search(r"low < \S*\s?middle < \S*\s?award", out)
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "value"),
+    [
+        ("extract", "--workers", "0"),
+        ("extract", "--image-timeout", "0"),
+        ("extract", "--seed", "-1"),
+        ("extract", "--max-pixels", "0"),
+        ("extract", "--input-size", "0"),
+        ("scan", "--workers", "0"),
+        ("verify", "--seed", "-1"),
+        ("repair", "--seed", "-1"),
+        ("repair", "--image-timeout", "-2"),
+    ],
+)
+def test_a_number_that_means_nothing_is_refused_where_it_is_typed(run, portfolio, command, option, value):
+    error = run(command, portfolio, option, value, exit_code=2).stderr
+    assert f"Invalid value for '{option}'" in error
 
 
 def test_every_range_is_an_option(extract):
@@ -354,7 +426,5 @@ def test_every_command_and_option_has_help():
 
 
 def test_image_timeout_is_an_option(extract):
-    assert (
-        "--image-timeout 0: expected seconds above 0" in extract("--image-timeout", "0", exit_code=1).stderr
-    )
+    assert "0.0 is not in the range x>0" in extract("--image-timeout", "0", exit_code=2).stderr
     extract("--image-timeout", "30")
