@@ -87,13 +87,14 @@ def fit(
     folder = Path(out) if out is not None else BUNDLES / folder_name(samples.dataset) / place
     refuse_existing(folder, mark=MANIFEST, what="bundle", overwrite=overwrite)
     work, notes = final_round(samples, seed=seed)
-    count = Counter(1 if given is not None else len(work.pairs) + 1, on_progress)
+    tasks = score_tasks(samples, head, work, settings=settings) if given is None else []
+    count = Counter(len(tasks) + 1, on_progress)
     score, seconds = None, 0.0
     if given is None:
-        tasks = score_tasks(samples, head, work, settings=settings)
         scores = _all_done(head, run_tasks(tasks, jobs=jobs or default_jobs([samples]), on_progress=count))
         choice = choose(search_points(head, settings.options(head)), scores)
         given, score, seconds = dict(choice.params), choice.score, choice.seconds
+        notes = (*notes, *choice.notes)
     task = fit_task(samples, head, given, work, settings=settings, keep=True)
     (fitted,) = _all_done(head, run_tasks([task], jobs=1, on_progress=count))
     with open_store(store) as opened:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -155,19 +155,23 @@ def _result(trial: Trial, plan: Plan) -> Result:
         confusion_matrix=figures["confusion_matrix"],
         # Without a test split the out-of-fold score: a search's own is the best of many.
         cv_balanced_accuracy=figures["balanced_accuracy"] if plan.nested else trial.choices[0].score,
-        tuning_scores=[choice.score for choice in trial.choices],
+        tuning_scores=[choice.score for choice in trial.choices if choice.score is not None],
         tune_seconds=sum(choice.seconds for choice in trial.choices),
         fit_seconds=sum(one.fit_seconds for one in trial.fits),
         predict_ms_per_image=1000 * sum(one.predict_seconds for one in trial.fits) / len(images),
-        notes=tuple(dict.fromkeys(note for one in (*trial.fits, trial.final) for note in one.notes)),
+        notes=_notes(trial),
     )
+
+
+def _notes(trial: Trial) -> tuple[str, ...]:
+    fits = trial.fits if trial.final is None else (*trial.fits, trial.final)
+    said = [note for choice in trial.choices for note in choice.notes]
+    return tuple(dict.fromkeys(said + [note for one in fits for note in one.notes]))
 
 
 def _with_bundle(
     trial: Trial, result: Result, weights: Mapping[str, Any], *, settings: Settings, folder: Path
 ) -> Result:
-    from dataclasses import replace
-
     assert trial.final is not None
     assert trial.final_params is not None
     samples = trial.samples
@@ -192,18 +196,15 @@ def _with_bundle(
 
 
 def _recommended(results: Sequence[Result]) -> dict[str, Any] | None:
-    able = [
-        result
-        for result in results
-        if result.bundle is not None and result.cv_balanced_accuracy is not None and result.head != "baseline"
-    ]
+    able = [result for result in results if result.bundle is not None and result.head != "baseline"]
     if not able:
         return None
 
     def rank(result: Result) -> tuple[float, int]:
         known = result.head in SIMPLEST_FIRST
         simplicity = SIMPLEST_FIRST.index(result.head) if known else len(SIMPLEST_FIRST)
-        return -round(result.cv_balanced_accuracy or 0.0, 10), simplicity
+        score = result.cv_balanced_accuracy  # None: nothing was searched; after all that have one
+        return 1.0 if score is None else -round(score, 10), simplicity
 
     best = min(able, key=rank)
     return {"store": best.store, "head": best.head, "bundle": best.bundle}

@@ -21,6 +21,7 @@ from classify.tuning import (
     Fitted,
     ScoreTask,
     choose,
+    lacking_groups,
     run_tasks,
     search_points,
 )
@@ -84,19 +85,18 @@ def run_trials(
     cases = [(samples, head) for samples in stores for head in heads]
     searched = (*plan.rounds, *((plan.final,) if plan.final is not None and plan.final.pairs else ()))
     n_fits = len(plan.rounds) + (plan.final is not None)
-    total = len(cases) * (sum(len(one.pairs) for one in searched) + n_fits)
+    tasks = [[score_tasks(*case, one, settings=settings) for one in searched] for case in cases]
+    total = sum(len(part) for parts in tasks for part in parts) + len(cases) * n_fits
     count = Counter(total, on_progress)
     scored = _grouped(
-        [[task for one in searched for task in score_tasks(*case, one, settings=settings)] for case in cases],
-        jobs=jobs,
-        on_progress=count,
+        [[task for part in parts for task in part] for parts in tasks], jobs=jobs, on_progress=count
     )
     chosen: list[tuple[Choice, ...] | str] = []
-    for (_, head), outcomes in zip(cases, scored, strict=True):
-        sizes = np.cumsum([0, *(len(one.pairs) for one in searched)])
-        parts = [outcomes[start:end] for start, end in itertools.pairwise(sizes)]
+    for (_, head), parts, outcomes in zip(cases, tasks, scored, strict=True):
+        ends = np.cumsum([0, *map(len, parts)])
         points = search_points(head, settings.options(head))
-        chosen.append(first_failure(outcomes) or tuple(choose(points, part) for part in parts))
+        folds = [outcomes[start:end] for start, end in itertools.pairwise(ends)]
+        chosen.append(first_failure(outcomes) or tuple(choose(points, part) for part in folds))
     fitted = _grouped(
         [
             [] if isinstance(choices, str) else _fit_tasks(samples, head, plan, choices, settings=settings)
@@ -112,7 +112,14 @@ def run_trials(
 
 
 def score_tasks(samples: Samples, head: str, work: Round, *, settings: Settings) -> list[ScoreTask]:
-    """Return the tasks of one search: one a fold."""
+    """Return the tasks of one search: one a fold; none where a head cannot be fitted in some fold.
+
+    Folds keep one group of each class for fitting; a head that sets groups aside for every fit needs two.
+    """
+    if get_head(head).tensorflow and any(
+        lacking_groups(samples, head, fitted, seed=settings.seed) for fitted, _ in work.pairs
+    ):
+        return []
     return [
         ScoreTask(
             samples=samples,

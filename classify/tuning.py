@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from classify.heads import get_head, grid_points, grid_scores, make_head
 from classify.samples import Samples
+from featurize import CompareError
 
 Indices = npt.NDArray[np.int64]
 SMALL_BYTES = 2**22  # below this, starting worker processes costs more than it saves
@@ -108,6 +109,8 @@ class FitTask:
 
     def run(self) -> Fitted:
         """Fit, then predict plain views of the test images."""
+        if self.val is None and (reason := lacking_groups(self.samples, self.head, self.fit, seed=self.seed)):
+            raise CompareError(reason)
         head = get_head(self.head)
         logged = {"log_dir": str(self.log_dir)} if head.tensorflow and self.log_dir is not None else {}
         estimator = make_head(
@@ -142,12 +145,23 @@ class Choice:
     """Hyper-parameters chosen from the scores of one or more folds."""
 
     params: Mapping[str, Any]
-    score: float  # mean balanced accuracy over the folds
+    score: float | None  # mean balanced accuracy over the folds; None where nothing was searched
     seconds: float
+    notes: tuple[str, ...] = ()
 
 
 def choose(points: Sequence[Mapping[str, Any]], folds: Sequence[Scores]) -> Choice:
-    """Take the grid point with the best mean score; equal scores take the first, which has the smallest C."""
+    """Take the grid point with the best mean score; equal scores take the first, which has the smallest C.
+
+    Without folds, it is the first point, which is said.
+    """
+    if not folds:
+        first = ", ".join(f"{key}={value}" for key, value in points[0].items())
+        note = (
+            "hyper-parameters were not searched and there is no CV score: in a training part of the folds a "
+            f"class has too few groups to set one aside; taken: {first}"
+        )
+        return Choice(params=dict(points[0]), score=None, seconds=0.0, notes=(note,))
     means = np.mean([fold.scores for fold in folds], axis=0)  # (n_points,)
     best = int(
         np.argmax(np.round(means, 10))
@@ -157,6 +171,28 @@ def choose(points: Sequence[Mapping[str, Any]], folds: Sequence[Scores]) -> Choi
         score=float(means[best]),
         seconds=sum(fold.seconds for fold in folds),
     )
+
+
+def lacking_groups(samples: Samples, head: str, images: Indices, *, seed: int = 0) -> str:
+    """Return why a head that sets groups aside cannot be fitted on these images, "" when it can."""
+    from classify.heads.base import FitError
+    from classify.heads.rows import groups_per_class, validation_images
+
+    if not get_head(head).splits:
+        return ""
+    y, groups, names = samples.y[images], samples.group[images], samples.classes
+    for label, n_groups in groups_per_class(y, groups).items():
+        if n_groups < 2:
+            return (
+                f"class {names[label]!r} has a single group of images (one entry, or near duplicates); "
+                f"expected at least 2. Add images of class {names[label]!r}"
+            )
+    if get_head(head).tensorflow:
+        try:
+            validation_images(y, groups, seed=seed, names=names)
+        except FitError as error:
+            return str(error)
+    return ""
 
 
 def search_points(head: str, options: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:

@@ -42,6 +42,7 @@ class Head:
     params: Mapping[str, Any]  # what makes the factory this head
     grid: tuple[Mapping[str, tuple], ...]  # searched; one mapping a family of points, as in ParameterGrid
     search: str = ""  # "<module>.<function>" that scores many points of one fold at once; "": one by one
+    splits: bool = False  # whether a fit sets groups aside, so that each class needs two
     tensorflow: bool = False  # whether fitting and predicting import TensorFlow
 
 
@@ -55,6 +56,7 @@ HEADS: Mapping[str, Head] = {
             factory="dense.DenseHead",
             params={},
             grid=({"scaling": SCALINGS},),
+            splits=True,
             tensorflow=True,
         ),
         Head(
@@ -74,6 +76,7 @@ HEADS: Mapping[str, Head] = {
             params={"kernel": "linear"},
             grid=_LINEAR_GRID,
             search="kernel.fold_scores",
+            splits=True,
         ),
         Head(
             name="svm-rbf",
@@ -83,6 +86,7 @@ HEADS: Mapping[str, Head] = {
             params={"kernel": "rbf"},
             grid=_RBF_GRID,
             search="kernel.fold_scores",
+            splits=True,
         ),
         Head(
             name="baseline",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,7 +62,14 @@ def groups_per_class(y: np.ndarray, groups: np.ndarray) -> dict:
     return {label: len(np.unique(groups[y == label])) for label in np.unique(y)}
 
 
-def validation_images(y: np.ndarray, groups: np.ndarray, *, fraction: float, seed: int) -> np.ndarray:
+def validation_images(
+    y: np.ndarray,
+    groups: np.ndarray,
+    *,
+    fraction: float = 0.2,
+    seed: int = 0,
+    names: Sequence[str] | None = None,
+) -> np.ndarray:
     """Set about `fraction` of each class's groups aside, whole groups only, at least one a class.
 
     Folds would not do here: with as few folds as the scarcest class has groups, one fold could be half the
@@ -73,6 +81,8 @@ def validation_images(y: np.ndarray, groups: np.ndarray, *, fraction: float, see
     fraction : float
         In (0, 1).
     seed : int
+    names : sequence of str, optional
+        Of the classes, for messages; y is then an index into them.
 
     Returns
     -------
@@ -88,7 +98,8 @@ def validation_images(y: np.ndarray, groups: np.ndarray, *, fraction: float, see
     aside = np.zeros(len(y), dtype=bool)
     n_groups = groups_per_class(y, groups)
     for label in sorted(n_groups, key=lambda label: n_groups[label]):  # scarce classes choose first
-        _require_two_groups(label, n_groups[label])
+        name = label if names is None else names[label]
+        _require_two_groups(name, n_groups[label])
         wanted = max(1, round(fraction * n_groups[label]))
         for group in generator.permutation(np.unique(groups[y == label])):
             if len(np.unique(groups[aside & (y == label)])) >= wanted:
@@ -98,7 +109,7 @@ def validation_images(y: np.ndarray, groups: np.ndarray, *, fraction: float, see
                 aside = more
         if not aside[y == label].any():
             raise FitError(
-                f"Class '{label}' can spare no group for validation. Add images of it, or a val split."
+                f"Class '{name}' can spare no group for validation. Add images of it, or a val split."
             )
     return aside
 

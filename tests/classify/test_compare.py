@@ -315,6 +315,19 @@ def test_the_dense_head_joins_and_leaves_its_curves(make_store, tmp_path):
     assert again.tensorboard == tmp_path / "again" / "tensorboard"
 
 
+@pytest.mark.slow
+def test_a_class_of_two_groups_still_has_its_dense_head(run):
+    done = run(
+        ("dense",), store={"counts": {"train": 2, "test": 3}}, dense=DenseOptions(units=(4,), epochs=2)
+    )
+    result = done.record["results"][0]
+    assert result["status"] == "ok"
+    assert result["cv_balanced_accuracy"] is None
+    assert result["params"]["scaling"] == "standardise"
+    assert "not searched" in result["notes"][0]
+    assert done.recommended["head"] == "dense"  # the only one there is
+
+
 def test_an_impossible_place_is_one_line(run, tmp_path):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(CompareError, match=r"cannot be made: .*file is a file\. Choose another folder"):

@@ -1,6 +1,6 @@
 """Search and fitting as tasks: choices by hand, failures kept apart, equal results for any number of jobs."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -8,8 +8,18 @@ import pytest
 from classify import search
 from classify.protocol import make_plan
 from classify.samples import load_samples
-from classify.search import Settings, run_trials
-from classify.tuning import Failure, FitTask, Scores, ScoreTask, all_classes, choose, run_tasks, search_points
+from classify.search import Settings, run_trials, score_tasks
+from classify.tuning import (
+    Failure,
+    FitTask,
+    Scores,
+    ScoreTask,
+    all_classes,
+    choose,
+    lacking_groups,
+    run_tasks,
+    search_points,
+)
 
 SETTINGS = Settings(seed=0, class_weight=None, dense_options={}, log_folder=None)
 
@@ -31,6 +41,28 @@ def test_equal_scores_take_the_first_point_even_after_rounding():
     folds = [scores(0.1, 0.3), scores(0.2, 0.2), scores(0.3, 0.1)]  # equal sums, not always equal floats
     assert choose(points, folds).params == {"C": 0.1}
     assert choose(points, folds[::-1]).params == {"C": 0.1}
+
+
+def test_without_folds_the_first_point_is_taken_and_it_says_so():
+    choice = choose([{"scaling": "standardise"}, {"scaling": "l2"}], [])
+    assert (choice.params, choice.score) == ({"scaling": "standardise"}, None)
+    assert "not searched" in choice.notes[0]
+    assert "taken: scaling=standardise" in choice.notes[0]
+
+
+def test_a_class_of_two_groups_leaves_the_dense_head_unsearched_but_fitted(make_store):
+    samples = load_samples(make_store(counts={"train": 6, "test": 3}))
+    entry = [0 if image % 2 else 1 for image in range(len(samples.y))]
+    group = np.where(samples.y == 1, 100 + np.array(entry), np.arange(len(samples.y)))
+    tied = replace(samples, group=group)
+    (work,) = make_plan(tied, seed=0).rounds
+    assert len(work.pairs) == 2
+    assert score_tasks(tied, "dense", work, settings=SETTINGS) == []
+    assert len(score_tasks(tied, "svm-linear", work, settings=SETTINGS)) == 2  # scored before calibration
+    assert lacking_groups(tied, "dense", work.fit) == ""
+    assert lacking_groups(tied, "logreg", work.pairs[0][0]) == ""
+    for head in ("dense", "svm-rbf"):
+        assert lacking_groups(tied, head, work.pairs[0][0]).startswith("class 'low' has a single group")
 
 
 def test_options_that_are_not_searched_join_every_point():
