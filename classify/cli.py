@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from classify.compare import DEFAULT_HEADS, DenseOptions, compare
+from classify.compare import BASELINE, DEFAULT_HEADS, MAX_SEED, DenseOptions, compare
 from classify.heads import HEADS
 from featurize import (
     CommaList,
@@ -62,7 +62,12 @@ def fit_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--epochs", default=DENSE.epochs, help="Dense head: at most."),
         click.option("--batch-size", default=DENSE.batch_size, help="Dense head: images a step."),
         click.option("--patience", default=DENSE.patience, help="Dense head: epochs without improvement."),
-        click.option("--seed", default=default_of(compare, "seed"), help="Of folds and heads."),
+        click.option(
+            "--seed",
+            type=click.IntRange(0, MAX_SEED),
+            default=default_of(compare, "seed"),
+            help="Of folds and heads.",
+        ),
         click.option(
             "--jobs", type=click.IntRange(min=1), help="Processes.  [default: one a core, if it pays]"
         ),
@@ -126,10 +131,13 @@ def compare_command(
         done = compare(stores, heads=flatten(heads) or DEFAULT_HEADS, on_progress=bar, **_with_dense(options))
     if as_json:
         click.echo(json.dumps(done.record, indent=2))
-        return
-    from classify.printing import print_comparison
+    else:
+        from classify.printing import print_comparison
 
-    print_comparison(done)
+        print_comparison(done)
+    if done.recommended is None and any(result["head"] != BASELINE for result in done.record["results"]):
+        click.echo("classify: no head could be fitted", err=True)
+        click.get_current_context().exit(1)
 
 
 @cli.command("fit")
@@ -162,8 +170,10 @@ def fit_command(store: Path, head: str, params: tuple[str, ...], **options: Any)
     score = (
         ""
         if done.cv_balanced_accuracy is None
-        else f", balanced accuracy {done.cv_balanced_accuracy:.3f} in folds"
+        else f", balanced accuracy {done.cv_balanced_accuracy:.3f} {done.scored_on}"
     )
+    for line in done.facts:
+        click.echo(printable(line))
     for note in done.notes:
         click.echo(f"Note: {printable(note)}")
     click.echo(f"{head} on {done.n_train} images of {done.store} in {done.seconds:.1f} s{score}")

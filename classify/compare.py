@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from classify.heads import get_head
-from featurize import CompareError
+from classify.heads import get_head, make_head
+from featurize import CompareError, ConfigError
 
 if TYPE_CHECKING:
     from classify.results import Comparison
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 DEFAULT_HEADS = ("dense", "logreg", "svm-linear", "svm-rbf")
 BASELINE = "baseline"
 RUNS = Path("artifacts") / "runs"
+MAX_SEED = 2**32 - 1  # NumPy's and scikit-learn's limit
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +100,7 @@ def compare(
     from classify.tuning import default_jobs
 
     names = known_heads(heads)
+    check_options(names, dense=dense, seed=seed, device=device, gpu_memory=gpu_memory)
     paths = list(dict.fromkeys(Path(store) for store in stores))
     samples = load_same_dataset(paths, order=order)
     folder = Path(out) if out is not None else RUNS / folder_name(samples[0].dataset)
@@ -137,6 +140,29 @@ def known_heads(names: Sequence[str]) -> list[str]:
     if not names:
         raise CompareError("no head to compare: name some with --heads. See: classify heads")
     return [get_head(name).name for name in dict.fromkeys((*names, BASELINE))]
+
+
+def check_options(
+    heads: Sequence[str], *, dense: DenseOptions, seed: int, device: str, gpu_memory: float | None
+) -> None:
+    """Raise at once what would otherwise be found after minutes, or never.
+
+    Raises
+    ------
+    CompareError
+        If the seed or an option of the dense head is out of range.
+    ConfigError
+        If the device or the share of its memory is not written as one.
+    """
+    if not 0 <= seed <= MAX_SEED:
+        raise CompareError(f"seed is {seed}: expected a whole number from 0 to {MAX_SEED}")
+    if not re.fullmatch(r"auto|cpu|gpu(:\d+)?", device):
+        raise ConfigError(f"--device {device}: expected auto, cpu or gpu:N, such as gpu:0")
+    if gpu_memory is not None and not 0 < gpu_memory <= 1:
+        raise ConfigError(f"--gpu-memory {gpu_memory}: expected a fraction above 0 and up to 1, such as 0.5")
+    for name in heads:
+        if get_head(name).tensorflow:
+            make_head(name, params=asdict(dense)).check_parameters()
 
 
 def load_same_dataset(paths: Sequence[Path], *, order: Sequence[str] | None) -> list[Samples]:

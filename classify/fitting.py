@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from classify.compare import DenseOptions, folder_name, load_same_dataset, prepare_device
-from classify.heads import get_head, make_head
+from classify.compare import DenseOptions, check_options, folder_name, load_same_dataset, prepare_device
+from classify.heads import all_params, get_head, make_head, settle_params
 from featurize import CompareError, open_store
 
 BUNDLES = Path("artifacts") / "bundles"
@@ -23,11 +23,13 @@ class FitResult:
     bundle: Path
     store: str
     head: str
-    params: Mapping[str, Any]
-    cv_balanced_accuracy: float | None  # None where the hyper-parameters were given
+    params: Mapping[str, Any]  # all, defaults included
+    cv_balanced_accuracy: float | None  # None where nothing was searched
+    scored_on: str  # what that score is on: "in folds" or "on val"
     n_train: int
     seconds: float
     notes: tuple[str, ...]
+    facts: tuple[str, ...]  # of the images: what was left out, and why
 
 
 def fit(
@@ -75,13 +77,12 @@ def fit(
     from classify.search import Counter, Settings, fit_task, score_tasks
     from classify.tuning import choose, default_jobs, run_tasks, search_points
 
-    if get_head(head).tensorflow:
-        prepare_device(device, gpu_memory=gpu_memory)
+    check_options([head], dense=dense, seed=seed, device=device, gpu_memory=gpu_memory)
     settings = Settings(seed=seed, class_weight=class_weight, dense_options=asdict(dense), log_folder=None)
-    given = None if params is None else {**settings.options(head), **params}
-    make_head(
-        head, params=given, seed=seed, class_weight=class_weight
-    )  # an unknown parameter is said at once
+    given = None if params is None else {**settings.options(head), **settle_params(head, params)}
+    if get_head(head).tensorflow:
+        make_head(head, params=given).check_parameters()
+        prepare_device(device, gpu_memory=gpu_memory)
     (samples,) = load_same_dataset([Path(store)], order=order)
     place = f"{samples.store}__{head}"
     folder = Path(out) if out is not None else BUNDLES / folder_name(samples.dataset) / place
@@ -95,6 +96,7 @@ def fit(
         choice = choose(search_points(head, settings.options(head)), scores)
         given, score, seconds = dict(choice.params), choice.score, choice.seconds
         notes = (*notes, *choice.notes)
+    given = all_params(head, given, class_weight=class_weight)
     task = fit_task(samples, head, given, work, settings=settings, keep=True)
     (fitted,) = _all_done(head, run_tasks([task], jobs=1, on_progress=count))
     with open_store(store) as opened:
@@ -127,6 +129,8 @@ def fit(
         head=head,
         params=given,
         cv_balanced_accuracy=score,
+        scored_on="on val" if samples.has_val else "in folds",
+        facts=tuple(samples.facts.lines()),
         n_train=len(work.fit),
         seconds=seconds + fitted.fit_seconds,
         notes=(*notes, *fitted.notes, *more),

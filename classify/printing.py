@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from classify.compare import BASELINE
 from classify.results import leaderboard
 from featurize import console, printable
 
@@ -37,7 +38,12 @@ def print_comparison(done: Comparison) -> None:
     if done.tensorboard is not None:
         click.echo(f"Training curves: {shlex.join(['tensorboard', '--logdir', str(done.tensorboard)])}")
     if record["recommended"] is None:
-        click.echo("No head could be fitted, so there is nothing to grade new images with.")
+        asked = any(result["head"] != BASELINE for result in record["results"])
+        click.echo(
+            "No head could be fitted, so there is nothing to grade new images with."
+            if asked
+            else "The baseline alone was compared: it looks at no image, so it is not recommended for any."
+        )
         return
     best = record["recommended"]
     click.echo(f"Recommended: {best['head']} on {best['store']}. Grade new images with:")

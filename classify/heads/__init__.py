@@ -6,6 +6,7 @@ import importlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -99,6 +100,11 @@ HEADS: Mapping[str, Head] = {
     )
 }
 
+_SETTLED_ELSEWHERE = {
+    "seed": "choose it with --seed",
+    "log_dir": "a comparison writes training curves, a single fit none",
+}
+
 # What `skops.io.load` must be told to trust for the heads saved with it; all else in them it knows by itself.
 TRUSTED_TYPES: tuple[str, ...] = (
     "classify.heads.baseline.BaselineHead",
@@ -159,6 +165,67 @@ def make_head(
             "See: classify heads"
         )
     return factory(**{**chosen, **head.params, **(params or {})})
+
+
+def settle_params(name: str, params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return hyper-parameters that a user gave, each of its default's type.
+
+    Parameters
+    ----------
+    name : str
+        A key of `HEADS`.
+    params : mapping
+        Numbers, words, and for layers also text with commas.
+
+    Raises
+    ------
+    CompareError
+        If one is unknown, of another type, or not for the user to choose; the message names it.
+    """
+    head = get_head(name)
+    defaults = _resolve(head.factory)().get_params()
+    settled = {}
+    for key, value in params.items():
+        if key in head.params:
+            raise CompareError(f"{key!r} is what makes the head {name!r}: choose another head instead")
+        if key in _SETTLED_ELSEWHERE:
+            raise CompareError(f"{key!r} is no hyper-parameter: {_SETTLED_ELSEWHERE[key]}")
+        if key not in defaults:
+            make_head(name, params={key: value})  # says which there are
+        settled[key] = _typed(key, value, defaults[key])
+    return settled
+
+
+def all_params(name: str, params: Mapping[str, Any], *, class_weight: str | None) -> dict[str, Any]:
+    """Return every hyper-parameter a head is fitted with, the defaults of those not given among them."""
+    head = get_head(name)
+    full = make_head(name, params=params, class_weight=class_weight).get_params()
+    return {
+        key: value for key, value in full.items() if key not in head.params and key not in _SETTLED_ELSEWHERE
+    }
+
+
+def _typed(key: str, value: Any, default: Any) -> Any:
+    if isinstance(default, tuple):
+        expected = "whole numbers with commas, such as 64,32"
+        words = value.split(",") if isinstance(value, str) else value
+        words = [words] if isinstance(words, int) else words
+        try:
+            return tuple(int(word) for word in words)
+        except (TypeError, ValueError):
+            raise CompareError(f"Parameter {key!r} is {value!r}: expected {expected}") from None
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if isinstance(default, int):
+        sound, expected = number and isfinite(value) and value == int(value), "a whole number"
+    elif isinstance(default, float):
+        sound, expected = number and isfinite(value), "a number"
+    elif isinstance(default, str):
+        sound, expected = isinstance(value, str), "a word"
+    else:  # class_weight
+        sound, expected = value is None or value == "balanced" or isinstance(value, Mapping), "balanced"
+    if not sound:
+        raise CompareError(f"Parameter {key!r} is {value!r}: expected {expected}")
+    return int(value) if isinstance(default, int) else value
 
 
 def grid_points(head: Head) -> list[dict[str, Any]]:

@@ -126,7 +126,7 @@ class DenseHead(BaseHead):
         """
         X, y = self._check_fit(X, y, dtype=np.float32)
         require_two_classes(self.classes_)
-        self._check_parameters()
+        self.check_parameters()
         groups, image = settle_rows(len(y), groups, image)
         if X_val is None:
             plain = rows_by_image(image).plain
@@ -228,7 +228,8 @@ class DenseHead(BaseHead):
             )
         return best
 
-    def _check_parameters(self) -> None:
+    def check_parameters(self) -> None:
+        """Raise FitError if a parameter cannot be used."""
         positive = {"learning_rate": self.learning_rate, "epochs": self.epochs, "batch_size": self.batch_size}
         positive |= {"patience": self.patience, "units": min(self.units, default=1)}
         for name, value in positive.items():

@@ -109,6 +109,22 @@ def test_the_leaderboard_fits_and_has_a_row_a_head(call, make_store):
     assert max(map(len, lines[: lines.index(header) + 4])) <= 100
 
 
+def test_no_head_at_all_is_an_exit_code_and_the_baseline_alone_is_not(call, make_store, monkeypatch):
+    from classify.heads.linear import LogisticHead
+
+    def broken(self, *arguments, **options):
+        raise RuntimeError("no such luck")
+
+    monkeypatch.setattr(LogisticHead, "fit", broken)
+    store = make_store(counts={"train": 6, "test": 5})
+    done = call("compare", store, "--heads", "logreg", "--out", "one")
+    assert done.exit_code == 1
+    assert "no head could be fitted" in done.stderr
+    alone = call("compare", store, "--heads", "baseline", "--out", "two")
+    assert alone.exit_code == 0
+    assert "The baseline alone was compared" in alone.stdout
+
+
 def test_a_record_as_json(call, make_store):
     done = call("compare", make_store(counts={"train": 6, "test": 5}), "--heads", "logreg", "--json")
     assert json.loads(done.output)["recommended"]["head"] == "logreg"
@@ -118,9 +134,17 @@ def test_fit_writes_one_bundle(call, make_store, tmp_path):
     store = make_store(counts={"train": 6, "test": 5})
     done = call("fit", store, "--head", "svm-rbf", "--param", "C=10", "--param", "gamma_factor=0.1")
     assert done.exit_code == 0, done.output
-    assert "Hyper-parameters: C=10, gamma_factor=0.1" in done.output
+    assert "Hyper-parameters: C=10, class_weight=None, gamma_factor=0.1" in done.output
     bundle = tmp_path / "artifacts" / "bundles" / "posters" / "efficientnet_lite0__svm-rbf"
-    assert json.loads((bundle / "manifest.json").read_text())["params"] == {"C": 10, "gamma_factor": 0.1}
+    assert json.loads((bundle / "manifest.json").read_text())["params"] == {
+        "C": 10,
+        "class_weight": None,
+        "gamma_factor": 0.1,
+        "max_iter": 5_000_000,
+        "n_folds": 5,
+        "scaling": "standardise",
+        "tol": 1e-6,
+    }
 
 
 def test_predict_prints_a_table_or_json(call, make_store, network, tmp_path):
@@ -145,6 +169,7 @@ def test_predict_prints_a_table_or_json(call, make_store, network, tmp_path):
         (("predict", "nowhere", "x.jpg"), "x.jpg: no such file or folder", 1),
         (("fit", "nowhere.h5", "--head", "forest"), "'forest' is not one of", 2),
         (("fit", "nowhere.h5", "--head", "logreg", "--param", "C"), "expected NAME=VALUE", 2),
+        (("compare", "nowhere.h5", "--seed", "-1"), "0<=x<=4294967295", 2),
         (("compare", "nowhere.h5", "--units", "a,b"), "expected whole numbers with commas", 2),
     ],
 )

@@ -10,12 +10,12 @@ import pytest
 
 from classify.compare import DenseOptions, compare
 from classify.fitting import fit
-from classify.heads import HEADS, make_head
+from classify.heads import HEADS, make_head, settle_params
 from classify.protocol import make_plan
 from classify.record import SIMPLEST_FIRST
 from classify.results import leaderboard, plain_json, safe_cell
 from classify.samples import load_samples
-from featurize import CompareError
+from featurize import CompareError, FolioError
 
 QUICK = ("logreg", "svm-linear")
 TIMES = {"created", "created_with", "tune_seconds", "fit_seconds", "predict_ms_per_image"}
@@ -291,7 +291,14 @@ def test_a_single_fit_takes_given_or_searched_parameters(make_store, tmp_path):
     assert searched.n_train == 20
     given = fit(store, head="logreg", params={"C": 0.5}, out=tmp_path / "given", jobs=1)
     manifest = json.loads((given.bundle / "manifest.json").read_text())
-    assert manifest["params"] == {"C": 0.5}
+    assert manifest["params"] == {
+        "C": 0.5,
+        "class_weight": None,
+        "max_iter": 10_000,
+        "scaling": "standardise",
+        "tol": 1e-6,
+    }
+    assert (searched.scored_on, searched.facts) == ("in folds", tuple(load_samples(store).facts.lines()))
     assert given.cv_balanced_accuracy is None
     with pytest.raises(CompareError, match="has no parameter 'D'"):
         fit(store, head="logreg", params={"D": 1}, out=tmp_path / "other")
@@ -326,6 +333,46 @@ def test_a_class_of_two_groups_still_has_its_dense_head(run):
     assert result["params"]["scaling"] == "standardise"
     assert "not searched" in result["notes"][0]
     assert done.recommended["head"] == "dense"  # the only one there is
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"seed": -1}, "seed is -1: expected a whole number from 0 to 4294967295"),
+        ({"seed": 2**32}, "seed is 4294967296"),
+        ({"device": "gpu0"}, "--device gpu0: expected auto, cpu or gpu:N"),
+        ({"gpu_memory": 2.0}, r"--gpu-memory 2\.0: expected a fraction"),
+        ({"heads": ("dense",), "dense": DenseOptions(dropout=1.5)}, r"dropout is 1\.5"),
+        ({"heads": ("dense",), "dense": DenseOptions(units=(0,))}, "units is 0"),
+    ],
+)
+def test_options_are_checked_before_anything_is_read(tmp_path, options, message):
+    with pytest.raises(FolioError, match=message):
+        compare([tmp_path / "nowhere.h5"], **{"heads": ("logreg",), **options})
+
+
+@pytest.mark.parametrize(
+    ("head", "params", "message"),
+    [
+        ("svm-rbf", {"kernel": "linear"}, "'kernel' is what makes the head 'svm-rbf'"),
+        ("svm-rbf", {"seed": 1}, "'seed' is no hyper-parameter: choose it with --seed"),
+        ("dense", {"log_dir": "x"}, "'log_dir' is no hyper-parameter"),
+        ("logreg", {"C": "ten"}, "Parameter 'C' is 'ten': expected a number"),
+        ("logreg", {"C": float("nan")}, "Parameter 'C' is nan: expected a number"),
+        ("logreg", {"max_iter": 1.5}, r"Parameter 'max_iter' is 1\.5: expected a whole number"),
+        ("logreg", {"scaling": 3}, "Parameter 'scaling' is 3: expected a word"),
+        ("logreg", {"class_weight": "heavy"}, "Parameter 'class_weight' is 'heavy'"),
+        ("dense", {"units": "64,x"}, "Parameter 'units' is '64,x': expected whole numbers"),
+    ],
+)
+def test_parameters_of_another_kind_are_refused_by_name(tmp_path, head, params, message):
+    with pytest.raises(CompareError, match=message):
+        fit(tmp_path / "nowhere.h5", head=head, params=params)
+
+
+@pytest.mark.parametrize("given", ["64,32", (64, 32), [64, 32]])
+def test_layers_are_given_with_commas(given):
+    assert settle_params("dense", {"units": given, "epochs": 3.0}) == {"units": (64, 32), "epochs": 3}
 
 
 def test_an_impossible_place_is_one_line(run, tmp_path):
