@@ -7,11 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from classify.samples import Samples
-from featurize import CompareError, ImageTable, open_store
+from featurize import CompareError, ImageTable, join, open_store
 
 
 def check_same_images(paths: Sequence[Path]) -> None:
@@ -63,12 +61,7 @@ def join_groups(stores: Sequence[Samples]) -> list[Samples]:
     images = np.arange(n)
     width = n + 1  # group numbers of one store
     links = [np.column_stack([images, n + k * width + samples.group]) for k, samples in enumerate(stores)]
-    pairs = np.concatenate(links)
-    size = n + len(stores) * width
-    graph = coo_array((np.ones(len(pairs), dtype=bool), (pairs[:, 0], pairs[:, 1])), shape=(size, size))
-    joined = connected_components(graph, directed=False)[1][:n]
-    _, first, inverse = np.unique(joined, return_index=True, return_inverse=True)
-    group = np.argsort(np.argsort(first))[inverse].astype(np.int64)  # numbered as they appear
+    group = join(n + len(stores) * width, np.concatenate(links))[:n]
     fit = np.logical_and.reduce([samples.fit for samples in stores])
     scored = np.logical_and.reduce([samples.scored for samples in stores])
     return [replace(samples, group=group, fit=fit, scored=scored) for samples in stores]

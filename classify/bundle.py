@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-__all__ = ["MANIFEST", "PARTS", "Bundle", "load_bundle", "save_bundle"]
-
 WEIGHTS = "weights.h5"  # files are told apart by content
 PARTS = ("head.skops", "head.keras", WEIGHTS, MANIFEST)
 PACKAGES = ("tensorflow", "keras", "scikit-learn", "numpy", "skops")

@@ -94,8 +94,8 @@ def compare(
     """
     from classify.folder import new_folder, refuse_existing
     from classify.protocol import make_plan
-    from classify.record import PARTS, RESULTS, make_record, write_run
-    from classify.results import Comparison
+    from classify.record import make_record, write_run
+    from classify.results import PARTS, RESULTS, Comparison
     from classify.search import Settings, run_trials
     from classify.tuning import default_jobs
 
@@ -178,6 +178,12 @@ def load_same_dataset(paths: Sequence[Path], *, order: Sequence[str] | None) -> 
 
     if not paths:
         raise CompareError("no store to compare. Make one with: featurize extract DATA")
+    for path in paths:
+        if path.is_dir():
+            inside = sorted(file.name for file in path.glob("*.h5"))
+            shown = ", ".join(inside[:10]) + (f" and {len(inside) - 10} more" if len(inside) > 10 else "")
+            what = f"stores in it: {shown}. Name one or more of them" if inside else "no .h5 file in it"
+            raise CompareError(f"{path}: a folder, where a store is expected; {what}")
     check_same_images(paths)
     samples = [load_samples(path, order=order) for path in paths]
     for other, path in zip(samples[1:], paths[1:], strict=True):

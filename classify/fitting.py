@@ -71,8 +71,9 @@ def fit(
     CompareError
         If the head cannot be fitted, or the folder is taken.
     """
-    from classify.bundle import MANIFEST, PARTS, carry_weights, save_bundle
+    from classify.bundle import PARTS, carry_weights, save_bundle
     from classify.folder import new_folder, refuse_existing
+    from classify.manifest import MANIFEST
     from classify.protocol import final_round
     from classify.search import Counter, Settings, fit_task, score_tasks
     from classify.tuning import choose, default_jobs, run_tasks, search_points

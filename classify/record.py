@@ -15,8 +15,6 @@ from classify.results import (
     FORMAT,
     FORMAT_VERSION,
     METRICS,
-    PARTS,
-    RESULTS,
     Prediction,
     Result,
     plain_json,
@@ -26,8 +24,6 @@ from classify.results import (
 from classify.samples import Samples
 from classify.search import Settings, Trial, tested
 from featurize import open_store
-
-__all__ = ["PARTS", "RESULTS", "SIMPLEST_FIRST", "make_record", "write_run"]
 
 # Of heads with equal cross-validation scores the first one here is recommended; then the first store.
 SIMPLEST_FIRST = ("logreg", "svm-linear", "svm-rbf", "dense")

@@ -200,6 +200,18 @@ def test_stores_of_other_images_are_refused(make_store, tmp_path, options, messa
         compare(stores, heads=("logreg",), out=tmp_path / "run")
 
 
+def test_a_folder_of_stores_names_them(make_store, tmp_path):
+    folder = make_store("one").parent
+    make_store("two")
+    with pytest.raises(
+        CompareError, match=r"a folder, where a store is expected; stores in it: one\.h5, two"
+    ):
+        compare([folder], heads=("logreg",), out=tmp_path / "run")
+    (tmp_path / "none").mkdir()
+    with pytest.raises(CompareError, match=r"no \.h5 file in it"):
+        fit(tmp_path / "none", head="logreg", params={"C": 1})
+
+
 def test_two_stores_of_one_name_are_refused(make_store, tmp_path):
     stores = [make_store("a/vgg16"), make_store("b/vgg16")]
     with pytest.raises(CompareError, match="second store called 'vgg16'"):
