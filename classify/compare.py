@@ -156,13 +156,18 @@ def check_options(
     """
     if not 0 <= seed <= MAX_SEED:
         raise CompareError(f"seed is {seed}: expected a whole number from 0 to {MAX_SEED}")
+    check_device(device, gpu_memory=gpu_memory)
+    for name in heads:
+        if get_head(name).tensorflow:
+            make_head(name, params=asdict(dense)).check_parameters()
+
+
+def check_device(device: str, *, gpu_memory: float | None) -> None:
+    """Raise ConfigError unless both are written as they should be, whatever the machine has."""
     if not re.fullmatch(r"auto|cpu|gpu(:\d+)?", device):
         raise ConfigError(f"--device {device}: expected auto, cpu or gpu:N, such as gpu:0")
     if gpu_memory is not None and not 0 < gpu_memory <= 1:
         raise ConfigError(f"--gpu-memory {gpu_memory}: expected a fraction above 0 and up to 1, such as 0.5")
-    for name in heads:
-        if get_head(name).tensorflow:
-            make_head(name, params=asdict(dense)).check_parameters()
 
 
 def load_same_dataset(paths: Sequence[Path], *, order: Sequence[str] | None) -> list[Samples]:
@@ -216,7 +221,10 @@ def place_logs(temporary: Path, folder: Path) -> Path | None:
     if folder.absolute().parent.name != "runs":
         return folder / "tensorboard"
     target = folder.parent.parent / "tensorboard" / folder.name
-    target.mkdir(parents=True, exist_ok=True)
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+    except OSError:  # a finished run is not lost for want of a place for its curves
+        return folder / "tensorboard"
     for made in sorted(logs.iterdir()):
         shutil.rmtree(target / made.name, ignore_errors=True)
         shutil.move(made, target / made.name)

@@ -96,11 +96,15 @@ def predict(
     ------
     BundleError
         If the bundle cannot be used.
+    ConfigError
+        If the device or the share of its memory is not written as one.
     DatasetError
         If none of the inputs is a file or a folder with files.
     """
     from classify.bundle import load_bundle
+    from classify.compare import check_device
 
+    check_device(device, gpu_memory=gpu_memory)
     listed, notes = _listed([Path(one) for one in inputs])
     bundle = load_bundle(bundle_folder(bundle_or_run))
     features, more = _features(

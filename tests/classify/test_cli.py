@@ -170,6 +170,11 @@ def test_predict_prints_a_table_or_json(call, make_store, network, tmp_path):
         (("fit", "nowhere.h5", "--head", "forest"), "'forest' is not one of", 2),
         (("fit", "nowhere.h5", "--head", "logreg", "--param", "C"), "expected NAME=VALUE", 2),
         (("compare", "nowhere.h5", "--seed", "-1"), "0<=x<=4294967295", 2),
+        (
+            ("predict", "nowhere", "x.jpg", "--device", "gpu0"),
+            "--device gpu0: expected auto, cpu or gpu:N",
+            1,
+        ),
         (("compare", "nowhere.h5", "--units", "a,b"), "expected whole numbers with commas", 2),
     ],
 )

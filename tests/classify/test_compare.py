@@ -8,7 +8,7 @@ from dataclasses import asdict, fields
 import numpy as np
 import pytest
 
-from classify.compare import DenseOptions, compare
+from classify.compare import DenseOptions, compare, place_logs
 from classify.fitting import fit
 from classify.heads import HEADS, make_head, settle_params
 from classify.protocol import make_plan
@@ -385,6 +385,14 @@ def test_parameters_of_another_kind_are_refused_by_name(tmp_path, head, params, 
 @pytest.mark.parametrize("given", ["64,32", (64, 32), [64, 32]])
 def test_layers_are_given_with_commas(given):
     assert settle_params("dense", {"units": given, "epochs": 3.0}) == {"units": (64, 32), "epochs": 3}
+
+
+def test_curves_without_a_place_of_their_own_stay_in_the_run(tmp_path):
+    (tmp_path / "tensorboard").write_text("mine")
+    (tmp_path / "new" / "tensorboard").mkdir(parents=True)
+    folder = tmp_path / "runs" / "posters"
+    assert place_logs(tmp_path / "new", folder) == folder / "tensorboard"
+    assert (tmp_path / "new" / "tensorboard").is_dir()
 
 
 def test_an_impossible_place_is_one_line(run, tmp_path):
