@@ -34,6 +34,22 @@ def _default(parameter: str) -> Any:
     return default_of(extract, parameter)
 
 
+# What `extract` and `scan` mean the same by.
+ORDER = click.option(
+    "--order",
+    multiple=True,
+    type=CommaList(),
+    help="The classes from worst to best, e.g. low,middle,award; or repeated.",
+)
+ENTRIES = click.option(
+    "--entries",
+    type=click.Choice(["folder", "image"]),
+    default=_default("entries"),
+    help="Whether a folder below a class is one entry.",
+)
+WORKERS = click.option("--workers", type=click.IntRange(1), help="Decoding processes.  [default: one a core]")
+
+
 @click.group("featurize", cls=FolioGroup, context_settings=CONTEXT)
 @click.version_option(package_name="folio-grader", prog_name="featurize")
 @click.option("--verbose", is_flag=True, help="Show what TensorFlow and image libraries write to stderr.")
@@ -69,18 +85,8 @@ def cli(verbose: bool) -> None:
     help="Folder of the stores.  [default: artifacts/features/DATASET]",
 )
 @click.option("--weights", default=_default("weights"), help="imagenet, random, or a weights file.")
-@click.option(
-    "--order",
-    multiple=True,
-    type=CommaList(),
-    help="The classes from worst to best, e.g. low,middle,award; or repeated.",
-)
-@click.option(
-    "--entries",
-    type=click.Choice(["folder", "image"]),
-    default=_default("entries"),
-    help="Whether a folder below a class is one entry.",
-)
+@ORDER
+@ENTRIES
 @click.option(
     "--input-size",
     type=click.IntRange(1),
@@ -146,7 +152,7 @@ def cli(verbose: bool) -> None:
     "--gpu-memory", type=float, metavar="FRACTION", help="Part of the GPU's memory; grows by default."
 )
 @click.option("--batch-size", default=_default("batch_size"), help="Views in one forward pass, or auto.")
-@click.option("--workers", type=click.IntRange(1), help="Decoding processes.  [default: one a core]")
+@WORKERS
 @click.option(
     "--image-timeout",
     type=click.FloatRange(min=0, min_open=True),
@@ -215,19 +221,9 @@ def extract_command(
 
 @cli.command("scan")
 @click.argument("data", type=click.Path(path_type=Path))
-@click.option(
-    "--order",
-    multiple=True,
-    type=CommaList(),
-    help="The classes from worst to best, e.g. low,middle,award; or repeated.",
-)
-@click.option(
-    "--entries",
-    type=click.Choice(["folder", "image"]),
-    default=_default("entries"),
-    help="Whether a folder below a class is one entry.",
-)
-@click.option("--workers", type=click.IntRange(1), help="Decoding processes.  [default: one a core]")
+@ORDER
+@ENTRIES
+@WORKERS
 @click.option(
     "--strict",
     is_flag=True,
