@@ -210,9 +210,16 @@ def test_a_whole_run_in_a_process_of_its_own(make_store, tmp_path):
 
 
 def children(pid):
-    done = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(pid)], capture_output=True, text=True)
-    rows = (line.split(maxsplit=1) for line in done.stdout.splitlines())
-    return [int(child) for child, command in rows if "popen_loky" in command]
+    """The joblib workers that `pid` has started, by /proc: `ps` cuts a command line at $COLUMNS."""
+    found = []
+    for status in Path("/proc").glob("[0-9]*/status"):
+        try:
+            of_ours = f"\nPPid:\t{pid}\n" in status.read_text()
+            if of_ours and "popen_loky" in (status.parent / "cmdline").read_text():
+                found.append(int(status.parent.name))
+        except OSError:  # it has ended meanwhile
+            continue
+    return found
 
 
 def alive(pid):
@@ -222,7 +229,7 @@ def alive(pid):
         return False
 
 
-@pytest.mark.skipif(not Path("/proc/self").exists(), reason="finds workers by ps and /proc")
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="finds workers by /proc")
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
 def test_stopped_it_leaves_nothing_behind(make_store, tmp_path, name):
     store = make_store(counts={"train": 500, "test": 20}, n_features=600, distance=1.0)
