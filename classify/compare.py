@@ -96,8 +96,8 @@ def compare(
     from classify.protocol import make_plan
     from classify.record import make_record, write_run
     from classify.results import PARTS, RESULTS, Comparison
+    from classify.running import default_jobs
     from classify.search import Settings, run_trials
-    from classify.tuning import default_jobs
 
     names = known_heads(heads)
     check_options(names, dense=dense, seed=seed, device=device, gpu_memory=gpu_memory)

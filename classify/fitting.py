@@ -75,8 +75,9 @@ def fit(
     from classify.folder import new_folder, refuse_existing
     from classify.manifest import MANIFEST
     from classify.protocol import final_round
+    from classify.running import default_jobs, run_tasks
     from classify.search import Counter, Settings, fit_task, score_tasks
-    from classify.tuning import choose, default_jobs, run_tasks, search_points
+    from classify.tuning import choose, search_points
 
     check_options([head], dense=dense, seed=seed, device=device, gpu_memory=gpu_memory)
     settings = Settings(seed=seed, class_weight=class_weight, dense_options=asdict(dense), log_folder=None)

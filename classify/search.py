@@ -13,16 +13,15 @@ import numpy.typing as npt
 
 from classify.heads import get_head
 from classify.protocol import Plan, Round
+from classify.running import Failure, run_tasks
 from classify.samples import Samples
 from classify.tuning import (
     Choice,
-    Failure,
     FitTask,
     Fitted,
     ScoreTask,
     choose,
     lacking_groups,
-    run_tasks,
     search_points,
 )
 
