@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -12,8 +13,33 @@ from featurize.backbones import Backbone
 from featurize.errors import ConfigError, EngineError
 from featurize.weights import Weights
 
-ENGINES = ("auto", "tensorflow")
+ENGINES = ("auto", "tensorflow", "openvino")
 _BATCH = {"cpu": 32, "gpu": 128}  # pictures of 224 × 224 pixels
+
+
+class Pending(Protocol):
+    """Features that are on their way."""
+
+    def result(self) -> npt.NDArray[np.float32]:
+        """Wait for the features and return them: float32, (n, n_features).
+
+        Raises
+        ------
+        EngineError
+            If the forward pass failed.
+        """
+        ...  # pragma: no cover - a protocol
+
+
+@dataclass(frozen=True, eq=False)
+class Done:
+    """Features that are here already: what an engine without a queue returns."""
+
+    features: npt.NDArray[np.float32]
+
+    def result(self) -> npt.NDArray[np.float32]:
+        """Return the features."""
+        return self.features
 
 
 class Engine(Protocol):
@@ -25,6 +51,25 @@ class Engine(Protocol):
     batch_size: int  # of every forward pass; fewer pictures are padded
     precision: str  # "float32", "float16" or "bfloat16"
     device: str  # "cpu" or "gpu:N"
+    in_flight: int  # batches worth having submitted at once
+    level_names: tuple[str, ...]  # ("final",) unless levels were asked for
+    level_ends: tuple[int, ...]  # level i is the columns from level_ends[i - 1] (or 0) up to level_ends[i]
+
+    def submit(self, images: npt.NDArray[np.uint8]) -> Pending:
+        """Start on some pictures; may return before the work is done.
+
+        Parameters
+        ----------
+        images : ndarray of shape (n, size, size, 3), uint8
+            Upright RGB in [0, 255], ``n <= batch_size``. Left unchanged; the caller too leaves it alone until
+            the result is taken.
+
+        Returns
+        -------
+        Pending
+            Its result has one row a picture. Results may be taken in any order.
+        """
+        ...  # pragma: no cover - a protocol
 
     def __call__(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Return one feature vector a picture.
@@ -37,7 +82,8 @@ class Engine(Protocol):
         Returns
         -------
         ndarray of shape (n, n_features), float32
-            Row i describes images[i]: unitless activations, not normalised.
+            Row i describes images[i]: unitless activations, not normalised. It depends on that picture alone,
+            to the byte: not on its neighbours, nor on its place among them.
         """
         ...  # pragma: no cover - a protocol
 
@@ -54,6 +100,7 @@ def create_engine(
     gpu_memory: float | None = None,
     precision: str = "float32",
     batch_size: int | str = "auto",
+    levels: bool = False,
 ) -> Engine:
     """Build a backbone's network, freeze it and put it on a device.
 
@@ -63,7 +110,7 @@ def create_engine(
         From the registry.
     weights : Weights
         From `find_weights`.
-    engine : {"auto", "tensorflow"}, default="auto"
+    engine : {"auto", "tensorflow", "openvino"}, default="auto"
         What runs it.
     input_size : int, optional
         Side of the square input in pixels; the backbone's own by default.
@@ -80,6 +127,8 @@ def create_engine(
         Format of the network's arithmetic; pixels and pooling stay float32.
     batch_size : int or "auto", default="auto"
         Pictures in one forward pass; see `auto_batch_size`.
+    levels : bool, default=False
+        Also pool the last map of every resolution stage, in the same forward pass.
 
     Returns
     -------
@@ -102,6 +151,8 @@ def create_engine(
     if gpu_memory is not None and not 0 < gpu_memory <= 1:
         raise ConfigError(f"--gpu-memory {gpu_memory}: expected a fraction above 0 and up to 1, such as 0.5")
     _check_statistics(preprocess, statistics)
+    if engine == "openvino":
+        raise EngineError("--engine openvino: not here yet. Type --engine tensorflow")
     from featurize.engines.tensorflow import TensorFlowEngine  # some seconds
 
     return TensorFlowEngine(
@@ -114,6 +165,7 @@ def create_engine(
         gpu_memory=gpu_memory,
         precision=precision,
         batch_size=batch_size,
+        levels=levels,
     )
 
 

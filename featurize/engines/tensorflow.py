@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import gc
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,15 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from featurize.backbones import Backbone
-from featurize.engines import auto_batch_size, check_images
+from featurize.engines import Done, Pending, auto_batch_size, check_images
+from featurize.engines.frozen import frozen_forward
 from featurize.errors import ConfigError, EngineError
-from featurize.nets.networks import (
-    build_network,
-    check_input_size,
-    keras_settings,
-    preprocess_pixels,
-    without_scaling,
-)
+from featurize.nets.networks import check_input_size
 from featurize.weights import Weights
 
 PRECISIONS = ("float32", "float16", "bfloat16")
@@ -182,6 +176,7 @@ class TensorFlowEngine:
     """
 
     name = "tensorflow"
+    in_flight = 1
 
     def __init__(
         self,
@@ -195,6 +190,7 @@ class TensorFlowEngine:
         gpu_memory: float | None,
         precision: str,
         batch_size: int | str,
+        levels: bool = False,
     ) -> None:
         import tensorflow as tf
 
@@ -210,24 +206,27 @@ class TensorFlowEngine:
         apply_plan(plan, tf.config)
         self.device = plan.device
         self.precision = precision
-        self.n_features = backbone.n_features
         self.batch_size = (
             auto_batch_size(self.device, input_size=self.size) if batch_size == "auto" else int(batch_size)
         )
-        with tf.device(plan.tensorflow_name):
-            network = build_network(backbone, weights, input_size=self.size, precision=precision)
-            if preprocess != "native":
-                network = without_scaling(network)
-            self._forward = _freeze(
-                network,
-                lambda pixels: preprocess_pixels(
-                    backbone, pixels, preprocess=preprocess, statistics=statistics
-                ),
-                shape=(self.batch_size, self.size, self.size, 3),
-                device=plan.tensorflow_name,
-            )
-        del network
-        gc.collect()  # Keras' graphs are full of cycles, and hold the weights a second time
+        frozen = frozen_forward(
+            backbone,
+            weights,
+            input_size=self.size,
+            preprocess=preprocess,
+            statistics=statistics,
+            precision=precision,
+            levels=levels,
+            batch_size=self.batch_size,
+            device_name=plan.tensorflow_name,
+        )
+        self._forward = frozen.function
+        self.level_names, self.level_ends = frozen.level_names, frozen.level_ends
+        self.n_features = self.level_ends[-1]
+
+    def submit(self, images: npt.NDArray[np.uint8]) -> Pending:
+        """Compute at once; see `featurize.engines.Engine`."""
+        return Done(self(images))
 
     def __call__(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Return one feature vector a picture; see `featurize.engines.Engine`."""
@@ -240,18 +239,3 @@ class TensorFlowEngine:
             batch[: len(images)] = images
         (features,) = self._forward(tf.constant(batch))
         return features.numpy()[: len(images)].copy()
-
-
-def _freeze(network: Any, preprocess: Callable[[Any], Any], *, shape: tuple[int, ...], device: str) -> Any:
-    """Return the whole forward pass as one function without variables."""
-    import tensorflow as tf
-    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
-
-    @tf.function(input_signature=[tf.TensorSpec(shape, tf.uint8)], autograph=False)
-    def forward(images: Any) -> Any:
-        with tf.device(device):
-            maps = network(preprocess(tf.cast(images, tf.float32)), training=False)
-            return tf.reduce_mean(tf.cast(maps, tf.float32), axis=(1, 2))  # (n, rows, columns, features)
-
-    with keras_settings():
-        return convert_variables_to_constants_v2(forward.get_concrete_function())

@@ -1,0 +1,122 @@
+"""A backbone as one TensorFlow function without variables: what every engine starts from."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from featurize.backbones import Backbone
+from featurize.nets.networks import build_network, keras_settings, preprocess_pixels, without_scaling
+from featurize.weights import Weights
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frozen:
+    """The whole forward pass, and which of its columns are which."""
+
+    function: Any  # a concrete function: uint8 (batch, size, size, 3) to one float32 (batch, level_ends[-1])
+    level_names: tuple[str, ...]
+    level_ends: tuple[int, ...]  # level i is the columns from level_ends[i - 1] (or 0) up to level_ends[i]
+
+
+def frozen_forward(
+    backbone: Backbone,
+    weights: Weights,
+    *,
+    input_size: int,
+    preprocess: str,
+    statistics: Mapping[str, Sequence[float]] | None,
+    precision: str,
+    levels: bool,
+    batch_size: int,
+    device_name: str,
+) -> Frozen:
+    """Build a backbone's network and freeze it: preprocessing, network and pooling in one graph.
+
+    Parameters
+    ----------
+    backbone, weights, preprocess, statistics, precision, levels
+        As in `featurize.engines.create_engine`.
+    input_size : int
+        Side of the square input, in pixels.
+    batch_size : int
+        Pictures in one forward pass: the graph takes no other number.
+    device_name : str
+        As TensorFlow spells it: "/CPU:0", "/GPU:1".
+
+    Returns
+    -------
+    Frozen
+        Variables are constants in the function, so that batch norms can be folded into convolutions.
+
+    Raises
+    ------
+    ConfigError, WeightsError, EngineError
+        If the size, the weights or the Keras set-up does not fit.
+    """
+    import tensorflow as tf
+
+    with tf.device(device_name):
+        network = build_network(backbone, weights, input_size=input_size, precision=precision)
+        if preprocess != "native":
+            network = without_scaling(network)
+        names, outputs = _levels(network, input_size=input_size, levels=levels)
+        function = _without_variables(
+            _pooling(network, outputs),
+            lambda pixels: preprocess_pixels(backbone, pixels, preprocess=preprocess, statistics=statistics),
+            shape=(batch_size, input_size, input_size, 3),
+            device_name=device_name,
+        )
+    ends = tuple(itertools.accumulate(int(maps.shape[-1]) for maps in outputs))
+    del network, outputs
+    gc.collect()  # Keras' graphs are full of cycles, and hold the weights a second time
+    return Frozen(function=function, level_names=names, level_ends=ends)
+
+
+def _levels(network: Any, *, input_size: int, levels: bool) -> tuple[tuple[str, ...], tuple[Any, ...]]:
+    """Return the names and the maps that are pooled."""
+    if not levels:
+        return ("final",), (network.output,)
+    from featurize.nets.levels import level_maps
+
+    names, outputs = zip(*level_maps(network, input_size=input_size), strict=True)
+    return names, outputs
+
+
+def _pooling(network: Any, outputs: Sequence[Any]) -> Callable[[Any], Any]:
+    """Return the function of scaled pixels to the means over those maps, side by side."""
+    import keras
+    import tensorflow as tf
+
+    model = keras.Model(network.input, outputs[0] if len(outputs) == 1 else list(outputs))
+
+    def pooled(scaled: Any) -> Any:
+        maps = model(scaled, training=False)  # each (n, rows, columns, channels)
+        maps = maps if isinstance(maps, list) else [maps]
+        means = [tf.reduce_mean(tf.cast(one, tf.float32), axis=(1, 2)) for one in maps]
+        return means[0] if len(means) == 1 else tf.concat(means, axis=1)
+
+    return pooled
+
+
+def _without_variables(
+    network: Callable[[Any], Any],
+    preprocess: Callable[[Any], Any],
+    *,
+    shape: tuple[int, ...],
+    device_name: str,
+) -> Any:
+    """Return the function of one uint8 tensor of that shape with its variables as constants."""
+    import tensorflow as tf
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    @tf.function(input_signature=[tf.TensorSpec(shape, tf.uint8)], autograph=False)
+    def forward(images: Any) -> Any:
+        with tf.device(device_name):
+            return network(preprocess(tf.cast(images, tf.float32)))
+
+    with keras_settings():
+        return convert_variables_to_constants_v2(forward.get_concrete_function())
