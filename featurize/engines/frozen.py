@@ -63,7 +63,7 @@ def frozen_forward(
         network = build_network(backbone, weights, input_size=input_size, precision=precision)
         if preprocess != "native":
             network = without_scaling(network)
-        names, outputs = _levels(network, input_size=input_size, levels=levels)
+        names, outputs = _levels(network, levels=levels)
         function = _without_variables(
             _pooling(network, outputs),
             lambda pixels: preprocess_pixels(backbone, pixels, preprocess=preprocess, statistics=statistics),
@@ -76,13 +76,13 @@ def frozen_forward(
     return Frozen(function=function, level_names=names, level_ends=ends)
 
 
-def _levels(network: Any, *, input_size: int, levels: bool) -> tuple[tuple[str, ...], tuple[Any, ...]]:
+def _levels(network: Any, *, levels: bool) -> tuple[tuple[str, ...], tuple[Any, ...]]:
     """Return the names and the maps that are pooled."""
     if not levels:
         return ("final",), (network.output,)
     from featurize.nets.levels import level_maps
 
-    names, outputs = zip(*level_maps(network, input_size=input_size), strict=True)
+    names, outputs = zip(*level_maps(network), strict=True)
     return names, outputs
 
 
