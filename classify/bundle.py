@@ -9,22 +9,24 @@ from __future__ import annotations
 import hashlib
 import os
 import shlex
-import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from classify.heads import TRUSTED_TYPES, get_head, make_head
+from classify.carried_weights import WEIGHTS, place_weights
+from classify.head_file import SavedHead, file_digest, file_name, load_head
+from classify.levels import levels_of
 from classify.manifest import MANIFEST, read_manifest, write_manifest
-from featurize import BundleError, __version__, printable
+from featurize import BundleError, __version__
 
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-WEIGHTS = "weights.h5"  # files are told apart by content
+    from classify.samples import Samples
+
 PARTS = ("head.skops", "head.keras", WEIGHTS, MANIFEST)
 PACKAGES = ("tensorflow", "keras", "scikit-learn", "numpy", "skops")
 
@@ -60,7 +62,7 @@ class Bundle:
         Parameters
         ----------
         features : ndarray of shape (n, n_features), float32
-            Plain-view features.
+            Plain-view features, all levels of them.
         config_digest : str
             Digest of the config they were made under.
 
@@ -87,8 +89,9 @@ class Bundle:
             )
         from classify.tuning import all_classes
 
+        first, end = self.manifest["columns"]
         return all_classes(
-            self.estimator.predict_proba(features),
+            self.estimator.predict_proba(features[:, first:end]),
             labels=self.manifest["labels"],
             n_classes=len(self.classes),
         )
@@ -96,17 +99,11 @@ class Bundle:
 
 def save_bundle(
     folder: Path,
+    saved: SavedHead,
     *,
-    estimator: Any,
     head: str,
     params: Mapping[str, Any],
-    config: Mapping[str, Any],
-    config_digest: str,
-    classes: Sequence[str],
-    ordered: bool,
-    n_features: int,
-    dataset: str,
-    store: str,
+    samples: Samples,
     weights: Mapping[str, Any],
     metrics: Mapping[str, Any],
     seed: int,
@@ -116,45 +113,36 @@ def save_bundle(
     Parameters
     ----------
     folder : Path
-    estimator : fitted head
+    saved : SavedHead
     head, params
         Name and hyper-parameters.
-    config, config_digest, classes, ordered, n_features, dataset, store
-        Of the store the head was fitted on.
+    samples : Samples
+        What the head was fitted on.
     weights : mapping
-        What `carry_weights` returned.
+        What `classify.carried_weights.carry_weights` returned.
     metrics : mapping
         What is known of the head's worth.
     seed : int
     """
     folder.mkdir(parents=True, exist_ok=True)
-    head_file = folder / ("head.keras" if get_head(head).tensorflow else "head.skops")
-    if get_head(head).tensorflow:
-        estimator.save(head_file)
-    else:
-        import skops.io
-
-        skops.io.dump(estimator, head_file)
-    carried = dict(weights)
-    source = carried.pop("path", None)
-    if source is not None:
-        _link_or_copy(Path(source), folder / WEIGHTS)
-        carried["file"] = WEIGHTS
+    (folder / file_name(head)).write_bytes(saved.data)
+    columns = samples.columns(levels_of(params))
     fields = {
         "head": head,
-        "head_file": head_file.name,
-        "head_sha256": file_digest(head_file),
+        "head_file": file_name(head),
+        "head_sha256": hashlib.sha256(saved.data).hexdigest(),
         "params": params,
-        "labels": estimator.classes_,
-        "config": config,
-        "config_digest": config_digest,
-        "backbone": config["backbone"],
-        "classes": classes,
-        "ordered": ordered,
-        "n_features": n_features,
-        "dataset": dataset,
-        "store": store,
-        "weights": carried,
+        "labels": saved.labels,
+        "config": samples.config,
+        "config_digest": samples.config_digest,
+        "backbone": samples.backbone,
+        "classes": samples.classes,
+        "ordered": samples.ordered,
+        "n_features": samples.n_features,
+        "columns": (columns.start, columns.stop),
+        "dataset": samples.dataset,
+        "store": samples.store,
+        "weights": place_weights(folder, weights),
         "metrics": metrics,
         "seed": seed,
         "created_with": packages(),
@@ -181,73 +169,15 @@ def load_bundle(path: str | os.PathLike[str]) -> Bundle:
     """
     folder = Path(path)
     manifest = read_manifest(folder)
-    file = _inside(folder, manifest["head_file"])
-    if file_digest(file) != manifest["head_sha256"]:
-        raise BundleError(
-            f"{file}: damaged or replaced: its SHA-256 is not the manifest's. Make the bundle anew."
-        )
     carried = manifest["weights"].get("file")
     if carried and file_digest(_inside(folder, carried)) != manifest["weights"]["file_sha256"]:
         raise BundleError(
             f"{folder / carried}: damaged or replaced: its SHA-256 is not the manifest's. Make the bundle "
             "anew."
         )
-    if get_head(manifest["head"]).tensorflow:
-        from classify.heads.dense import DenseHead
-
-        try:
-            estimator = DenseHead.load(file, manifest["labels"])
-        except Exception as error:  # Keras raises whatever the damage leads to
-            raise BundleError(f"{file}: cannot be loaded in safe mode ({_first_line(error)})") from None
-    else:
-        estimator = _load_skops(file)
-    _check_estimator(file, estimator, manifest)
+    first, end = manifest["columns"]
+    estimator = load_head(_inside(folder, manifest["head_file"]), manifest, n_features=end - first)
     return Bundle(path=folder, manifest=manifest, estimator=estimator)
-
-
-def carry_weights(
-    folder: Path, *, store: str, config: Mapping[str, Any], created_with: Mapping[str, Any]
-) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Keep the backbone's weights for the bundles of a store, unless they are the published ones.
-
-    Parameters
-    ----------
-    folder : Path
-        Where to keep them, once a store.
-    store : str
-        The store's name.
-    config, created_with : mapping
-        Of the store.
-
-    Returns
-    -------
-    weights : dict
-        For `save_bundle`.
-    notes : tuple of str
-        What could not be carried, and what it means.
-    """
-    from featurize import FolioError, find_weights, get_backbone, save_weights
-
-    wanted = dict(config["weights"])
-    if wanted["kind"] == "imagenet":
-        return wanted, ()
-    source = "random" if wanted["kind"] == "random" else created_with.get("weights_path")
-    try:
-        backbone = get_backbone(config["backbone"])
-        if source is None:
-            raise FolioError("the store does not say which file they came from")
-        found = find_weights(backbone, source, seed=wanted.get("seed") or 0)
-        if found.sha256 != wanted["sha256"]:
-            raise FolioError(f"{source} holds other weights now than the features were made with")
-        folder.mkdir(parents=True, exist_ok=True)
-        kept = save_weights(backbone, found, folder / f"{store}.{WEIGHTS}")
-    except (FolioError, OSError) as error:
-        note = (
-            f"{store}: the backbone's weights could not be put into its bundles ({printable(str(error))}); "
-            "they grade stored features, not images"
-        )
-        return {**wanted, "missing": printable(str(error))}, (note,)
-    return {**wanted, "path": kept, "file_sha256": file_digest(kept)}, ()
 
 
 def extract_command(config: Mapping[str, Any], *, images: str = "IMAGES") -> str:
@@ -290,12 +220,6 @@ def packages() -> dict[str, str]:
     return found
 
 
-def file_digest(path: Path) -> str:
-    """Return the SHA-256 of a file, hex."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def _inside(folder: Path, name: str) -> Path:
     path = folder / str(name)
     if Path(str(name)).name != name or not path.is_file():
@@ -303,46 +227,3 @@ def _inside(folder: Path, name: str) -> Path:
             f"{folder}: {name!r}, named in {MANIFEST}, is not a file of the bundle. Make the bundle anew."
         )
     return path
-
-
-def _load_skops(file: Path) -> Any:
-    import skops.io
-
-    try:
-        strangers = sorted(set(skops.io.get_untrusted_types(file=file)) - set(TRUSTED_TYPES))
-        if not strangers:
-            return skops.io.load(file, trusted=list(TRUSTED_TYPES))
-    except Exception as error:  # zipfile, json, numpy and skops each raise their own
-        raise BundleError(f"{file}: cannot be loaded ({_first_line(error)}). Make the bundle anew.") from None
-    raise BundleError(f"{file}: refused: it holds {', '.join(strangers)}, which no head of Folio has.")
-
-
-def _check_estimator(file: Path, estimator: Any, manifest: Mapping[str, Any]) -> None:
-    """Raise unless what was loaded is the head that the manifest describes."""
-    import numpy as np
-
-    head, labels, n_features = get_head(manifest["head"]), manifest["labels"], manifest["n_features"]
-    problem = ""
-    if type(estimator) is not type(make_head(head.name)) or any(
-        getattr(estimator, name, None) != value for name, value in head.params.items()
-    ):
-        problem = f"holds {type(estimator).__name__}, not the head {head.name!r}"
-    elif not np.array_equal(getattr(estimator, "classes_", ()), labels):
-        problem = f"its classes are not the labels {labels}"
-    elif getattr(estimator, "n_features_in_", None) != n_features:
-        problem = f"not fitted on {n_features} features"
-    elif head.tensorflow and estimator.model_.output_shape != (None, len(labels) if len(labels) > 2 else 1):
-        problem = f"its network does not tell {len(labels)} classes apart"
-    if problem:
-        raise BundleError(f"{file}: {problem}, as {MANIFEST} has it. Make the bundle anew.")
-
-
-def _link_or_copy(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)
-    except OSError:  # another file system, or one without hard links
-        shutil.copyfile(source, target)
-
-
-def _first_line(error: Exception) -> str:
-    return printable((str(error).splitlines() or [type(error).__name__])[0][:200])

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from classify.compare import BASELINE, DEFAULT_HEADS, MAX_SEED, DenseOptions, compare
 from classify.heads import HEADS
@@ -72,6 +72,9 @@ def fit_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--jobs", type=click.IntRange(min=1), help="Processes.  [default: one a core, if it pays]"
         ),
         *device_options(),
+        click.option(
+            "--fresh", is_flag=True, help="Compute all, also what an earlier run did on equal data."
+        ),
         click.option("--overwrite", is_flag=True, help="Replace what an earlier run wrote there."),
     ]
     for option in reversed(shared):
@@ -143,6 +146,7 @@ def compare_command(
 @cli.command("fit")
 @click.argument("store", type=PATH)
 @click.option("--head", required=True, type=click.Choice(list(HEADS)), help="Which head.")
+@click.option("--like", type=PATH, metavar="RUN", help="A run or bundle to take the hyper-parameters from.")
 @click.option(
     "--param",
     "params",
@@ -154,32 +158,35 @@ def compare_command(
     "--out", type=PATH, help="The bundle's folder.  [default: artifacts/bundles/DATASET/STORE__HEAD]"
 )
 @fit_options
-def fit_command(store: Path, head: str, params: tuple[str, ...], **options: Any) -> None:
+@click.pass_context
+def fit_command(
+    context: click.Context, store: Path, head: str, params: tuple[str, ...], **options: Any
+) -> None:
     """Fit one head on the train and val images of STORE and write it as a bundle.
 
     \b
     classify fit artifacts/features/DATA/vgg16.h5 --head logreg
+    classify fit artifacts/features/DATA/vgg16.h5 --head dense --like artifacts/runs/DATA
     classify fit artifacts/features/DATA/vgg16.h5 --head svm-rbf --param C=10 --param gamma_factor=0.1
+
+    Without --like and --param the hyper-parameters are searched, unless an earlier run has done that for
+    this STORE. Where there is a test split the head is tested on it, once.
     """  # noqa: D301 - click reads the \b
     from classify.fitting import fit
+    from classify.printing import print_fit
 
-    given = dict(_parameter(text) for text in params) or None
+    given = dict(_parameter(text) for text in params)
+    if options["like"] is not None and HEADS[head].tensorflow:  # what is typed wins over what is taken over
+        typed = {
+            name for name in options if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        }
+        given = {
+            **{field.name: options[field.name] for field in fields(DENSE) if field.name in typed},
+            **given,
+        }
     with progress_bar(title="fitting", unit="fits") as bar:
-        done = fit(store, head=head, params=given, on_progress=bar, **_with_dense(options))
-    shown = ", ".join(f"{key}={value}" for key, value in done.params.items()) or "none"
-    score = (
-        ""
-        if done.cv_balanced_accuracy is None
-        else f", balanced accuracy {done.cv_balanced_accuracy:.3f} {done.scored_on}"
-    )
-    for line in done.facts:
-        click.echo(printable(line))
-    for note in done.notes:
-        click.echo(f"Note: {printable(note)}")
-    click.echo(f"{head} on {done.n_train} images of {done.store} in {done.seconds:.1f} s{score}")
-    click.echo(f"Hyper-parameters: {shown}")
-    click.echo(f"Bundle: {printable(str(done.bundle))}")
-    click.echo(f"Grade new images with:\n{_predict_line(done.bundle)}")
+        done = fit(store, head=head, params=given or None, on_progress=bar, **_with_dense(options))
+    print_fit(done)
 
 
 @cli.command("heads")
@@ -277,10 +284,6 @@ def _parameter(text: str) -> tuple[str, Any]:
         except ValueError:
             continue
     return name, value
-
-
-def _predict_line(bundle: Path) -> str:
-    return shlex.join(["classify", "predict", str(bundle), "IMAGES", "--out", "grades.csv"])
 
 
 def _shown(value: object) -> str:

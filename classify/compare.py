@@ -7,6 +7,7 @@ import re
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from classify.heads import get_head, make_head
 from featurize import CompareError, ConfigError
 
 if TYPE_CHECKING:
+    from classify.recall import Memory
     from classify.results import Comparison
     from classify.samples import Samples
 
@@ -47,6 +49,7 @@ def compare(
     dense: DenseOptions = DenseOptions(),
     device: str = "auto",
     gpu_memory: float | None = None,
+    fresh: bool = False,
     overwrite: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Comparison:
@@ -77,6 +80,8 @@ def compare(
         ``auto``, ``cpu`` or ``gpu:N``; for the dense head.
     gpu_memory : float, optional
         Fraction of the GPU's memory to take; grows on demand by default.
+    fresh : bool
+        Compute everything, also what an earlier run has done on equal data with equal settings.
     overwrite : bool
         Replace an earlier run in the same folder.
     on_progress : callable, optional
@@ -105,8 +110,6 @@ def compare(
     samples = load_same_dataset(paths, order=order)
     folder = Path(out) if out is not None else RUNS / folder_name(samples[0].dataset)
     refuse_existing(folder, mark=RESULTS, what="run", overwrite=overwrite)
-    if any(get_head(name).tensorflow for name in names):
-        prepare_device(device, gpu_memory=gpu_memory)
     plan = make_plan(samples[0], seed=seed)
     with new_folder(folder, mark=RESULTS, parts=PARTS) as temporary:
         settings = Settings(
@@ -121,6 +124,8 @@ def compare(
             plan,
             settings=settings,
             jobs=jobs or default_jobs(samples),
+            memory=memory_of(device, fresh=fresh),
+            before_tensorflow=device_when_needed(device, gpu_memory=gpu_memory),
             on_progress=on_progress,
         )
         record = make_record(trials, plan, paths=paths, settings=settings, folder=temporary)
@@ -206,11 +211,23 @@ def folder_name(dataset: str) -> str:
     return dataset.strip().replace(os.sep, "-").lstrip(".") or "dataset"
 
 
-def prepare_device(device: str, *, gpu_memory: float | None) -> None:
-    """Settle where the dense head runs, before TensorFlow starts."""
-    from featurize import use_device
+def memory_of(device: str, *, fresh: bool) -> Memory:
+    """Return where outcomes of earlier runs are kept."""
+    from classify.recall import Memory
+    from featurize import cache_folder
 
-    use_device(device, gpu_memory=gpu_memory)
+    return Memory(folder=cache_folder("tuning"), device=device, fresh=fresh)
+
+
+def device_when_needed(device: str, *, gpu_memory: float | None) -> Callable[[], object]:
+    """Return what settles, once, where the dense head runs: to be called before TensorFlow starts."""
+
+    def settle() -> None:
+        from featurize import use_device
+
+        use_device(device, gpu_memory=gpu_memory)
+
+    return cache(settle)
 
 
 def place_logs(temporary: Path, folder: Path) -> Path | None:

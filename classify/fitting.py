@@ -1,4 +1,4 @@
-"""The job of fitting one head for use: no test, one bundle."""
+"""The job of fitting one head for use: hyper-parameters given, taken over or searched; one bundle."""
 
 from __future__ import annotations
 
@@ -6,14 +6,30 @@ import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from classify.compare import DenseOptions, check_options, folder_name, load_same_dataset, prepare_device
+from classify.compare import (
+    DenseOptions,
+    check_options,
+    device_when_needed,
+    folder_name,
+    load_same_dataset,
+    memory_of,
+)
 from classify.heads import all_params, get_head, make_head, settle_params
+from classify.levels import settle_levels, without_levels
 from featurize import CompareError, open_store
 
+if TYPE_CHECKING:
+    from classify.protocol import Round
+    from classify.samples import Samples
+    from classify.search import Settings
+    from classify.tuning import Choice, Fitted
+
 BUNDLES = Path("artifacts") / "bundles"
+Run = Callable[[Sequence[Any]], list[Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,10 +40,14 @@ class FitResult:
     store: str
     head: str
     params: Mapping[str, Any]  # all, defaults included
-    cv_balanced_accuracy: float | None  # None where nothing was searched
-    scored_on: str  # what that score is on: "in folds" or "on val"
+    chosen: str  # where they come from: "given", "from …", "searched in folds" or "searched on val"
+    cv_balanced_accuracy: float | None  # of the search; None where nothing was searched
+    metrics: Mapping[str, float | None] | None  # on the test images; None without a test split
     n_train: int
-    seconds: float
+    n_test: int
+    tune_seconds: float
+    fit_seconds: float
+    remembered: bool  # an earlier run had fitted it: the seconds are those it took then
     notes: tuple[str, ...]
     facts: tuple[str, ...]  # of the images: what was left out, and why
 
@@ -37,6 +57,7 @@ def fit(
     *,
     head: str,
     params: Mapping[str, Any] | None = None,
+    like: str | os.PathLike[str] | None = None,
     out: str | os.PathLike[str] | None = None,
     order: Sequence[str] | None = None,
     jobs: int | None = None,
@@ -45,10 +66,11 @@ def fit(
     dense: DenseOptions = DenseOptions(),  # noqa: B008 - frozen
     device: str = "auto",
     gpu_memory: float | None = None,
+    fresh: bool = False,
     overwrite: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> FitResult:
-    """Fit one head on a store's train and val images and write it as a bundle; test is left alone.
+    """Fit one head on a store's train and val images, test it once and write it as a bundle.
 
     Parameters
     ----------
@@ -56,10 +78,14 @@ def fit(
     head : str
         A name from ``classify heads``.
     params : mapping, optional
-        Hyper-parameters; searched on grouped folds, or on val, when none are given.
+        Hyper-parameters; they win over those of `like`. Where neither is given they are searched on grouped
+        folds, or on val; a search that an earlier run has done for this store is not repeated.
+    like : path-like, optional
+        A run or a bundle whose hyper-parameters for this head are taken over, its class weight and the
+        options of its dense head among them; nothing is searched.
     out : path-like, optional
         The bundle's folder; ``artifacts/bundles/<dataset>/<store>__<head>`` by default.
-    order, jobs, seed, class_weight, dense, device, gpu_memory, overwrite, on_progress
+    order, jobs, seed, class_weight, dense, device, gpu_memory, fresh, overwrite, on_progress
         As in `classify.compare.compare`.
 
     Returns
@@ -71,72 +97,157 @@ def fit(
     CompareError
         If the head cannot be fitted, or the folder is taken.
     """
-    from classify.bundle import PARTS, carry_weights, save_bundle
-    from classify.folder import new_folder, refuse_existing
+    from classify.folder import refuse_existing
     from classify.manifest import MANIFEST
     from classify.protocol import final_round
-    from classify.running import default_jobs, run_tasks
+    from classify.recall import run_or_recall
+    from classify.running import default_jobs
     from classify.search import Counter, Settings, fit_task, score_tasks
-    from classify.tuning import choose, search_points
 
     check_options([head], dense=dense, seed=seed, device=device, gpu_memory=gpu_memory)
+    given, class_weight = _given(store, head, params, like=like, class_weight=class_weight, dense=dense)
     settings = Settings(seed=seed, class_weight=class_weight, dense_options=asdict(dense), log_folder=None)
-    given = None if params is None else {**settings.options(head), **settle_params(head, params)}
-    if get_head(head).tensorflow:
-        make_head(head, params=given).check_parameters()
-        prepare_device(device, gpu_memory=gpu_memory)
     (samples,) = load_same_dataset([Path(store)], order=order)
+    if given is not None:
+        given = settle_levels(given, level_names=samples.level_names, store=samples.store)
     place = f"{samples.store}__{head}"
     folder = Path(out) if out is not None else BUNDLES / folder_name(samples.dataset) / place
     refuse_existing(folder, mark=MANIFEST, what="bundle", overwrite=overwrite)
     work, notes = final_round(samples, seed=seed)
     tasks = score_tasks(samples, head, work, settings=settings) if given is None else []
-    count = Counter(len(tasks) + 1, on_progress)
-    score, seconds = None, 0.0
-    if given is None:
-        scores = _all_done(head, run_tasks(tasks, jobs=jobs or default_jobs([samples]), on_progress=count))
-        choice = choose(search_points(head, settings.options(head)), scores)
-        given, score, seconds = dict(choice.params), choice.score, choice.seconds
-        notes = (*notes, *choice.notes)
-    given = all_params(head, given, class_weight=class_weight)
-    task = fit_task(samples, head, given, work, settings=settings, keep=True)
-    (fitted,) = _all_done(head, run_tasks([task], jobs=1, on_progress=count))
-    with open_store(store) as opened:
-        created_with = opened.created_with
-    with new_folder(folder, mark=MANIFEST, parts=PARTS) as temporary:
-        kept = temporary / "kept"
-        weights, more = carry_weights(
-            kept, store=samples.store, config=samples.config, created_with=created_with
-        )
-        save_bundle(
-            temporary,
-            estimator=fitted.estimator,
-            head=head,
-            params=given,
-            config=samples.config,
-            config_digest=samples.config_digest,
-            classes=samples.classes,
-            ordered=samples.ordered,
-            n_features=samples.n_features,
-            dataset=samples.dataset,
-            store=samples.store,
-            weights=weights,
-            metrics={"cv_balanced_accuracy": score},
-            seed=seed,
-        )
-        shutil.rmtree(kept, ignore_errors=True)
+    run = partial(
+        run_or_recall,
+        memory=memory_of(device, fresh=fresh),
+        jobs=jobs or default_jobs([samples]),
+        on_progress=Counter(len(tasks) + 1, on_progress),
+        before_tensorflow=device_when_needed(device, gpu_memory=gpu_memory),
+    )
+    choice = _chosen(samples, head, given, run(tasks), settings=settings)
+    chosen = _all_params(head, choice.params, class_weight=class_weight)
+    (fitted,) = _all_done(head, run([fit_task(samples, head, chosen, work, settings=settings, keep=True)]))
+    metrics = _metrics(samples, work, fitted)
+    more = _write(folder, store, samples, head, chosen, fitted, metrics, choice=choice, seed=seed)
     return FitResult(
         bundle=folder,
         store=samples.store,
         head=head,
-        params=given,
-        cv_balanced_accuracy=score,
-        scored_on="on val" if samples.has_val else "in folds",
-        facts=tuple(samples.facts.lines()),
+        params=chosen,
+        chosen=_origin(samples, choice, params=params, like=like),
+        cv_balanced_accuracy=choice.score,
+        metrics=metrics,
         n_train=len(work.fit),
-        seconds=seconds + fitted.fit_seconds,
-        notes=(*notes, *fitted.notes, *more),
+        n_test=len(work.test),
+        tune_seconds=choice.seconds,
+        fit_seconds=fitted.fit_seconds,
+        remembered=fitted.remembered,
+        notes=(*notes, *choice.notes, *fitted.notes, *more),
+        facts=tuple(samples.facts.lines()),
     )
+
+
+def _given(
+    store: str | os.PathLike[str],
+    head: str,
+    params: Mapping[str, Any] | None,
+    *,
+    like: str | os.PathLike[str] | None,
+    class_weight: str | None,
+    dense: DenseOptions,
+) -> tuple[dict[str, Any] | None, str | None]:
+    """Return the hyper-parameters that need no search, None where nothing says any; and the class weight."""
+    if params is None and like is None:
+        return None, class_weight
+    options = asdict(dense) if get_head(head).tensorflow else {}
+    found: dict[str, Any] = {}
+    if like is not None:
+        from classify.earlier import earlier_params
+
+        found, weight = earlier_params(like, head, store=Path(store).name.removesuffix(".h5"))
+        class_weight = class_weight or weight
+    both = {**found, **(params or {})}
+    levels = {"levels": both["levels"]} if "levels" in both else {}
+    given = {**options, **settle_params(head, without_levels(both))}
+    if get_head(head).tensorflow:
+        make_head(head, params=given).check_parameters()
+    return {**given, **levels}, class_weight
+
+
+def _chosen(
+    samples: Samples, head: str, given: Mapping[str, Any] | None, outcomes: list[Any], *, settings: Settings
+) -> Choice:
+    from classify.tuning import Choice, choose, search_points
+
+    if given is not None:
+        return Choice(params=given, score=None, seconds=0.0)
+    points = search_points(head, settings.options(head), n_levels=len(samples.level_names))
+    return choose(points, _all_done(head, outcomes))
+
+
+def _all_params(head: str, params: Mapping[str, Any], *, class_weight: str | None) -> dict[str, Any]:
+    levels = {"levels": params["levels"]} if "levels" in params else {}
+    return {**all_params(head, without_levels(params), class_weight=class_weight), **levels}
+
+
+def _metrics(samples: Samples, work: Round, fitted: Fitted) -> dict[str, float | None] | None:
+    from classify.metrics import evaluate
+    from classify.results import METRICS
+
+    if not len(work.test):
+        return None
+    figures = evaluate(samples.y[work.test], fitted.probabilities, classes=samples.classes)
+    return {name: figures[name] for name in METRICS}
+
+
+def _origin(
+    samples: Samples, choice: Choice, *, params: Mapping[str, Any] | None, like: str | os.PathLike[str] | None
+) -> str:
+    if like is not None:
+        return f"from {os.fspath(like)}" + (", and given" if params else "")
+    if params is not None:
+        return "given"
+    if choice.score is None:
+        return "the first of the grid"
+    return "searched on val" if samples.has_val else "searched in folds"
+
+
+def _write(
+    folder: Path,
+    store: str | os.PathLike[str],
+    samples: Samples,
+    head: str,
+    params: Mapping[str, Any],
+    fitted: Fitted,
+    metrics: Mapping[str, float | None] | None,
+    *,
+    choice: Choice,
+    seed: int,
+) -> tuple[str, ...]:
+    """Write the bundle; return what the user should know."""
+    from classify.bundle import PARTS, save_bundle
+    from classify.carried_weights import carry_weights
+    from classify.folder import new_folder
+    from classify.manifest import MANIFEST
+
+    assert fitted.saved is not None
+    with open_store(store) as opened:
+        created_with = opened.created_with
+    with new_folder(folder, mark=MANIFEST, parts=PARTS) as temporary:
+        kept = temporary / "kept"
+        weights, notes = carry_weights(
+            kept, store=samples.store, config=samples.config, created_with=created_with
+        )
+        save_bundle(
+            temporary,
+            fitted.saved,
+            head=head,
+            params=params,
+            samples=samples,
+            weights=weights,
+            metrics={**(metrics or {}), "cv_balanced_accuracy": choice.score},
+            seed=seed,
+        )
+        shutil.rmtree(kept, ignore_errors=True)
+    return notes
 
 
 def _all_done(head: str, outcomes: Sequence[Any]) -> Sequence[Any]:

@@ -26,7 +26,7 @@ def write_manifest(folder: Path, fields: Mapping[str, Any]) -> None:
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """Return the manifest of the bundle in ``folder``.
+    """Return the manifest of the bundle in ``folder``; one that names no columns means all of them.
 
     Raises
     ------
@@ -54,7 +54,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise BundleError(f"{path}: altered after it was written: {SEAL} does not fit. Make the bundle anew.")
     if problem := _check_manifest(manifest):
         raise BundleError(f"{path}: {problem}. Make the bundle anew.")
-    return manifest
+    return {"columns": [0, manifest["n_features"]], **manifest}
 
 
 def _check_manifest(manifest: Mapping[str, Any]) -> str:
@@ -80,6 +80,11 @@ def _check_manifest(manifest: Mapping[str, Any]) -> str:
     labels, n_classes = manifest["labels"], len(manifest["classes"])
     if sorted(set(labels)) != labels or labels[0] < 0 or labels[-1] >= n_classes:
         return f"'labels' is {labels}; expected ascending numbers from 0 to {n_classes - 1}"
+    columns, n_features = manifest.get("columns", [0, 1]), manifest["n_features"]
+    if not (isinstance(columns, list) and len(columns) == 2 and all(map(_whole, columns))):
+        return f"'columns' is {repr(columns)[:60]}; expected the first column and the one after the last"
+    if not 0 <= columns[0] < columns[1] <= n_features:
+        return f"'columns' is {columns}; expected a part of the {n_features} features"
     if config_digest(manifest["config"]) != manifest["config_digest"]:
         return "'config_digest' does not fit 'config'"
     if manifest["weights"].get("file") and "file_sha256" not in manifest["weights"]:

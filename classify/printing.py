@@ -12,6 +12,9 @@ from classify.results import leaderboard
 from featurize import console, printable
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from classify.fitting import FitResult
     from classify.predict import Graded
     from classify.results import Comparison
 
@@ -34,6 +37,8 @@ def print_comparison(done: Comparison) -> None:
     console().print(_table(record))
     for line in _explained(record):
         click.echo(printable(line))
+    if said := _remembered(record):
+        click.echo(said)
     click.echo(f"Written to: {printable(str(done.folder))}")
     if done.tensorboard is not None:
         click.echo(f"Training curves: {shlex.join(['tensorboard', '--logdir', str(done.tensorboard)])}")
@@ -47,7 +52,28 @@ def print_comparison(done: Comparison) -> None:
         return
     best = record["recommended"]
     click.echo(f"Recommended: {best['head']} on {best['store']}. Grade new images with:")
-    click.echo(shlex.join(["classify", "predict", str(done.folder), "IMAGES", "--out", "grades.csv"]))
+    click.echo(_predict_line(done.folder))
+
+
+def print_fit(done: FitResult) -> None:
+    """Print what was left out, the head, how good it is, where it is and what to type next."""
+    for line in done.facts:
+        click.echo(printable(line))
+    for note in done.notes:
+        click.echo(f"Note: {printable(note)}")
+    seconds = f"fitted in {done.fit_seconds:.1f} s"
+    if done.remembered:
+        seconds = f"{seconds} by an earlier run, taken over (--fresh fits anew)"
+    click.echo(f"{done.head} on {done.n_train} images of {done.store}: {seconds}")
+    shown = ", ".join(f"{key}={value}" for key, value in done.params.items()) or "none"
+    origin = done.chosen
+    if done.cv_balanced_accuracy is not None:
+        origin = f"{origin}, balanced accuracy {done.cv_balanced_accuracy:.3f}"
+    click.echo(f"Hyper-parameters ({printable(origin)}): {shown}")
+    if done.metrics is not None:
+        click.echo(f"Test accuracy: {done.metrics['accuracy']:.3f} on {done.n_test} images")
+    click.echo(f"Bundle: {printable(str(done.bundle))}")
+    click.echo(f"Grade new images with:\n{_predict_line(done.bundle)}")
 
 
 def print_grades(graded: Graded) -> None:
@@ -64,6 +90,10 @@ def print_grades(graded: Graded) -> None:
         shown = "" if grade.confidence is None else f"{grade.confidence:.3f}"
         table.add_row(*(escape(printable(text)) for text in (grade.path, grade.grade, shown, grade.problem)))
     console().print(table)
+
+
+def _predict_line(folder: Path) -> str:
+    return shlex.join(["classify", "predict", str(folder), "IMAGES", "--out", "grades.csv"])
 
 
 def _table(record: dict[str, Any] | Any) -> Any:
@@ -101,6 +131,21 @@ def _classes(record: Any) -> str:
     order = " < " if record["ordered"] else ", "
     text = f"Classes: {order.join(record['classes'])}"
     return text if record["positive_class"] is None else f"{text} (positive: {record['positive_class']})"
+
+
+def _remembered(record: Any) -> str:
+    """Say what an earlier run had done, "" where it was nothing."""
+    tried = [result for result in record["results"] if result["head"] != BASELINE]
+    whole = sum(result["n_remembered"] == result["n_tasks"] for result in tried)
+    if not any(result["n_remembered"] for result in tried):
+        return ""
+    part = sum(0 < result["n_remembered"] < result["n_tasks"] for result in tried)
+    heads = "1 head" if whole == 1 else f"{whole} heads"
+    in_part = f" ({part} of them in part remembered)" if part else ""
+    return (
+        f"{heads} remembered from earlier runs on equal data (seconds are of then), "
+        f"{len(tried) - whole} fitted{in_part}. --fresh computes all."
+    )
 
 
 def _explained(record: Any) -> list[str]:

@@ -61,13 +61,13 @@ def make_plan(samples: Samples, *, seed: int) -> Plan:
 
 
 def final_round(samples: Samples, *, seed: int) -> tuple[Round, tuple[str, ...]]:
-    """Return the search and fit of a head that will not be tested, and what the user should know."""
-    images, nothing = samples.fit_images, np.empty(0, dtype=np.int64)
+    """Return the search and fit of a head for use, tested where there is a test split, and what to know."""
+    images, test = samples.fit_images, samples.test_images
     if samples.has_val:
         pairs: tuple[tuple[Indices, Indices], ...] = ((samples.train_images, samples.val_images),)
-        return Round(pairs=pairs, fit=images, val=None, test=nothing), ()
+        return Round(pairs=pairs, fit=images, val=None, test=test), ()
     pairs, _, notes = _folds(samples, images, n_folds=OUTER_FOLDS, seed=seed)
-    return Round(pairs=pairs, fit=images, val=None, test=nothing), notes
+    return Round(pairs=pairs, fit=images, val=None, test=test), notes
 
 
 def _with_test(samples: Samples, *, seed: int) -> Plan:

@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from classify.bundle import carry_weights, packages, save_bundle
+from classify.bundle import packages, save_bundle
+from classify.carried_weights import carry_weights
 from classify.metrics import evaluate
 from classify.protocol import Plan
 from classify.results import (
@@ -107,6 +108,8 @@ def _described(samples: Samples, path: Path) -> dict[str, Any]:
         "weights": samples.config["weights"],
         "n_features": samples.n_features,
         "n_views": samples.n_views,
+        "level_names": samples.level_names,
+        "level_ends": samples.level_ends,
     }
 
 
@@ -122,6 +125,8 @@ def _result(trial: Trial, plan: Plan) -> Result:
         "bundle": None,
         "bundle_params": None,
         "refitted": plan.final is not None,
+        "n_tasks": trial.n_tasks,
+        "n_remembered": trial.n_remembered,
     }
     if trial.final is None:
         return Result(
@@ -169,21 +174,15 @@ def _with_bundle(
     trial: Trial, result: Result, weights: Mapping[str, Any], *, settings: Settings, folder: Path
 ) -> Result:
     assert trial.final is not None
+    assert trial.final.saved is not None
     assert trial.final_params is not None
-    samples = trial.samples
-    place = Path("bundles") / f"{samples.store}__{trial.head}"
+    place = Path("bundles") / f"{trial.samples.store}__{trial.head}"
     save_bundle(
         folder / place,
-        estimator=trial.final.estimator,
+        trial.final.saved,
         head=trial.head,
         params=trial.final_params,
-        config=samples.config,
-        config_digest=samples.config_digest,
-        classes=samples.classes,
-        ordered=samples.ordered,
-        n_features=samples.n_features,
-        dataset=samples.dataset,
-        store=samples.store,
+        samples=trial.samples,
         weights=weights,
         metrics={**result.metrics, "cv_balanced_accuracy": result.cv_balanced_accuracy},
         seed=settings.seed,

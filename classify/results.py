@@ -47,6 +47,8 @@ class Result:
     bundle: str | None  # folder, relative to the run
     bundle_params: Mapping[str, Any] | None
     refitted: bool  # the bundle's head saw more images than the head that was tested
+    n_tasks: int  # folds scored and heads fitted
+    n_remembered: int  # those of them that an earlier run had done; their seconds are of that run
     notes: tuple[str, ...] = ()
 
 

@@ -5,19 +5,20 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from classify.exclusions import Facts, big_groups, exclude
+from classify.labelling import class_labels, classes_without, count_images, has_test_split, require_classes
 from classify.splits import group_images
-from featurize import CompareError, ConfigError, Store, near_duplicates, open_store
+from featurize import CompareError, Store, near_duplicates, open_store
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float32]
-
-SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -51,6 +52,8 @@ class Samples:
     plain: FloatArray  # (n_content, n_features)
     augmented: FloatArray  # (n_augmented, n_views, n_features)
     augmented_row: IntArray  # (n_content,) row of augmented, -1 for a content without views
+    level_names: tuple[str, ...]  # of the network, in its order; "final" is the last
+    level_ends: tuple[int, ...]  # column after the last one of each level
     fit: npt.NDArray[np.bool_]  # (n,) train and val images that may be fitted on
     scored: npt.NDArray[np.bool_]  # (n,) test images that count
     facts: Facts
@@ -95,7 +98,24 @@ class Samples:
         """Images of the test split that are scored; none without a test split."""
         return np.flatnonzero(self.scored)
 
-    def rows(self, images: npt.ArrayLike, *, views: bool = True) -> Rows:
+    @cached_property
+    def content_digests(self) -> tuple[list[bytes], list[bytes]]:
+        """SHA-256 of each content's plain row, and of that row with its augmented views behind it."""
+        plain, all_views = [], []
+        for content, row in enumerate(self.augmented_row):
+            digest = sha256(np.ascontiguousarray(self.plain[content]).data)
+            plain.append(digest.digest())
+            if row >= 0:
+                digest.update(np.ascontiguousarray(self.augmented[row]).data)
+            all_views.append(digest.digest())
+        return plain, all_views
+
+    def columns(self, levels: str) -> slice:
+        """Return the columns of the "final" level, or of "all"."""
+        first = self.level_ends[-2] if levels == "final" and len(self.level_ends) > 1 else 0
+        return slice(first, self.n_features)
+
+    def rows(self, images: npt.ArrayLike, *, views: bool = True, levels: str = "all") -> Rows:
         """Return the feature rows of some images.
 
         Parameters
@@ -104,6 +124,8 @@ class Samples:
             Which images, in which order.
         views : bool, default=True
             Whether each image's plain row is followed by those of its augmented views, where it has any.
+        levels : {"all", "final"}
+            Which columns.
 
         Returns
         -------
@@ -116,10 +138,11 @@ class Samples:
         counts = np.ones(len(chosen), dtype=np.int64)
         counts[seen] += self.n_views
         start = np.cumsum(counts) - counts  # each image's plain row
-        X = np.empty((int(counts.sum()), self.n_features), dtype=np.float32)
-        X[start] = self.plain[self.content[chosen]]
+        columns = self.columns(levels)
+        X = np.empty((int(counts.sum()), columns.stop - columns.start), dtype=np.float32)
+        X[start] = self.plain[self.content[chosen], columns]
         for view in range(self.n_views if len(seen) else 0):
-            X[start[seen] + 1 + view] = self.augmented[view_row[seen], view]
+            X[start[seen] + 1 + view] = self.augmented[view_row[seen], view, columns]
         is_plain = np.zeros(len(X), dtype=bool)
         is_plain[start] = True
         image = np.repeat(chosen, counts)
@@ -156,16 +179,16 @@ def load_samples(store_path: str | os.PathLike[str], *, order: Sequence[str] | N
         If there is one class only, or a class has no image to fit on.
     """
     with open_store(store_path) as store:
-        classes, y = _labels(store, order)
+        classes, y = class_labels(store, order)
         images = store.images
         graded = np.flatnonzero((y >= 0) & (images.content >= 0))
         split, content = np.array(images.split, dtype=np.str_), images.content[graded]
-        has_test = _has_test(store, split, y=y)
+        has_test = has_test_split(store, split, y=y)
         role = split[graded] if has_test else np.full(len(graded), "train")
         path, entry = [images.path[i] for i in graded], [images.entry[i] for i in graded]
         near = _near_duplicates(store, np.unique(content))
         fit, scored, left_out = exclude(path, role, y[graded], content, near)
-        _require_classes(store, classes, y=y, fitted=graded[fit & (role == "train")])
+        require_classes(store, classes, y=y, fitted=graded[fit & (role == "train")])
         if has_test and not scored.any():
             raise CompareError(
                 f"{store.path}: no test image is left to score: all stand under several grades"
@@ -173,7 +196,7 @@ def load_samples(store_path: str | os.PathLike[str], *, order: Sequence[str] | N
         group = group_images(entry, content, near)
         augmented_row = np.full(store.n_content, -1, dtype=np.int64)
         augmented_row[store.augmented_content] = np.arange(store.n_augmented)
-        present = _counts(role, y[graded], classes, kept=fit | scored)
+        present = count_images(role, y[graded], classes, kept=fit | scored)
         return Samples(
             store=store.name,
             dataset=store.dataset,
@@ -191,10 +214,12 @@ def load_samples(store_path: str | os.PathLike[str], *, order: Sequence[str] | N
             plain=store.plain(),
             augmented=store.augmented(),
             augmented_row=augmented_row,
+            level_names=store.level_names,
+            level_ends=store.level_ends,
             fit=fit,
             scored=scored,
             facts=Facts(
-                counts=_counts(split[graded], y[graded], classes),
+                counts=count_images(split[graded], y[graded], classes),
                 skipped=tuple(
                     (images.path[i], images.skipped[i])
                     for i in np.flatnonzero((y >= 0) & (images.content < 0))
@@ -202,83 +227,17 @@ def load_samples(store_path: str | os.PathLike[str], *, order: Sequence[str] | N
                 left_out=left_out,
                 near_duplicates=_paths(near, path, content),
                 big_groups=big_groups(path, group),
-                untested=_lacking(present, "test"),
-                unvalidated=_lacking(present, "val"),
+                untested=classes_without(present, "test"),
+                unvalidated=classes_without(present, "val"),
                 merged_val=not has_test and bool(np.any(split[graded] == "val")),
             ),
         )
-
-
-def _labels(store: Store, order: Sequence[str] | None) -> tuple[tuple[str, ...], IntArray]:
-    """Return classes and labels of all images, in the order asked for; -1 stays ungraded."""
-    labels = store.images.label.astype(np.int64)
-    if len(store.classes) < 2:
-        found = f"only one class ({store.classes[0]})" if store.classes else "no class"
-        raise CompareError(
-            f"{store.path}: {found}; comparing heads needs two or more. Add a folder of another grade."
-        )
-    if order is None:
-        return store.classes, labels
-    if sorted(order) != sorted(store.classes):
-        raise ConfigError(
-            f"--order {','.join(order)}: the classes of {store.path} are {', '.join(store.classes)}. "
-            "Give each of them once, lowest first."
-        )
-    place = np.array([*(list(order).index(name) for name in store.classes), -1], dtype=np.int64)
-    return tuple(order), place[labels]  # label -1 takes the last place
-
-
-def _has_test(store: Store, split: npt.NDArray[np.str_], *, y: IntArray) -> bool:
-    images = store.images
-    test = np.flatnonzero((split == "test") & (y >= 0))
-    readable = np.any(images.content[test] >= 0)
-    if len(test) and not readable:
-        raise CompareError(
-            f"{store.path}: none of the {len(test)} test images could be read "
-            f"({images.path[test[0]]}: {images.skipped[test[0]]}). Repair them, or remove the test folder."
-        )
-    return bool(len(test))
 
 
 def _near_duplicates(store: Store, contents: IntArray) -> IntArray:
     """Find near duplicates among some contents; those of ungraded images join nothing."""
     table = store.content
     return contents[near_duplicates(table.phash[contents], table.thumbnail[contents])]
-
-
-def _require_classes(store: Store, classes: tuple[str, ...], *, y: IntArray, fitted: IntArray) -> None:
-    """Raise unless each class has an image to fit on."""
-    images = store.images
-    for k, name in enumerate(classes):
-        if np.any(y[fitted] == k):
-            continue
-        files = np.flatnonzero(y == k)
-        bad = [i for i in files if images.content[i] < 0]
-        reason = f"{len(files)} found"
-        if bad:
-            reason += f", {len(bad)} could not be read ({images.path[bad[0]]}: {images.skipped[bad[0]]})"
-        if left := len(files) - len(bad):
-            reason += f", {left} are test or validation images, their copies, or under several grades"
-        raise CompareError(
-            f"{store.path}: class {name!r} has no image to fit on: {reason}. Add images of it."
-        )
-
-
-def _counts(
-    split: npt.NDArray[np.str_], y: IntArray, classes: tuple[str, ...], *, kept: npt.ArrayLike = True
-) -> dict[str, dict[str, int]]:
-    """Count images by split and class."""
-    return {
-        name: {
-            class_name: int(np.sum((split == name) & (y == k) & kept)) for k, class_name in enumerate(classes)
-        }
-        for name in SPLITS
-        if np.any(split == name)
-    }
-
-
-def _lacking(counts: dict[str, dict[str, int]], split: str) -> tuple[str, ...]:
-    return tuple(name for name, count in counts.get(split, {}).items() if not count)
 
 
 def _paths(near: IntArray, path: list[str], content: IntArray) -> tuple[tuple[str, str], ...]:

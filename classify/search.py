@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ import numpy.typing as npt
 
 from classify.heads import get_head
 from classify.protocol import Plan, Round
-from classify.running import Failure, run_tasks
+from classify.recall import Memory, n_remembered, run_or_recall
+from classify.running import Failure
 from classify.samples import Samples
 from classify.tuning import (
     Choice,
@@ -51,6 +53,8 @@ class Trial:
     fits: tuple[Fitted, ...] = ()  # one a round
     final: Fitted | None = None  # what becomes the bundle
     final_params: Mapping[str, Any] | None = None
+    n_tasks: int = 0  # folds scored and heads fitted
+    n_remembered: int = 0  # those of them that an earlier run had done
 
 
 def run_trials(
@@ -60,6 +64,8 @@ def run_trials(
     *,
     settings: Settings,
     jobs: int,
+    memory: Memory | None = None,
+    before_tensorflow: Callable[[], object] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> list[Trial]:
     """Tune, fit and test; a head that fails takes no other with it.
@@ -73,6 +79,10 @@ def run_trials(
     settings : Settings
     jobs : int
         Processes.
+    memory : Memory, optional
+        Outcomes of earlier runs; without one nothing is remembered.
+    before_tensorflow : callable, optional
+        Called before TensorFlow is needed, if it is.
     on_progress : callable, optional
         Called with (done, total) tasks.
 
@@ -86,14 +96,18 @@ def run_trials(
     n_fits = len(plan.rounds) + (plan.final is not None)
     tasks = [[score_tasks(*case, one, settings=settings) for one in searched] for case in cases]
     total = sum(len(part) for parts in tasks for part in parts) + len(cases) * n_fits
-    count = Counter(total, on_progress)
-    scored = _grouped(
-        [[task for part in parts for task in part] for parts in tasks], jobs=jobs, on_progress=count
+    run = partial(
+        run_or_recall,
+        memory=memory,
+        jobs=jobs,
+        on_progress=Counter(total, on_progress),
+        before_tensorflow=before_tensorflow,
     )
+    scored = _grouped([[task for part in parts for task in part] for parts in tasks], run)
     chosen: list[tuple[Choice, ...] | str] = []
-    for (_, head), parts, outcomes in zip(cases, tasks, scored, strict=True):
+    for (samples, head), parts, outcomes in zip(cases, tasks, scored, strict=True):
         ends = np.cumsum([0, *map(len, parts)])
-        points = search_points(head, settings.options(head))
+        points = search_points(head, settings.options(head), n_levels=len(samples.level_names))
         folds = [outcomes[start:end] for start, end in itertools.pairwise(ends)]
         chosen.append(first_failure(outcomes) or tuple(choose(points, part) for part in folds))
     fitted = _grouped(
@@ -101,12 +115,15 @@ def run_trials(
             [] if isinstance(choices, str) else _fit_tasks(samples, head, plan, choices, settings=settings)
             for (samples, head), choices in zip(cases, chosen, strict=True)
         ],
-        jobs=jobs,
-        on_progress=count,
+        run,
     )
     return [
-        _trial(samples, head, plan, choices, fits)
-        for (samples, head), choices, fits in zip(cases, chosen, fitted, strict=True)
+        replace(
+            _trial(samples, head, plan, choices, fits),
+            n_tasks=len(scores) + len(fits),
+            n_remembered=n_remembered([*scores, *fits]),
+        )
+        for (samples, head), choices, scores, fits in zip(cases, chosen, scored, fitted, strict=True)
     ]
 
 
@@ -123,7 +140,7 @@ def score_tasks(samples: Samples, head: str, work: Round, *, settings: Settings)
         ScoreTask(
             samples=samples,
             head=head,
-            points=search_points(head, settings.options(head)),
+            points=search_points(head, settings.options(head), n_levels=len(samples.level_names)),
             fit=fitted,
             score=scored,
             class_weight=settings.class_weight,
@@ -218,10 +235,8 @@ def _trial(
 
 
 def _grouped(
-    tasks: Sequence[Sequence[ScoreTask | FitTask]], *, jobs: int, on_progress: Callable[[int], None]
+    tasks: Sequence[Sequence[ScoreTask | FitTask]], run: Callable[[list[ScoreTask | FitTask]], list[Any]]
 ) -> list[list[Any]]:
     """Run lists of tasks as one, so that no core waits for the end of a list."""
-    outcomes = iter(
-        run_tasks([task for group in tasks for task in group], jobs=jobs, on_progress=on_progress)
-    )
+    outcomes = iter(run([task for group in tasks for task in group]))
     return [[next(outcomes) for _ in group] for group in tasks]

@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from classify.head_file import SavedHead, dump_head
 from classify.heads import get_head, grid_points, grid_scores, make_head
+from classify.levels import LEVELS, at_each_level, levels_of, without_levels
 from classify.samples import Samples
 from featurize import CompareError
 
@@ -24,17 +26,19 @@ class Scores:
 
     scores: tuple[float, ...]
     seconds: float
+    remembered: bool = False  # an earlier run's, and so are the seconds
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fitted:
     """What a `FitTask` brought."""
 
-    estimator: Any  # None unless the task was told to keep it
+    saved: SavedHead | None  # None unless the task was told to keep it
     probabilities: npt.NDArray[np.float64]  # (n_tested, n_classes)
     fit_seconds: float
     predict_seconds: float
     notes: tuple[str, ...] = ()
+    remembered: bool = False  # an earlier run's, and so are the seconds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,22 +56,29 @@ class ScoreTask:
     def run(self) -> Scores:
         """Return the balanced accuracy of every grid point."""
         start = time.perf_counter()
-        fitted = self.samples.rows(self.fit)
-        scored = self.samples.rows(self.score, views=False)
+        scores = np.zeros(len(self.points))
+        for levels in LEVELS:
+            chosen = [i for i, point in enumerate(self.points) if levels_of(point) == levels]
+            if chosen:
+                scores[chosen] = self._scores([without_levels(self.points[i]) for i in chosen], levels=levels)
+        return Scores(scores=tuple(scores.tolist()), seconds=time.perf_counter() - start)
+
+    def _scores(self, points: Sequence[Mapping[str, Any]], *, levels: str) -> list[float]:
+        fitted = self.samples.rows(self.fit, levels=levels)
+        scored = self.samples.rows(self.score, views=False, levels=levels)
         n_fitted = len(fitted.y)
-        scores = grid_scores(
+        return grid_scores(
             get_head(self.head),
             np.concatenate([fitted.X, scored.X]),
             np.concatenate([fitted.y, scored.y]),
             fit_rows=np.arange(n_fitted),
             score_rows=np.arange(n_fitted, n_fitted + len(scored.y)),
-            points=self.points,
+            points=points,
             groups=np.concatenate([fitted.groups, scored.groups]),
             image=np.concatenate([fitted.image, scored.image]),
             class_weight=self.class_weight,
             seed=self.seed,
         )
-        return Scores(scores=tuple(float(score) for score in scores), seconds=time.perf_counter() - start)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,22 +93,25 @@ class FitTask:
     val: Indices | None  # images that stop the dense head; None: it holds back a part of its own
     class_weight: str | None
     seed: int
-    keep: bool  # bring the estimator back
+    keep: bool  # bring the fitted head back
     log_dir: Path | None = None
 
     def run(self) -> Fitted:
         """Fit, then predict plain views of the test images."""
         if self.val is None and (reason := lacking_groups(self.samples, self.head, self.fit, seed=self.seed)):
             raise CompareError(reason)
-        head = get_head(self.head)
+        head, levels = get_head(self.head), levels_of(self.params)
         logged = {"log_dir": str(self.log_dir)} if head.tensorflow and self.log_dir is not None else {}
         estimator = make_head(
-            self.head, params={**self.params, **logged}, seed=self.seed, class_weight=self.class_weight
+            self.head,
+            params={**without_levels(self.params), **logged},
+            seed=self.seed,
+            class_weight=self.class_weight,
         )
-        rows = self.samples.rows(self.fit)
+        rows = self.samples.rows(self.fit, levels=levels)
         stopping: dict[str, Any] = {}
         if head.tensorflow and self.val is not None:
-            held = self.samples.rows(self.val, views=False)
+            held = self.samples.rows(self.val, views=False, levels=levels)
             stopping = {"X_val": held.X, "y_val": held.y}
         start = time.perf_counter()
         estimator.fit(rows.X, rows.y, groups=rows.groups, image=rows.image, **stopping)
@@ -105,15 +119,16 @@ class FitTask:
         probabilities = np.zeros((len(self.test), len(self.samples.classes)))
         start = time.perf_counter()
         if len(self.test):
-            plain = self.samples.rows(self.test, views=False).X
+            plain = self.samples.rows(self.test, views=False, levels=levels).X
             probabilities = all_classes(
                 estimator.predict_proba(plain), labels=estimator.classes_, n_classes=len(self.samples.classes)
             )
+        predict_seconds = time.perf_counter() - start
         return Fitted(
-            estimator=estimator if self.keep else None,
+            saved=dump_head(estimator, self.head) if self.keep else None,
             probabilities=probabilities,
             fit_seconds=fit_seconds,
-            predict_seconds=time.perf_counter() - start,
+            predict_seconds=predict_seconds,
             notes=_notes(estimator, self.params),
         )
 
@@ -130,6 +145,8 @@ class Choice:
 
 def choose(points: Sequence[Mapping[str, Any]], folds: Sequence[Scores]) -> Choice:
     """Take the grid point with the best mean score; equal scores take the first, which has the smallest C.
+
+    Where levels are searched too, equal scores take the final level.
 
     Without folds, it is the first point, which is said.
     """
@@ -173,9 +190,13 @@ def lacking_groups(samples: Samples, head: str, images: Indices, *, seed: int = 
     return ""
 
 
-def search_points(head: str, options: Mapping[str, Any]) -> tuple[dict[str, Any], ...]:
-    """Return the head's grid, each point joined to the options that are not searched."""
-    return tuple({**options, **point} for point in grid_points(get_head(head))) or ({**options},)
+def search_points(head: str, options: Mapping[str, Any], *, n_levels: int = 1) -> tuple[dict[str, Any], ...]:
+    """Return the head's grid, each point joined to the options that are not searched.
+
+    With several levels in the store the whole grid comes twice, on the final level first.
+    """
+    points = at_each_level(grid_points(get_head(head)), n_levels=n_levels)
+    return tuple({**options, **point} for point in points) or ({**options},)
 
 
 def all_classes(probabilities: npt.NDArray[Any], *, labels: Any, n_classes: int) -> npt.NDArray[np.float64]:

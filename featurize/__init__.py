@@ -19,6 +19,7 @@ _EXPORTS = {
     "Backbone": "backbones",
     "BACKBONES": "backbones",
     "get_backbone": "backbones",
+    "cache_folder": "cache",
     "Fault": "upkeep.checking",
     "config_digest": "config",
     "find_images": "dataset",
@@ -72,6 +73,9 @@ if TYPE_CHECKING:
         BACKBONES as BACKBONES,
         Backbone as Backbone,
         get_backbone as get_backbone,
+    )
+    from featurize.cache import (
+        cache_folder as cache_folder,
     )
     from featurize.config import (
         config_digest as config_digest,

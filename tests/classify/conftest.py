@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
@@ -49,15 +50,20 @@ def write_synthetic_store(
     copy_test_into_train=False,
     weights_path=None,
     dataset="posters",
+    level_names=("final",),
+    level_ends=None,
+    telling=slice(None),
 ) -> Path:
     """Write a store of independent contents.
 
-    ``counts`` is split → images a class. ``permute_labels`` shuffles the labels once per content, over all
-    splits together. ``copy_test_into_train`` also lists every test content as a train image.
+    ``counts`` is split → images a class. ``telling`` are the columns in which the classes differ.
+    ``permute_labels`` shuffles the labels once per content, over all splits together.
+    ``copy_test_into_train`` also lists every test content as a train image.
     """
     counts = counts or {"train": 20, "test": 10}
     generator = np.random.default_rng(seed)
     means = generator.normal(size=(len(classes), n_features))
+    means[:, ~np.isin(np.arange(n_features), np.arange(n_features)[telling])] = 0.0
     means *= distance / np.linalg.norm(means, axis=1, keepdims=True)
     splits = [split for split, n in counts.items() for _ in range(n * len(classes))]
     labels = np.concatenate([np.repeat(np.arange(len(classes)), n) for n in counts.values()])
@@ -106,7 +112,7 @@ def write_synthetic_store(
         skipped=[""] * len(rows),
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    settled = {**CONFIG, **(config or {})}
+    settled = {**CONFIG, **(config or {}), "levels": len(level_names) > 1}
     write_store(
         path,
         config=settled,
@@ -119,7 +125,18 @@ def write_synthetic_store(
         ordered=False,
         created_with={"dataset": dataset, "weights_path": weights_path},
     )
+    with h5py.File(path, "r+") as file:  # as the format has it: README, "The store"
+        file["features/plain"].attrs["level_names"] = np.array(level_names, dtype=h5py.string_dtype("utf-8"))
+        file["features/plain"].attrs["level_ends"] = np.array(level_ends or [n_features], dtype=np.int64)
     return path
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch) -> Path:
+    """Keep what is remembered from one run to the next away from the user's own, and from other tests."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("FOLIO_CACHE", str(folder))
+    return folder
 
 
 @pytest.fixture

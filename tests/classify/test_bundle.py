@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 import skops.io
 
-from classify.bundle import carry_weights, extract_command, load_bundle, save_bundle
+from classify.bundle import extract_command, load_bundle, save_bundle
+from classify.carried_weights import carry_weights
 from classify.fitting import fit
+from classify.head_file import dump_head
 from classify.heads import HEADS, make_head
 from classify.samples import load_samples
 from featurize import BundleError
@@ -50,16 +52,10 @@ def test_a_loaded_head_says_what_the_fitted_one_said(name, store, tmp_path):
     folder = tmp_path / "bundle"
     save_bundle(
         folder,
-        estimator=estimator,
+        dump_head(estimator, name),
         head=name,
         params={},
-        config=samples.config,
-        config_digest=samples.config_digest,
-        classes=samples.classes,
-        ordered=False,
-        n_features=8,
-        dataset="posters",
-        store="s",
+        samples=samples,
         weights={"kind": "imagenet"},
         metrics={},
         seed=0,
@@ -188,7 +184,12 @@ def test_types_that_are_not_ours_are_refused(bundle, store):
         ({"config_digest": "f" * 64}, "'config_digest' does not fit 'config'"),
         ({"ordered": 1}, "'ordered' is 1; expected true or false"),
         ({"n_features": "8"}, "'n_features' is '8'; expected a positive whole number"),
-        ({"n_features": 9}, "not fitted on 9 features"),
+        ({"n_features": 9, "columns": None}, "not fitted on 9 features"),
+        ({"columns": [0, 9]}, r"'columns' is \[0, 9\]; expected a part of the 8 features"),
+        ({"columns": [4, 4]}, "expected a part of the 8 features"),
+        ({"columns": [-1, 8]}, "expected a part of the 8 features"),
+        ({"columns": "all"}, "'columns' is 'all'; expected the first column and the one after the last"),
+        ({"columns": [2, 8]}, "not fitted on 6 features"),
         ({"weights": []}, "'weights' is .*expected an object"),
         ({"weights": {"kind": "file", "file": 3}}, "'weights.file' is 3"),
         ({"weights": {"kind": "file", "file": "weights.h5"}}, "lacks 'weights.file_sha256'"),
@@ -227,6 +228,11 @@ def test_a_torn_manifest_is_one_line(bundle, text):
     with pytest.raises(BundleError, match=r"manifest\.json: (cannot be read|not the manifest)") as caught:
         load_bundle(bundle)
     assert "\n" not in str(caught.value)
+
+
+def test_a_manifest_that_names_no_columns_means_all(bundle):
+    edit(bundle, columns=None)
+    assert load_bundle(bundle).manifest["columns"] == [0, 8]
 
 
 def test_a_head_that_was_never_fitted_is_refused(bundle):

@@ -134,7 +134,7 @@ def test_fit_writes_one_bundle(call, make_store, tmp_path):
     store = make_store(counts={"train": 6, "test": 5})
     done = call("fit", store, "--head", "svm-rbf", "--param", "C=10", "--param", "gamma_factor=0.1")
     assert done.exit_code == 0, done.output
-    assert "Hyper-parameters: C=10, class_weight=None, gamma_factor=0.1" in done.output
+    assert "Hyper-parameters (given): C=10, class_weight=None, gamma_factor=0.1" in done.output
     bundle = tmp_path / "artifacts" / "bundles" / "posters" / "efficientnet_lite0__svm-rbf"
     assert json.loads((bundle / "manifest.json").read_text())["params"] == {
         "C": 10,

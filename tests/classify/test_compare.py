@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from classify.compare import DenseOptions, compare, place_logs
-from classify.fitting import fit
-from classify.heads import HEADS, make_head, settle_params
+from classify.heads import HEADS, make_head
 from classify.protocol import make_plan
 from classify.record import SIMPLEST_FIRST
 from classify.results import leaderboard, plain_json, safe_cell
@@ -101,7 +100,7 @@ def test_every_head_has_a_place_among_equals():
 
 
 def test_twice_the_same_figures(run):
-    first, second = run(out="one"), run(out="two")
+    first, second = run(out="one"), run(out="two", fresh=True)
     assert without_times(first.record) == without_times(second.record)
     assert read_predictions(first.folder) == read_predictions(second.folder)
 
@@ -209,7 +208,7 @@ def test_a_folder_of_stores_names_them(make_store, tmp_path):
         compare([folder], heads=("logreg",), out=tmp_path / "run")
     (tmp_path / "none").mkdir()
     with pytest.raises(CompareError, match=r"no \.h5 file in it"):
-        fit(tmp_path / "none", head="logreg", params={"C": 1})
+        compare([tmp_path / "none"], heads=("logreg",), out=tmp_path / "run")
 
 
 def test_two_stores_of_one_name_are_refused(make_store, tmp_path):
@@ -296,28 +295,6 @@ def test_dense_options_have_the_defaults_of_the_head():
     }
 
 
-def test_a_single_fit_takes_given_or_searched_parameters(make_store, tmp_path):
-    store = make_store(counts={"train": 10, "test": 5})
-    searched = fit(store, head="logreg", out=tmp_path / "searched", jobs=1)
-    assert searched.cv_balanced_accuracy is not None
-    assert searched.n_train == 20
-    given = fit(store, head="logreg", params={"C": 0.5}, out=tmp_path / "given", jobs=1)
-    manifest = json.loads((given.bundle / "manifest.json").read_text())
-    assert manifest["params"] == {
-        "C": 0.5,
-        "class_weight": None,
-        "max_iter": 10_000,
-        "scaling": "standardise",
-        "tol": 1e-6,
-    }
-    assert (searched.scored_on, searched.facts) == ("in folds", tuple(load_samples(store).facts.lines()))
-    assert given.cv_balanced_accuracy is None
-    with pytest.raises(CompareError, match="has no parameter 'D'"):
-        fit(store, head="logreg", params={"D": 1}, out=tmp_path / "other")
-    with pytest.raises(CompareError, match="a bundle is there already"):
-        fit(store, head="logreg", out=tmp_path / "given")
-
-
 @pytest.mark.slow
 def test_the_dense_head_joins_and_leaves_its_curves(make_store, tmp_path):
     out = tmp_path / "artifacts" / "runs" / "posters"
@@ -329,7 +306,14 @@ def test_the_dense_head_joins_and_leaves_its_curves(make_store, tmp_path):
     assert "log_dir" not in result["params"]
     assert done.tensorboard == tmp_path / "artifacts" / "tensorboard" / "posters"
     assert list((done.tensorboard / "efficientnet_lite0__dense" / "validation").glob("events.*"))
-    again = compare([make_store(n_features=6)], heads=("dense",), out=tmp_path / "again", dense=dense, jobs=1)
+    again = compare(
+        [make_store(n_features=6)],
+        heads=("dense",),
+        out=tmp_path / "again",
+        dense=dense,
+        jobs=1,
+        fresh=True,
+    )
     assert without_times(again.record) == without_times(done.record)
     assert again.tensorboard == tmp_path / "again" / "tensorboard"
 
@@ -361,30 +345,6 @@ def test_a_class_of_two_groups_still_has_its_dense_head(run):
 def test_options_are_checked_before_anything_is_read(tmp_path, options, message):
     with pytest.raises(FolioError, match=message):
         compare([tmp_path / "nowhere.h5"], **{"heads": ("logreg",), **options})
-
-
-@pytest.mark.parametrize(
-    ("head", "params", "message"),
-    [
-        ("svm-rbf", {"kernel": "linear"}, "'kernel' is what makes the head 'svm-rbf'"),
-        ("svm-rbf", {"seed": 1}, "'seed' is no hyper-parameter: choose it with --seed"),
-        ("dense", {"log_dir": "x"}, "'log_dir' is no hyper-parameter"),
-        ("logreg", {"C": "ten"}, "Parameter 'C' is 'ten': expected a number"),
-        ("logreg", {"C": float("nan")}, "Parameter 'C' is nan: expected a number"),
-        ("logreg", {"max_iter": 1.5}, r"Parameter 'max_iter' is 1\.5: expected a whole number"),
-        ("logreg", {"scaling": 3}, "Parameter 'scaling' is 3: expected a word"),
-        ("logreg", {"class_weight": "heavy"}, "Parameter 'class_weight' is 'heavy'"),
-        ("dense", {"units": "64,x"}, "Parameter 'units' is '64,x': expected whole numbers"),
-    ],
-)
-def test_parameters_of_another_kind_are_refused_by_name(tmp_path, head, params, message):
-    with pytest.raises(CompareError, match=message):
-        fit(tmp_path / "nowhere.h5", head=head, params=params)
-
-
-@pytest.mark.parametrize("given", ["64,32", (64, 32), [64, 32]])
-def test_layers_are_given_with_commas(given):
-    assert settle_params("dense", {"units": given, "epochs": 3.0}) == {"units": (64, 32), "epochs": 3}
 
 
 def test_curves_without_a_place_of_their_own_stay_in_the_run(tmp_path):

@@ -115,6 +115,6 @@ def test_a_fit_that_did_not_converge_says_so(make_store):
         keep=False,
     )
     done = task.run()
-    assert done.estimator is None
+    assert done.saved is None
     assert done.probabilities.shape == (20, 2)
     assert "before it had converged (C=1000.0, max_iter=1)" in done.notes[0]

@@ -1,0 +1,171 @@
+"""A task whose outcome an earlier run has kept is not run again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import numpy as np
+
+from classify.head_file import SavedHead
+from classify.heads import get_head
+from classify.memo import Entry, keep_entry, load_entry, make_room
+from classify.running import Failure, run_tasks
+from classify.task_keys import task_key
+from classify.tuning import FitTask, Fitted, Scores, ScoreTask
+
+_HEAD, _LOGS = "head", "logs/"  # names of an entry's files
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """Where outcomes are kept from one run to the next."""
+
+    folder: Path
+    device: str  # where TensorFlow heads run, as far as it is known without TensorFlow
+    fresh: bool = False  # nothing is recalled, but what is computed is kept
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Kept:
+    """A task that keeps its outcome where it is run, so that a run that is stopped loses none."""
+
+    task: ScoreTask | FitTask
+    key: str
+    folder: Path
+
+    @property
+    def head(self) -> str:
+        return self.task.head
+
+    def run(self) -> Scores | Fitted:
+        outcome = self.task.run()
+        keep_entry(self.folder, self.key, _entry(self.task, outcome))
+        return outcome
+
+
+def run_or_recall(
+    tasks: Sequence[ScoreTask | FitTask],
+    *,
+    memory: Memory | None,
+    jobs: int,
+    on_progress: Callable[[int], None] | None = None,
+    before_tensorflow: Callable[[], object] | None = None,
+) -> list[Any]:
+    """Return the outcome of each task: that of an earlier run where it was kept, else run now.
+
+    Parameters
+    ----------
+    tasks : sequence of ScoreTask or FitTask
+    memory : Memory, optional
+        Without one every task is run, and nothing kept.
+    jobs : int
+        Processes.
+    on_progress : callable, optional
+        Called with 1 after each task.
+    before_tensorflow : callable, optional
+        Called before tasks of TensorFlow heads are run, and not where all of them are recalled.
+
+    Returns
+    -------
+    list
+        As `classify.running.run_tasks`; what was recalled is marked as ``remembered``.
+    """
+    outcomes: list[Any] = [None] * len(tasks)
+    keys = [""] * len(tasks)
+    if memory is not None:
+        keys = [task_key(task, device=memory.device) for task in tasks]
+        if not memory.fresh:
+            outcomes = [_recalled(memory.folder, key, task) for key, task in zip(keys, tasks, strict=True)]
+    missing = [index for index, outcome in enumerate(outcomes) if outcome is None]
+    if on_progress is not None and len(missing) < len(tasks):
+        on_progress(len(tasks) - len(missing))
+    if not missing:
+        return outcomes
+    if before_tensorflow is not None and any(get_head(tasks[index].head).tensorflow for index in missing):
+        before_tensorflow()
+    work = [
+        tasks[index] if memory is None else _Kept(task=tasks[index], key=keys[index], folder=memory.folder)
+        for index in missing
+    ]
+    for index, outcome in zip(missing, run_tasks(work, jobs=jobs, on_progress=on_progress), strict=True):
+        outcomes[index] = outcome
+    if memory is not None:
+        make_room(memory.folder)
+    return outcomes
+
+
+def n_remembered(outcomes: Sequence[Scores | Fitted | Failure]) -> int:
+    """Count the outcomes of earlier runs."""
+    return sum(getattr(outcome, "remembered", False) for outcome in outcomes)
+
+
+def _recalled(folder: Path, key: str, task: ScoreTask | FitTask) -> Scores | Fitted | None:
+    """Return what an earlier run kept, with all that this task has to bring, or None."""
+    entry = load_entry(folder, key)
+    if entry is None:
+        return None
+    try:
+        return _scores(entry) if isinstance(task, ScoreTask) else _fitted(entry, task)
+    except (KeyError, TypeError, ValueError, OSError):  # not as this version writes it
+        return None
+
+
+def _entry(task: ScoreTask | FitTask, outcome: Scores | Fitted) -> Entry:
+    if isinstance(outcome, Scores):
+        return Entry(outcome={"scores": outcome.scores, "seconds": outcome.seconds})
+    facts: dict[str, Any] = {
+        "probabilities": outcome.probabilities.tolist(),
+        "fit_seconds": outcome.fit_seconds,
+        "predict_seconds": outcome.predict_seconds,
+        "notes": outcome.notes,
+    }
+    files: dict[str, bytes] = {}
+    if outcome.saved is not None:
+        facts["labels"] = outcome.saved.labels
+        files[_HEAD] = outcome.saved.data
+    log_dir = task.log_dir if isinstance(task, FitTask) else None
+    if log_dir is not None:
+        for path in sorted(path for path in log_dir.rglob("*") if path.is_file()):
+            files[_LOGS + path.relative_to(log_dir).as_posix()] = path.read_bytes()
+    return Entry(outcome=facts, files=files)
+
+
+def _scores(entry: Entry) -> Scores:
+    scores = tuple(float(score) for score in entry.outcome["scores"])
+    return Scores(scores=scores, seconds=float(entry.outcome["seconds"]), remembered=True)
+
+
+def _fitted(entry: Entry, task: FitTask) -> Fitted | None:
+    logs = {name.removeprefix(_LOGS): data for name, data in entry.files.items() if name.startswith(_LOGS)}
+    with_logs = get_head(task.head).tensorflow and task.log_dir is not None
+    if (task.keep and _HEAD not in entry.files) or (with_logs and not logs):
+        return None  # kept by a run that needed less of it
+    probabilities = np.array(entry.outcome["probabilities"], dtype=np.float64)
+    saved = None
+    if task.keep:
+        labels = tuple(int(label) for label in entry.outcome["labels"])
+        saved = SavedHead(data=entry.files[_HEAD], labels=labels)
+    if with_logs:
+        assert task.log_dir is not None
+        _write_logs(task.log_dir, logs)
+    return Fitted(
+        saved=saved,
+        probabilities=probabilities.reshape(len(task.test), len(task.samples.classes)),
+        fit_seconds=float(entry.outcome["fit_seconds"]),
+        predict_seconds=float(entry.outcome["predict_seconds"]),
+        notes=tuple(str(note) for note in entry.outcome["notes"]),
+        remembered=True,
+    )
+
+
+def _write_logs(folder: Path, logs: Mapping[str, bytes]) -> None:
+    for name, data in logs.items():
+        parts = PurePosixPath(name).parts
+        if ".." in parts or PurePosixPath(name).is_absolute():
+            raise ValueError(f"{name} leads out of the folder")
+        path = folder.joinpath(*parts)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
