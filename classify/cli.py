@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -11,12 +10,13 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from classify.compare import BASELINE, DEFAULT_HEADS, MAX_SEED, DenseOptions, compare
+from classify.compare import BASELINE, DEFAULT_HEADS, DenseOptions, compare
 from classify.heads import HEADS
+from classify.levels import LEVELS
+from classify.options import device_options, fit_options, parameter, with_dense
 from featurize import (
     CommaList,
     FolioGroup,
-    default_of,
     flatten,
     orderly_stop,
     printable,
@@ -24,72 +24,7 @@ from featurize import (
     quiet_libraries,
 )
 
-DENSE = DenseOptions()
 PATH = click.Path(path_type=Path)
-
-
-class Units(click.ParamType):
-    """Widths of layers, with commas."""
-
-    name = "n[,n…]"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Return whole numbers."""
-        if not isinstance(value, str):
-            return value
-        try:
-            return tuple(int(word) for word in value.split(",") if word.strip())
-        except ValueError:
-            self.fail(f"{value!r}: expected whole numbers with commas, such as 512,128,64", param, ctx)
-
-
-def fit_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add what `compare` and `fit` share."""
-    shared = [
-        click.option(
-            "--order", type=CommaList(), help="The classes from worst to best, e.g. low,middle,award."
-        ),
-        click.option(
-            "--class-weight",
-            type=click.Choice(["balanced"]),
-            help="balanced: each class weighs the same whatever its number of images.",
-        ),
-        click.option(
-            "--units", type=Units(), default=",".join(map(str, DENSE.units)), help="Dense head: widths."
-        ),
-        click.option("--dropout", default=DENSE.dropout, help="Dense head: share of units dropped."),
-        click.option("--learning-rate", default=DENSE.learning_rate, help="Dense head: Adam's."),
-        click.option("--epochs", default=DENSE.epochs, help="Dense head: at most."),
-        click.option("--batch-size", default=DENSE.batch_size, help="Dense head: images a step."),
-        click.option("--patience", default=DENSE.patience, help="Dense head: epochs without improvement."),
-        click.option(
-            "--seed",
-            type=click.IntRange(0, MAX_SEED),
-            default=default_of(compare, "seed"),
-            help="Of folds and heads.",
-        ),
-        click.option(
-            "--jobs", type=click.IntRange(min=1), help="Processes.  [default: one a core, if it pays]"
-        ),
-        *device_options(),
-        click.option(
-            "--fresh", is_flag=True, help="Compute all, also what an earlier run did on equal data."
-        ),
-        click.option("--overwrite", is_flag=True, help="Replace what an earlier run wrote there."),
-    ]
-    for option in reversed(shared):
-        command = option(command)
-    return command
-
-
-def device_options() -> list[Callable[..., Any]]:
-    """Return the options of what runs in TensorFlow."""
-    return [
-        click.option("--device", default=default_of(compare, "device"), help="auto, cpu or gpu:N."),
-        click.option(
-            "--gpu-memory", type=float, metavar="FRACTION", help="Part of the GPU's memory; grows by default."
-        ),
-    ]
 
 
 @click.group(cls=FolioGroup, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
@@ -131,7 +66,7 @@ def compare_command(
     test split every figure is out of fold.
     """  # noqa: D301 - click reads the \b
     with progress_bar(title="fitting", unit="fits") as bar:
-        done = compare(stores, heads=flatten(heads) or DEFAULT_HEADS, on_progress=bar, **_with_dense(options))
+        done = compare(stores, heads=flatten(heads) or DEFAULT_HEADS, on_progress=bar, **with_dense(options))
     if as_json:
         click.echo(json.dumps(done.record, indent=2))
     else:
@@ -175,17 +110,17 @@ def fit_command(
     from classify.fitting import fit
     from classify.printing import print_fit
 
-    given = dict(_parameter(text) for text in params)
+    given = dict(parameter(text) for text in params)
     if options["like"] is not None and HEADS[head].tensorflow:  # what is typed wins over what is taken over
         typed = {
             name for name in options if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
         }
         given = {
-            **{field.name: options[field.name] for field in fields(DENSE) if field.name in typed},
+            **{field.name: options[field.name] for field in fields(DenseOptions) if field.name in typed},
             **given,
         }
     with progress_bar(title="fitting", unit="fits") as bar:
-        done = fit(store, head=head, params=given or None, on_progress=bar, **_with_dense(options))
+        done = fit(store, head=head, params=given or None, on_progress=bar, **with_dense(options))
     print_fit(done)
 
 
@@ -218,6 +153,9 @@ def heads_command(as_json: bool) -> None:
         if head.name == "dense":
             given = ", ".join(f"--{field.name.replace('_', '-')}" for field in fields(DenseOptions))
             click.echo(f"  given: {given}")
+    click.echo(
+        f"On stores made with `featurize extract --levels` also searched: levels = {', '.join(LEVELS)}"
+    )
 
 
 @cli.command("predict")
@@ -240,7 +178,8 @@ def predict_command(
     Every file has its row; one that cannot be read has no grade but the reason. The exit code is 1 when no
     file could be graded.
     """  # noqa: D301 - click reads the \b
-    from classify.predict import check_output, grades_json, predict, write_grades
+    from classify.grades import check_output, grades_json, write_grades
+    from classify.predict import predict
 
     if out is not None and as_json:
         raise click.UsageError("--json and --out: choose one")
@@ -264,26 +203,6 @@ def predict_command(
     if graded.n_failed == len(graded.grades):
         click.echo("classify: none of the files could be graded", err=True)
         click.get_current_context().exit(1)
-
-
-def _with_dense(options: Mapping[str, Any]) -> dict[str, Any]:
-    names = {field.name for field in fields(DenseOptions)}
-    return {
-        **{key: value for key, value in options.items() if key not in names},
-        "dense": DenseOptions(**{key: value for key, value in options.items() if key in names}),
-    }
-
-
-def _parameter(text: str) -> tuple[str, Any]:
-    name, equals, value = text.partition("=")
-    if not equals or not name:
-        raise click.UsageError(f"--param {text}: expected NAME=VALUE, such as C=0.1. See: classify heads")
-    for kind in (int, float):
-        try:
-            return name, kind(value)
-        except ValueError:
-            continue
-    return name, value
 
 
 def _shown(value: object) -> str:

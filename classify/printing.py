@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from classify.fitting import FitResult
-    from classify.predict import Graded
+    from classify.grades import Graded
     from classify.results import Comparison
 
 _COLUMNS = (
@@ -110,16 +110,21 @@ def _table(record: dict[str, Any] | Any) -> Any:
     )
     table.add_column("store", overflow="fold", min_width=18)
     table.add_column("head", no_wrap=True)
+    rows = leaderboard(record)
+    several_levels = any(row["levels"] for row in rows)
+    if several_levels:
+        table.add_column("levels")
     for name, _ in _COLUMNS:
         table.add_column(name, justify="right", min_width=5)
     table.add_column("fit s", justify="right")
-    for row in leaderboard(record):
+    for row in rows:
         head = f"{row['head']} *" if row["recommended"] else row["head"]
         if row["status"] != "ok":
             figures = ["failed", *[""] * (len(_COLUMNS) - 1), ""]
         else:
             figures = [_figure(row[key]) for _, key in _COLUMNS] + [f"{row['fit_seconds']:.1f}"]
-        table.add_row(escape(row["store"]), head, *figures)
+        levels = [row["levels"] or ""] if several_levels else []
+        table.add_row(escape(row["store"]), head, *levels, *figures)
     return table
 
 

@@ -92,7 +92,8 @@ def leaderboard(record: Mapping[str, Any]) -> list[dict[str, Any]]:
     Returns
     -------
     list of dict
-        Keys store, head, recommended, status, cv_balanced_accuracy, the five metrics, fit_seconds.
+        Keys store, head, recommended, status, levels (of the bundle; None where the store has one),
+        cv_balanced_accuracy, the five metrics, fit_seconds.
     """
     chosen = record["recommended"] or {}
     rows = [
@@ -101,6 +102,7 @@ def leaderboard(record: Mapping[str, Any]) -> list[dict[str, Any]]:
             "head": result["head"],
             "recommended": (result["store"], result["head"]) == (chosen.get("store"), chosen.get("head")),
             "status": result["status"],
+            "levels": (result["bundle_params"] or {}).get("levels"),
             "cv_balanced_accuracy": result["cv_balanced_accuracy"],
             **result["metrics"],
             "fit_seconds": result["fit_seconds"],

@@ -195,7 +195,9 @@ def search_points(head: str, options: Mapping[str, Any], *, n_levels: int = 1) -
 
     With several levels in the store the whole grid comes twice, on the final level first.
     """
-    points = at_each_level(grid_points(get_head(head)), n_levels=n_levels)
+    grid = grid_points(get_head(head))
+    searched = any(grid)  # the baseline has nothing to choose, so no levels either
+    points = at_each_level(grid, n_levels=n_levels if searched else 1)
     return tuple({**options, **point} for point in points) or ({**options},)
 
 

@@ -67,6 +67,7 @@ def test_heads_lists_grids(call):
     done = call("heads")
     assert "svm-rbf: RBF SVM" in done.output
     assert "searched: gamma_factor = 0.001, 0.01, 0.1, 1, 10" in done.output
+    assert done.output.splitlines()[-1].endswith("--levels` also searched: levels = final, all")
     assert [head["name"] for head in json.loads(call("heads", "--json").output)] == [
         "dense",
         "logreg",

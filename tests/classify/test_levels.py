@@ -13,6 +13,7 @@ from classify.compare import compare
 from classify.fitting import fit
 from classify.levels import at_each_level, settle_levels
 from classify.predict import predict
+from classify.printing import print_comparison
 from classify.samples import load_samples
 from featurize import CompareError, ImageFeatures
 
@@ -70,12 +71,24 @@ def test_the_levels_that_tell_the_classes_apart_are_chosen(store, tmp_path, tell
         assert result["metrics"]["accuracy"] > 0.85
 
 
+def test_the_table_shows_levels_where_there_are_several(store, make_store, tmp_path, capsys):
+    path = store(telling=slice(0, 8), distance=4.0)
+    print_comparison(compare([path], heads=("logreg",), out=tmp_path / "run", jobs=1))
+    lines = capsys.readouterr().out.splitlines()
+    header, row = (next(line for line in lines if word in line) for word in ("bal. acc.", "logreg *"))
+    assert "levels" in header
+    assert row.split()[:4] == ["efficientnet_lite0", "logreg", "*", "all"]
+    assert max(map(len, lines[: lines.index(row)])) <= 100
+    print_comparison(compare([make_store("plain")], heads=("logreg",), out=tmp_path / "plain", jobs=1))
+    assert not any("levels" in line for line in capsys.readouterr().out.splitlines() if "acc." in line)
+
+
 def test_equal_scores_take_the_final_level(store, tmp_path):
     path = store(telling=slice(8, 12), distance=40.0)  # right with any columns that hold the last four
     done = compare([path], heads=("logreg", "baseline"), out=tmp_path / "run", jobs=1)
     assert result_of(done, "logreg")["cv_balanced_accuracy"] == 1.0
     assert result_of(done, "logreg")["params"]["levels"] == "final"
-    assert result_of(done, "baseline")["params"]["levels"] == "final"
+    assert result_of(done, "baseline")["params"] == {}  # it has nothing to choose
 
 
 @pytest.mark.parametrize(("levels", "first"), [("final", 8), ("all", 0)])

@@ -9,7 +9,8 @@ import pytest
 
 from classify.compare import compare
 from classify.fitting import fit
-from classify.predict import bundle_folder, check_output, grades_json, predict, write_grades
+from classify.grades import check_output, grades_json, write_grades
+from classify.predict import bundle_folder, predict
 from classify.samples import load_samples
 from featurize import BundleError, DatasetError, EngineError, ImageFeatures
 
