@@ -113,8 +113,8 @@ def fit(
     place = f"{samples.store}__{head}"
     folder = Path(out) if out is not None else BUNDLES / folder_name(samples.dataset) / place
     refuse_existing(folder, mark=MANIFEST, what="bundle", overwrite=overwrite)
-    work, notes = final_round(samples, seed=seed)
-    tasks = score_tasks(samples, head, work, settings=settings) if given is None else []
+    work, notes = final_round(samples, seed=seed, search=given is None)
+    tasks = score_tasks(samples, head, work, settings=settings)
     run = partial(
         run_or_recall,
         memory=memory_of(device, fresh=fresh),

@@ -60,9 +60,11 @@ def make_plan(samples: Samples, *, seed: int) -> Plan:
     return _with_test(samples, seed=seed) if samples.has_test else _nested(samples, seed=seed)
 
 
-def final_round(samples: Samples, *, seed: int) -> tuple[Round, tuple[str, ...]]:
+def final_round(samples: Samples, *, seed: int, search: bool = True) -> tuple[Round, tuple[str, ...]]:
     """Return the search and fit of a head for use, tested where there is a test split, and what to know."""
     images, test = samples.fit_images, samples.test_images
+    if not search:
+        return Round(pairs=(), fit=images, val=None, test=test), ()
     if samples.has_val:
         pairs: tuple[tuple[Indices, Indices], ...] = ((samples.train_images, samples.val_images),)
         return Round(pairs=pairs, fit=images, val=None, test=test), ()
