@@ -18,6 +18,12 @@ settings.register_profile("folio", deadline=None, derandomize=bool(os.environ.ge
 settings.load_profile("folio")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory) -> None:
+    """Keep what tests cache apart from what the person who runs them has cached."""
+    os.environ["FOLIO_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     """The folder of the checkout."""

@@ -10,11 +10,16 @@ import numpy as np
 import numpy.typing as npt
 
 from featurize.backbones import Backbone
+from featurize.engines.choice import (
+    ENGINES as ENGINES,
+    engine_here as engine_here,
+    fast_precisions as fast_precisions,
+)
 from featurize.errors import ConfigError, EngineError
 from featurize.weights import Weights
 
-ENGINES = ("auto", "tensorflow", "openvino")
-_BATCH = {"cpu": 32, "gpu": 128}  # pictures of 224 × 224 pixels
+# Pictures of 224 × 224 pixels. OpenVINO has several batches in flight, and small ones stay in caches.
+_BATCH = {("tensorflow", "cpu"): 32, ("tensorflow", "gpu"): 128, ("openvino", "cpu"): 8}
 
 
 class Pending(Protocol):
@@ -101,6 +106,7 @@ def create_engine(
     precision: str = "float32",
     batch_size: int | str = "auto",
     levels: bool = False,
+    threads: int | None = None,
 ) -> Engine:
     """Build a backbone's network, freeze it and put it on a device.
 
@@ -111,7 +117,7 @@ def create_engine(
     weights : Weights
         From `find_weights`.
     engine : {"auto", "tensorflow", "openvino"}, default="auto"
-        What runs it.
+        What runs it; "auto" is TensorFlow where a GPU is usable, and OpenVINO on a CPU.
     input_size : int, optional
         Side of the square input in pixels; the backbone's own by default.
     preprocess : {"native", "rescale", "featurewise"}, default="native"
@@ -129,6 +135,8 @@ def create_engine(
         Pictures in one forward pass; see `auto_batch_size`.
     levels : bool, default=False
         Also pool the last map of every resolution stage, in the same forward pass.
+    threads : int, optional
+        Cores that OpenVINO takes; all that this process may use by default. TensorFlow settles that itself.
 
     Returns
     -------
@@ -144,15 +152,27 @@ def create_engine(
     EngineError
         If the device or the precision is not to be had here.
     """
-    if engine not in ENGINES:
-        raise ConfigError(f"--engine {engine}: unknown. Choose one of: {', '.join(ENGINES)}")
     if batch_size != "auto" and (not isinstance(batch_size, int) or batch_size < 1):
         raise ConfigError(f"--batch-size {batch_size}: expected auto or a whole number from 1 up")
     if gpu_memory is not None and not 0 < gpu_memory <= 1:
         raise ConfigError(f"--gpu-memory {gpu_memory}: expected a fraction above 0 and up to 1, such as 0.5")
+    if threads is not None and threads < 1:
+        raise ConfigError(f"threads={threads}: expected a number from 1 up")
     _check_statistics(preprocess, statistics)
-    if engine == "openvino":
-        raise EngineError("--engine openvino: not here yet. Type --engine tensorflow")
+    if engine_here(engine, device=device, precision=precision) == "openvino":
+        from featurize.engines.openvino import OpenVINOEngine
+
+        return OpenVINOEngine(
+            backbone,
+            weights,
+            input_size=input_size,
+            preprocess=preprocess,
+            statistics=statistics,
+            precision=precision,
+            batch_size=batch_size,
+            levels=levels,
+            threads=threads,
+        )
     from featurize.engines.tensorflow import TensorFlowEngine  # some seconds
 
     return TensorFlowEngine(
@@ -185,11 +205,11 @@ def _check_statistics(preprocess: str, statistics: Mapping[str, Sequence[float]]
             )
 
 
-def auto_batch_size(device: str, *, input_size: int) -> int:
+def auto_batch_size(device: str, *, input_size: int, engine: str = "tensorflow") -> int:
     """Return how many pictures go through the network at once.
 
-    As many pixels as 32 pictures of 224 × 224 on a CPU (rates gain nothing from more) and 128 on a GPU, as a
-    power of two between 1 and these.
+    As many pixels as in 32 pictures of 224 × 224 on a CPU (8 with OpenVINO; rates gain nothing from more) and
+    128 on a GPU, as a power of two between 1 and these.
 
     Parameters
     ----------
@@ -197,8 +217,10 @@ def auto_batch_size(device: str, *, input_size: int) -> int:
         "cpu" or "gpu:N".
     input_size : int
         Side of the square input, in pixels.
+    engine : {"tensorflow", "openvino"}, default="tensorflow"
+        What runs it.
     """
-    most = _BATCH[device.split(":")[0]]
+    most = _BATCH[engine, device.split(":")[0]]
     fitting = most * 224**2 // input_size**2
     return min(most, 1 << max(fitting.bit_length() - 1, 0))
 

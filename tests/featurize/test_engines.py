@@ -18,9 +18,8 @@ SIZE = 64
 def _engine(name="efficientnet_lite0", *, weights=None, **options):
     backbone = get_backbone(name)
     weights = weights or ("imagenet" if name == "efficientnet_lite0" else "random")
-    return create_engine(
-        backbone, find_weights(backbone, weights), **{"input_size": SIZE, "batch_size": 4, **options}
-    )
+    options = {"engine": "tensorflow", "input_size": SIZE, "batch_size": 4, **options}
+    return create_engine(backbone, find_weights(backbone, weights), **options)
 
 
 def _images(n=4, size=SIZE, seed=0):

@@ -1,0 +1,173 @@
+"""The cache gives back what was put in, or nothing."""
+
+import os
+import time
+
+import pytest
+from hypothesis import HealthCheck, given, settings, strategies as st
+
+from featurize.engines import model_cache
+from featurize.engines.model_cache import StoredModel, keep_model, load_model, model_key
+
+KEY = "0123456789abcdef" * 4
+
+
+def _model(size=100, structure=b"<net/>", about=None):
+    return StoredModel(about=about or {"level_ends": [3]}, structure=structure, numbers=bytes(range(size)))
+
+
+def _same(one, other):
+    return (one.about, one.structure, one.numbers) == (other.about, other.structure, other.numbers)
+
+
+def _only_file(folder):
+    (path,) = folder.iterdir()
+    return path
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    structure=st.binary(max_size=300),
+    numbers=st.binary(max_size=300),
+    about=st.dictionaries(st.text(), st.integers() | st.lists(st.text())),
+)
+def test_what_was_kept_comes_back(tmp_path, structure, numbers, about):
+    model = StoredModel(about=about, structure=structure, numbers=numbers)
+    assert keep_model(tmp_path, KEY, model)
+    assert _same(load_model(tmp_path, KEY), model)
+    assert _only_file(tmp_path).name.startswith(KEY)  # nothing unfinished beside it
+
+
+def test_there_is_none_under_another_key(tmp_path):
+    assert load_model(tmp_path / "missing", KEY) is None
+    keep_model(tmp_path, KEY, _model())
+    assert load_model(tmp_path, KEY[::-1]) is None
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
+@given(place=st.integers(0, 10**6), bit=st.integers(0, 7))
+def test_a_flipped_bit_is_noticed_wherever_it_is(tmp_path, place, bit):
+    keep_model(tmp_path, KEY, _model())
+    path = _only_file(tmp_path)
+    content = bytearray(path.read_bytes())
+    content[place % len(content)] ^= 1 << bit
+    path.write_bytes(content)
+    assert load_model(tmp_path, KEY) is None
+
+
+@pytest.mark.parametrize("change", [lambda c: c[:-1], lambda c: c + b"\0", lambda c: c[:20], lambda c: b""])
+def test_a_file_of_another_length_is_none(tmp_path, change):
+    keep_model(tmp_path, KEY, _model())
+    path = _only_file(tmp_path)
+    path.write_bytes(change(path.read_bytes()))
+    assert load_model(tmp_path, KEY) is None
+
+
+def test_a_folder_in_its_place_is_none(tmp_path):
+    (tmp_path / f"{KEY}.model").mkdir()
+    assert load_model(tmp_path, KEY) is None
+    assert not keep_model(tmp_path, KEY, _model())
+
+
+def _aged(folder, key, hours):
+    then = time.time() - 3600 * hours
+    os.utime(folder / f"{key}.model", (then, then))
+
+
+def test_what_was_used_longest_ago_makes_room(tmp_path):
+    """Four files of one size where three fit: one must go, and it is not the oldest, which was used since."""
+    one = _model()
+    keep_model(tmp_path, "a", one)
+    limit = 3 * (tmp_path / "a.model").stat().st_size
+    for key in "bc":
+        keep_model(tmp_path, key, one, limit=limit)
+    for hours, key in enumerate("cba", start=1):
+        _aged(tmp_path, key, hours)
+    load_model(tmp_path, "a")
+    assert keep_model(tmp_path, "d", one, limit=limit)
+    assert sorted(path.stem for path in tmp_path.iterdir()) == ["a", "c", "d"]
+
+
+def test_what_fits_never_is_not_kept_and_costs_nobody_their_place(tmp_path):
+    keep_model(tmp_path, "a", _model())
+    assert not keep_model(tmp_path, "b", _model(250), limit=300)
+    assert [path.stem for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_the_limit_is_some_gigabytes():
+    """One file of the largest network, ConvNeXt XLarge, is 1.4 GB."""
+    assert 2.8e9 < model_cache.LIMIT < 10e9
+
+
+def test_a_killed_run_leaves_nothing_for_ever(tmp_path):
+    for name, hours in ((".unfinished-old", 2), (".unfinished-new", 0)):
+        (tmp_path / name).write_bytes(b"half")
+        then = time.time() - 3600 * hours
+        os.utime(tmp_path / name, (then, then))
+    keep_model(tmp_path, "a", _model())
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".unfinished-new", "a.model"]
+
+
+def test_a_cache_that_cannot_be_written_is_no_error(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    assert not keep_model(tmp_path / "file" / "models", KEY, _model())
+    assert load_model(tmp_path / "file" / "models", KEY) is None
+
+
+def test_a_full_disk_leaves_nothing_behind(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(model_cache.os, "replace", full)
+    assert not keep_model(tmp_path, KEY, _model())
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- keys -----------------------------------------------------------------------------------------
+
+FACTS = {"backbone": "vgg16", "weights": "00", "statistics": {"mean": [0.1, 0.2, 0.3]}, "levels": False}
+
+
+def test_a_key_is_the_same_for_the_same_facts():
+    assert model_key(FACTS) == model_key(dict(reversed(FACTS.items())))
+    assert len(model_key(FACTS)) == 64
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"backbone": "vgg19"},
+        {"weights": "01"},
+        {"statistics": {"mean": [0.1, 0.2, 0.30000001]}},
+        {"levels": True},
+    ],
+)
+def test_every_fact_makes_another_key(change):
+    assert model_key(FACTS | change) != model_key(FACTS)
+
+
+@pytest.mark.parametrize("package", ["openvino", "tensorflow", "keras"])
+def test_another_version_of_what_converts_makes_another_key(monkeypatch, package):
+    before = model_key(FACTS)
+    real = model_cache.version
+    monkeypatch.setattr(model_cache, "version", lambda name: "0" if name == package else real(name))
+    assert model_key(FACTS) != before
+
+
+def test_our_own_code_is_part_of_the_key(monkeypatch, tmp_path):
+    """Keys of a copy of the sources: the same, until a line of a network's code changes."""
+    import shutil
+
+    import featurize
+
+    shutil.copytree(os.path.dirname(featurize.__file__), tmp_path / "featurize")
+    before = model_key(FACTS)
+    monkeypatch.setattr(featurize, "__file__", str(tmp_path / "featurize" / "__init__.py"))
+    for changed in (None, "nets/networks.py", "engines/frozen.py", "backbones.py"):
+        if changed is not None:
+            with (tmp_path / "featurize" / changed).open("a") as file:
+                file.write("# another line\n")
+        model_cache._sources_digest.cache_clear()
+        assert (model_key(FACTS) == before) == (changed is None)
+        before = model_key(FACTS)
+    model_cache._sources_digest.cache_clear()
