@@ -190,9 +190,14 @@ def extract_command(config: Mapping[str, Any], *, images: str = "IMAGES") -> str
         words += ["--weights", "random" if weights["kind"] == "random" else "FILE"]
     if config["input_size"] != get_backbone(config["backbone"]).size:
         words += ["--input-size", str(config["input_size"])]
-    for key in ("resize", "resample", "preprocess", "precision", "store_dtype"):
+    for key in ("resize", "resample", "preprocess", "store_dtype"):
         if config[key] != default_of(extract, key):
             words += [f"--{key.replace('_', '-')}", str(config[key])]
+    words += ["--precision", str(config["precision"])]  # by default it depends on machine and images
+    if "engine" in config:
+        words += ["--engine", str(config["engine"])]
+    if config.get("levels"):
+        words.append("--levels")
     views = dict(config["views"])
     if (seed := views.pop("seed")) != default_of(extract, "seed"):
         words += ["--seed", str(seed)]

@@ -102,7 +102,7 @@ def test_features_of_another_config_are_refused(bundle):
     loaded = load_bundle(bundle)
     with pytest.raises(
         BundleError,
-        match="Make a matching store with: featurize extract IMAGES --backbone efficientnet_lite0",
+        match="with: featurize extract IMAGES --backbone efficientnet_lite0 --precision float32",
     ):
         loaded.predict_proba(np.zeros((1, 8), np.float32), "f" * 64)
     with pytest.raises(BundleError, match=r"shape \(n, 8\), found \(1, 9\)"):
@@ -111,7 +111,9 @@ def test_features_of_another_config_are_refused(bundle):
 
 def test_the_command_names_what_is_not_default(store):
     config = load_samples(store).config
-    assert extract_command(config) == "featurize extract IMAGES --backbone efficientnet_lite0"
+    assert extract_command(config) == (
+        "featurize extract IMAGES --backbone efficientnet_lite0 --precision float32"
+    )
     other = {
         **config,
         "resize": "crop",
@@ -122,7 +124,13 @@ def test_the_command_names_what_is_not_default(store):
     }
     assert extract_command(other) == (
         "featurize extract IMAGES --backbone efficientnet_lite0 --weights random --input-size 320 "
-        "--resize crop --store-dtype float16 --seed 3 --rotation 10.0 --no-horizontal-flip"
+        "--resize crop --store-dtype float16 --precision float32 --seed 3 --rotation 10.0 "
+        "--no-horizontal-flip"
+    )
+    fast = {**config, "precision": "bfloat16", "engine": "openvino", "levels": True}
+    assert extract_command(fast) == (
+        "featurize extract IMAGES --backbone efficientnet_lite0 --precision bfloat16 --engine openvino "
+        "--levels"
     )
 
 
