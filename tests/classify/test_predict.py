@@ -3,6 +3,9 @@
 import csv
 import json
 import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +16,8 @@ from classify.grades import check_output, grades_json, write_grades
 from classify.predict import bundle_folder, predict
 from classify.samples import load_samples
 from featurize import BundleError, DatasetError, EngineError, ImageFeatures
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -171,6 +176,29 @@ def test_what_is_not_there_is_refused(run, tmp_path):
         bundle_folder(tmp_path / "nothing")
     with pytest.raises(BundleError, match=r"holds neither; expected a bundle"):
         bundle_folder(tmp_path / "empty")
+
+
+def test_grading_with_a_classical_head_imports_no_tensorflow_of_its_own(run, tmp_path):
+    """What the network's engine needs is the engine's business."""
+    (tmp_path / "a.jpg").write_text("x")
+    code = (
+        "import sys, numpy as np, featurize.inference as inference\n"
+        "X = np.zeros((1, 8), np.float32)\n"
+        "found = inference.ImageFeatures(features=X, index=np.array([0]), problems={})\n"
+        "inference.image_features = lambda *arguments, **options: found\n"
+        "from classify.cli import cli\n"
+        "cli(sys.argv[1:], prog_name='classify', standalone_mode=False)\n"
+        "print([name for name in ('tensorflow', 'keras', 'tensorboard') if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "predict", str(run.folder), str(tmp_path / "a.jpg")],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=True,
+    )
+    assert "Grades by" in done.stdout
+    assert done.stdout.splitlines()[-1] == "[]"
 
 
 def test_a_precision_that_this_machine_lacks_falls_back_and_says_so(make_store, tmp_path, monkeypatch):
