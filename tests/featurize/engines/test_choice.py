@@ -121,13 +121,13 @@ def test_formats_of_a_gpu(capability, formats):
     assert gpu_formats(capability) == formats
 
 
-@pytest.mark.parametrize("engine", ["tensorflow", "openvino"])
-def test_formats_of_this_cpu_are_read_from_linux(monkeypatch, tmp_path, engine):
+def test_formats_of_this_cpu_are_read_from_linux(monkeypatch, tmp_path):
     path = tmp_path / "cpuinfo"
     monkeypatch.setattr(choice, "_CPUINFO", path)
-    assert fast_precisions(engine, "cpu") == ()  # not Linux
+    assert fast_precisions("openvino", "cpu") == ()  # not Linux
     path.write_text(_cpuinfo("avx512_bf16"))
-    assert fast_precisions(engine, "cpu") == ("bfloat16",)
+    assert fast_precisions("openvino", "cpu") == ("bfloat16",)
+    assert fast_precisions("tensorflow", "cpu") == ()  # slower there for a small network, as measured
 
 
 @pytest.mark.parametrize(
