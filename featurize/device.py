@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 from featurize.errors import ConfigError
 
 
@@ -13,7 +11,7 @@ def use_device(device: str = "auto", *, gpu_memory: float | None = None) -> str:
     Parameters
     ----------
     device : str
-        "auto", "cpu" or "gpu:N".
+        "auto", "cpu", "gpu" or "gpu:N"; of several GPUs the first.
     gpu_memory : float, optional
         Fraction of the GPU's memory to take at once, in (0, 1]; by default it grows as needed.
 
@@ -26,14 +24,6 @@ def use_device(device: str = "auto", *, gpu_memory: float | None = None) -> str:
         raise ConfigError(f"--gpu-memory {gpu_memory}: expected a fraction above 0 and up to 1, such as 0.5")
     import tensorflow as tf  # some seconds
 
-    from featurize.engines.tensorflow import apply_plan, gpu_total_memory, plan_device
+    from featurize.engines.devices import settle_device
 
-    plan = plan_device(
-        device,
-        n_gpus=len(tf.config.list_physical_devices("GPU")),
-        gpu_memory=gpu_memory,
-        gpu_total=gpu_total_memory,
-        visible=os.environ.get("CUDA_VISIBLE_DEVICES"),
-    )
-    apply_plan(plan, tf.config)
-    return plan.device
+    return settle_device(device, gpu_memory=gpu_memory, most=1, config=tf.config).device

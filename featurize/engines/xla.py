@@ -1,0 +1,131 @@
+"""Whether XLA compiles a graph for the GPUs: where it was seen to be faster. What was seen is remembered."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from featurize.cache import cache_folder
+from featurize.engines.lanes import Lanes
+from featurize.errors import EngineError
+
+GAIN = 0.9  # XLA is taken from this share of the plain graph's time down: rounding is not to hang on noise
+_ROUNDS = 3
+
+
+def memory_of(facts: Mapping[str, Any]) -> Path:
+    """Return the file that remembers for one graph on one kind of GPU; it need not exist.
+
+    Parameters
+    ----------
+    facts : mapping
+        All that the speed hangs on, as JSON takes it.
+    """
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    return cache_folder("xla") / f"{digest[:32]}.json"
+
+
+def faster_lanes(
+    start: Callable[[bool], Lanes],
+    images: npt.NDArray[np.uint8],
+    *,
+    asked: bool | None,
+    memory: Path,
+    facts: Mapping[str, Any],
+) -> tuple[Lanes, bool]:
+    """Return running lanes, and whether XLA compiled what they run.
+
+    A graph that was never tried is started both ways and timed. What came out is remembered, also that XLA
+    failed, and also that the process ended in the attempt: each later run does the same at once, so that a
+    run that goes on where another stopped rounds as that one did.
+
+    Parameters
+    ----------
+    start : callable
+        Starts and warms up lanes, with XLA or without; raises EngineError where that fails.
+    images : ndarray of shape (batch, size, size, 3), uint8
+        What to time with.
+    asked : bool, optional
+        With XLA, without; by default whichever is faster.
+    memory : Path
+        From `memory_of`.
+    facts : mapping
+        Written into it for the reader.
+    """
+    verdict = _recall(memory) if asked is None else ("xla" if asked else "plain")
+    if verdict == "xla":
+        try:
+            return start(True), True
+        except EngineError:
+            if asked:
+                raise
+            return start(False), False  # less memory than last time, say
+    plain = start(False)
+    if verdict is not None:
+        return plain, False
+    _remember(memory, {"verdict": "trying", **facts})  # what stays if XLA takes the process down
+    try:
+        compiled, seen = _tried(start, plain, images)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            memory.unlink(missing_ok=True)
+        plain.close()
+        raise
+    _remember(memory, {**seen, **facts})
+    return (plain, False) if compiled is None else (compiled, True)
+
+
+def _tried(
+    start: Callable[[bool], Lanes], plain: Lanes, images: npt.NDArray[np.uint8]
+) -> tuple[Lanes | None, dict[str, Any]]:
+    """Return the lanes with XLA if they are the faster ones, and what was seen; close the others."""
+    try:
+        compiled = start(True)
+    except EngineError as error:
+        return None, {"verdict": "failed", "reason": str(error)}
+    plain_seconds, xla_seconds = seconds_each(plain, compiled, images=images)
+    faster = xla_seconds <= GAIN * plain_seconds
+    (plain if faster else compiled).close()
+    seen = {"plain_seconds": plain_seconds, "xla_seconds": xla_seconds}
+    return (compiled, {"verdict": "xla", **seen}) if faster else (None, {"verdict": "plain", **seen})
+
+
+def _recall(memory: Path) -> str | None:
+    """Return "xla", "plain", "failed" or "trying"; None where nothing usable is remembered."""
+    try:
+        verdict = json.loads(memory.read_text(encoding="utf-8"))["verdict"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return verdict if verdict in ("xla", "plain", "failed", "trying") else None
+
+
+def _remember(memory: Path, seen: Mapping[str, Any]) -> None:
+    """Put it in place whole; where that cannot be written, the next run tries again."""
+    with contextlib.suppress(OSError):
+        memory.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=memory.parent, suffix=".tmp")
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            json.dump(seen, file, indent=1)
+        os.replace(name, memory)
+
+
+def seconds_each(*arms: Lanes, images: npt.NDArray[np.uint8]) -> tuple[float, ...]:
+    """Return how long each takes over as many batches as it has in flight; the best of a few rounds."""
+    best = [float("inf")] * len(arms)
+    for _ in range(_ROUNDS):
+        for number, lanes in enumerate(arms):
+            begun = time.perf_counter()
+            for pending in [lanes.submit(images) for _ in range(lanes.in_flight)]:
+                pending.result()
+            best[number] = min(best[number], time.perf_counter() - begun)
+    return tuple(best)

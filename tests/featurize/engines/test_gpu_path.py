@@ -1,0 +1,95 @@
+"""The GPU path, run for real on logical CPU devices that stand in for GPUs: see two_devices.py."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="module")
+def seen():
+    script = Path(__file__).with_name("two_devices.py")
+    process = subprocess.run(
+        [sys.executable, str(script)],
+        # Where its allocator is oneDNN's, TensorFlow waits ten seconds for memory that nobody has.
+        env={**os.environ, "TF_ENABLE_ONEDNN_OPTS": "0"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert process.returncode == 0, process.stderr[-3000:]  # though it leaves with work under way
+    return json.loads(process.stdout)
+
+
+def test_batches_spread_over_devices_and_come_back_in_any_order(seen):
+    features = seen["features"]
+    assert features["worst"] < 1e-4  # of 255
+    assert (features["device"], features["in_flight"]) == ("gpu:0,gpu:1", 6)
+    assert features["threads"] == ["folio-lane-0"] * 2 + ["folio-lane-1"] * 2
+    assert features["frozen"] == [4]  # once, whatever the number of GPUs
+    assert features["notes"] == [
+        "gpu:0,gpu:1 are of several models (L4, T4), whose features agree to rounding only. "
+        "For equal ones, name GPUs of one model with --device"
+    ]
+
+
+def test_a_graph_computes_where_it_is_placed(seen):
+    assert seen["placement"]["devices"] == {
+        "/CPU:1 False": "CPU:1", "/CPU:1 True": "CPU:1", "/CPU:2 False": "CPU:2", "/CPU:2 True": "CPU:2"
+    }  # fmt: skip
+
+
+def test_devices_of_one_model_agree_to_the_byte(seen):
+    assert seen["placement"]["equal"] == [True, True]
+
+
+def test_an_error_reaches_the_batch_it_belongs_to(seen):
+    ((number, error),) = seen["an_error"]["errors"].items()
+    assert number == "5"
+    assert "could not compute 4 pictures of 32 × 32: assertion failed: [a broken picture]. See" in error
+    assert seen["an_error"]["after"] < 1e-4
+
+
+def test_a_batch_that_does_not_fit_is_halved_before_the_work(seen):
+    """More than 10 pictures do not fit: 128, 64, 32, 16, 8."""
+    large = seen["too_large"]
+    assert large["batch_size"] == 8
+    assert large["frozen"] == [128, 64, 32, 16, 8]
+    assert large["notes"] == ["gpu:0,gpu:1: no memory for 128 pictures at once; batches have 8"]
+    assert large["worst"] < 1e-4
+
+
+def test_a_batch_size_that_was_asked_for_is_not_changed(seen):
+    assert seen["too_large"]["forced"] == (
+        "OutOfMemoryError: gpu:0 has no memory for 16 pictures of 32 × 32 at once. Try --batch-size 8"
+    )
+
+
+def test_a_network_that_never_fits(seen):
+    assert seen["too_large"]["tried"] == [128, 64, 32, 16, 8, 4, 2, 1]
+    assert seen["too_large"]["never"] == (
+        "OutOfMemoryError: gpu:0 has no memory for 1 pictures of 32 × 32 at once. Try --device cpu"
+    )
+
+
+def test_xla_is_measured_once(seen):
+    compiled = seen["compiled"]
+    assert compiled["measured"] == [2]
+    assert compiled["same"]
+    assert compiled["forced"]
+    assert compiled["worst"] < 1e-4
+
+
+def test_what_xla_cannot_compile_runs_without_it(seen):
+    assert seen["not_compiled"]["xla"] == [False, False]
+    assert seen["not_compiled"]["started"] == [False, False]  # the second engine knows; one graph a device
+    assert seen["not_compiled"]["worst"] < 1e-4
+    assert "Detected unsupported operations" in seen["not_compiled"]["forced"]
+
+
+def test_no_thread_outlives_its_engine(seen):
+    assert seen["ended"] == 0
