@@ -55,7 +55,7 @@ class Engine(Protocol):
     n_features: int
     batch_size: int  # of every forward pass; fewer pictures are padded
     precision: str  # "float32", "float16" or "bfloat16"
-    device: str  # "cpu" or "gpu:N"
+    device: str  # "cpu", "gpu:N", or several GPUs: "gpu:0,gpu:2"
     in_flight: int  # batches worth having submitted at once
     level_names: tuple[str, ...]  # ("final",) unless levels were asked for
     level_ends: tuple[int, ...]  # level i is the columns from level_ends[i - 1] (or 0) up to level_ends[i]
@@ -126,7 +126,8 @@ def create_engine(
     statistics : mapping, optional
         "mean" and "std" of the channels of pixels / 255, three numbers each; for "featurewise" only.
     device : str, default="auto"
-        "cpu", "gpu:N", or the first GPU if there is one.
+        "cpu", "gpu" (all), "gpu:N", or several as in "gpu:0,gpu:2"; by default every GPU, or the CPU where
+        there is none.
     gpu_memory : float, optional
         Fraction of the GPU's memory to take at once, in (0, 1]; by default it grows as needed.
     precision : {"float32", "float16", "bfloat16"}, default="float32"
@@ -214,7 +215,7 @@ def auto_batch_size(device: str, *, input_size: int, engine: str = "tensorflow")
     Parameters
     ----------
     device : str
-        "cpu" or "gpu:N".
+        "cpu", or something with "gpu".
     input_size : int
         Side of the square input, in pixels.
     engine : {"tensorflow", "openvino"}, default="tensorflow"
