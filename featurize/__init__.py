@@ -36,7 +36,7 @@ _EXPORTS = {
     "StoreError": "errors",
     "WeightsError": "errors",
     "extract": "extraction",
-    "ExtractResult": "extraction",
+    "ExtractResult": "results",
     "image_features": "inference",
     "ImageFeatures": "inference",
     "inspect": "intake.intake",
@@ -98,7 +98,6 @@ if TYPE_CHECKING:
         WeightsError as WeightsError,
     )
     from featurize.extraction import (
-        ExtractResult as ExtractResult,
         extract as extract,
     )
     from featurize.inference import (
@@ -112,6 +111,9 @@ if TYPE_CHECKING:
     from featurize.intake.intake import (
         Intake as Intake,
         inspect as inspect,
+    )
+    from featurize.results import (
+        ExtractResult as ExtractResult,
     )
     from featurize.store import (
         ContentRow as ContentRow,

@@ -9,11 +9,12 @@ from typing import Any
 
 import click
 
+from featurize.asked import Asked
 from featurize.backbones import BACKBONES
-from featurize.extraction import DEFAULT_BACKBONE, VIEWS_FOR, Asked, extract
+from featurize.extraction import DEFAULT_BACKBONE, extract
+from featurize.options import ENTRIES, ORDER, WORKERS, extract_options
 from featurize.screens import print_backbones, print_facts, print_selfcheck, print_summary, summary_json
 from featurize.terminal import (
-    CommaList,
     FolioGroup,
     default_of,
     flatten,
@@ -26,28 +27,7 @@ from featurize.terminal import (
 from featurize.upkeep.upkeep_cli import repair_command, verify_command
 from featurize.views import ViewRanges
 
-RANGES = ViewRanges()
 CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True}
-
-
-def _default(parameter: str) -> Any:
-    return default_of(extract, parameter)
-
-
-# What `extract` and `scan` mean the same by.
-ORDER = click.option(
-    "--order",
-    multiple=True,
-    type=CommaList(),
-    help="The classes from worst to best, e.g. low,middle,award; or repeated.",
-)
-ENTRIES = click.option(
-    "--entries",
-    type=click.Choice(["folder", "image"]),
-    default=_default("entries"),
-    help="Whether a folder below a class is one entry.",
-)
-WORKERS = click.option("--workers", type=click.IntRange(1), help="Decoding processes.  [default: one a core]")
 
 
 @click.group("featurize", cls=FolioGroup, context_settings=CONTEXT)
@@ -67,108 +47,7 @@ def cli(verbose: bool) -> None:
 
 
 @cli.command("extract")
-@click.argument("data", type=click.Path(path_type=Path))
-@click.option(
-    "--backbone",
-    "backbones",
-    multiple=True,
-    type=CommaList(),
-    help=f"Names from `featurize backbones`; with commas or repeated.  [default: {DEFAULT_BACKBONE}]",
-)
-@click.option("--views", default=_default("views"), help="Augmented views of each image; 0 for none.")
-@click.option(
-    "--views-for", type=click.Choice(VIEWS_FOR), default=_default("views_for"), help="Whose images get views."
-)
-@click.option(
-    "--out",
-    type=click.Path(path_type=Path),
-    help="Folder of the stores.  [default: artifacts/features/DATASET]",
-)
-@click.option("--weights", default=_default("weights"), help="imagenet, random, or a weights file.")
-@ORDER
-@ENTRIES
-@click.option(
-    "--input-size",
-    type=click.IntRange(1),
-    help="Side of the network's input.  [default: the backbone's own]",
-)
-@click.option(
-    "--resize",
-    type=click.Choice(["squash", "crop", "pad"]),
-    default=_default("resize"),
-    help="How a picture becomes a square.",
-)
-@click.option(
-    "--resample",
-    type=click.Choice(["nearest", "bilinear", "bicubic", "lanczos"]),
-    default=_default("resample"),
-    help="Antialiased filter of the one resize.",
-)
-@click.option(
-    "--preprocess",
-    type=click.Choice(["native", "rescale", "featurewise"]),
-    default=_default("preprocess"),
-    help="The backbone's own; or, for comparison, 1/255; or 1/255 with fitted mean and deviation.",
-)
-@click.option("--rotation", default=RANGES.rotation, help="Degrees, either way.")
-@click.option("--width-shift", default=RANGES.width_shift, help="Fraction of the width, either way.")
-@click.option("--height-shift", default=RANGES.height_shift, help="Fraction of the height, either way.")
-@click.option("--shear", default=RANGES.shear, help="Degrees, as in Keras: 0.2 is nearly nothing.")
-@click.option("--zoom-low", default=RANGES.zoom_low, help="Smallest zoom factor, drawn for each axis.")
-@click.option("--zoom-high", default=RANGES.zoom_high, help="Largest zoom factor.")
-@click.option(
-    "--horizontal-flip/--no-horizontal-flip", default=RANGES.horizontal_flip, help="Mirror half of the views."
-)
-@click.option(
-    "--vertical-flip/--no-vertical-flip", default=RANGES.vertical_flip, help="Turn half of them upside down."
-)
-@click.option(
-    "--seed", type=click.IntRange(0), default=_default("seed"), help="Seeds the views and random weights."
-)
-@click.option(
-    "--precision",
-    type=click.Choice(["float32", "bfloat16", "float16"]),
-    default=_default("precision"),
-    help="The network's arithmetic.",
-)
-@click.option(
-    "--store-dtype",
-    type=click.Choice(["float32", "float16"]),
-    default=_default("store_dtype"),
-    help="float16 halves the store.",
-)
-@click.option(
-    "--max-pixels",
-    type=click.IntRange(1),
-    default=_default("max_pixels"),
-    help="Skip larger pictures before decoding; JPEGs count after their own scaling.",
-)
-@click.option(
-    "--strict", is_flag=True, help="Stop at the first file that cannot be used, instead of skipping it."
-)
-@click.option("--replace", is_flag=True, help="Go on although most stored images are not in DATA.")
-@click.option("--device", default=_default("device"), help="auto, cpu or gpu:N.")
-@click.option(
-    "--gpu-memory", type=float, metavar="FRACTION", help="Part of the GPU's memory; grows by default."
-)
-@click.option("--batch-size", default=_default("batch_size"), help="Views in one forward pass, or auto.")
-@WORKERS
-@click.option(
-    "--image-timeout",
-    type=click.FloatRange(min=0, min_open=True),
-    default=_default("image_timeout"),
-    metavar="SECONDS",
-    help="Skip a file that takes longer; the next run tries it again.",
-)
-@click.option(
-    "--skipped",
-    "skipped_csv",
-    type=click.Path(path_type=Path),
-    metavar="FILE.csv",
-    help="Write all skipped files with their reasons.",
-)
-@click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
-@click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
+@extract_options
 def extract_command(
     data: Path,
     backbones: tuple[tuple[str, ...], ...],
@@ -300,22 +179,27 @@ def info_command(store: Path, as_json: bool) -> None:
 
 @cli.command("selfcheck")
 @click.option("--backbone", default=DEFAULT_BACKBONE, help="A name from `featurize backbones`.")
-@click.option("--weights", default=_default("weights"), help="imagenet, random, or a weights file.")
-@click.option("--device", default="gpu:0", help="The GPU to compare with the CPU.")
+@click.option(
+    "--weights", default=default_of(extract, "weights"), help="imagenet, random, or a weights file."
+)
+@click.option(
+    "--engine", type=click.Choice(["auto", "tensorflow", "openvino"]), default="auto", help="What is checked."
+)
+@click.option("--device", default="auto", help="Where it is checked: auto, cpu, gpu or gpu:N.")
 @click.option(
     "--precision",
     type=click.Choice(["float32", "bfloat16", "float16"]),
     default="float32",
-    help="The GPU's arithmetic.",
+    help="The arithmetic that is checked.",
 )
-def selfcheck_command(backbone: str, weights: str, device: str, precision: str) -> None:
-    """Compare a backbone's features on the GPU with those on the CPU, and the two rates."""
+def selfcheck_command(backbone: str, weights: str, engine: str, device: str, precision: str) -> None:
+    """Compare what extraction runs here with TensorFlow on the CPU: features, and rates."""
     from featurize.backbones import get_backbone
     from featurize.selfcheck import selfcheck
     from featurize.weights import find_weights
 
     found = get_backbone(backbone)
-    result = selfcheck(found, find_weights(found, weights), device=device, precision=precision)
+    result = selfcheck(found, find_weights(found, weights), engine=engine, device=device, precision=precision)
     print_selfcheck(result)
 
 

@@ -14,7 +14,9 @@ from featurize.views import ViewRanges
 from featurize.weights import Weights
 
 PREPROCESSES = ("native", "rescale", "featurewise")
+AUTO = "auto"  # left open: the first run settles it
 PRECISIONS = ("float32", "bfloat16", "float16")
+LEAST_COSINE = 0.999  # of every image's features in a fast format with those in float32, to be taken unasked
 STORE_DTYPES = ("float32", "float16")
 
 
@@ -43,16 +45,22 @@ def make_config(
     ranges: ViewRanges,
     seed: int,
     statistics: Mapping[str, list[float]] | None = None,
+    levels: bool = False,
+    engine: str = AUTO,
 ) -> dict[str, Any]:
-    """Return the config of a store: all that changes a feature, and nothing else."""
+    """Return the config of a store: all that changes a feature, and nothing else.
+
+    What is left open in it, statistics that are None and a precision or engine that is "auto", the first run
+    settles; see `settled_by`. In float32 the engines agree and none is named.
+    """
     for name, value, known in (
         ("preprocess", preprocess, PREPROCESSES),
-        ("precision", precision, PRECISIONS),
+        ("precision", precision, (AUTO, *PRECISIONS)),
         ("store-dtype", store_dtype, STORE_DTYPES),
     ):
         if value not in known:
             raise ConfigError(f"--{name} {value}: unknown. Choose one of: {', '.join(known)}")
-    return {
+    config = {
         "backbone": backbone.name,
         "weights": {"kind": weights.kind, "sha256": weights.sha256, "seed": weights.seed},
         "input_size": input_size,
@@ -61,10 +69,18 @@ def make_config(
         "preprocess": preprocess,
         "statistics": dict(statistics) if statistics is not None else None,
         "precision": precision,
-        "levels": False,
+        "levels": levels,
         "store_dtype": store_dtype,
         "views": {**asdict(ranges), "seed": seed},
     }
+    return config if precision == "float32" else {**config, "engine": engine}
+
+
+def config_engine(config: Mapping[str, Any]) -> str | None:
+    """Return the engine that made the features, where another one would make other ones; else None."""
+    if config["precision"] == "float32":
+        return None
+    return str(config.get("engine", "tensorflow"))  # before there were others, none was named
 
 
 def config_digest(config: Mapping[str, Any]) -> str:
@@ -74,7 +90,7 @@ def config_digest(config: Mapping[str, Any]) -> str:
 
 
 def store_name(config: Mapping[str, Any], *, default_size: int) -> str:
-    """Return the file name (without ``.h5``) that tells this config from the backbone's default one.
+    """Return the file name (without ``.h5``) that tells what was asked for from the backbone's default.
 
     Examples: ``vgg16``, ``vgg16+rescale``, ``vgg16+random``, ``resnet50+320px+crop``.
     """
@@ -92,8 +108,10 @@ def store_name(config: Mapping[str, Any], *, default_size: int) -> str:
         parts.append(config["resize"])
     if config["resample"] != "bicubic":
         parts.append(config["resample"])
-    if config["precision"] != "float32":
+    if config["precision"] not in (AUTO, "float32"):
         parts.append(config["precision"])
+    if config["levels"]:
+        parts.append("levels")
     if config["store_dtype"] != "float32":
         parts.append(f"stored-{config['store_dtype']}")
     if views != {**asdict(ViewRanges()), "seed": 0}:
@@ -101,9 +119,19 @@ def store_name(config: Mapping[str, Any], *, default_size: int) -> str:
     return "+".join(parts)
 
 
-def same_but_statistics(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> bool:
-    """Tell whether two configs agree in all but fitted statistics, which the first run settles."""
-    return {**stored, "statistics": None} == {**asked, "statistics": None}
+def settled_by(earlier: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what was asked, with what it leaves open as an earlier run settled it."""
+    config = dict(asked)
+    if config["statistics"] is None:
+        config["statistics"] = earlier["statistics"]
+    if config["precision"] == AUTO:
+        config["precision"] = earlier["precision"]
+    engine = config.pop("engine", AUTO)
+    if config["precision"] == "float32":
+        return config
+    if engine in (AUTO, config_engine(earlier)):
+        return config | ({"engine": earlier["engine"]} if "engine" in earlier else {})
+    return config | {"engine": engine}
 
 
 def differences(stored: Mapping[str, Any], asked: Mapping[str, Any], *, prefix: str = "") -> list[Difference]:
@@ -111,6 +139,8 @@ def differences(stored: Mapping[str, Any], asked: Mapping[str, Any], *, prefix: 
     found: list[Difference] = []
     for key in sorted(set(stored) | set(asked)):
         old, new = stored.get(key), asked.get(key)
+        if key == "engine" and stored["precision"] != asked["precision"]:
+            continue  # it is named where the precision is another, and says no more than that
         if isinstance(old, Mapping) and isinstance(new, Mapping):
             found += differences(old, new, prefix=f"{prefix}{key}.")
         elif old != new:

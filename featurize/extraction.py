@@ -2,101 +2,16 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from featurize.dataset import Dataset
+from featurize.asked import Asked
 from featurize.errors import ConfigError
+from featurize.results import ExtractResult, describe
 from featurize.views import ViewRanges
 
-if TYPE_CHECKING:
-    from featurize.making.filling import Outcome
-    from featurize.making.skipping import Skipped
-
 DEFAULT_BACKBONE = "efficientnet_lite0"
-VIEWS_FOR = ("train", "all")
-FEATURES = Path("artifacts") / "features"
-
-
-@dataclass(frozen=True, kw_only=True)
-class ExtractResult:
-    """What one run made of one store."""
-
-    path: Path
-    backbone: str
-    dataset: str
-    classes: tuple[str, ...]
-    ordered: bool
-    suggested_order: tuple[str, ...] | None
-    config: dict[str, Any]
-    state: str  # "made", "updated" or "up to date"
-    n_images: int  # files, skipped ones included
-    n_content: int  # distinct contents with features
-    n_decoded: int  # files decoded by this run
-    n_forward: int  # views sent through the network by this run
-    n_resumed: int  # contents that an unfinished earlier run had computed
-    n_views: int
-    n_features: int
-    split_counts: dict[str, dict[str, int]]  # split → class ("" ungraded) → images with features
-    skipped: list[Skipped]
-    outside: tuple[str, ...]  # files in no class folder
-    device: str
-    seconds: dict[str, float]  # decoding (summed over threads), network, writing, total
-    bytes: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Asked:
-    """Which features are wanted, and where: parameters of `extract`, which has their defaults."""
-
-    backbones: tuple[str, ...]
-    views: int
-    views_for: str
-    out: Path | None
-    weights: str
-    seed: int
-    preprocess: str
-    input_size: int | None
-    resize: str
-    resample: str
-    precision: str
-    store_dtype: str
-    ranges: ViewRanges
-    order: tuple[str, ...] | None
-    entries: str
-    replace: bool
-
-    @staticmethod
-    def default_folder(dataset: str) -> Path:
-        """Return the folder of a data set's stores when none is named."""
-        return FEATURES / dataset
-
-    def check(self) -> None:
-        """Raise a ConfigError if this makes no sense."""
-        from featurize.images import RESAMPLES, RESIZES  # Pillow: --help needs none
-
-        if not self.backbones:
-            raise ConfigError("No backbone was named. See which there are with: featurize backbones")
-        if self.views < 0:
-            raise ConfigError(f"--views {self.views}: expected 0 or more")
-        if self.views_for not in VIEWS_FOR:
-            raise ConfigError(f"--views-for {self.views_for}: unknown. Choose one of: {', '.join(VIEWS_FOR)}")
-        if self.resize not in RESIZES:
-            raise ConfigError(f"--resize {self.resize}: unknown. Choose one of: {', '.join(RESIZES)}")
-        if self.resample not in RESAMPLES:
-            raise ConfigError(f"--resample {self.resample}: unknown. Choose one of: {', '.join(RESAMPLES)}")
-        if self.input_size is not None and self.input_size < 1:
-            raise ConfigError(f"--input-size {self.input_size}: expected 1 or more")
-        n_backbones = len(set(self.backbones))
-        if self.weights not in ("imagenet", "random") and n_backbones > 1:
-            raise ConfigError(
-                f"--weights {self.weights} fits one backbone, but {n_backbones} were named: "
-                "extract one by one"
-            )
 
 
 def extract(
@@ -113,7 +28,9 @@ def extract(
     resize: str = "squash",
     resample: str = "bicubic",
     max_pixels: int = 200_000_000,
-    precision: str = "float32",
+    precision: str = "auto",
+    engine: str = "auto",
+    levels: bool = False,
     store_dtype: str = "float32",
     ranges: ViewRanges = ViewRanges(),  # noqa: B008 - frozen
     order: Sequence[str] | None = None,
@@ -156,8 +73,14 @@ def extract(
         Pillow's filter: nearest, bilinear, bicubic or lanczos; antialiased.
     max_pixels : int
         Pictures of more pixels (after JPEG's own scaling) are skipped before decoding.
-    precision : {"float32", "bfloat16", "float16"}
-        Format of the network's arithmetic; pooled features are float32.
+    precision : {"auto", "float32", "bfloat16", "float16"}
+        Format of the network's arithmetic; pooled features are float32. "auto" takes one that the hardware
+        has beside float32, where 32 of the images have nearly the same features in it (a cosine of at least
+        0.999); settled once a store.
+    engine : {"auto", "tensorflow", "openvino"}
+        What runs the network: TensorFlow where there is a GPU, else OpenVINO, by default.
+    levels : bool
+        Also keep the pooled maps of the earlier resolution stages: more columns a view.
     store_dtype : {"float32", "float16"}
         Format of the features on disk.
     ranges : ViewRanges
@@ -196,7 +119,7 @@ def extract(
         Each with one line that says what to do.
     """
     from featurize.making.drafting import draft_stores, read_dataset  # h5py only where there is work
-    from featurize.making.filling import Execution
+    from featurize.making.execution import Execution
     from featurize.making.runs import carry_out
 
     asked = Asked(
@@ -211,6 +134,8 @@ def extract(
         resize=resize,
         resample=resample,
         precision=precision,
+        engine=engine,
+        levels=levels,
         store_dtype=store_dtype,
         ranges=ranges,
         order=tuple(order) if order is not None else None,
@@ -225,6 +150,7 @@ def extract(
     report = on_progress or (lambda stage, done, total: None)
     dataset = read_dataset(Path(data), asked, report=report)
     execution = Execution(
+        engine=engine,
         device=device,
         gpu_memory=gpu_memory,
         batch_size=batch_size,
@@ -238,51 +164,3 @@ def extract(
         dataset, drafts = draft_stores(dataset, asked, open_stores=stack, on_note=on_note)
         outcomes = carry_out(dataset, drafts, max_pixels=max_pixels, execution=execution)
     return [describe(dataset, outcome) for outcome in outcomes]
-
-
-def describe(dataset: Dataset, outcome: Outcome) -> ExtractResult:
-    """Return what a run brought one store."""
-    from featurize.making.skipping import Skipped
-
-    images, target = outcome.images, outcome.target
-    counts: dict[str, Counter[int]] = {}
-    for split, label, row in zip(images.split, images.label, images.content, strict=True):
-        if row >= 0:
-            counts.setdefault(split, Counter())[int(label)] += 1
-    return ExtractResult(
-        path=target.path,
-        backbone=target.backbone.name,
-        dataset=dataset.name,
-        classes=dataset.classes,
-        ordered=dataset.ordered,
-        suggested_order=dataset.suggested_order,
-        config=target.config,
-        state=outcome.state,
-        n_images=len(images),
-        n_content=outcome.n_content,
-        n_decoded=outcome.n_decoded,
-        n_forward=outcome.n_forward,
-        n_resumed=outcome.n_resumed,
-        n_views=target.n_views,
-        n_features=target.backbone.n_features,
-        split_counts={
-            split: {dataset.classes[label] if label >= 0 else "": each[label] for label in sorted(each)}
-            for split, each in counts.items()
-        },
-        skipped=[
-            Skipped(
-                path=path,
-                split=split,
-                class_name=dataset.classes[label] if label >= 0 else "",
-                reason=reason,
-            )
-            for path, split, label, reason in zip(
-                images.path, images.split, images.label, images.skipped, strict=True
-            )
-            if reason
-        ],
-        outside=dataset.outside,
-        device=outcome.device,
-        seconds=outcome.seconds,
-        bytes=outcome.n_bytes,
-    )

@@ -12,9 +12,12 @@ import numpy.typing as npt
 
 from featurize import engines
 from featurize.backbones import Backbone, get_backbone
-from featurize.decode.decoding import Request, decode_all
+from featurize.config import config_engine
+from featurize.decode.decoding import Decoder, Request
 from featurize.decode.rendering import Rendering
-from featurize.errors import WeightsError
+from featurize.engines import Engine
+from featurize.engines.feeding import Feeder
+from featurize.errors import EngineError, WeightsError
 from featurize.weights import Weights, find_weights
 
 
@@ -46,7 +49,7 @@ def image_features(
     paths : sequence of Path
         Image files.
     config : mapping
-        The config of a store or bundle.
+        The config of a store or bundle. It names the precision, and where that is not float32 the engine.
     weights : path-like, optional
         The weights file a bundle carries; found as for extraction when absent.
     device, gpu_memory, max_pixels, workers
@@ -60,42 +63,79 @@ def image_features(
     ------
     WeightsError
         If the weights at hand are not those of the config.
+    EngineError
+        If this machine does not compute in the config's precision.
     """
     backbone = get_backbone(config["backbone"])
-    rendering = Rendering.of_config(config, max_pixels=max_pixels)
-    engine = None
-    index: list[int] = []
+    found: dict[int, npt.NDArray[np.float32]] = {}
     problems: dict[int, str] = {}
-    blocks: list[npt.NDArray[np.float32]] = []
-    batch: list[npt.NDArray[np.uint8]] = []
-    requests = [Request(path=path) for path in paths]
-    for position, decoded in enumerate(decode_all(requests, rendering, workers=workers)):
-        if decoded.problem:
-            problems[position] = decoded.problem
-        else:
-            index.append(position)
-            batch.append(decoded.views[0])
-        if engine is None and batch:
-            engine = engines.create_engine(
+    n_features = 0
+    with Decoder(
+        Rendering.of_config(config, max_pixels=max_pixels), most_views=1, workers=workers
+    ) as decoder:
+        decoder.start(len(paths))  # their libraries load while the network is built
+        if paths:
+            engine = config_engine_here(
                 backbone,
                 config_weights(backbone, config, weights),
-                input_size=config["input_size"],
-                preprocess=config["preprocess"],
-                statistics=config["statistics"],
-                precision=precision or config["precision"],
+                config,
+                precision=precision,
                 device=device,
                 gpu_memory=gpu_memory,
             )
-        if engine is not None and (len(batch) == engine.batch_size or (batch and position == len(paths) - 1)):
-            blocks.append(engine(np.stack(batch)))
-            batch.clear()
-        if on_progress is not None:
-            on_progress(position + 1, len(paths))
-    empty = np.zeros((0, backbone.n_features), np.float32)
+            n_features = engine.n_features
+            feeder: Feeder[int] = Feeder(
+                engine, lambda numbers, features: found.update(zip(numbers, features, strict=True))
+            )
+        for position, decoded in enumerate(decoder.decode([Request(path=path) for path in paths])):
+            if decoded.problem:
+                problems[position] = decoded.problem
+            else:
+                feeder.add(decoded.views[0], position)
+            if on_progress is not None:
+                on_progress(position + 1, len(paths))
+        if paths:
+            feeder.finish()
     return ImageFeatures(
-        features=np.concatenate(blocks) if blocks else empty,
-        index=np.array(index, dtype=np.int64),
+        features=np.stack(list(found.values())) if found else np.zeros((0, n_features), np.float32),
+        index=np.array(list(found), dtype=np.int64),
         problems=problems,
+    )
+
+
+def config_engine_here(
+    backbone: Backbone,
+    weights: Weights,
+    config: Mapping[str, Any],
+    *,
+    precision: str | None = None,
+    device: str = "auto",
+    gpu_memory: float | None = None,
+) -> Engine:
+    """Return the engine that makes features as the store of this config made them.
+
+    Raises
+    ------
+    EngineError
+        If this machine does not compute in the config's precision.
+    """
+    precision = precision or config["precision"]
+    named = config_engine(config) if precision == config["precision"] else None
+    if named == "openvino" and precision not in engines.fast_precisions(named, "cpu"):
+        raise EngineError(
+            f"these features were made in {precision}, which this processor does not compute in by itself"
+        )
+    return engines.create_engine(
+        backbone,
+        weights,
+        engine=named or "auto",
+        input_size=config["input_size"],
+        preprocess=config["preprocess"],
+        statistics=config["statistics"],
+        precision=precision,
+        levels=config["levels"],
+        device=device,
+        gpu_memory=gpu_memory,
     )
 
 

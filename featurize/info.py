@@ -26,6 +26,7 @@ def store_facts(path: Path) -> dict[str, Any]:
                 name = printable(store.classes[label]) if label >= 0 else "ungraded"
                 splits.setdefault(split, Counter())[name] += 1
         weights = store.config["weights"]
+        proof = store.created_with.get("precision") or {}
         return {
             "store": printable(str(path)),
             "dataset": printable(store.dataset),
@@ -44,6 +45,8 @@ def store_facts(path: Path) -> dict[str, Any]:
             "views": store.n_views,
             "contents with views": store.n_augmented,
             "levels": dict(zip(store.level_names, store.level_ends, strict=True)),
+            "engine": store.created_with.get("engine", ""),
+            "precision": {"format": store.config["precision"], **proof},  # and how that was settled
             "bytes": Path(path).stat().st_size,
             "config": store.config,
             "config digest": store.config_digest,

@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from featurize.backbones import BACKBONES
+from featurize.config import LEAST_COSINE
 from featurize.dataset import SPLITS
-from featurize.extraction import ExtractResult
 from featurize.making.skipping import count_skipped
+from featurize.results import ExtractResult
 from featurize.terminal import console, human_bytes, printable
 from featurize.weights import WeightsStatus
 
@@ -53,6 +55,9 @@ def print_summary(results: Sequence[ExtractResult]) -> None:
         screen.print(line, markup=False)
     for result in results:
         screen.print(_store_line(result), markup=False, soft_wrap=True)
+        for line in (_levels_line(result), _precision_line(result)):
+            if line:
+                screen.print(f"  {line}", markup=False, soft_wrap=True)
         screen.print(f"  {printable(str(result.path))}", markup=False, soft_wrap=True)
     if first.skipped:
         screen.print(count_skipped(file.reason for file in first.skipped), markup=False, soft_wrap=True)
@@ -95,7 +100,7 @@ def _store_line(result: ExtractResult) -> str:
         return f"{result.backbone}{random}: up to date, {tried}, nothing computed ({held})"
     seconds = result.seconds
     resumed = f", {result.n_resumed} contents were there from an unfinished run" if result.n_resumed else ""
-    device = f" on {result.device}" if result.device else ""
+    device = f" on {result.device} by {result.engine}" if result.device else ""
     return (
         f"{result.backbone}{random}: {result.state}, {held}, {human_bytes(result.bytes)}; "
         f"{result.n_decoded} files decoded, {result.n_forward} views computed{device}{resumed}; "
@@ -104,20 +109,49 @@ def _store_line(result: ExtractResult) -> str:
     )
 
 
+def _levels_line(result: ExtractResult) -> str:
+    if len(result.level_ends) < 2:
+        return ""
+    widths = [end - start for start, end in pairwise((0, *result.level_ends))]
+    each = ", ".join(f"{name} {width}" for name, width in zip(result.level_names, widths, strict=True))
+    return f"levels: {each}"
+
+
+def _precision_line(result: ExtractResult) -> str:
+    """Return how the precision was settled; of a run that computed nothing there is nothing to tell."""
+    proof, settled = result.precision, result.config["precision"]
+    if proof is None or proof["asked"] != "auto" or result.state == "up to date":
+        return ""
+    if proof["tried"] is None:
+        why = "no image to try it on" if proof["images"] == 0 else "no faster format in this hardware"
+        return f"computed in float32: {why}"
+    seen = f"smallest cosine with float32 {proof['cosine']:.5f} on {proof['images']} of the images"
+    if settled != "float32":
+        return f"computed in {settled}, {proof['speedup']:.1f} times as fast in the network; {seen}"
+    return (
+        f"computed in float32: --precision {proof['tried']} would be {proof['speedup']:.1f} times as fast in "
+        f"the network, and change the features ({seen}; taken by itself from {LEAST_COSINE} on)"
+    )
+
+
 def _files(count: int) -> str:
     return f"{count} file" if count == 1 else f"{count} files"
 
 
 def print_selfcheck(result: SelfCheck) -> None:
-    """Print how near the GPU's features are to the CPU's, and both rates."""
-    gpu, cpu = result.gpu_images_per_second, result.cpu_images_per_second
-    console().print(
-        f"{result.backbone} on {result.device} in {result.precision}: smallest cosine with the CPU "
-        f"{result.smallest_cosine:.6f} over {result.n_images} pictures (1 is agreement); "
-        f"{gpu:.1f} images/s on {result.device}, {cpu:.1f} images/s on the CPU in float32",
-        markup=False,
-        soft_wrap=True,
-    )
+    """Print what extraction runs here, how near that is to TensorFlow on the CPU, and both rates."""
+    formats = ", ".join(("float32", *result.formats))
+    for line in (
+        f"{result.backbone} by {result.engine} on {result.device} in {result.precision}: smallest cosine "
+        f"with TensorFlow on the CPU {result.smallest_cosine:.6f} over {result.n_images} pictures "
+        f"(1 is agreement)",
+        f"{result.images_per_second:.1f} images/s; TensorFlow on the CPU in float32 "
+        f"{result.reference_images_per_second:.1f} images/s",
+        f"{result.device} computes by itself in {formats}",
+        result.note,
+    ):
+        if line:
+            console().print(line, markup=False, soft_wrap=True)
 
 
 def print_backbones(states: Mapping[str, WeightsStatus]) -> None:

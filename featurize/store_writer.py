@@ -46,6 +46,8 @@ class StoreWriter:
         n_views: int,
         most_rows: int,
         store_dtype: str = "float32",
+        level_names: Sequence[str] = ("final",),
+        level_ends: Sequence[int] | None = None,
     ) -> None:
         self.path = Path(path)
         self.sha256: list[str] = []
@@ -68,8 +70,8 @@ class StoreWriter:
         self._create("features/augmented", (n_views, n_features), self._dtype)
         self._create("features/augmented_content", (), np.dtype("<i8"))
         plain = self._file["features/plain"]
-        plain.attrs["level_names"] = np.array(["final"], dtype=_TEXT)
-        plain.attrs["level_ends"] = np.array([n_features], dtype=np.int64)
+        plain.attrs["level_names"] = np.array(list(level_names), dtype=_TEXT)
+        plain.attrs["level_ends"] = np.array(level_ends or [n_features], dtype=np.int64)
 
     def __enter__(self) -> StoreWriter:
         return self

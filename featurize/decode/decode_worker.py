@@ -60,11 +60,11 @@ def main() -> None:
     cv2.setNumThreads(1)
     load_decoders()
     rendering = Rendering.from_json(setting["rendering"])
-    region = open_region(setting["region"], setting["region_bytes"])
+    region = memoryview(open_region(setting["region"], setting["region_bytes"]))
     _limit_memory(setting["memory_bytes"])
     send(replies, {"ready": True})
     while (request := receive(requests)) is not None:
-        send(replies, render(request, rendering, memoryview(region)))
+        send(replies, render(request, rendering, region[request["offset"] :]))
 
 
 def _limit_memory(n_bytes: int) -> None:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Generator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from queue import SimpleQueue
+from types import TracebackType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from featurize.decode.cores import available_cores
+from featurize.decode.pool import WorkerPool
 from featurize.decode.rendering import Rendering, read_region, region_bytes
-from featurize.decode.workers import Worker, WorkerSetting
+from featurize.decode.workers import WorkerSetting
 from featurize.views import PLAIN
 
 IMAGE_TIMEOUT = 60.0  # seconds for one file
@@ -33,7 +32,11 @@ class Request:
 
 @dataclass(frozen=True, kw_only=True)
 class Decoded:
-    """One decoded file with its views, or the reason why there is none."""
+    """One decoded file with its views, or the reason why there is none.
+
+    The views lie in memory that the workers write into again: they are those of this file until the next one
+    is taken. Whoever wants them longer copies them.
+    """
 
     request: Request
     problem: str  # "" or the reason
@@ -48,6 +51,80 @@ class Decoded:
     views: tuple[npt.NDArray[np.uint8], ...] = ()  # (size, size, 3) each, as in the request
 
 
+class Decoder:
+    """Decode processes for one rendering; serves any number of lists of requests. Use as a context manager.
+
+    Parameters
+    ----------
+    rendering : Rendering
+        How files become pixels.
+    most_views : int
+        Views of one file, at most.
+    workers : int, optional
+        Processes; one a core by default.
+    image_timeout : float
+        Seconds after which a file is given up and its worker replaced.
+    memory_bytes : int
+        What a worker may allocate for one file.
+    """
+
+    def __init__(
+        self,
+        rendering: Rendering,
+        *,
+        most_views: int,
+        workers: int | None = None,
+        image_timeout: float = IMAGE_TIMEOUT,
+        memory_bytes: int = DECODE_MEMORY,
+    ) -> None:
+        self._size = rendering.size
+        setting = WorkerSetting(rendering=rendering, image_timeout=image_timeout, memory_bytes=memory_bytes)
+        self._pool = WorkerPool(setting, slot_bytes=region_bytes(self._size, most_views), workers=workers)
+
+    def __enter__(self) -> Decoder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pool.close()
+
+    def start(self, n_files: int) -> None:
+        """Start the processes that so many files can use; they load their libraries while others work."""
+        self._pool.start(n_files)
+
+    def decode(self, requests: Sequence[Request]) -> Generator[Decoded, None, None]:
+        """Yield the files in their order; a bounded number of them is decoded ahead of whoever takes them."""
+
+        def message(number: int) -> dict[str, Any]:
+            request = requests[number]
+            return {"path": str(request.path), "sha256": request.sha256, "views": request.views}
+
+        with closing(self._pool.replies(len(requests), message)) as replies:
+            for request, (slot, reply) in zip(requests, replies, strict=True):
+                yield self._decoded(request, reply, offset=slot * self._pool.slot_bytes)
+
+    def _decoded(self, request: Request, reply: dict[str, Any], *, offset: int) -> Decoded:
+        if reply["problem"]:
+            return Decoded(request=request, problem=reply["problem"], seconds=reply["seconds"])
+        views, thumbnail = read_region(
+            self._pool.region, offset=offset, size=self._size, n_views=len(request.views)
+        )
+        return Decoded(
+            request=request,
+            problem="",
+            seconds=reply["seconds"],
+            width=reply["width"],
+            height=reply["height"],
+            phash=int(reply["phash"]),
+            format=reply["format"],
+            mode=reply["mode"],
+            orientation=reply["orientation"],
+            thumbnail=thumbnail,
+            views=views,
+        )
+
+
 def decode_all(
     requests: Sequence[Request],
     rendering: Rendering,
@@ -56,75 +133,15 @@ def decode_all(
     image_timeout: float = IMAGE_TIMEOUT,
     memory_bytes: int = DECODE_MEMORY,
 ) -> Generator[Decoded, None, None]:
-    """Decode files in their order, a bounded number of them ahead of whoever consumes the result.
-
-    Parameters
-    ----------
-    requests : sequence of Request
-        What to decode.
-    rendering : Rendering
-        How files become pixels.
-    workers : int, optional
-        Processes; one a core by default.
-    image_timeout : float
-        Seconds after which a file is given up and its worker replaced.
-    memory_bytes : int
-        What a worker may allocate for one file.
-    """
+    """Decode files in their order with processes of their own. Options as in `Decoder`."""
     if not requests:
         return
-    n_workers = min(workers or available_cores(), len(requests))
-    setting = WorkerSetting(
-        rendering=rendering,
-        region_bytes=region_bytes(rendering.size, max(len(request.views) for request in requests)),
+    decoder = Decoder(
+        rendering,
+        most_views=max(len(request.views) for request in requests),
+        workers=workers,
         image_timeout=image_timeout,
         memory_bytes=memory_bytes,
     )
-    pool = [Worker(setting) for _ in range(n_workers)]
-    idle: SimpleQueue[Worker] = SimpleQueue()
-    for worker in pool:
-        idle.put(worker)
-
-    def decode(request: Request) -> Decoded:
-        worker = idle.get()
-        try:
-            return _decode(worker, request, rendering.size)
-        finally:
-            idle.put(worker)
-
-    waiting: deque[Future[Decoded]] = deque()
-    with ThreadPoolExecutor(n_workers, thread_name_prefix="decode") as threads:
-        try:
-            for request in requests:
-                waiting.append(threads.submit(decode, request))
-                if len(waiting) >= 4 * n_workers:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
-            for worker in pool:
-                worker.stop()  # a file under way is not waited for
-
-
-def _decode(worker: Worker, request: Request, size: int) -> Decoded:
-    reply: dict[str, Any] = worker.ask(
-        {"path": str(request.path), "sha256": request.sha256, "views": list(request.views)}
-    )
-    if reply["problem"]:
-        return Decoded(request=request, problem=reply["problem"], seconds=reply["seconds"])
-    views, thumbnail = read_region(worker.region, size=size, n_views=len(request.views))
-    return Decoded(
-        request=request,
-        problem="",
-        seconds=reply["seconds"],
-        width=reply["width"],
-        height=reply["height"],
-        phash=int(reply["phash"]),
-        format=reply["format"],
-        mode=reply["mode"],
-        orientation=reply["orientation"],
-        thumbnail=thumbnail,
-        views=views,
-    )
+    with decoder, closing(decoder.decode(requests)) as stream:
+        yield from stream

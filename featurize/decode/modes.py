@@ -28,7 +28,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
         return _from_lab(image)
     if image.mode in {"RGBa", "La"} or image.has_transparency_data:
         return _over_white(image.convert("RGBA"))
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def _smallest_scale(values: np.ndarray, scales: tuple[float, ...]) -> float:

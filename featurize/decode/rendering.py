@@ -59,14 +59,21 @@ def region_bytes(size: int, n_views: int) -> int:
 
 
 def read_region(
-    region: mmap.mmap, *, size: int, n_views: int
+    region: mmap.mmap, *, offset: int, size: int, n_views: int
 ) -> tuple[tuple[npt.NDArray[np.uint8], ...], npt.NDArray[np.uint8]]:
-    """Return copies of the views, (size, size, 3) each, and of the (32, 32, 3) thumbnail."""
-    values = np.frombuffer(region, np.uint8, count=region_bytes(size, n_views))
+    """Return the views in that memory, (size, size, 3) each, and a copy of the (32, 32, 3) thumbnail."""
+    views, thumbnail = _places(memoryview(region)[offset:], size=size, n_views=n_views)
+    views.flags.writeable = False
+    return tuple(views), thumbnail.copy()
+
+
+def _places(
+    buffer: memoryview, *, size: int, n_views: int
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+    """Return where the views lie, (n_views, size, size, 3), and the thumbnail, (32, 32, 3)."""
+    values = np.frombuffer(buffer, np.uint8, count=region_bytes(size, n_views))
     end = n_views * size * size * 3
-    views = values[:end].reshape(n_views, size, size, 3).copy()
-    # Copied apart: whoever keeps the thumbnail must not keep all views alive with it.
-    return tuple(views), values[end:].reshape(THUMBNAIL, THUMBNAIL, 3).copy()
+    return values[:end].reshape(n_views, size, size, 3), values[end:].reshape(THUMBNAIL, THUMBNAIL, 3)
 
 
 def render(request: dict[str, Any], rendering: Rendering, buffer: memoryview) -> dict[str, Any]:
@@ -88,7 +95,7 @@ def render(request: dict[str, Any], rendering: Rendering, buffer: memoryview) ->
         "phash" (decimal text: JSON has no 64-bit integers everywhere), "format", "mode" and "orientation".
     """
     from featurize.images import SkippedImage, read_picture  # Pillow and OpenCV: in the worker only
-    from featurize.views import render_view, view_parameters
+    from featurize.views import render_views, view_parameters
 
     start = time.perf_counter()
     try:
@@ -104,18 +111,20 @@ def render(request: dict[str, Any], rendering: Rendering, buffer: memoryview) ->
             )
     except SkippedImage as skipped:
         return {"problem": skipped.reason, "seconds": time.perf_counter() - start}
-    n_bytes = rendering.size * rendering.size * 3
-    for place, view in enumerate(request["views"]):
-        pixels = picture.pixels
-        if view != PLAIN:
-            parameters = view_parameters(
-                request["sha256"], view, ranges=rendering.ranges, seed=rendering.seed, size=rendering.size
-            )
-            pixels = render_view(pixels, parameters)
-        buffer[place * n_bytes : (place + 1) * n_bytes] = np.ascontiguousarray(pixels).reshape(-1).data
-    end = len(request["views"]) * n_bytes
-    thumbnail = np.ascontiguousarray(picture.thumbnail).reshape(-1)
-    buffer[end : end + thumbnail.nbytes] = thumbnail.data
+    numbers = request["views"]
+    views, thumbnail = _places(buffer, size=rendering.size, n_views=len(numbers))
+    thumbnail[:] = picture.thumbnail
+    warped = []  # place and parameters
+    for view, place in zip(numbers, views, strict=True):
+        if view == PLAIN:
+            place[:] = picture.pixels
+            continue
+        parameters = view_parameters(
+            request["sha256"], view, ranges=rendering.ranges, seed=rendering.seed, size=rendering.size
+        )
+        warped.append((place, parameters))
+    if warped:
+        render_views(picture.pixels, [one for _, one in warped], [place for place, _ in warped])
     return {
         "problem": "",
         "width": picture.width,

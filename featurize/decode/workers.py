@@ -1,4 +1,4 @@
-"""A decode worker seen from the parent: started, asked, watched, stopped and replaced."""
+"""A decode process seen from the parent: started, told, heard and killed; and the memory shared with it."""
 
 from __future__ import annotations
 
@@ -11,15 +11,20 @@ import sys
 import tempfile
 import threading
 import time
+from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 from featurize.decode.decode_worker import receive, send
 from featurize.decode.rendering import Rendering
 from featurize.errors import ImageError
 
-_START_TIMEOUT = 300.0  # seconds for a worker to import its libraries, on a very busy machine
+START_TIMEOUT = 300.0  # seconds for a worker to import its libraries, on a very busy machine
+NEVER = float("inf")
+
+Heard = tuple["Worker", dict[str, Any] | None]  # who said what; None: that process has ended
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,113 +32,116 @@ class WorkerSetting:
     """What a worker is told once."""
 
     rendering: Rendering
-    region_bytes: int  # of shared memory, for the largest request
     image_timeout: float  # seconds for one file
     memory_bytes: int  # that it may allocate for one file
 
 
 class Worker:
-    """One decode process at a time; a new one takes over where the last was killed or crashed."""
+    """One decode process. What it says lands in the inbox that it shares with the others."""
 
-    def __init__(self, setting: WorkerSetting) -> None:
+    def __init__(self, setting: WorkerSetting, memory: SharedMemory, inbox: SimpleQueue[Heard]) -> None:
+        self.pending: deque[int] = deque()  # numbers of the requests it has, the one under way first
+        self.ready = False  # whether it has said that its libraries are loaded
+        self.expired: int | None = None  # the request at whose deadline it was killed
+        self.deadline = time.monotonic() + START_TIMEOUT
         self._setting = setting
-        self._process: subprocess.Popen[bytes] | None = None
-        self._expired = self._stopped = False
-        self._handle, self._descriptor, self.region = _shared_memory(setting.region_bytes)
+        self.process = _start(memory.descriptor)
+        threading.Thread(target=self._listen, args=(inbox,), daemon=True, name="decode").start()
+        self._tell(
+            {
+                "rendering": setting.rendering.to_json(),
+                "region": memory.handle,
+                "region_bytes": memory.n_bytes,
+                "memory_bytes": setting.memory_bytes,
+            }
+        )
 
-    def ask(self, request: dict[str, Any]) -> dict[str, Any]:
-        """Have one file decoded; always return a reply, whatever the file does to the process.
+    def ask(self, number: int, request: dict[str, Any]) -> None:
+        """Hand over a request; it waits in the pipe until those before it are done."""
+        self.pending.append(number)
+        if self.ready and len(self.pending) == 1:
+            self._begin()
+        self._tell(request)
 
-        Raises
-        ------
-        ImageError
-            If no worker can be started at all.
-        """
-        process = self._running()
-        start = time.perf_counter()
-        reply = self._exchange(process, request, timeout=self._setting.image_timeout)
-        seconds = time.perf_counter() - start
-        if reply is not None and not self._expired:
-            return reply
-        expired = self._expired
-        self._end()
-        if reply is not None:
-            return reply
-        if expired:
-            problem = f"timed out: not decoded within {self._setting.image_timeout:g} seconds"
-        else:
-            problem = f"decoder crashed: it ended with {_end_of(process)}"
-        return {"problem": problem, "seconds": seconds}
+    def answered(self) -> int | None:
+        """Note that the process has spoken; return the number of the request it is done with, if any."""
+        number = self.pending.popleft() if self.ready else None
+        self.ready = True
+        self._begin()
+        return number
 
-    def stop(self) -> None:
-        """Kill the process, now and for good; whoever waits for a reply gets one."""
-        self._stopped = True
-        process = self._process
-        if process is not None:
-            process.kill()
+    def kill(self) -> None:
+        """End the process now; that it has ended is then heard from the inbox."""
+        self.deadline = NEVER
+        self.process.kill()
 
-    def _running(self) -> subprocess.Popen[bytes]:
-        if self._process is not None and self._process.poll() is None:
-            return self._process
-        self._end()
-        self._process = process = _start(self._descriptor)
-        if self._stopped:  # stopped while it started
-            process.kill()
-        setting = {
-            "rendering": self._setting.rendering.to_json(),
-            "region": self._handle,
-            "region_bytes": self._setting.region_bytes,
-            "memory_bytes": self._setting.memory_bytes,
-        }
-        if self._exchange(process, setting, timeout=_START_TIMEOUT) is None and not self._stopped:
-            self._end()
-            raise ImageError(
-                f"the process that decodes images did not start ({_end_of(process)}). "
-                "Try --workers 1, or see why with: featurize --verbose extract …"
-            )
-        return process
+    def close(self) -> str:
+        """End the process, wait until it has ended, and say how it did."""
+        self.process.kill()
+        code = self.process.wait()
+        if self.process.stdin is not None:
+            with contextlib.suppress(OSError):  # what was still buffered has nowhere to go
+                self.process.stdin.close()
+        return f"signal {-code}" if code < 0 else f"exit code {code}"
 
-    def _exchange(
-        self, process: subprocess.Popen[bytes], message: dict[str, Any], *, timeout: float
-    ) -> dict[str, Any] | None:
-        """Send a message, wait for the reply; None where the process ended or was killed at its deadline."""
-        self._expired = False
+    def _begin(self) -> None:
+        self.deadline = time.monotonic() + self._setting.image_timeout if self.pending else NEVER
 
-        def expire() -> None:
-            self._expired = True
-            process.kill()
+    def _tell(self, message: dict[str, Any]) -> None:
+        assert self.process.stdin is not None
+        with contextlib.suppress(OSError, ValueError):  # the process has gone: the inbox will tell
+            send(self.process.stdin, message)
 
-        timer = threading.Timer(timeout, expire)
-        timer.daemon = True
-        timer.start()
-        try:
-            assert process.stdin is not None
-            assert process.stdout is not None
-            send(process.stdin, message)
-            return receive(process.stdout)
-        except (OSError, ValueError):  # the pipe is broken or closed: the process has gone
-            return None
-        finally:
-            timer.cancel()
-            timer.join()
+    def _listen(self, inbox: SimpleQueue[Heard]) -> None:
+        assert self.process.stdout is not None
+        with self.process.stdout as stream, contextlib.suppress(OSError, ValueError):
+            while (reply := receive(stream)) is not None:
+                inbox.put((self, reply))
+        inbox.put((self, None))
 
-    def _end(self) -> None:
-        process, self._process = self._process, None
-        if process is None:
+
+class SharedMemory:
+    """Memory that decode processes write pixels into. Nothing with a name survives a process that is killed.
+
+    Attributes
+    ----------
+    handle : str
+        What a worker finds it by.
+    descriptor : int or None
+        What a worker must inherit; Windows has names instead.
+    region : mmap
+        The memory; it lives as long as an array looks into it.
+
+    Raises
+    ------
+    ImageError
+        If there is not so much memory.
+    """
+
+    def __init__(self, n_bytes: int) -> None:
+        self.n_bytes = n_bytes
+        self.descriptor: int | None = None
+        if os.name == "nt":
+            self.handle = f"folio-{secrets.token_hex(8)}"
+            self.region = mmap.mmap(-1, n_bytes, tagname=self.handle)  # type: ignore[call-arg, unused-ignore]
             return
-        process.kill()
-        process.wait()
-        for stream in (process.stdin, process.stdout):
-            if stream is not None:
-                with contextlib.suppress(OSError):  # what was still buffered has nowhere to go
-                    stream.close()
+        try:
+            if hasattr(os, "memfd_create"):
+                self.descriptor = os.memfd_create("folio-decode")
+            else:
+                with tempfile.TemporaryFile() as file:
+                    self.descriptor = os.dup(file.fileno())
+            self.handle = str(self.descriptor)
+            os.ftruncate(self.descriptor, n_bytes)
+            self.region = mmap.mmap(self.descriptor, n_bytes)
+        except OSError as error:
+            raise ImageError(
+                f"no {n_bytes} bytes of memory to share with decode processes: {error}"
+            ) from error
 
     def __del__(self) -> None:
-        if not hasattr(self, "_descriptor"):  # no memory could be had
-            return
-        self._end()
-        if self._descriptor is not None:
-            os.close(self._descriptor)  # the memory itself lives as long as it is mapped
+        if self.descriptor is not None:
+            os.close(self.descriptor)  # the memory itself lives as long as it is mapped
 
 
 def _start(descriptor: int | None) -> subprocess.Popen[bytes]:
@@ -154,29 +162,3 @@ def _start(descriptor: int | None) -> subprocess.Popen[bytes]:
         env=environment,
         **options,
     )
-
-
-def _shared_memory(n_bytes: int) -> tuple[str, int | None, mmap.mmap]:
-    """Return a handle to give the worker, the descriptor it must inherit, and the memory.
-
-    Nothing with a name is left behind by a process that is killed.
-    """
-    if os.name == "nt":
-        name = f"folio-{secrets.token_hex(8)}"
-        region = mmap.mmap(-1, n_bytes, tagname=name)  # type: ignore[call-arg, unused-ignore]
-        return name, None, region
-    try:
-        if hasattr(os, "memfd_create"):
-            descriptor = os.memfd_create("folio-decode")
-        else:
-            with tempfile.TemporaryFile() as file:
-                descriptor = os.dup(file.fileno())
-        os.ftruncate(descriptor, n_bytes)
-        return str(descriptor), descriptor, mmap.mmap(descriptor, n_bytes)
-    except OSError as error:
-        raise ImageError(f"no {n_bytes} bytes of memory to share with a decode process: {error}") from error
-
-
-def _end_of(process: subprocess.Popen[bytes]) -> str:
-    code = process.wait()
-    return f"signal {-code}" if code < 0 else f"exit code {code}"

@@ -22,6 +22,7 @@ import numpy as np
 from featurize.config import config_digest
 from featurize.decode.decode_worker import die_with_parent
 from featurize.errors import FolioError, StoreError
+from featurize.making.columns import Columns
 from featurize.making.durable import flush_folder, write_flushed
 from featurize.making.parts import PartIndex, cannot_write
 from featurize.store import ContentRow, ImageTable, Store, open_store
@@ -38,6 +39,7 @@ def assemble(
     target: Target,
     *,
     stored: Sequence[str],
+    columns: Columns,
     images: ImageTable,
     dataset: Dataset,
     created_with: Mapping[str, Any],
@@ -50,6 +52,8 @@ def assemble(
         The store to be; its parts are all in place.
     stored : sequence of str
         The contents it will hold, sorted by their SHA-256.
+    columns : Columns
+        Of the features.
     images : ImageTable
         The table of image files.
 
@@ -65,7 +69,9 @@ def assemble(
         "distrusted": sorted(target.distrusted),
         "salvage": bool(target.distrusted) or not target.trusts_images,
         "config": target.config,
-        "n_features": target.backbone.n_features,
+        "n_features": columns.n_features,
+        "level_names": list(columns.names),
+        "level_ends": list(columns.ends),
         "n_views": target.n_views,
         "stored": list(stored),
         "augmented": sorted(target.augmented & set(stored)),
@@ -163,6 +169,8 @@ def main(description: str, parent: int) -> int:
                     config=job["config"],
                     config_digest=digest,
                     n_features=job["n_features"],
+                    level_names=job["level_names"],
+                    level_ends=job["level_ends"],
                     n_views=job["n_views"],
                     most_rows=len(job["stored"]),
                     store_dtype=job["config"]["store_dtype"],

@@ -8,13 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from featurize.asked import Asked
 from featurize.backbones import Backbone, get_backbone
 from featurize.config import make_config, store_name
 from featurize.dataset import Dataset, scan
 from featurize.errors import DatasetError
-from featurize.extraction import Asked
 from featurize.making.lock import writing
-from featurize.making.parts import parts_folder, settled_config
+from featurize.making.parts import parts_folder, settled
 from featurize.making.planning import (
     existing_store,
     keep_stored_order,
@@ -88,16 +88,17 @@ def draft_stores(
         store = existing_store(path, config, dataset, force=asked.replace)
         if store is not None:
             open_stores.enter_context(store)
-        config = settle_config(path, config, store)
+        earlier = settle_config(path, config, store)
         if not asked.replace:
-            refuse_other_parts(path, config, dataset)
+            refuse_other_parts(path, earlier.config, dataset)
         dataset = keep_stored_order(dataset, store)
         refuse_lost_order(store, dataset)
         drafts.append(
             Draft(
                 backbone=backbone,
                 weights=weights,
-                config=config,
+                config=earlier.config,
+                precision=earlier.precision,
                 path=path,
                 store=store,
                 views=asked.views,
@@ -111,7 +112,8 @@ def _assumed_weights(backbone: Backbone, asked: Asked, folder: Path) -> Weights:
     """Return the ImageNet weights as an earlier run knew them; without digest where there was none."""
     weights = Weights(kind="imagenet", path=None, sha256="", seed=None)
     path = folder / _file_name(backbone, _config(backbone, weights, asked))
-    known = settled_config(parts_folder(path))
+    work = settled(parts_folder(path))
+    known = work.config if work is not None else None
     if path.is_file():
         with open_store(path) as store:
             known = store.config
@@ -129,6 +131,8 @@ def _config(backbone: Backbone, weights: Weights, asked: Asked) -> dict[str, Any
         resample=asked.resample,
         preprocess=asked.preprocess,
         precision=asked.precision,
+        levels=asked.levels,
+        engine=asked.engine,
         store_dtype=asked.store_dtype,
         ranges=asked.ranges,
         seed=asked.seed,

@@ -3,56 +3,48 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from featurize import __version__, engines
-from featurize.config import config_digest
+from featurize import __version__
 from featurize.dataset import Dataset
 from featurize.decode.decoding import Decoded
 from featurize.decode.reasons import count_kinds, is_transient
+from featurize.engines import Engine
+from featurize.engines.feeding import Feeder
 from featurize.errors import DatasetError, EngineError, StoreError
 from featurize.making.assembly import assemble
-from featurize.making.parts import Meta, Part, discard_parts, settle, write_part
+from featurize.making.columns import Columns, agreed
+from featurize.making.execution import Execution
+from featurize.making.part_writing import PartWriting
+from featurize.making.parts import Meta, Part, Settled, discard_parts, settle
 from featurize.making.planning import Target, contents, image_table, is_current
 from featurize.store import ImageTable
 
-PACKAGES = ("tensorflow", "keras", "numpy", "pillow", "opencv-python-headless", "h5py")
+PACKAGES = ("tensorflow", "openvino", "keras", "numpy", "pillow", "opencv-python-headless", "h5py")
 PART_CONTENTS = 256  # finished contents after which a part is put in place,
 PART_SECONDS = 30.0  # or this much work, whichever comes first
 
 
-@dataclass(frozen=True, kw_only=True)
-class Execution:
-    """How a run is carried out; none of it changes a feature."""
-
-    device: str
-    gpu_memory: float | None
-    batch_size: int | str
-    workers: int | None
-    image_timeout: float
-    strict: bool
-    report: Callable[[str, int, int], None]
-    remembered: Mapping[str, Any]  # options that a repair needs again and the config does not name
-
-
 @dataclass(kw_only=True)
 class Outcome:
-    """What a run brought one store; ``decoding`` seconds are summed over workers, the others wall time."""
+    """What a run brought one store; seconds as in `featurize.extraction.ExtractResult`."""
 
     target: Target
     state: str  # "made", "updated" or "up to date"
     images: ImageTable
+    columns: Columns
     n_content: int
     n_decoded: int = 0
     n_forward: int = 0
     n_resumed: int = 0
     n_bytes: int = 0
+    engine: str = ""
     device: str = ""
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -68,23 +60,48 @@ class _Pending:
 
 
 class StoreFiller:
-    """Collects views into batches, and what comes back into parts. Holds one batch and one part in memory."""
+    """Sends views to the network, and what comes back into parts. Memory holds a few batches and two parts.
 
-    def __init__(self, target: Target, execution: Execution) -> None:
+    Parameters
+    ----------
+    target : Target
+        The store to be.
+    execution : Execution
+        How.
+    engine : Engine, optional
+        The engine of the target's config, where there is one already.
+    """
+
+    def __init__(self, target: Target, execution: Execution, *, engine: Engine | None = None) -> None:
         self.target, self.execution = target, execution
-        self.engine: engines.Engine | None = None
-        self.n_forward = 0
-        self.network_seconds = self.writing_seconds = 0.0
-        self._digest = config_digest(target.config)
-        self._batch: list[tuple[_Pending, int, npt.NDArray[np.uint8]]] = []
+        self.engine = engine
+        self.seconds = {"network": 0.0, "writing": 0.0}
+        self._feeder: Feeder[tuple[_Pending, int]] | None = None
         self._part = Part()
         self._part_begun = time.perf_counter()
-        settle(target.parts.folder, target.config)
+        self._writing = PartWriting(target.parts)
+        settle(target.parts.folder, Settled(config=target.config, precision=target.precision))
         for path in target.parts.damaged:
             path.unlink(missing_ok=True)
 
+    @property
+    def n_forward(self) -> int:
+        """Views sent through the network."""
+        return self._feeder.n_sent if self._feeder is not None else 0
+
+    def ready(self) -> Feeder[tuple[_Pending, int]]:
+        """Build the engine, unless it is there; return what feeds it."""
+        if self._feeder is None:
+            if self.engine is None:
+                start = time.perf_counter()
+                target = self.target
+                self.engine = self.execution.build(target.backbone, target.weights, target.config)
+                self.seconds["network"] += time.perf_counter() - start
+            self._feeder = Feeder(self.engine, self._keep_features)
+        return self._feeder
+
     def accept(self, sha256: str, decoded: Decoded) -> None:
-        """Take one decoded content, and send its missing views to the network when a batch is full."""
+        """Take one decoded content, and hand its missing views to the network."""
         if decoded.problem:
             if not is_transient(decoded.problem):
                 self._part.failed[sha256] = decoded.problem
@@ -96,31 +113,53 @@ class StoreFiller:
             width=decoded.width, height=decoded.height, phash=decoded.phash, thumbnail=decoded.thumbnail
         )
         content = _Pending(sha256=sha256, meta=meta, awaited=len(missing))
+        feeder = self.ready()
         for view, pixels in zip(decoded.request.views, decoded.views, strict=True):
-            if view not in missing:  # another backbone lacks it
-                continue
-            self._batch.append((content, view, pixels))
-            if len(self._batch) >= self._engine().batch_size:
-                self._forward()
+            if view in missing:  # else another backbone lacks it
+                feeder.add(pixels, (content, view))
         long_ago = time.perf_counter() - self._part_begun > PART_SECONDS
         if len(self._part) >= PART_CONTENTS or (len(self._part) and long_ago):
-            self.keep()
+            self._put_part()
 
     def keep(self) -> None:
-        """Put the contents finished so far in place as a part."""
+        """Put the contents finished so far in place as a part; return when they are."""
         start = time.perf_counter()
-        if len(self._part):
-            part, self._part = self._part, Part()
-            self.target.parts.add(
-                write_part(self.target.parts.folder, part, config_digest=self._digest), part
-            )
+        try:
+            if len(self._part):
+                self._put_part()
+            self._writing.wait()
+        finally:
+            self._writing.close()
+            self.seconds["writing"] += time.perf_counter() - start
+
+    def _put_part(self) -> None:
+        part, self._part = self._part, Part()
+        if part.features and self.engine is not None:
+            part.columns = Columns.of(self.engine)
         self._part_begun = time.perf_counter()
-        self.writing_seconds += self._part_begun - start
+        self._writing.put(part)
+
+    def _keep_features(self, tokens: list[tuple[_Pending, int]], features: npt.NDArray[np.float32]) -> None:
+        with np.errstate(over="ignore"):
+            kept = features.astype(self.target.config["store_dtype"], copy=False)
+        if not np.isfinite(kept).all():
+            raise EngineError(
+                f"{self.target.path}: the network gave features that are no numbers, or too large to store "
+                f"as {kept.dtype}. Try --precision float32 --store-dtype float32, or check the weights file"
+            )
+        for (content, view), vector in zip(tokens, features, strict=True):
+            content.features[view] = vector
+            content.awaited -= 1
+            if not content.awaited:
+                self._part.meta[content.sha256] = content.meta
+                for number, values in content.features.items():
+                    self._part.features[content.sha256, number] = values
 
     def finish(self, dataset: Dataset, *, n_decoded: int) -> Outcome:
         """Send the last batch, keep the last part and assemble the store, unless it is as it should be."""
-        if self._batch:
-            self._forward()
+        if self._feeder is not None:
+            self._feeder.finish()
+            self.seconds["network"] += self._feeder.seconds
         self.keep()
         start = time.perf_counter()
         target = self.target
@@ -135,23 +174,40 @@ class StoreFiller:
         if not self.n_forward and not target.uses_parts and is_current(dataset, target, images):
             discard_used_parts(target, dataset)
             return up_to_date(target, images, n_decoded=n_decoded)
+        columns = self._columns()
         n_bytes = assemble(
-            target, stored=stored, images=images, dataset=dataset, created_with=self._created_with(dataset)
+            target,
+            stored=stored,
+            columns=columns,
+            images=images,
+            dataset=dataset,
+            created_with=self._created_with(dataset),
         )
         discard_used_parts(target, dataset)
-        self.writing_seconds += time.perf_counter() - start
+        self.seconds["writing"] += time.perf_counter() - start
         return Outcome(
             target=target,
             state="made" if target.store is None else "updated",
             images=images,
+            columns=columns,
             n_content=len(stored),
             n_decoded=n_decoded,
             n_forward=self.n_forward,
             n_resumed=target.n_resumed,
             n_bytes=n_bytes,
+            engine=self.engine.name if self.engine is not None else "",
             device=self.engine.device if self.engine is not None else "",
-            seconds={"network": self.network_seconds, "writing": self.writing_seconds},
+            seconds=self.seconds,
         )
+
+    def _columns(self) -> Columns:
+        target = self.target
+        sources = (
+            Columns.of(self.engine) if self.engine is not None else None,
+            target.parts.columns,
+            Columns.of(target.store) if target.store is not None else None,
+        )
+        return agreed([columns for columns in sources if columns is not None], where=str(target.path))
 
     def _created_with(self, dataset: Dataset) -> dict[str, Any]:
         old = self.target.store.created_with if self.target.store is not None else {}
@@ -159,52 +215,23 @@ class StoreFiller:
         return {
             "engine": self.engine.name if self.engine is not None else old.get("engine", ""),
             "device": self.engine.device if self.engine is not None else old.get("device", ""),
+            "precision": dict(self.target.precision) if self.target.precision is not None else None,
             "folio": __version__,
-            "packages": {name: version(name) for name in PACKAGES},
+            "packages": packages(),
             "dataset": dataset.name,
             "data": str(dataset.root.resolve()),
             "weights_path": str(path.resolve()) if path is not None else None,
             "options": dict(self.execution.remembered),
         }
 
-    def _engine(self) -> engines.Engine:
-        if self.engine is None:
-            start = time.perf_counter()
-            config = self.target.config
-            self.engine = engines.create_engine(
-                self.target.backbone,
-                self.target.weights,
-                input_size=config["input_size"],
-                preprocess=config["preprocess"],
-                statistics=config["statistics"],
-                precision=config["precision"],
-                device=self.execution.device,
-                gpu_memory=self.execution.gpu_memory,
-                batch_size=self.execution.batch_size,
-            )
-            self.network_seconds += time.perf_counter() - start
-        return self.engine
 
-    def _forward(self) -> None:
-        start = time.perf_counter()
-        features = self._engine()(np.stack([pixels for _, _, pixels in self._batch]))
-        with np.errstate(over="ignore"):
-            kept = features.astype(self.target.config["store_dtype"])
-        if not np.isfinite(kept).all():
-            raise EngineError(
-                f"{self.target.path}: the network gave features that are no numbers, or too large to store "
-                f"as {kept.dtype}. Try --precision float32 --store-dtype float32, or check the weights file"
-            )
-        for (content, view, _), vector in zip(self._batch, features, strict=True):
-            content.features[view] = vector
-            content.awaited -= 1
-            if not content.awaited:
-                self._part.meta[content.sha256] = content.meta
-                for number, values in content.features.items():
-                    self._part.features[content.sha256, number] = values
-        self.n_forward += len(self._batch)
-        self._batch.clear()
-        self.network_seconds += time.perf_counter() - start
+def packages() -> dict[str, str]:
+    """Return the versions of what makes features, as far as it is installed under these names."""
+    versions = {}
+    for name in PACKAGES:
+        with suppress(PackageNotFoundError):
+            versions[name] = version(name)
+    return versions
 
 
 def _refuse_to_drop(target: Target) -> None:
@@ -229,10 +256,12 @@ def discard_used_parts(target: Target, dataset: Dataset) -> None:
 
 def up_to_date(target: Target, images: ImageTable, *, n_decoded: int = 0) -> Outcome:
     """Return the outcome of a run that had nothing to do for this store."""
+    assert target.store is not None
     return Outcome(
         target=target,
         state="up to date",
         images=images,
+        columns=Columns.of(target.store),
         n_content=len(set(images.content.tolist()) - {-1}),
         n_decoded=n_decoded,
         n_bytes=target.path.stat().st_size,

@@ -14,7 +14,7 @@ import secrets
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from featurize.errors import StoreError
+from featurize.making.columns import Columns
 from featurize.making.durable import flush_folder, write_flushed
 
 SUFFIX = ".part"
@@ -39,6 +40,14 @@ class Meta:
     thumbnail: npt.NDArray[np.uint8]  # (32, 32, 3)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Settled:
+    """What a run settled before its first part, and later runs keep."""
+
+    config: dict[str, Any]
+    precision: Mapping[str, Any] | None  # how its precision was settled; see `featurize.making.precision`
+
+
 @dataclass(kw_only=True)
 class Part:
     """Some finished views of some contents, and the files that turned out to be no pictures."""
@@ -48,6 +57,7 @@ class Part:
         default_factory=dict
     )  # (n_features,) each
     failed: dict[str, str] = field(default_factory=dict)  # SHA-256 → reason
+    columns: Columns | None = None  # of the features; None while there are none
 
     def __len__(self) -> int:
         return len(self.meta) + len(self.failed)
@@ -97,8 +107,8 @@ def discard_parts(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def settle(folder: Path, config: Mapping[str, Any]) -> None:
-    """Write down the config of the work in progress, so that a later run keeps what was fitted for it.
+def settle(folder: Path, settled: Settled) -> None:
+    """Write down what was settled for the work in progress, so that a later run keeps it.
 
     Raises
     ------
@@ -108,7 +118,7 @@ def settle(folder: Path, config: Mapping[str, Any]) -> None:
     path, temporary = folder / SETTLED, folder / f".{secrets.token_hex(8)}.tmp"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_flushed(temporary, json.dumps(config).encode("ascii"))
+        write_flushed(temporary, json.dumps(asdict(settled)).encode("ascii"))
         os.replace(temporary, path)
         flush_folder(folder)
     except OSError as error:
@@ -117,8 +127,8 @@ def settle(folder: Path, config: Mapping[str, Any]) -> None:
         raise cannot_write(path, error) from error
 
 
-def settled_config(folder: Path) -> dict[str, Any] | None:
-    """Return the config of the work in progress; None if there is none.
+def settled(folder: Path) -> Settled | None:
+    """Return what was settled for the work in progress; None if there is none.
 
     Raises
     ------
@@ -127,9 +137,12 @@ def settled_config(folder: Path) -> dict[str, Any] | None:
     """
     path = folder / SETTLED
     try:
-        return dict(json.loads(path.read_bytes()))
-    except (FileNotFoundError, NotADirectoryError, ValueError, TypeError):  # not JSON: damaged, so of no use
-        return None
+        facts = dict(json.loads(path.read_bytes()))
+        if "backbone" in facts:  # written before there was more than the config
+            return Settled(config=facts, precision=None)
+        return Settled(config=dict(facts["config"]), precision=facts["precision"])
+    except (FileNotFoundError, NotADirectoryError, ValueError, TypeError, KeyError):
+        return None  # not there; or damaged, so of no use
     except OSError as error:
         raise StoreError(
             f"{path}: cannot be read ({error.strerror or error}). Give read permission, then run the same "
@@ -152,6 +165,9 @@ def _to_bytes(part: Part, *, config_digest: str) -> bytes:
     with h5py.File("part", "w", driver="core", backing_store=False) as file:
         file.attrs["format"] = "folio-part"
         file.attrs["config_digest"] = config_digest
+        if part.columns is not None:
+            file.attrs["level_names"] = list(part.columns.names)
+            file.attrs["level_ends"] = part.columns.ends
         file["sha256"] = np.array(names, dtype="S64")
         for column, dtype in (("width", "<i4"), ("height", "<i4"), ("phash", "<u8")):
             file[column] = np.array([getattr(part.meta[name], column) for name in names], dtype=dtype)
@@ -178,7 +194,17 @@ def _from_bytes(data: bytes, *, config_digest: str) -> Part | None:
         }
         rows = zip(file["row_content"][:], file["row_view"][:], file["features"][:], strict=True)
         features = {(names[content], int(view)): vector for content, view, vector in rows}
-        return Part(meta=meta, features=features, failed=json.loads(file["failed"][()]))
+        return Part(
+            meta=meta, features=features, failed=json.loads(file["failed"][()]), columns=_columns(file)
+        )
+
+
+def _columns(file: h5py.File) -> Columns | None:
+    if "level_names" in file.attrs:
+        names = tuple(str(name) for name in file.attrs["level_names"])
+        return Columns(names=names, ends=tuple(map(int, file.attrs["level_ends"])))
+    n_rows, n_features = file["features"].shape  # written before there were levels
+    return Columns.of_width(n_features) if n_rows else None
 
 
 class PartIndex:
@@ -188,6 +214,7 @@ class PartIndex:
         self.folder, self.config_digest = folder, config_digest
         self.damaged: list[Path] = []
         self.failed: dict[str, str] = {}
+        self.columns: Columns | None = None
         self._part_of: dict[str, dict[int, Path]] = {}  # SHA-256 → view → part
         self._meta_in: dict[str, Path] = {}
         self._open: dict[Path, Part] = {}
@@ -205,6 +232,7 @@ class PartIndex:
         for sha256 in part.meta:
             self._meta_in[sha256] = path
         self.failed |= part.failed
+        self.columns = part.columns or self.columns
 
     def contents(self) -> set[str]:
         """Return the SHA-256 of every content that the parts know, failed ones included."""

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from featurize.backbones import Backbone
-from featurize.config import config_digest, differences, same_but_statistics
+from featurize.config import config_digest, differences, settled_by
 from featurize.dataset import Dataset, ImageFile
 from featurize.decode.reasons import is_transient
 from featurize.errors import ConfigError, StoreError
-from featurize.making.parts import PartIndex, parts_folder, settled_config
+from featurize.making.parts import PartIndex, Settled, parts_folder, settled
 from featurize.store import ImageTable, Store, open_store
 from featurize.views import PLAIN
 from featurize.weights import Weights
@@ -27,6 +27,7 @@ class Target:
     backbone: Backbone
     weights: Weights
     config: dict[str, Any]
+    precision: Mapping[str, Any] | None  # what was measured to settle it; None for an older store
     path: Path
     store: Store | None  # what is there now, open
     parts: PartIndex  # finished by an earlier run that did not end
@@ -66,8 +67,9 @@ def existing_store(path: Path, config: Mapping[str, Any], dataset: Dataset, *, f
         return None
     store = open_store(path)
     try:
-        if not same_but_statistics(store.config, config):
-            listed = "; ".join(map(str, differences(store.config, config)))
+        wanted = settled_by(store.config, config)
+        if wanted != store.config:
+            listed = "; ".join(map(str, differences(store.config, wanted)))
             raise StoreError(
                 f"{path} holds features of another config: {listed}. Keep both with: --out FOLDER"
             )
@@ -92,8 +94,8 @@ def refuse_other_pictures(store: Store, dataset: Dataset) -> None:
         )
 
 
-def settle_config(path: Path, config: dict[str, Any], store: Store | None) -> dict[str, Any]:
-    """Return the config with the statistics that an earlier run fitted, if one did.
+def settle_config(path: Path, config: dict[str, Any], store: Store | None) -> Settled:
+    """Return the config with what an earlier run settled, if one did, and what it measured for that.
 
     Raises
     ------
@@ -101,12 +103,13 @@ def settle_config(path: Path, config: dict[str, Any], store: Store | None) -> di
         If there is work in progress of another config in this place.
     """
     if store is not None:
-        return store.config
-    earlier = settled_config(parts_folder(path))
+        return Settled(config=store.config, precision=store.created_with.get("precision"))
+    earlier = settled(parts_folder(path))
     if earlier is None:
-        return config
-    if not same_but_statistics(earlier, config):
-        listed = "; ".join(map(str, differences(earlier, config)))
+        return Settled(config=config, precision=None)
+    wanted = settled_by(earlier.config, config)
+    if wanted != earlier.config:
+        listed = "; ".join(map(str, differences(earlier.config, wanted)))
         raise StoreError(
             f"{parts_folder(path)} holds an unfinished run of another config: {listed}. "
             "Delete that folder to drop its work, or keep both with: --out FOLDER"
@@ -149,6 +152,7 @@ def plan(
     backbone: Backbone,
     weights: Weights,
     config: dict[str, Any],
+    precision: Mapping[str, Any] | None,
     path: Path,
     store: Store | None,
     views: int,
@@ -189,6 +193,7 @@ def plan(
         backbone=backbone,
         weights=weights,
         config=config,
+        precision=precision,
         path=path,
         store=store,
         parts=parts,

@@ -2,31 +2,48 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing
+from pathlib import Path
 
 import numpy as np
 
 from featurize.dataset import Dataset
-from featurize.decode.decoding import Request, decode_all
-from featurize.decode.rendering import Rendering
+from featurize.decode.decoding import Decoder, Request
+from featurize.engines import Engine
 from featurize.errors import DatasetError, ImageError
-from featurize.making.filling import Execution, Outcome, StoreFiller, discard_used_parts, up_to_date
+from featurize.making.execution import Execution
+from featurize.making.filling import Outcome, StoreFiller, discard_used_parts, up_to_date
 from featurize.making.planning import Target, contents, image_table, is_current
 from featurize.store import ImageTable
+
+FEW = 8  # files of which it is first seen whether one can be used, before an engine is built for them
 
 
 def produce(
     dataset: Dataset,
     targets: Sequence[Target],
     *,
-    rendering: Rendering,
+    decoder: Decoder,
+    engines: Mapping[Path, Engine],
     execution: Execution,
 ) -> list[Outcome]:
     """Make or update the stores of one input size; every file is decoded once at most.
 
     Interrupted or failing, it keeps what is finished before the exception goes on.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        The images.
+    targets : sequence of Target
+        The stores to be.
+    decoder : Decoder
+        Of their rendering.
+    engines : mapping
+        From the path of a store to the engine of its config, where there is one already.
+    execution : Execution
+        How.
 
     Raises
     ------
@@ -37,11 +54,14 @@ def produce(
     StoreError
         If a store or a part cannot be written.
     """
-    start = time.perf_counter()
     if execution.strict:
         _refuse_known_bad(dataset, targets)
     finished = {target.path: outcome for target in targets if (outcome := _finished_before(dataset, target))}
-    fillers = [StoreFiller(target, execution) for target in targets if target.path not in finished]
+    fillers = [
+        StoreFiller(target, execution, engine=engines.get(target.path))
+        for target in targets
+        if target.path not in finished
+    ]
     todo = work([filler.target for filler in fillers], dataset)
     files = contents(dataset)
     requests = [
@@ -49,8 +69,11 @@ def produce(
         for sha256, views in todo.items()
     ]
     decoding, n_decoded = 0.0, 0
-    stream = decode_all(requests, rendering, workers=execution.workers, image_timeout=execution.image_timeout)
+    stream = decoder.decode(requests)
     try:
+        decoder.start(len(requests))
+        if len(requests) > FEW:
+            _build_engines(fillers)  # while the decode processes load their libraries
         for sha256, decoded in zip(todo, stream, strict=True):
             decoding += decoded.seconds
             n_decoded += 1
@@ -64,12 +87,19 @@ def produce(
             finished[filler.target.path] = filler.finish(dataset, n_decoded=n_decoded)
     except BaseException:
         stream.close()
-        for filler in fillers:
-            filler.keep()
+        with ExitStack() as stack:
+            for filler in fillers:
+                stack.callback(filler.keep)  # each of them, even if another one's disk is full
         raise
     for outcome in finished.values():
-        outcome.seconds |= {"decoding": decoding, "total": time.perf_counter() - start}
+        outcome.seconds["decoding"] = decoding
     return [finished[target.path] for target in targets]
+
+
+def _build_engines(fillers: Sequence[StoreFiller]) -> None:
+    for filler in fillers:
+        if any(filler.target.missing.values()):
+            filler.ready()
 
 
 def work(targets: Sequence[Target], dataset: Dataset) -> dict[str, tuple[int, ...]]:
@@ -99,7 +129,7 @@ def nothing_to_do(dataset: Dataset, target: Target) -> ImageTable | None:
     return images if is_current(dataset, target, images) else None
 
 
-def fit_statistics(dataset: Dataset, *, rendering: Rendering, execution: Execution) -> dict[str, list[float]]:
+def fit_statistics(dataset: Dataset, *, decoder: Decoder, execution: Execution) -> dict[str, list[float]]:
     """Return mean and standard deviation of each channel, of pixels / 255, over the plain training images.
 
     One streaming pass: sums in exact integers, so that the order of the images does not matter.
@@ -108,8 +138,7 @@ def fit_statistics(dataset: Dataset, *, rendering: Rendering, execution: Executi
     files = {sha256: image for sha256, image in contents(dataset).items() if sha256 in training}
     requests = [Request(path=dataset.root / image.path, sha256=sha256) for sha256, image in files.items()]
     count, total, squares = 0, np.zeros(3, np.uint64), np.zeros(3, np.uint64)
-    stream = decode_all(requests, rendering, workers=execution.workers, image_timeout=execution.image_timeout)
-    with closing(stream):
+    with closing(decoder.decode(requests)) as stream:
         for done, decoded in enumerate(stream, start=1):
             execution.report("fitting statistics", done, len(requests))
             for view in decoded.views:

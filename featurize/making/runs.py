@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -9,9 +10,13 @@ from typing import Any
 
 from featurize.backbones import Backbone
 from featurize.dataset import Dataset
+from featurize.decode.decoding import Decoder
 from featurize.decode.rendering import Rendering
-from featurize.making.filling import Execution, Outcome
+from featurize.engines import Engine
+from featurize.making.execution import Execution
+from featurize.making.filling import Outcome
 from featurize.making.planning import Target, plan
+from featurize.making.precision import Sample, settle_precision
 from featurize.making.production import fit_statistics, produce
 from featurize.store import Store
 from featurize.weights import Weights
@@ -23,7 +28,8 @@ class Draft:
 
     backbone: Backbone
     weights: Weights
-    config: Mapping[str, Any]
+    config: dict[str, Any]
+    precision: Mapping[str, Any] | None  # how it was settled, if it was; see `featurize.making.precision`
     path: Path
     store: Store | None  # what is there now, open, as far as it is to be used
     views: int
@@ -37,7 +43,8 @@ class Draft:
             dataset,
             backbone=self.backbone,
             weights=self.weights,
-            config=dict(self.config),
+            config=self.config,
+            precision=self.precision,
             path=self.path,
             store=self.store,
             views=self.views,
@@ -53,27 +60,45 @@ def carry_out(
     """Make or update every drafted store, those of one input size together."""
     outcomes: dict[Path, Outcome] = {}
     for size in dict.fromkeys(draft.config["input_size"] for draft in drafts):
+        start = time.perf_counter()
         group = [draft for draft in drafts if draft.config["input_size"] == size]
-        rendering = Rendering.of_config(group[0].config, max_pixels=max_pixels)
-        group = _with_statistics(dataset, group, rendering=rendering, execution=execution)
-        targets = [draft.target(dataset) for draft in group]
-        for outcome in produce(dataset, targets, rendering=rendering, execution=execution):
-            outcomes[outcome.target.path] = outcome
+        decoder = Decoder(
+            Rendering.of_config(group[0].config, max_pixels=max_pixels),
+            most_views=1
+            + max(max(draft.views, draft.store.n_views if draft.store else 0) for draft in group),
+            workers=execution.workers,
+            image_timeout=execution.image_timeout,
+        )
+        with decoder:
+            group, engines = _settle(dataset, group, decoder=decoder, execution=execution)
+            targets = [draft.target(dataset) for draft in group]
+            for outcome in produce(dataset, targets, decoder=decoder, engines=engines, execution=execution):
+                outcome.seconds["total"] = time.perf_counter() - start
+                outcomes[outcome.target.path] = outcome
     return [outcomes[draft.path] for draft in drafts]
 
 
-def _with_statistics(
-    dataset: Dataset, drafts: Sequence[Draft], *, rendering: Rendering, execution: Execution
-) -> list[Draft]:
-    """Settle the statistics that are still open, once for all backbones of one input size."""
+def _settle(
+    dataset: Dataset, drafts: Sequence[Draft], *, decoder: Decoder, execution: Execution
+) -> tuple[list[Draft], dict[Path, Engine]]:
+    """Settle what is still open, once for all backbones of one input size; return engines built for that."""
     open_ones = {draft.path for draft in drafts if lacks_statistics(draft.config)}
-    if not open_ones:
-        return list(drafts)
-    fitted = fit_statistics(dataset, rendering=rendering, execution=execution)
-    return [
-        replace(draft, config={**draft.config, "statistics": fitted}) if draft.path in open_ones else draft
-        for draft in drafts
-    ]
+    if open_ones:
+        fitted = fit_statistics(dataset, decoder=decoder, execution=execution)
+        drafts = [
+            replace(draft, config={**draft.config, "statistics": fitted})
+            if draft.path in open_ones
+            else draft
+            for draft in drafts
+        ]
+    sample = Sample(dataset, decoder, execution)
+    settled, engines = [], {}
+    for draft in drafts:
+        draft, engine = settle_precision(draft, sample, execution)
+        settled.append(draft)
+        if engine is not None:
+            engines[draft.path] = engine
+    return settled, engines
 
 
 def lacks_statistics(config: Mapping[str, Any]) -> bool:

@@ -14,13 +14,7 @@ from featurize.terminal import default_of
 from featurize.upkeep.sampling import SAMPLE, SEED
 from featurize.views import ViewRanges
 
-AS_ASKED = (
-    "resize",
-    "resample",
-    "preprocess",
-    "precision",
-    "store_dtype",
-)  # as in the config, so in the options
+AS_ASKED = ("resize", "resample", "preprocess", "store_dtype")  # as in the config, so in the options
 
 
 def repair_command(
@@ -40,7 +34,7 @@ def anew_command(path: Path, config: Mapping[str, Any] | None, created_with: Map
     data = (created_with or {}).get("data") or "DATA"
     words = ["featurize", "extract", data, "--out", str(path.parent)]
     words += (
-        _options(config)
+        _options(config, created_with or {})
         if config is not None
         else ["--backbone", path.name.partition("+")[0].removesuffix(".h5")]
     )
@@ -48,7 +42,7 @@ def anew_command(path: Path, config: Mapping[str, Any] | None, created_with: Map
     return f"move {shlex.quote(str(path))} away, then: {shlex.join(words)}"
 
 
-def _options(config: Mapping[str, Any]) -> list[str]:
+def _options(config: Mapping[str, Any], created_with: Mapping[str, Any]) -> list[str]:
     """Return the options of `featurize extract` that give this config, defaults left out."""
     words = ["--backbone", config["backbone"]]
     weights = config["weights"]
@@ -58,6 +52,10 @@ def _options(config: Mapping[str, Any]) -> list[str]:
     if backbone is None or config["input_size"] != backbone.size:
         words += ["--input-size", str(config["input_size"])]
     words += _differing({name: config[name] for name in AS_ASKED})
+    # What was asked, not what that settled: the file is named by it.
+    asked = (created_with.get("precision") or {}).get("asked", config["precision"])
+    words += _differing({"precision": asked})
+    words += ["--levels"] if config["levels"] else []
     for name, default in asdict(ViewRanges()).items():
         value, option = config["views"][name], name.replace("_", "-")
         if value != default and isinstance(value, bool):

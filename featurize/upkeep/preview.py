@@ -7,8 +7,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+from featurize.asked import Asked
 from featurize.dataset import Dataset
-from featurize.extraction import Asked
 from featurize.making.drafting import draft_stores, read_dataset
 from featurize.making.parts import part_paths
 from featurize.making.planning import Target

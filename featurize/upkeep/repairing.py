@@ -11,12 +11,12 @@ from featurize.backbones import get_backbone
 from featurize.dataset import Dataset
 from featurize.decode.decoding import IMAGE_TIMEOUT
 from featurize.errors import ConfigError, StoreError
-from featurize.extraction import ExtractResult, describe
 from featurize.inference import config_weights
-from featurize.making.filling import Execution
+from featurize.making.execution import Execution
 from featurize.making.lock import writing
 from featurize.making.planning import refuse_other_pictures
 from featurize.making.runs import Draft, carry_out
+from featurize.results import ExtractResult, describe
 from featurize.store import Store, open_store
 from featurize.upkeep.sampling import SAMPLE, SEED, max_pixels_of, weights_file
 from featurize.upkeep.verification import Verification, dataset_of, made_from, verify
@@ -98,6 +98,7 @@ def repair(
             backbone=backbone,
             weights=config_weights(backbone, store.config, named, on_download=on_note),
             config=store.config,
+            precision=store.created_with.get("precision"),
             path=path,
             store=None if verification.reaches("rows") else store,
             views=store.n_views,
@@ -107,6 +108,7 @@ def repair(
         )
         options = store.created_with.get("options", {})
         execution = Execution(
+            engine="auto",
             device=device,
             gpu_memory=gpu_memory,
             batch_size=batch_size,

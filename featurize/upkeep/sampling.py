@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from featurize import engines
 from featurize.backbones import get_backbone
 from featurize.dataset import Dataset
 from featurize.decode.decoding import Decoded, Request, decode_all
 from featurize.decode.rendering import Rendering
+from featurize.engines import Engine
+from featurize.engines.feeding import Feeder
 from featurize.extraction import extract
-from featurize.inference import config_weights
+from featurize.inference import config_engine_here, config_weights
 from featurize.making.planning import contents
 from featurize.store import ContentRow, Store
 from featurize.terminal import default_of
@@ -84,15 +85,7 @@ def recompute_sample(
     named = weights if weights is not None else weights_file(store)
     found = config_weights(backbone, store.config, named, download=False)
     rendering = Rendering.of_config(store.config, max_pixels=max_pixels_of(store))
-    engine = engines.create_engine(
-        backbone,
-        found,
-        input_size=store.config["input_size"],
-        preprocess=store.config["preprocess"],
-        statistics=store.config["statistics"],
-        precision=store.config["precision"],
-        device=device,
-    )
+    engine = config_engine_here(backbone, found, store.config, device=device)
     tolerance = _tolerance(store, engine.device)
     rows, rows_of_views = store.rows_of_contents(), store.rows_of_views()
     files = contents(dataset)
@@ -106,6 +99,7 @@ def recompute_sample(
         for sha256 in chosen
     ]
     faults, notes, largest, n_views, n_done = [], [], 0.0, 0, 0
+    ends = store.level_ends
     for done, decoded in enumerate(decode_all(requests, rendering, workers=workers), start=1):
         report("computing again", done, len(requests))
         sha256 = chosen[done - 1]
@@ -115,7 +109,7 @@ def recompute_sample(
             continue
         stored = store.row(rows[sha256], augmented_index=rows_of_views.get(sha256))
         differences = [
-            difference(_stored_view(stored, view), features)
+            difference(_stored_view(stored, view), features, ends=ends)
             for view, features in zip(decoded.request.views, _features(engine, decoded), strict=True)
         ]
         n_views += len(differences)
@@ -148,12 +142,22 @@ def choose(store: Store, dataset: Dataset, *, n: int, seed: int, without: frozen
     return sorted(pool[int(rng.choice(stretch))] for stretch in stretches if len(stretch))
 
 
-def difference(stored: npt.NDArray[np.float32], computed: npt.NDArray[np.float32]) -> float:
-    """Return the largest difference of two feature vectors, as a part of the largest feature in either."""
+def difference(
+    stored: npt.NDArray[np.float32], computed: npt.NDArray[np.float32], *, ends: Sequence[int]
+) -> float:
+    """Return the largest difference of two feature vectors, as a part of the largest feature in either.
+
+    ``ends`` are the columns at which the levels end: each is measured by its own largest feature.
+    """
+    parts = [_difference(stored[start:end], computed[start:end]) for start, end in pairwise((0, *ends))]
+    return float(np.max(parts))  # NaN where one is
+
+
+def _difference(stored: npt.NDArray[np.float32], computed: npt.NDArray[np.float32]) -> float:
     if np.array_equal(stored, computed, equal_nan=True):
         return 0.0
-    scale = max(float(np.abs(stored).max()), float(np.abs(computed).max()))
-    return float(np.abs(stored - computed).max()) / scale
+    scale = np.maximum(np.abs(stored).max(), np.abs(computed).max())  # NaN where one is
+    return float(np.abs(stored - computed).max() / scale)
 
 
 def max_pixels_of(store: Store) -> int:
@@ -169,9 +173,14 @@ def _tolerance(store: Store, device: str) -> float:
     return max(tolerance, FLOAT16_STORED) if store.config["store_dtype"] == "float16" else tolerance
 
 
-def _features(engine: Any, decoded: Decoded) -> Iterator[npt.NDArray[np.float32]]:
-    for start in range(0, len(decoded.views), engine.batch_size):
-        yield from engine(np.stack(decoded.views[start : start + engine.batch_size]))
+def _features(engine: Engine, decoded: Decoded) -> list[npt.NDArray[np.float32]]:
+    """Return the features of each view, (n_features,)."""
+    rows: list[npt.NDArray[np.float32]] = []
+    feeder: Feeder[None] = Feeder(engine, lambda _, features: rows.extend(features))
+    for view in decoded.views:
+        feeder.add(view, None)
+    feeder.finish()
+    return rows
 
 
 def _stored_view(stored: ContentRow, view: int) -> npt.NDArray[np.float32]:

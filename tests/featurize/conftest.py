@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -12,6 +13,7 @@ import pytest
 from PIL import Image
 
 from featurize import backbones, engines
+from featurize.decode.decoding import Decoded, Decoder
 
 
 def _stand_in_module() -> ModuleType:
@@ -26,11 +28,20 @@ def _stand_in_module() -> ModuleType:
     return sys.modules[name]
 
 
+@pytest.fixture(scope="session")
+def mean_engine() -> type:
+    """The engine whose features are channel means."""
+    return _stand_in_module().MeanEngine
+
+
 @dataclasses.dataclass
 class StandIn:
     """The engines that were built, so that a test can count what went through them."""
 
-    built: list
+    built: list = dataclasses.field(default_factory=list)
+    fast: tuple[str, ...] = ()  # the formats that this hardware has beside float32
+    errors: dict[str, object] = dataclasses.field(default_factory=dict)  # format → added to its features
+    in_flight: int = 1
 
     @property
     def n_seen(self) -> int:
@@ -41,16 +52,24 @@ class StandIn:
 def stand_in(monkeypatch) -> StandIn:
     """Register backbones `mean` and `mean_too`; extraction then needs neither weights nor TensorFlow."""
     module = _stand_in_module()
-    state = StandIn(built=[])
+    state = StandIn()
 
-    def create_engine(backbone, weights, *, input_size=None, **options):
-        size = input_size or backbone.size
-        engine = module.MeanEngine(size=size, offset=module.OFFSETS[backbone.name])
+    def create_engine(backbone, weights, *, input_size=None, precision="float32", levels=False, **options):
+        engine = module.MeanEngine(
+            size=input_size or backbone.size,
+            offset=module.OFFSETS[backbone.name] + state.errors.get(precision, 0),
+            precision=precision,
+            levels=levels,
+            in_flight=state.in_flight,
+        )
+        engine.options = options
         state.built.append(engine)
         return engine
 
     monkeypatch.setattr(backbones, "BACKBONES", module.registry())
     monkeypatch.setattr(engines, "create_engine", create_engine)
+    monkeypatch.setattr(engines, "engine_here", lambda engine, **_: "stand-in")
+    monkeypatch.setattr(engines, "fast_precisions", lambda engine, device: state.fast)
     return state
 
 
@@ -71,3 +90,34 @@ def portfolio(tmp_path) -> Path:
         for number in range(2):
             paint(root / "test" / f"{name}_test" / f"{number}.png", (label * 60, number * 10, 99))
     return root
+
+
+@pytest.fixture
+def alter_decoded(monkeypatch) -> Callable[[Callable[[Decoded], Decoded]], None]:
+    """Have every decoded file pass through a function on its way to whoever asked for it."""
+    decode = Decoder.decode
+
+    def alter(change: Callable[[Decoded], Decoded]) -> None:
+        def altered(decoder, requests):
+            for decoded in decode(decoder, requests):
+                yield change(decoded)
+
+        monkeypatch.setattr(Decoder, "decode", altered)
+
+    return alter
+
+
+@pytest.fixture
+def time_out(alter_decoded) -> Callable[[str], None]:
+    """Have the files whose path ends so be given up, as if they had not been decoded in time."""
+
+    def give_up(ending: str) -> None:
+        def change(decoded: Decoded) -> Decoded:
+            if not str(decoded.request.path).endswith(ending):
+                return decoded
+            problem = "timed out: not decoded within 60 seconds"
+            return Decoded(request=decoded.request, problem=problem, seconds=60.0)
+
+        alter_decoded(change)
+
+    return give_up

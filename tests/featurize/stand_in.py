@@ -24,17 +24,43 @@ OFFSETS = {"mean": 0.0, "mean_too": 1000.0}
 
 
 class MeanEngine:
-    """Features are the channel means, plus `offset` to tell one stand-in from another."""
+    """Features are the channel means, plus `offset` to tell one stand-in from another.
+
+    With levels, the means of the left half of the picture come first. With `in_flight` above 1, features are
+    computed only when they are asked for: from pixels that were overwritten meanwhile, wrongly.
+    """
 
     name = "stand-in"
-    precision = "float32"
     device = "cpu"
 
-    def __init__(self, *, size: int, batch_size: int = 4, offset: float = 0.0, delay: float = 0.0) -> None:
-        self.size, self.n_features, self.batch_size = size, 3, batch_size
+    def __init__(
+        self,
+        *,
+        size: int,
+        batch_size: int = 4,
+        offset: float = 0.0,
+        delay: float = 0.0,
+        in_flight: int = 1,
+        precision: str = "float32",
+        levels: bool = False,
+    ) -> None:
+        self.size, self.batch_size, self.in_flight = size, batch_size, in_flight
         self.offset, self.delay = offset, delay
+        self.precision = precision
+        self.level_names = ("1/2", "final") if levels else ("final",)
+        self.level_ends = (3, 6) if levels else (3,)
+        self.n_features = self.level_ends[-1]
         self.n_seen = 0
+        self.n_on_their_way = self.most_on_their_way = 0  # batches
         self.log: Path | None = None
+
+    def submit(self, images: np.ndarray) -> engines.Pending:
+        if self.in_flight == 1:
+            return engines.Done(self(images))
+        self.n_on_their_way += 1
+        self.most_on_their_way = max(self.most_on_their_way, self.n_on_their_way)
+        assert self.n_on_their_way <= self.in_flight
+        return Later(self, images)
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         assert images.shape[1:] == (self.size, self.size, 3)
@@ -45,7 +71,22 @@ class MeanEngine:
         if self.log is not None:
             with open(self.log, "a") as file:
                 file.write(f"{len(images)}\n")
-        return (images.mean(axis=(1, 2)) + self.offset).astype(np.float32)
+        means = [images.mean(axis=(1, 2)) + self.offset]
+        if len(self.level_ends) > 1:
+            means.insert(0, images[:, :, : self.size // 2].mean(axis=(1, 2)))
+        return np.concatenate(means, axis=1).astype(np.float32)
+
+
+@dataclasses.dataclass
+class Later:
+    """A batch that is computed when its result is taken."""
+
+    engine: MeanEngine
+    images: np.ndarray
+
+    def result(self) -> np.ndarray:
+        self.engine.n_on_their_way -= 1
+        return self.engine(self.images)
 
 
 def registry() -> dict[str, backbones.Backbone]:
@@ -66,18 +107,23 @@ def main() -> None:
     parser.add_argument("--views", type=int, default=2)
     parser.add_argument("--delay", type=float, default=0.0)
     parser.add_argument("--part", type=int, default=4)
+    parser.add_argument("--in-flight", type=int, default=1)
     parser.add_argument("--log", type=Path)
     options = parser.parse_args()
 
     def create_engine(backbone, weights, *, input_size=None, **_):
         engine = MeanEngine(
-            size=input_size or backbone.size, offset=OFFSETS[backbone.name], delay=options.delay
+            size=input_size or backbone.size,
+            offset=OFFSETS[backbone.name],
+            delay=options.delay,
+            in_flight=options.in_flight,
         )
         engine.log = options.log
         return engine
 
     backbones.BACKBONES = registry()  # type: ignore[misc]
     engines.create_engine = create_engine  # type: ignore[assignment]
+    engines.fast_precisions = lambda engine, device: ()  # type: ignore[assignment]
     filling.PART_CONTENTS = options.part
     try:
         (result,) = featurize.extract(

@@ -18,7 +18,6 @@ from click.testing import CliRunner
 
 from featurize import selfcheck
 from featurize.cli import cli
-from featurize.decode import decoding
 from featurize.making import skipping
 from featurize.making.skipping import Skipped
 
@@ -56,20 +55,54 @@ def test_the_summary_says_what_was_made(extract):
     assert "mean+random.h5" in out
 
 
+def test_the_summary_says_how_the_precision_was_settled(extract, stand_in, tmp_path):
+    assert "  computed in float32: no faster format in this hardware" in extract().stdout
+    stand_in.fast, stand_in.errors = ("bfloat16",), {"bfloat16": 0.05}
+    out = extract("--out", tmp_path / "taken").stdout
+    (line,) = [line for line in out.splitlines() if "computed in bfloat16, " in line]
+    assert line.endswith(
+        "times as fast in the network; smallest cosine with float32 0.99995 on 21 of the images"
+    )
+    assert "computed in" not in extract("--out", tmp_path / "taken").stdout  # up to date
+    stand_in.errors = {"bfloat16": 1.0}
+    out = extract("--out", tmp_path / "not").stdout
+    (line,) = [line for line in out.splitlines() if "computed in float32: " in line]
+    assert line.startswith("  computed in float32: --precision bfloat16 would be ")
+    assert "smallest cosine with float32 0.98473 on 21 of the images; taken by itself from 0.999 on" in line
+    assert "computed in" not in extract("--out", tmp_path / "forced", "--precision", "float32").stdout
+    facts = json.loads(extract("--out", tmp_path / "json", "--json").stdout)["stores"][0]
+    assert (facts["precision"]["tried"], facts["precision"]["images"]) == ("bfloat16", 21)
+    assert (facts["engine"], facts["config"]["precision"]) == ("stand-in", "float32")
+
+
+def test_levels_and_engine_are_options_of_extraction_and_told_by_info(extract, run, stand_in, tmp_path):
+    stand_in.fast = ("bfloat16",)
+    out = extract("--levels", "--engine", "openvino", "--views", "1").stdout
+    assert "21 pictures × 6 features, 1 views" in out
+    assert "  levels: 1/2 3, final 3" in out
+    store = tmp_path / "out" / "mean+random+levels.h5"
+    facts = json.loads(run("info", store, "--json").stdout)
+    assert facts["levels"] == {"1/2": 3, "final": 6}
+    assert facts["engine"] == "stand-in"
+    proof = facts["precision"]
+    assert (proof["format"], proof["asked"], proof["tried"]) == ("bfloat16", "auto", "bfloat16")
+    assert (proof["cosine"], proof["images"]) == (pytest.approx(1), 21)
+    shown = run("info", store).stdout
+    assert re.search(r'^precision +\{"format": "bfloat16", .*"cosine": (1\.0|0\.9999)', shown, re.MULTILINE)
+    assert re.search(r"^engine +stand-in$", shown, re.MULTILINE)
+    dry = extract("--levels", "--views", "1", "--dry-run").stdout
+    assert "mean: up to date, nothing to do" in dry
+    assert str(store) in dry
+    assert "invalid" in extract("--engine", "torch", exit_code=2).stderr.lower()
+
+
 def test_the_second_run_says_that_nothing_was_decoded(extract):
     extract()
     assert "up to date, nothing decoded, nothing computed" in extract().stdout
 
 
-def test_a_file_that_is_tried_again_in_vain_is_not_hidden(extract, monkeypatch):
-    ask = decoding.Worker.ask
-
-    def hanging(worker, request):
-        if request["path"].endswith("low_train/3.png"):
-            return {"problem": "timed out: not decoded within 60 seconds", "seconds": 60.0}
-        return ask(worker, request)
-
-    monkeypatch.setattr(decoding.Worker, "ask", hanging)
+def test_a_file_that_is_tried_again_in_vain_is_not_hidden(extract, time_out):
+    time_out("low_train/3.png")
     extract()
     assert "up to date, 1 file tried again, nothing computed (20 pictures" in extract().stdout
 
@@ -79,15 +112,19 @@ def test_a_data_set_may_be_called_as_it_likes(extract, portfolio):
     assert "[red]task[x] [bold]: 21 images" in extract(data=odd).stdout
 
 
-def test_selfcheck_prints_a_line_that_can_be_read(run, monkeypatch):
+def test_selfcheck_prints_lines_that_can_be_read(run, monkeypatch):
     result = selfcheck.SelfCheck(
-        backbone="mean", device="gpu:1", precision="bfloat16", n_images=8, smallest_cosine=0.99987,
-        gpu_images_per_second=1234.56, cpu_images_per_second=7.8,
+        backbone="mean", engine="tensorflow", device="gpu:1", precision="bfloat16", n_images=8,
+        formats=("float16", "bfloat16"), smallest_cosine=0.99987, images_per_second=1234.56,
+        reference_images_per_second=7.8, note="",
     )  # fmt: skip
     monkeypatch.setattr(selfcheck, "selfcheck", lambda *_, **__: result)
-    (line,) = run("selfcheck", "--backbone", "mean", "--weights", "random").stdout.splitlines()
-    assert line.startswith("mean on gpu:1 in bfloat16: smallest cosine with the CPU 0.999870 over 8 pictures")
-    assert line.endswith("1234.6 images/s on gpu:1, 7.8 images/s on the CPU in float32")
+    assert run("selfcheck", "--backbone", "mean", "--weights", "random").stdout.splitlines() == [
+        "mean by tensorflow on gpu:1 in bfloat16: smallest cosine with TensorFlow on the CPU 0.999870 "
+        "over 8 pictures (1 is agreement)",
+        "1234.6 images/s; TensorFlow on the CPU in float32 7.8 images/s",
+        "gpu:1 computes by itself in float32, float16, bfloat16",
+    ]
 
 
 def test_skipped_files_are_listed_with_their_reasons(extract, portfolio):

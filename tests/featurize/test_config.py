@@ -6,7 +6,14 @@ import hashlib
 import pytest
 
 from featurize.backbones import get_backbone
-from featurize.config import config_digest, differences, make_config, same_but_statistics, store_name
+from featurize.config import (
+    config_digest,
+    config_engine,
+    differences,
+    make_config,
+    settled_by,
+    store_name,
+)
 from featurize.errors import ConfigError
 from featurize.views import ViewRanges
 from featurize.weights import Weights
@@ -44,6 +51,9 @@ def test_the_digest_is_that_of_the_canonical_json():
         ({"input_size": 320, "resize": "pad"}, "vgg16+320px+pad"),
         ({"precision": "bfloat16", "store_dtype": "float16"}, "vgg16+bfloat16+stored-float16"),
         ({"resample": "lanczos"}, "vgg16+lanczos"),
+        ({"precision": "auto"}, "vgg16"),
+        ({"levels": True}, "vgg16+levels"),
+        ({"levels": True, "precision": "bfloat16", "engine": "openvino"}, "vgg16+bfloat16+levels"),
     ],
 )
 def test_a_file_name_tells_what_is_not_the_default(changes, name):
@@ -65,14 +75,58 @@ def test_differences_name_nested_entries():
     assert str(found[0]) == "views.seed is 0 there and 4 here"
 
 
-def test_fitted_statistics_do_not_make_another_config():
+def test_the_digest_of_a_config_of_before_is_what_it_was():
+    """Stores of version 0.1.0 name no engine, whatever their precision; in float32 none is named still."""
+    old = {
+        "backbone": "vgg16", "weights": {"kind": "imagenet", "sha256": "ab" * 32, "seed": None},
+        "input_size": 224, "resize": "squash", "resample": "bicubic", "preprocess": "native",
+        "statistics": None, "precision": "float32", "levels": False, "store_dtype": "float32",
+        "views": {"rotation": 40.0, "width_shift": 0.2, "height_shift": 0.2, "shear": 0.2, "zoom_low": 0.8,
+                  "zoom_high": 1.2, "horizontal_flip": True, "vertical_flip": False, "seed": 0},
+    }  # fmt: skip
+    assert config() == old
+    assert config_digest(old) == "a74ca32a3d613970f663bf45b2d34257cd296e3a8bdd109b5597d624051bdd54"
+    assert settled_by(old, config(precision="auto", engine="openvino")) == old
+    short = {**old, "precision": "bfloat16"}
+    for engine in ("auto", "tensorflow"):
+        assert settled_by(short, config(precision="auto", engine=engine)) == short
+        assert settled_by(short, config(precision="bfloat16", engine=engine)) == short
+    assert settled_by(short, config(precision="auto", engine="openvino")) == {**short, "engine": "openvino"}
+
+
+def test_fitted_statistics_are_taken_over():
     asked = config(preprocess="featurewise")
     stored = config(preprocess="featurewise", statistics={"mean": [0.5] * 3, "std": [0.1] * 3})
-    assert same_but_statistics(stored, asked)
     assert config_digest(stored) != config_digest(asked)
-    assert not same_but_statistics(stored, config())
+    assert settled_by(stored, asked) == stored
+    assert [str(found) for found in differences(stored, settled_by(stored, config()))] == [
+        'preprocess is "featurewise" there and "native" here'
+    ]
+
+
+def test_an_open_precision_is_what_was_settled_and_a_forced_one_is_not():
+    fast = config(precision="bfloat16", engine="openvino")
+    assert settled_by(fast, config(precision="auto")) == fast
+    assert settled_by(fast, config(precision="bfloat16")) == fast
+    assert settled_by(config(), config(precision="auto", engine="tensorflow")) == config()
+    forced = differences(fast, settled_by(fast, config()))
+    assert [str(found) for found in forced] == [
+        'precision is "bfloat16" there and "float32" here',
+    ]
+    other = differences(fast, settled_by(fast, config(precision="auto", engine="tensorflow")))
+    assert [str(found) for found in other] == ['engine is "openvino" there and "tensorflow" here']
+
+
+def test_the_engine_matters_where_engines_differ():
+    assert config_engine(config()) is None
+    assert config_engine(config(precision="bfloat16", engine="openvino")) == "openvino"
+    before_there_were_others = config(precision="bfloat16")
+    del before_there_were_others["engine"]
+    assert config_engine(before_there_were_others) == "tensorflow"
 
 
 def test_unknown_values_are_refused():
-    with pytest.raises(ConfigError, match=r"--precision int8: unknown\. .*: float32, bfloat16, float16"):
+    with pytest.raises(
+        ConfigError, match=r"--precision int8: unknown\. .*: auto, float32, bfloat16, float16"
+    ):
         config(precision="int8")

@@ -1,15 +1,17 @@
 """The job on a stand-in backbone: every feature is the colour that was painted."""
 
 import hashlib
+import json
 import shutil
 
+import h5py
 import numpy as np
 import pytest
 from PIL import Image
 
 import featurize
 from featurize import engines
-from featurize.decode import decoding
+from featurize.decode import pool
 from featurize.errors import (
     ConfigError,
     DatasetError,
@@ -18,6 +20,7 @@ from featurize.errors import (
     StoreError,
     WeightsError,
 )
+from featurize.making import part_writing
 
 
 def extract(root, tmp_path, **options):
@@ -75,7 +78,7 @@ def test_views_for_all(stand_in, portfolio, tmp_path):
 def test_a_second_run_decodes_nothing(stand_in, portfolio, tmp_path, monkeypatch):
     (first,) = extract(portfolio, tmp_path)
     before = first.path.read_bytes()
-    monkeypatch.setattr(decoding, "Worker", None)  # any decode would fail
+    monkeypatch.setattr(pool, "Worker", None)  # any decode would fail
     (second,) = extract(portfolio, tmp_path)
     assert second.state == "up to date"
     assert (second.n_decoded, second.n_forward) == (0, 0)
@@ -183,15 +186,9 @@ def test_not_one_usable_file(stand_in, tmp_path):
     assert not list((tmp_path / "out").glob("*.h5"))
 
 
-def test_two_backbones_share_one_decode(stand_in, portfolio, tmp_path, monkeypatch):
+def test_two_backbones_share_one_decode(stand_in, portfolio, tmp_path, alter_decoded):
     decoded = []
-    ask = decoding.Worker.ask
-
-    def counting(worker, request):
-        decoded.append(request["path"])
-        return ask(worker, request)
-
-    monkeypatch.setattr(decoding.Worker, "ask", counting)
+    alter_decoded(lambda one: decoded.append(one.request.path) or one)
     first, second = extract(portfolio, tmp_path, backbones=["mean", "mean_too"])
     assert len(decoded) == 21
     with featurize.open_store(first.path) as a, featurize.open_store(second.path) as b:
@@ -303,22 +300,15 @@ def test_options_that_make_no_sense(stand_in, portfolio, tmp_path, options, erro
         extract(portfolio, tmp_path, **options)
 
 
-def test_a_file_that_timed_out_is_tried_again(stand_in, portfolio, tmp_path, monkeypatch):
-    ask = decoding.Worker.ask
-
-    def hanging(worker, request):
-        if request["path"].endswith("low_train/3.png"):
-            return {"problem": "timed out: not decoded within 60 seconds", "seconds": 60.0}
-        return ask(worker, request)
-
-    monkeypatch.setattr(decoding.Worker, "ask", hanging)
+def test_a_file_that_timed_out_is_tried_again(stand_in, portfolio, tmp_path, time_out):
+    time_out("low_train/3.png")
     (first,) = extract(portfolio, tmp_path)
     assert [(file.path, file.kind) for file in first.skipped] == [("train/low_train/3.png", "timed out")]
     before = first.path.read_bytes()
     (in_vain,) = extract(portfolio, tmp_path)
     assert (in_vain.state, in_vain.n_decoded) == ("up to date", 1)
     assert first.path.read_bytes() == before
-    monkeypatch.setattr(decoding.Worker, "ask", ask)
+    time_out("no such file")
     (again,) = extract(portfolio, tmp_path)
     assert (again.state, again.n_decoded, again.n_forward, again.skipped) == ("updated", 1, 3, [])
 
@@ -389,21 +379,14 @@ def test_a_feature_too_large_for_float16_is_refused(stand_in, portfolio, tmp_pat
         extract(portfolio, tmp_path, store_dtype="float16")
 
 
-def test_a_file_that_fails_in_passing_costs_no_stored_feature(stand_in, portfolio, tmp_path, monkeypatch):
+def test_a_file_that_fails_in_passing_costs_no_stored_feature(stand_in, portfolio, tmp_path, time_out):
     (result,) = extract(portfolio, tmp_path, views=1)
     before = result.path.read_bytes()
-    ask = decoding.Worker.ask
-
-    def slow_one(worker, request):
-        if request["path"].endswith("award_train/0.png"):
-            return {"problem": "timed out: not decoded within 1 seconds", "seconds": 1.0}
-        return ask(worker, request)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(decoding.Worker, "ask", slow_one)
-        with pytest.raises(StoreError, match=r"1 pictures that it has could not be read again.*Run the same"):
-            extract(portfolio, tmp_path, views=3)
+    time_out("award_train/0.png")
+    with pytest.raises(StoreError, match=r"1 pictures that it has could not be read again.*Run the same"):
+        extract(portfolio, tmp_path, views=3)
     assert result.path.read_bytes() == before
+    time_out("no such file")
     stand_in.built.clear()
     (again,) = extract(portfolio, tmp_path, views=3)
     assert stand_in.n_seen == again.n_forward == 2  # only the picture that failed: the rest had been kept
@@ -444,3 +427,126 @@ def test_statistics_count_training_pictures_that_stand_elsewhere_too(stand_in, p
     training = sorted((portfolio / "train").rglob("*.png"))
     pixels = np.concatenate([np.asarray(Image.open(path)).reshape(-1, 3) for path in training]) / 255
     np.testing.assert_allclose(result.config["statistics"]["mean"], pixels.mean(axis=0), rtol=1e-9)
+
+
+# levels
+
+
+def noise(root):
+    """Give each class a picture whose halves differ, so that the levels of the stand-in do."""
+    rng = np.random.default_rng(0)
+    for name in ("award", "low", "middle"):
+        pixels = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(root / "train" / f"{name}_train" / "noise.png")
+
+
+def test_levels_are_more_columns_and_say_which_is_which(stand_in, portfolio, tmp_path):
+    noise(portfolio)
+    (final,) = extract(portfolio, tmp_path)
+    (result,) = extract(portfolio, tmp_path, levels=True)
+    assert result.path.name == "mean+random+levels.h5"
+    assert (result.n_features, result.level_names, result.level_ends) == (6, ("1/2", "final"), (3, 6))
+    assert (final.n_features, final.level_names, final.level_ends) == (3, ("final",), (3,))
+    with h5py.File(result.path) as file, h5py.File(final.path) as plain:
+        assert json.loads(file.attrs["config"])["levels"] is True
+        assert list(file["features/plain"].attrs["level_names"]) == ["1/2", "final"]
+        assert list(file["features/plain"].attrs["level_ends"]) == [3, 6]
+        assert file["features/augmented"].shape[1:] == (2, 6)
+        np.testing.assert_array_equal(file["features/plain"][:, 3:], plain["features/plain"][:])
+        np.testing.assert_array_equal(file["features/augmented"][..., 3:], plain["features/augmented"][:])
+        assert np.abs(file["features/plain"][:, :3] - plain["features/plain"][:]).max() > 1
+    with featurize.open_store(result.path) as store:
+        row = store.images.content[store.images.path.index("train/award_train/noise.png")]
+        pixels = np.asarray(Image.open(portfolio / "train/award_train/noise.png"), np.float64)
+        np.testing.assert_allclose(store.plain([row])[0, :3], pixels[:, :16].mean(axis=(0, 1)), rtol=1e-6)
+
+
+def test_levels_are_known_without_the_network(stand_in, portfolio, tmp_path, monkeypatch):
+    """To a run that only assembles what an earlier one finished, and to one that only relabels."""
+
+    def stop(*args, **options):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("featurize.making.filling.assemble", stop)
+        with pytest.raises(KeyboardInterrupt):
+            extract(portfolio, tmp_path, levels=True)
+    stand_in.built.clear()
+    (result,) = extract(portfolio, tmp_path, levels=True)
+    assert (result.n_resumed, result.n_features, stand_in.built) == (21, 6, [])
+    (portfolio / "train/low_train/0.png").rename(portfolio / "train/award_train/moved.png")
+    (moved,) = extract(portfolio, tmp_path, levels=True)
+    assert (moved.state, moved.level_ends, stand_in.built) == ("updated", (3, 6), [])
+    with featurize.open_store(moved.path) as store:
+        assert (store.level_names, store.level_ends) == (("1/2", "final"), (3, 6))
+    (same,) = extract(portfolio, tmp_path, levels=True)
+    assert (same.state, same.level_ends) == ("up to date", (3, 6))
+
+
+def test_levels_of_another_version_are_not_mixed_in(stand_in, portfolio, tmp_path, monkeypatch):
+    extract(portfolio, tmp_path, levels=True)
+    create = engines.create_engine
+
+    def other(*args, **options):
+        engine = create(*args, **options)
+        engine.level_names = ("1/4", "final")
+        return engine
+
+    monkeypatch.setattr(engines, "create_engine", other)
+    paint(portfolio / "train/award_train/new.png", (1, 2, 3))
+    with pytest.raises(StoreError, match=r"levels 1/2 up to 3, final up to 6, and .* makes 1/4 up to 3"):
+        extract(portfolio, tmp_path, levels=True)
+
+
+# the pipeline
+
+
+@pytest.mark.parametrize("in_flight", [2, 3])
+def test_batches_in_flight_change_nothing(stand_in, portfolio, tmp_path, in_flight):
+    noise(portfolio)
+    (one,) = extract(portfolio, tmp_path)
+    stand_in.in_flight = in_flight
+    (several,) = extract(portfolio, tmp_path, out=tmp_path / "several", backbones=["mean", "mean_too"])[:1]
+    assert_same_store(one.path, several.path)
+    assert all(engine.most_on_their_way == in_flight for engine in stand_in.built[1:])
+
+
+def test_the_network_is_built_while_decode_processes_start(stand_in, portfolio, tmp_path, monkeypatch):
+    events = []
+    create, worker = engines.create_engine, pool.Worker
+    monkeypatch.setattr(engines, "create_engine", lambda *a, **o: events.append("engine") or create(*a, **o))
+    monkeypatch.setattr(pool, "Worker", lambda *given: events.append("worker") or worker(*given))
+    replies = pool.WorkerPool.replies
+    monkeypatch.setattr(pool.WorkerPool, "replies", lambda *given: events.append("wait") or replies(*given))
+    extract(portfolio, tmp_path, workers=2)
+    assert events[:4] == ["worker", "worker", "engine", "wait"]
+
+
+def test_no_network_is_built_for_a_few_files_of_which_none_can_be_used(stand_in, portfolio, tmp_path):
+    extract(portfolio, tmp_path)
+    (portfolio / "train/award_train/bad.png").write_text("no picture")
+    stand_in.built.clear()
+    (result,) = extract(portfolio, tmp_path)
+    assert (result.state, result.n_decoded, stand_in.built) == ("updated", 1, [])
+
+
+def test_a_part_that_cannot_be_written_stops_the_run(stand_in, portfolio, tmp_path, monkeypatch):
+    """Although it is written by another thread; the parts before it are kept."""
+    monkeypatch.setattr("featurize.making.filling.PART_CONTENTS", 4)
+    write, written = part_writing.write_part, []
+
+    def full(*args, **options):
+        if len(written) == 2:
+            raise StoreError("no space left")
+        written.append(write(*args, **options))
+        return written[-1]
+
+    monkeypatch.setattr(part_writing, "write_part", full)
+    with pytest.raises(StoreError, match="no space left"):
+        extract(portfolio, tmp_path)
+    assert sorted((tmp_path / "out" / "mean+random.h5.parts").glob("*.part")) == sorted(written)
+    monkeypatch.setattr(part_writing, "write_part", write)
+    (result,) = extract(portfolio, tmp_path)
+    assert result.n_resumed == 8
+    (fresh,) = extract(portfolio, tmp_path, out=tmp_path / "fresh")
+    assert_same_store(result.path, fresh.path)

@@ -276,7 +276,7 @@ def test_workers_end_with_a_parent_that_is_killed(tmp_path):
         " max_pixels=99, ranges=ViewRanges(), seed=0)\n"
         f"stream = decode_all([Request(path=Path({str(picture)!r}))] * 50, r, workers=1)\nnext(stream)\n"
         "import gc\nfrom featurize.decode.workers import Worker\n"
-        "print(*[w._process.pid for w in gc.get_objects() if isinstance(w, Worker)], flush=True)\n"
+        "print(*[w.process.pid for w in gc.get_objects() if isinstance(w, Worker)], flush=True)\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     if not sys.platform.startswith("linux"):

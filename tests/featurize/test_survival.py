@@ -101,11 +101,11 @@ def test_killed_at_random_instants_it_goes_on_and_ends_with_the_same_bytes(data,
     print(f"{killed} kills, {finished} runs that ended all the same, {recomputed} views computed twice")
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
-def test_asked_to_stop_it_keeps_what_is_finished(data, uninterrupted, tmp_path, name):
+@pytest.mark.parametrize(("name", "in_flight"), [("SIGTERM", 1), ("SIGINT", 1), ("SIGINT", 3)])
+def test_asked_to_stop_it_keeps_what_is_finished(data, uninterrupted, tmp_path, name, in_flight):
     log, out = tmp_path / "log", tmp_path / "out"
     process = subprocess.Popen(
-        command(data, out, "--delay", 0.3, "--part", 100, "--log", log),
+        command(data, out, "--delay", 0.3, "--part", 100, "--log", log, "--in-flight", in_flight),
         stderr=subprocess.PIPE,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job ignores it
     )
@@ -160,15 +160,19 @@ def test_two_runs_into_one_store_the_second_names_the_first(data, tmp_path):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="RLIMIT_FSIZE is POSIX")
-@pytest.mark.parametrize("limit", [14_000, 60_000])
-def test_a_disk_that_takes_no_more_loses_nothing(data, uninterrupted, tmp_path, limit):
+@pytest.mark.parametrize(("limit", "part"), [(55_000, N_IMAGES), (60_000, PART)], ids=["part", "store"])
+def test_a_disk_that_takes_no_more_loses_nothing(data, uninterrupted, tmp_path, limit, part):
     import resource
 
     out = tmp_path / "out"
-    starved = run(data, out, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
+    starved = run(
+        data, out, "--part", part,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )  # fmt: skip
     assert starved.returncode == 1, starved.stdout + starved.stderr
     assert "Nothing that was finished is lost" in starved.stdout
     assert not (out / "mean+random.h5").exists()
+    assert bool(list(out.glob("*.parts/*.part"))) == (part == PART)
     assert run(data, out).returncode == 0
     assert datasets(out / "mean+random.h5") == uninterrupted
 

@@ -1,13 +1,16 @@
 """Decode processes: files in their order, whatever the number of workers."""
 
 import hashlib
+import time
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from featurize.decode.decoding import Request, decode_all
+from featurize.decode import pool
+from featurize.decode.decoding import Decoder, Request, decode_all
 from featurize.decode.rendering import Rendering
+from featurize.decode.workers import Worker
 from featurize.views import ViewRanges, render_view, view_parameters
 
 RENDERING = Rendering(
@@ -57,15 +60,42 @@ def test_a_thumbnail_does_not_keep_the_views_in_memory(files):
     assert decoded.thumbnail.base is None or decoded.thumbnail.base.nbytes == decoded.thumbnail.nbytes
 
 
-def test_whoever_stops_early_leaves_no_process(files):
+def test_whoever_stops_early_leaves_no_process(files, monkeypatch):
+    started = []
+    monkeypatch.setattr(pool, "Worker", lambda *given: started.append(Worker(*given)) or started[-1])
     stream = decode_all([Request(path=path) for path in files], RENDERING, workers=2)
     next(stream)
-    workers = [worker for worker in stream.gi_frame.f_locals["pool"] if worker._process is not None]
-    processes = [worker._process for worker in workers]
-    assert processes
+    assert len(started) == 2
     stream.close()
-    assert all(process.wait(timeout=30) != 0 for process in processes)
+    assert all(worker.process.poll() is not None for worker in started)
 
 
 def test_nothing_asked_for_starts_nothing():
     assert list(decode_all([], RENDERING)) == []
+
+
+def test_views_are_those_of_a_file_until_the_next_one_is_taken(files):
+    """However many are decoded ahead: no slot is written into while its picture is the one that was given."""
+    with Decoder(RENDERING, most_views=1, workers=2) as decoder:
+        for number, decoded in enumerate(decoder.decode([Request(path=path) for path in files])):
+            if number % 10 == 0:
+                time.sleep(0.2)  # the workers run as far ahead as they are let
+            np.testing.assert_array_equal(decoded.views[0][0, 0], (number, 255 - number, 3))
+            with pytest.raises(ValueError, match="read-only"):
+                decoded.views[0][0, 0] = 0
+
+
+def test_the_same_processes_serve_one_list_after_another(files, monkeypatch):
+    started = []
+    monkeypatch.setattr(pool, "Worker", lambda *given: started.append(Worker(*given)) or started[-1])
+    requests = [Request(path=path) for path in files]
+    with Decoder(RENDERING, most_views=2, workers=2) as decoder:
+        assert [decoded.problem for decoded in decoder.decode(requests)] == [""] * 40
+        stopped = decoder.decode(requests)
+        next(stopped)
+        stopped.close()  # what is still under way is not mistaken for an answer to what is asked next
+        reds = [int(decoded.views[0][0, 0, 0]) for decoded in decoder.decode(requests[::-1])]
+        assert reds == list(range(39, -1, -1))
+        assert list(decoder.decode([])) == []
+    assert 2 <= len(started) <= 4  # two, and those in the place of workers that were busy when it was stopped
+    assert all(worker.process.poll() is not None for worker in started)

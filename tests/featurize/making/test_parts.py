@@ -7,15 +7,17 @@ import numpy as np
 import pytest
 
 from featurize.errors import StoreError
+from featurize.making.columns import Columns
 from featurize.making.parts import (
     Meta,
     Part,
     PartIndex,
+    Settled,
     discard_parts,
     part_paths,
     read_part,
     settle,
-    settled_config,
+    settled,
     write_part,
 )
 
@@ -95,33 +97,58 @@ def test_the_index_knows_which_views_are_there_and_reads_them(tmp_path):
         assert index.meta(f"{number:064x}").width == number
 
 
-def test_the_settled_config_survives_and_goes_with_the_folder(tmp_path):
+def test_what_was_settled_survives_and_goes_with_the_folder(tmp_path):
     folder = tmp_path / "x.h5.parts"
-    assert settled_config(folder) is None
-    settle(folder, {"statistics": {"mean": [0.1]}})
-    settle(folder, {"statistics": {"mean": [0.2]}})
-    assert settled_config(folder) == {"statistics": {"mean": [0.2]}}
+    assert settled(folder) is None
+    settle(folder, Settled(config={"statistics": {"mean": [0.1]}}, precision=None))
+    last = Settled(config={"statistics": {"mean": [0.2]}}, precision={"tried": "bfloat16", "cosine": 0.9995})
+    settle(folder, last)
+    assert settled(folder) == last
     discard_parts(folder)
     assert not folder.exists()
-    assert settled_config(folder) is None
+    assert settled(folder) is None
+
+
+def test_what_was_settled_before_there_was_a_proof_is_read_too(tmp_path):
+    (tmp_path / "settled.json").write_text('{"backbone": "vgg16", "precision": "float32"}')
+    assert settled(tmp_path) == Settled(config={"backbone": "vgg16", "precision": "float32"}, precision=None)
+
+
+def test_a_part_knows_its_levels(tmp_path):
+    part = make_part(1)
+    part.columns = Columns(names=("1/2", "final"), ends=(1, 3))
+    path = write_part(tmp_path, part, config_digest=DIGEST)
+    with h5py.File(path) as file:
+        assert list(file.attrs["level_names"]) == ["1/2", "final"]
+        assert list(file.attrs["level_ends"]) == [1, 3]
+    assert PartIndex(tmp_path, config_digest=DIGEST).columns == part.columns
+
+
+def test_a_part_of_before_there_were_levels_has_one(tmp_path):
+    write_part(tmp_path, make_part(1), config_digest=DIGEST)  # without columns
+    assert PartIndex(tmp_path, config_digest=DIGEST).columns == Columns(names=("final",), ends=(3,))
+    failures = Part(failed={"f" * 64: "not an image"})
+    (tmp_path / "other").mkdir()
+    write_part(tmp_path / "other", failures, config_digest=DIGEST)
+    assert PartIndex(tmp_path / "other", config_digest=DIGEST).columns is None
 
 
 def test_a_folder_that_cannot_be_made_is_the_same_clear_error(tmp_path):
     (tmp_path / "x.h5.parts").write_text("a file where the folder should be")
     with pytest.raises(StoreError, match=r"cannot write here .*Nothing that was finished is lost"):
-        settle(tmp_path / "x.h5.parts", {})
+        settle(tmp_path / "x.h5.parts", Settled(config={}, precision=None))
 
 
 def test_a_settled_config_that_cannot_be_read_is_a_clear_error(tmp_path):
     (tmp_path / "settled.json").mkdir()
     with pytest.raises(StoreError, match=r"settled\.json: cannot be read \(.*run the same command again"):
-        settled_config(tmp_path)
+        settled(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["", "{", "7"])
 def test_a_settled_config_that_is_none_is_as_if_it_were_not_there(tmp_path, text):
     (tmp_path / "settled.json").write_text(text)
-    assert settled_config(tmp_path) is None
+    assert settled(tmp_path) is None
 
 
 def test_a_full_disk_is_a_clear_error_and_leaves_nothing_half_written(tmp_path, monkeypatch):

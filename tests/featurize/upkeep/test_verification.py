@@ -288,10 +288,19 @@ def test_what_is_kept_besides_features_is_compared_too(task, store, change, what
 
 def test_the_unit_of_the_difference_is_the_largest_feature():
     stored = np.array([0.0, 4.0, -2.0], np.float32)
-    assert difference(stored, stored) == 0
-    assert difference(stored, np.array([0.0, 4.0, -1.0], np.float32)) == 0.25
-    assert difference(stored, np.array([8.0, 4.0, -2.0], np.float32)) == 1
-    assert np.isnan(difference(stored, np.array([np.nan, 4, -2], np.float32)))  # never within a tolerance
+    assert difference(stored, stored, ends=[3]) == 0
+    assert difference(stored, np.array([0.0, 4.0, -1.0], np.float32), ends=[3]) == 0.25
+    assert difference(stored, np.array([8.0, 4.0, -2.0], np.float32), ends=[3]) == 1
+    nan = np.array([np.nan, 4, -2], np.float32)
+    for ends in ([3], [1, 3]):
+        assert np.isnan(difference(stored, nan, ends=ends))  # never within a tolerance
+
+
+def test_a_level_of_small_features_has_a_unit_of_its_own():
+    stored = np.array([0.5, 0.25, 400.0, 300.0], np.float32)
+    computed = np.array([0.5, 0.5, 400.0, 300.0], np.float32)
+    assert difference(stored, computed, ends=[2, 4]) == 0.5
+    assert difference(stored, computed, ends=[4]) == pytest.approx(0.25 / 400)
 
 
 # the table of images
@@ -545,6 +554,41 @@ def test_the_new_extraction_is_told_with_the_options_of_the_config(task, stand_i
                   "--rotation 10", "--no-horizontal-flip", "--entries image", f"extract {task}"):  # fmt: skip
         assert words in command, command
     assert "--resample" not in command
+
+
+def test_the_new_extraction_settles_what_was_left_open_and_forces_what_was_forced(task, stand_in):
+    stand_in.fast = ("bfloat16",)
+    commands = []
+    for options in ({"levels": True}, {"precision": "bfloat16"}, {"precision": "float32", "levels": True}):
+        (result,) = featurize.extract(
+            task,
+            backbones=["mean"],
+            weights="random",
+            views=0,
+            out=task.parent / f"{len(commands)}",
+            **options,
+        )
+        tamper(result.path, lambda file: file.__delitem__("content/phash"))
+        commands.append(verify(result.path).mend.partition("then: ")[2])
+        assert ("--levels" in commands[-1]) == ("levels" in options)
+    assert "--precision" not in commands[0]
+    assert "--precision bfloat16" in commands[1]
+    assert "--precision float32" in commands[2]
+
+
+def test_a_sample_is_computed_in_the_precision_and_by_the_engine_of_the_store(task, stand_in):
+    stand_in.fast, stand_in.errors = ("bfloat16",), {"bfloat16": 0.01}
+    (result,) = featurize.extract(
+        task, backbones=["mean"], weights="random", views=1, out=task.parent / "fast", levels=True
+    )
+    stand_in.fast = ()
+    stand_in.built.clear()
+    found = verify(result.path)
+    assert found.clean
+    assert found.sampled is not None
+    assert found.sampled.largest_difference == 0
+    (engine,) = stand_in.built
+    assert (engine.precision, engine.options["engine"], engine.n_features) == ("bfloat16", "stand-in", 6)
 
 
 def test_no_store_at_all(tmp_path):

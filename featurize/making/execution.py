@@ -1,0 +1,51 @@
+"""How a run is carried out, and the engines it takes for that."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from featurize import engines
+from featurize.backbones import Backbone
+from featurize.config import config_engine
+from featurize.weights import Weights
+
+
+@dataclass(frozen=True, kw_only=True)
+class Execution:
+    """How a run is carried out; none of it changes a feature."""
+
+    engine: str
+    device: str
+    gpu_memory: float | None
+    batch_size: int | str
+    workers: int | None
+    image_timeout: float
+    strict: bool
+    report: Callable[[str, int, int], None]
+    remembered: Mapping[str, Any]  # options that a repair needs again and the config does not name
+
+    def build(
+        self,
+        backbone: Backbone,
+        weights: Weights,
+        config: Mapping[str, Any],
+        *,
+        engine: str | None = None,
+        precision: str | None = None,
+    ) -> engines.Engine:
+        """Return the engine of a config; engine and precision stand in for those that it names."""
+        return engines.create_engine(
+            backbone,
+            weights,
+            engine=engine or config_engine(config) or self.engine,
+            input_size=config["input_size"],
+            preprocess=config["preprocess"],
+            statistics=config["statistics"],
+            precision=precision or config["precision"],
+            levels=config["levels"],
+            device=self.device,
+            gpu_memory=self.gpu_memory,
+            batch_size=self.batch_size,
+        )
