@@ -84,13 +84,12 @@ def run_or_recall(
         on_progress(len(tasks) - len(missing))
     if not missing:
         return outcomes
-    if before_tensorflow is not None and any(get_head(tasks[index].head).tensorflow for index in missing):
-        before_tensorflow()
     work = [
         tasks[index] if memory is None else _Kept(task=tasks[index], key=keys[index], folder=memory.folder)
         for index in missing
     ]
-    for index, outcome in zip(missing, run_tasks(work, jobs=jobs, on_progress=on_progress), strict=True):
+    brought = run_tasks(work, jobs=jobs, on_progress=on_progress, before_tensorflow=before_tensorflow)
+    for index, outcome in zip(missing, brought, strict=True):
         outcomes[index] = outcome
     if memory is not None:
         make_room(memory.folder)

@@ -1,18 +1,37 @@
-"""Tasks spread over the cores without changing their results."""
+"""Tasks spread over the cores without changing their results.
+
+A task of a TensorFlow head runs in a thread of this process: one import, one compiled function serve all
+fits. Any other runs in a worker process: scikit-learn holds Python's lock, and catches warnings, which
+threads must not. Of both together there are never more at once than jobs, and each computes in one thread.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable, Sequence
+import sys
+import tempfile
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from classify.heads import get_head
+import numpy as np
+
+from classify.heads import get_head, make_head
 
 if TYPE_CHECKING:
     from classify.samples import Samples
 
 SMALL_BYTES = 2**22  # below this, starting worker processes costs more than it saves
+_SHARED_BYTES = 2**20  # arrays from this size on go to workers as files that they map
+_IDLE_SECONDS = 300  # that a worker waits for the next tasks
+_ONE_THREAD = dict.fromkeys(
+    ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS"), "1"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,6 +39,11 @@ class Failure:
     """Why a task brought no result."""
 
     reason: str
+
+
+_one_at_a_time = threading.Lock()  # jobs are counted, arrays shared and workers reused for one call
+_shared: dict[Any, Any] = {}  # the folder of shared arrays, and by id the file and the array
+_DIED = Failure(reason="a worker process died (out of memory?); try --jobs 1")
 
 
 class Task(Protocol):
@@ -36,7 +60,7 @@ class Task(Protocol):
 
 
 def default_jobs(samples: Sequence[Samples]) -> int:
-    """Return one process a usable core, or 1 where starting them would take longer than the work."""
+    """Return one job a usable core, or 1 where starting processes would take longer than the work."""
     import joblib
 
     most = max((item.plain.nbytes + item.augmented.nbytes for item in samples), default=0)
@@ -44,71 +68,196 @@ def default_jobs(samples: Sequence[Samples]) -> int:
 
 
 def run_tasks(
-    tasks: Sequence[Task], *, jobs: int, on_progress: Callable[[int], None] | None = None
+    tasks: Sequence[Task],
+    *,
+    jobs: int,
+    on_progress: Callable[[int], None] | None = None,
+    before_tensorflow: Callable[[], object] | None = None,
 ) -> list[Any]:
-    """Run tasks, those of TensorFlow heads one by one in this process and the others over ``jobs`` processes.
+    """Run tasks, up to ``jobs`` of them at once.
 
     Parameters
     ----------
     tasks : sequence of Task
     jobs : int
-        Processes. Each uses one BLAS thread whatever their number, so that results do not depend on it.
+        Results do not depend on it: each task computes in one thread whatever the number.
     on_progress : callable, optional
         Called with 1 after each task.
+    before_tensorflow : callable, optional
+        Called before TensorFlow is first needed, if it is; what it raises is raised.
 
     Returns
     -------
     list
         What each task brought, in order; a `Failure` where it raised.
     """
-    outcomes: list[Any] = [Failure(reason="a worker process died (out of memory?); try --jobs 1")] * len(
-        tasks
-    )
-    apart = [index for index, task in enumerate(tasks) if not get_head(task.head).tensorflow]
-    here = [index for index, task in enumerate(tasks) if get_head(task.head).tensorflow]
+    outcomes: list[Any] = [_DIED] * len(tasks)
 
     def keep(index: int, outcome: Any) -> None:
         outcomes[index] = outcome
         if on_progress is not None:
             on_progress(1)
 
-    if min(jobs, len(apart)) > 1:
-        _run_apart(tasks, apart, jobs=jobs, keep=keep)
-    else:
-        here = sorted(apart + here)
-    for index in here:
-        keep(*_attempt(index, tasks[index]))
+    networks = [index for index, task in enumerate(tasks) if get_head(task.head).tensorflow]
+    others = [index for index, task in enumerate(tasks) if not get_head(task.head).tensorflow]
+    apart = _longest_first([index for index in others if any(get_head(tasks[index].head).grid)], tasks)
+    if min(jobs, len(networks) + len(apart)) < 2:
+        apart = []
+    for index in others:
+        if index not in apart:
+            keep(*_attempt_alone(index, tasks[index]))
+    if min(jobs, len(networks) + len(apart)) > 1:
+        _Spread(tasks, networks, apart, jobs).run(keep, before_tensorflow)
+    elif networks:
+        _start_tensorflow(before_tensorflow)
+        for index in networks:
+            keep(*_attempt_alone(index, tasks[index]))
     return outcomes
 
 
-def _run_apart(
-    tasks: Sequence[Task], indices: Sequence[int], *, jobs: int, keep: Callable[[int, Any], None]
-) -> None:
-    import joblib
-    from joblib.externals.loky import get_reusable_executor
-    from joblib.externals.loky.process_executor import TerminatedWorkerError
+class _Spread:
+    """Tasks on their way through threads and processes."""
 
-    parallel = joblib.Parallel(
-        n_jobs=min(jobs, len(indices)), return_as="generator_unordered", max_nbytes="1M"
-    )
-    calls = (joblib.delayed(_attempt)(index, tasks[index]) for index in indices)
-    try:
-        for index, outcome in parallel(calls):
-            keep(index, outcome)
-    except TerminatedWorkerError:
-        return  # what is missing stays a Failure that says so
-    except BaseException:  # Ctrl-C, SIGTERM: no worker is to go on with work that nobody waits for
-        get_reusable_executor(reuse=True, kill_workers=True).shutdown(wait=True, kill_workers=True)
-        raise
+    def __init__(
+        self, tasks: Sequence[Task], networks: Sequence[int], apart: Sequence[int], jobs: int
+    ) -> None:
+        self.tasks, self.jobs = tasks, jobs
+        self.networks, self.apart = deque(networks), deque(apart)  # waiting for a thread, for a process
+        self.threads = ThreadPoolExecutor(max_workers=jobs)
+        self.n_workers = min(jobs, len(apart))
+        self.processes: Any = None
+        self.running: dict[Future, int | None] = {}  # the index of the task; None: TensorFlow starts
+        self.networks_at_once = 0
+
+    def run(self, keep: Callable[[int, Any], None], before_tensorflow: Callable[[], object] | None) -> None:
+        """Run them all; when stopped, leave nothing under way."""
+        from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+        with _one_at_a_time, _shared_arrays(), threadpool_limits(limits=1):
+            try:
+                if self.networks:
+                    self.running[self.threads.submit(_start_tensorflow, before_tensorflow)] = None
+                while self.networks or self.apart or self.running:
+                    self._submit()
+                    done, _ = wait(self.running, return_when=FIRST_COMPLETED)
+                    for future in done:
+                        self._take(future, keep)
+            except BaseException:  # Ctrl-C, SIGTERM: nobody waits for the rest
+                self._stop()
+                raise
+            self.threads.shutdown()
+
+    def _submit(self) -> None:
+        """Put as many tasks under way as there is room for; those of networks, the longest, first."""
+        while len(self.running) < self.jobs:
+            if self.networks and self._networks_under_way() < self.networks_at_once:
+                index = self.networks.popleft()
+                future = self.threads.submit(_attempt, index, self.tasks[index])
+            elif self.apart:
+                index = self.apart.popleft()
+                future = self._submit_apart(index)
+            else:
+                return
+            self.running[future] = index
+
+    def _submit_apart(self, index: int) -> Future:
+        while True:
+            self.processes = _workers(self.n_workers)
+            with contextlib.suppress(BrokenExecutor):  # since a moment ago: then there will be a new one
+                return self.processes.submit(_attempt_alone, index, self.tasks[index])
+
+    def _networks_under_way(self) -> int:
+        indices = (index for index in self.running.values() if index is not None)
+        return sum(get_head(self.tasks[index].head).tensorflow for index in indices)
+
+    def _take(self, future: Future, keep: Callable[[int, Any], None]) -> None:
+        index = self.running.pop(future)
+        if index is None:
+            on_gpu = future.result()
+            self.networks_at_once = 1 if on_gpu else self.jobs  # its memory is for one
+        elif isinstance(future.exception(), BrokenExecutor):
+            keep(index, _DIED)
+        else:
+            keep(*future.result())
+
+    def _stop(self) -> None:
+        dense = sys.modules.get("classify.heads.dense")
+        if dense is not None:
+            dense.stopping.set()
+        if self.processes is not None:
+            self.processes.shutdown(wait=True, kill_workers=True)
+        self.threads.shutdown(cancel_futures=True)
+        if dense is not None:
+            dense.stopping.clear()
+
+
+def _longest_first(indices: list[int], tasks: Sequence[Task]) -> list[int]:
+    """Order tasks so that no long one is left at the end, when the other cores have nothing more to do."""
+    return sorted(indices, key=lambda index: -len(getattr(tasks[index], "points", ())))
+
+
+def _start_tensorflow(before: Callable[[], object] | None) -> bool:
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    from classify.heads.dense import start_tensorflow
+
+    if before is not None:
+        before()
+    return start_tensorflow()
+
+
+def _attempt_alone(index: int, task: Task) -> tuple[int, Any]:
+    """Attempt a task when nothing else is under way in this process."""
+    from threadpoolctl import threadpool_limits
+
+    make_head(task.head)  # loads the libraries that are to be limited
+    with threadpool_limits(limits=1):
+        return _attempt(index, task)
 
 
 def _attempt(index: int, task: Task) -> tuple[int, Any]:
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
-
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
-        with threadpool_limits(limits=1):
-            return index, task.run()
+        return index, task.run()
     except Exception as error:  # any solver's error: one head must not take the others with it
         text = " ".join(str(error).split()) or "no message"
         return index, Failure(reason=f"{type(error).__name__}: {text}"[:300])
+
+
+def _workers(n_workers: int) -> Any:
+    """Return the pool of worker processes: the one there is, or a new one where there is none or it broke."""
+    from joblib.externals.loky import get_reusable_executor
+
+    return get_reusable_executor(
+        max_workers=n_workers,
+        timeout=_IDLE_SECONDS,
+        env=_ONE_THREAD,
+        job_reducers={np.ndarray: _reduce_array},
+    )
+
+
+@contextlib.contextmanager
+def _shared_arrays() -> Iterator[None]:
+    """Have large arrays written once, for workers to map; remove the files in the end, or when killed."""
+    from joblib.externals.loky.backend import resource_tracker
+
+    with tempfile.TemporaryDirectory(prefix="folio-", ignore_cleanup_errors=True) as folder:
+        resource_tracker.register(folder, "folder")
+        _shared["folder"] = Path(folder)
+        try:
+            yield
+        finally:
+            _shared.clear()
+            resource_tracker.unregister(folder, "folder")
+
+
+def _reduce_array(array: np.ndarray) -> Any:
+    """Say how a worker gets at an array: the reduction that pickling asks for."""
+    if array.nbytes < _SHARED_BYTES or array.dtype.hasobject or "folder" not in _shared:
+        return array.__reduce__()
+    if id(array) not in _shared:
+        path = _shared["folder"] / f"{len(_shared)}.npy"
+        try:
+            np.save(path, array)
+        except OSError:  # no room there: through the pipe then
+            return array.__reduce__()
+        _shared[id(array)] = (path, array)  # kept alive, so that no other array gets this id
+    return np.load, (_shared[id(array)][0], "r")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,10 @@ from classify.heads import SCALINGS
 from classify.heads.base import BaseHead, FitError, require_two_classes
 from classify.heads.rows import rows_by_image, settle_rows, validation_images
 
-_PREDICT_ROWS = 8192  # in one forward pass: bounds memory
+_ROWS_A_PASS = 8192  # bounds memory
+
+_warnings_caught = threading.Lock()  # by one thread at a time
+stopping = threading.Event()  # while it is set, fits in any thread end early, with an error
 
 
 class DenseHead(BaseHead):
@@ -149,8 +154,8 @@ class DenseHead(BaseHead):
         """Return the class probabilities: (n_rows, n_classes), float64, columns as in `classes_`."""
         X = self._check_predict(X, dtype=np.float32)
         parts = [
-            self.model_(X[start : start + _PREDICT_ROWS], training=False).numpy()
-            for start in range(0, len(X), _PREDICT_ROWS)
+            self.model_(X[start : start + _ROWS_A_PASS], training=False).numpy()
+            for start in range(0, len(X), _ROWS_A_PASS)
         ]
         probabilities = np.concatenate(parts).astype(np.float64)
         if probabilities.shape[1] == 1:
@@ -159,7 +164,7 @@ class DenseHead(BaseHead):
 
     def save(self, path: str | Path) -> None:
         """Write the network to ``path``, which ends in ``.keras``."""
-        with warnings.catch_warnings():
+        with _warnings_caught, warnings.catch_warnings():
             # Keras' own conversion of its variables to NumPy 2 arrays.
             warnings.filterwarnings("ignore", message="__array__ implementation", category=DeprecationWarning)
             self.model_.save(path)
@@ -183,50 +188,48 @@ class DenseHead(BaseHead):
     ) -> None:
         import tensorflow as tf
 
-        from classify.heads import dense_network as net
+        from classify.heads import dense_network as net, dense_training as training
 
         tf.config.experimental.enable_op_determinism()
         units, n_classes = tuple(int(size) for size in self.units), len(self.classes_)
+        images = rows_by_image(image)
         scaling = net.scaling_layers(X, self.scaling)
-        network = net.build_network(
+        self.model_ = net.build_network(
             X.shape[1], n_classes, units=units, dropout=self.dropout, seed=self.seed, before=scaling
         )
-        images = rows_by_image(image)
-        rows = net.as_tensors(
-            X=_apply(scaling, X[images.rows]),
+        rows = training.as_tensors(
+            X=_apply(scaling, X, images.rows),
             start=images.start,
             count=images.count,
             y=np.searchsorted(self.classes_, y[images.plain]),
-            X_val=_apply(scaling, X_val),
+            X_val=_apply(scaling, X_val, np.arange(len(X_val))),
             y_val=np.searchsorted(self.classes_, y_val),
             class_weight=compute_class_weight(self.class_weight, classes=self.classes_, y=y[images.plain]),
         )
-        epoch = net.epoch_function(X.shape[1], n_classes, units, float(self.dropout))
-        best = self._run_epochs(epoch, net.first_state(network), rows)
-        net.set_state(network, best)
-        self.model_ = network
-
-    def _run_epochs(self, epoch: Callable, state: Any, rows: Any) -> Any:
-        """Call `epoch` until the validation loss stops improving; return the best epoch's state."""
-        best, best_loss, self.best_epoch_ = None, np.inf, 0
+        epoch = training.epoch_function(X.shape[1], n_classes, units, self.dropout)
+        state = training.first_state(self.model_)
+        rate, batch_size = np.float32(self.learning_rate), np.int64(self.batch_size)
         names = ("loss", "accuracy", "val_loss", "val_accuracy")
         self.history_: dict[str, list[float]] = {name: [] for name in names}
+        best_loss, self.best_epoch_ = np.inf, 0
         for number in range(1, self.epochs + 1):
+            if stopping.is_set():
+                raise FitError("The dense head's training was stopped before its end. Start it again.")
             seed = np.array([self.seed % 2**31, number], dtype=np.int32)
-            state, figures = epoch(state, rows, seed, self.batch_size, self.learning_rate)
-            for name, figure in zip(names, figures.numpy(), strict=True):
-                self.history_[name].append(float(figure))
+            figures = epoch(state, rows, seed, np.float32(best_loss), batch_size, rate).numpy()
+            for name, figure in zip(names, figures.tolist(), strict=True):
+                self.history_[name].append(figure)
             if self.history_["val_loss"][-1] < best_loss:
-                best, best_loss, self.best_epoch_ = state, self.history_["val_loss"][-1], number
+                best_loss, self.best_epoch_ = self.history_["val_loss"][-1], number
             elif number - self.best_epoch_ >= self.patience:
                 break
         self.n_iter_ = number
-        if best is None:
+        if not self.best_epoch_:
             raise FitError(
                 f"The dense head's loss is not finite after {number} epochs with learning rate "
                 f"{self.learning_rate}: expected a finite one. Lower the learning rate."
             )
-        return best
+        training.take_best(state)
 
     def check_parameters(self) -> None:
         """Raise FitError if a parameter cannot be used."""
@@ -254,6 +257,20 @@ class DenseHead(BaseHead):
         return np.asarray(y_val)
 
 
+def start_tensorflow() -> bool:
+    """Import TensorFlow, to compute each operation in one thread; return whether that is on a GPU.
+
+    So several fits can run side by side, and one alone gives the same bytes. Where TensorFlow has computed
+    something before, its threads are what they were.
+    """
+    import keras  # noqa: F401  # imported here, while other work goes on
+    import tensorflow as tf
+
+    with contextlib.suppress(RuntimeError):
+        tf.config.threading.set_intra_op_parallelism_threads(1)
+    return bool(tf.config.list_logical_devices("GPU"))
+
+
 def write_curves(log_dir: str | Path, history: dict[str, list[float]]) -> None:
     """Write epoch_loss and epoch_accuracy, train and validation, as Keras' TensorBoard callback would."""
     import tensorflow as tf
@@ -267,7 +284,12 @@ def write_curves(log_dir: str | Path, history: dict[str, list[float]]) -> None:
         writer.close()
 
 
-def _apply(layers: Sequence[Any], X: np.ndarray) -> Any:
-    for layer in layers:
-        X = layer(X)
-    return X
+def _apply(layers: Sequence[Any], X: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Return these rows as the layers scale them, part by part: whole copies of X are what fills memory."""
+    scaled = np.empty((len(rows), X.shape[1]), dtype=np.float32)
+    for start in range(0, len(rows), _ROWS_A_PASS):
+        part = X[rows[start : start + _ROWS_A_PASS]]
+        for layer in layers:
+            part = layer(part)
+        scaled[start : start + _ROWS_A_PASS] = part
+    return scaled

@@ -1,6 +1,12 @@
-"""Tasks over processes: failures kept apart, equal results for any number of jobs."""
+"""Tasks over threads and processes: failures kept apart, never too many at once, the same for all jobs."""
 
+import os
+import signal
+import tempfile
+import threading
+import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +17,8 @@ from classify.running import Failure, run_tasks
 from classify.samples import load_samples
 from classify.search import Settings, run_trials
 
-SETTINGS = Settings(seed=0, class_weight=None, dense_options={}, log_folder=None)
+DENSE = {"units": (16,), "epochs": 12, "patience": 5}
+SETTINGS = Settings(seed=0, class_weight=None, dense_options=DENSE, log_folder=None)
 
 
 @dataclass(frozen=True)
@@ -28,9 +35,9 @@ class Fake:
 @pytest.mark.parametrize("jobs", [1, 2])
 def test_a_failing_task_takes_no_other_with_it(jobs):
     told = []
-    outcomes = run_tasks([Fake(1), Fake(-1), Fake(3)], jobs=jobs, on_progress=told.append)
-    assert outcomes == [2, Failure(reason="ValueError: negative for a reason"), 6]
-    assert told == [1, 1, 1]
+    outcomes = run_tasks([Fake(1), Fake(-1), Fake(3), Fake(4, "dense")], jobs=jobs, on_progress=told.append)
+    assert outcomes == [2, Failure(reason="ValueError: negative for a reason"), 6, 8]
+    assert told == [1, 1, 1, 1]
 
 
 def test_an_interrupt_is_not_a_failure():
@@ -42,14 +49,109 @@ def test_an_interrupt_is_not_a_failure():
         run_tasks([Interrupted(1)], jobs=1)
 
 
+@dataclass(frozen=True)
+class Where:
+    head: str
+
+    def run(self):
+        return os.getpid(), threading.current_thread() is threading.main_thread()
+
+
+def test_networks_run_in_threads_here_the_baseline_too_and_others_in_processes():
+    heads = ("dense", "logreg", "svm-rbf", "baseline", "dense")
+    places = run_tasks([Where(head) for head in heads], jobs=2)
+    assert [pid == os.getpid() for pid, _ in places] == [True, False, False, True, True]
+    assert [alone for _, alone in places] == [False, True, True, True, False]
+
+
+def test_one_job_does_all_of_it_here():
+    assert set(run_tasks([Where("dense"), Where("logreg")], jobs=1)) == {(os.getpid(), True)}
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Brings the number of its like that are under way."""
+
+    folder: Path
+    name: str
+    head: str
+
+    def run(self):
+        mine = self.folder / self.name
+        mine.touch()
+        time.sleep(0.1)
+        others = len(list(self.folder.iterdir()))
+        mine.unlink()
+        return others
+
+
+@pytest.mark.parametrize("jobs", [2, 3])
+def test_there_are_never_more_at_once_than_jobs(tmp_path, jobs):
+    heads = ["dense", "logreg", "svm-rbf"] * 5
+    tasks = [Counts(tmp_path, str(i), head) for i, head in enumerate(heads)]
+    assert 1 < max(run_tasks(tasks, jobs=jobs)) <= jobs
+
+
+@dataclass(frozen=True)
+class Dies:
+    head: str = "logreg"
+
+    def run(self):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL")
+def test_a_worker_that_dies_fails_what_was_under_way_and_no_more():
+    outcomes = run_tasks([Dies(), *(Fake(n) for n in range(6))], jobs=2)
+    assert "a worker process died" in outcomes[0].reason
+    assert "try --jobs 1" in outcomes[0].reason
+    assert sum(isinstance(outcome, Failure) for outcome in outcomes) <= 2
+    assert outcomes[-1] == 10
+
+
+def test_an_error_before_tensorflow_is_raised():
+    def no_such_device():
+        raise LookupError("gpu:7")
+
+    for jobs in (1, 2):
+        with pytest.raises(LookupError, match="gpu:7"):
+            run_tasks([Fake(1, "dense"), Fake(2), Fake(3)], jobs=jobs, before_tensorflow=no_such_device)
+    assert run_tasks([Fake(2), Fake(3)], jobs=2, before_tensorflow=no_such_device) == [4, 6]
+
+
+@dataclass(frozen=True)
+class Sums:
+    large: np.ndarray
+    small: np.ndarray
+    head: str = "logreg"
+
+    def run(self):
+        return float(self.large.sum() + self.small.sum()), type(self.large), type(self.small)
+
+
+def test_large_arrays_reach_workers_as_one_file_that_is_removed(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    large, small = np.arange(200_000.0), np.ones(10)
+    seen = []
+    outcomes = run_tasks(
+        [Sums(large, small) for _ in range(4)],
+        jobs=2,
+        on_progress=lambda _: seen.append([path.name for path in tmp_path.glob("folio-*/*")]),
+    )
+    assert outcomes == [(200_000 * 199_999 / 2 + 10, np.memmap, np.ndarray)] * 4
+    assert seen[0] == seen[-1] == ["1.npy"]
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.slow
 def test_results_do_not_depend_on_the_number_of_jobs(make_store):
     samples = load_samples(make_store(distance=1.0, n_features=40))
     plan = make_plan(samples, seed=0)
-    one, two = (
-        run_trials([samples], ["logreg", "svm-linear"], plan, settings=SETTINGS, jobs=jobs) for jobs in (1, 2)
-    )
-    for alone, apart in zip(one, two, strict=True):
-        assert alone.choices[0].params == apart.choices[0].params
-        assert alone.choices[0].score == apart.choices[0].score
-        np.testing.assert_array_equal(search.tested(alone, plan)[2], search.tested(apart, plan)[2])
+    heads = ["dense", "logreg", "svm-linear"]
+    one, two, three = (run_trials([samples], heads, plan, settings=SETTINGS, jobs=jobs) for jobs in (1, 2, 3))
+    for alone, *apart in zip(one, two, three, strict=True):
+        assert not alone.reason
+        for other in apart:
+            assert alone.choices[0].params == other.choices[0].params
+            assert alone.choices[0].score == other.choices[0].score
+            np.testing.assert_array_equal(search.tested(alone, plan)[2], search.tested(other, plan)[2])
