@@ -5,6 +5,7 @@ import pytest
 
 from featurize import selfcheck as module
 from featurize.backbones import get_backbone
+from featurize.engines import Done, cuda
 from featurize.errors import EngineError
 from featurize.selfcheck import compare_engines, cosines, selfcheck, synthetic_images
 from featurize.weights import find_weights
@@ -13,15 +14,18 @@ from featurize.weights import find_weights
 class _MeanEngine:
     """Features: the mean of each channel, turned by an angle in the plane of the first two."""
 
-    name, size, n_features, precision = "stand-in", 16, 3, "float32"
+    name, size, n_features, precision, in_flight = "stand-in", 16, 3, "float32", 2
 
-    def __init__(self, device, angle=0.0):
-        self.device, self.batch_size = device, 8
+    def __init__(self, device, angle=0.0, name="stand-in"):
+        self.device, self.batch_size, self.name = device, 8, name
         self.turn = np.eye(3)
         self.turn[:2, :2] = [[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]
 
     def __call__(self, images):
         return (images.mean(axis=(1, 2)) @ self.turn).astype(np.float32)
+
+    def submit(self, images):
+        return Done(self(images))
 
 
 def _backbone():
@@ -33,8 +37,8 @@ def test_engines_that_agree():
     result = compare_engines(_MeanEngine("gpu:0"), _MeanEngine("cpu"), backbone="stand-in")
     assert (result.backbone, result.device, result.n_images) == ("stand-in", "gpu:0", 8)
     assert result.smallest_cosine == pytest.approx(1)
-    assert result.gpu_images_per_second > 0
-    assert result.cpu_images_per_second > 0
+    assert result.images_per_second > 0
+    assert result.reference_images_per_second > 0
 
 
 def test_the_smallest_cosine_is_that_of_the_worst_image():
@@ -63,27 +67,46 @@ def test_the_pictures_are_seeded_and_differ():
     assert images.std() > 30
 
 
-def test_the_gpu_is_made_first_and_both_are_compared(monkeypatch):
+@pytest.fixture
+def made(monkeypatch):
+    """Note what is created; OpenVINO unless a GPU or TensorFlow is asked for."""
     made = []
 
     def create_engine(backbone, weights, *, device, **options):
         made.append((device, options))
-        return _MeanEngine("gpu:0" if device == "auto" else device)
+        on_gpu = device.startswith("gpu")
+        name = "tensorflow" if on_gpu or options["engine"] == "tensorflow" else "openvino"
+        return _MeanEngine(device if on_gpu else "cpu", name=name)
 
     monkeypatch.setattr(module, "create_engine", create_engine)
-    result = selfcheck(*_backbone(), precision="float16", gpu_memory=0.5)
-    assert [device for device, _ in made] == ["auto", "cpu"]
-    assert made[0][1] == {"gpu_memory": 0.5, "precision": "float16", "batch_size": 8}
-    assert made[1][1] == {"batch_size": 8}
+    monkeypatch.setattr(module, "fast_precisions", lambda name, device: (f"{name} on {device}",))
+    monkeypatch.setattr(cuda, "gpus", lambda: ())
+    return made
+
+
+def test_what_extraction_takes_is_made_first_and_compared_with_tensorflow_on_the_cpu(made):
+    result = selfcheck(*_backbone(), device="gpu:1", precision="float16", gpu_memory=0.5)
+    assert made == [
+        ("gpu:1", {"engine": "auto", "gpu_memory": 0.5, "precision": "float16", "batch_size": 8}),
+        ("cpu", {"engine": "tensorflow", "batch_size": 8}),
+    ]
+    assert (result.engine, result.device, result.formats) == ("tensorflow", "gpu:1", ("tensorflow on gpu:1",))
     assert result.smallest_cosine == pytest.approx(1)
+    assert result.note == ""
 
 
-def test_without_a_gpu_it_says_so(monkeypatch):
-    monkeypatch.setattr(module, "create_engine", lambda *args, **options: _MeanEngine("cpu"))
-    with pytest.raises(EngineError, match=r"TensorFlow finds no GPU here\. .*folio-grader\[cuda\]"):
-        selfcheck(*_backbone())
+def test_without_a_gpu_openvino_is_checked(made):
+    result = selfcheck(*_backbone())
+    assert (result.engine, result.device, result.note) == ("openvino", "cpu", "")
+    assert made[0][0] == "auto"
 
 
-def test_a_cpu_is_not_checked_against_itself():
-    with pytest.raises(EngineError, match="type --device auto or gpu:N"):
-        selfcheck(*_backbone(), device="cpu")
+def test_a_gpu_that_tensorflow_cannot_use_is_worth_a_word(made, monkeypatch):
+    monkeypatch.setattr(cuda, "gpus", lambda: (cuda.Gpu(capability=(8, 0), memory=1),))
+    assert "folio-grader[cuda]" in selfcheck(*_backbone()).note
+    assert selfcheck(*_backbone(), device="cpu").note == ""
+
+
+def test_tensorflow_on_the_cpu_is_not_checked_against_itself(made):
+    with pytest.raises(EngineError, match=r"what there is to check here\. Type --device gpu:N"):
+        selfcheck(*_backbone(), engine="tensorflow", device="cpu")
