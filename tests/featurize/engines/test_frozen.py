@@ -1,0 +1,87 @@
+"""The frozen forward pass against Keras' own layers and NumPy's mean."""
+
+import numpy as np
+import pytest
+
+from featurize.backbones import get_backbone
+from featurize.engines.frozen import frozen_forward
+from featurize.weights import find_weights
+
+SIZE = 64
+MOBILENET = get_backbone("mobilenet")
+# The last layer of each resolution, and its width, in table 1 of the MobileNet paper (arXiv:1704.04861).
+LEVELS = {
+    "conv_pw_1_relu": 64,
+    "conv_pw_3_relu": 128,
+    "conv_pw_5_relu": 256,
+    "conv_pw_11_relu": 512,
+    "conv_pw_13_relu": 1024,
+}
+
+
+def _frozen(**options):
+    return frozen_forward(
+        MOBILENET,
+        find_weights(MOBILENET, "random"),
+        **{
+            "input_size": SIZE,
+            "preprocess": "native",
+            "statistics": None,
+            "precision": "float32",
+            "levels": False,
+            "batch_size": 2,
+            "device_name": "/CPU:0",
+            **options,
+        },
+    )
+
+
+@pytest.fixture(scope="module")
+def images():
+    return np.random.default_rng(0).integers(0, 256, (2, SIZE, SIZE, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def maps(images):
+    """The maps of those layers, by Keras, of pixels scaled by NumPy."""
+    import keras
+
+    from featurize.nets.networks import build_network
+
+    network = build_network(MOBILENET, find_weights(MOBILENET, "random"), input_size=SIZE)
+    model = keras.Model(network.input, [network.get_layer(name).output for name in LEVELS])
+    return [np.asarray(one) for one in model(images.astype(np.float32) / 127.5 - 1, training=False)]
+
+
+def _features(frozen, images):
+    import tensorflow as tf
+
+    (features,) = frozen.function(tf.constant(images))
+    return features.numpy()
+
+
+def _assert_near(features, expected):
+    np.testing.assert_allclose(features, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+def test_the_final_level_alone(images, maps):
+    frozen = _frozen()
+    assert (frozen.level_names, frozen.level_ends) == (("final",), (1024,))
+    _assert_near(_features(frozen, images), maps[-1].mean(axis=(1, 2)))
+
+
+def test_all_levels_side_by_side_in_one_pass(images, maps):
+    frozen = _frozen(levels=True)
+    assert frozen.level_names == ("1/2", "1/4", "1/8", "1/16", "final")
+    assert frozen.level_ends == tuple(np.cumsum(list(LEVELS.values())))
+    features = _features(frozen, images)
+    starts = (0, *frozen.level_ends)
+    for level, (start, end) in enumerate(zip(starts, frozen.level_ends, strict=False)):
+        _assert_near(features[:, start:end], maps[level].mean(axis=(1, 2)))
+    assert not frozen.function.graph.variables
+
+
+def test_levels_of_a_shorter_format_are_pooled_in_float32(images):
+    features = _features(_frozen(levels=True, precision="bfloat16"), images)
+    assert features.dtype == np.float32
+    assert (features.view(np.uint32) & 0xFFFF).any(axis=0).mean() > 0.5  # else 16 zero bits
