@@ -129,11 +129,11 @@ def create_engine(
         "cpu", "gpu" (all), "gpu:N", or several as in "gpu:0,gpu:2"; by default every GPU, or the CPU where
         there is none.
     gpu_memory : float, optional
-        Fraction of the GPU's memory to take at once, in (0, 1]; by default it grows as needed.
+        Fraction of each GPU's memory to take at once, in (0, 1]; by default it grows as needed.
     precision : {"float32", "float16", "bfloat16"}, default="float32"
         Format of the network's arithmetic; pixels and pooling stay float32.
     batch_size : int or "auto", default="auto"
-        Pictures in one forward pass; see `auto_batch_size`.
+        Pictures in one forward pass; see `auto_batch_size`. On GPUs "auto" is halved until it fits.
     levels : bool, default=False
         Also pool the last map of every resolution stage, in the same forward pass.
     threads : int, optional

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -12,12 +13,8 @@ from featurize.errors import EngineError
 
 HOST = "/CPU:0"
 _NO_MEMORY = ("out of memory", "alloc_failed", "failed to allocate")  # XLA's and cuDNN's words for it
-_FRAMING = (
-    "Graph execution error",
-    "Detected at node",
-    'File "',
-    "<stack traces",
-)  # lines before what went wrong
+# Lines that come before the one that says what went wrong.
+_FRAMING = re.compile(r'Graph execution error|Detected at node|File "|<stack traces|\d+ root error')
 
 
 class OutOfMemoryError(EngineError):
@@ -112,12 +109,13 @@ def _explained(error: Exception, shape: tuple[int, ...], *, device: str) -> Engi
     if exhausted or any(words in text.lower() for words in _NO_MEMORY):
         smaller = "a smaller --input-size" if device == "cpu" else "--device cpu"
         return OutOfMemoryError(
-            f"{device} has no memory for {n} pictures of {size} × {size} at once. "
+            f"{device} has no memory for a batch of {n} at {size} × {size} pixels. "
             f"Try {f'--batch-size {n // 2}' if n > 1 else smaller}"
         )
     lines = [line.strip() for line in text.splitlines()]
-    said = next((line for line in lines if line and not line.startswith(_FRAMING)), type(error).__name__)
+    said = next((line for line in lines if line and not _FRAMING.match(line)), type(error).__name__)
+    instead = "Try --engine openvino" if device == "cpu" else "See featurize selfcheck, or try --device cpu"
     return EngineError(
-        f"{device}: TensorFlow could not compute {n} pictures of {size} × {size}: {said[:200]}. "
-        f"See whether featurize selfcheck passes, or try --device cpu"
+        f"{device}: TensorFlow could not compute a batch of {n} at {size} × {size} pixels: {said[:200]}. "
+        f"{instead}"
     )

@@ -209,7 +209,7 @@ def _warm_lanes(function: Any, placement: Placement, *, xla: bool) -> Lanes:
 def _notes(placement: Placement, *, auto: int | None, batch_size: int) -> tuple[str, ...]:
     notes = []
     if auto is not None and batch_size < auto:
-        notes.append(f"{placement.device}: no memory for {auto} pictures at once; batches have {batch_size}")
+        notes.append(f"{placement.device}: no memory for batches of {auto} pictures; they have {batch_size}")
     if len(placement.models) > 1:
         notes.append(
             f"{placement.device} are of several models ({', '.join(placement.models)}), whose features agree "

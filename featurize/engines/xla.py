@@ -1,4 +1,4 @@
-"""Whether XLA compiles a graph for the GPUs: where it was seen to be faster. What was seen is remembered."""
+"""Whether XLA compiles a graph for the GPUs: where that was seen to help. What was seen is remembered."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from featurize.cache import cache_folder
 from featurize.engines.lanes import Lanes
 from featurize.errors import EngineError
 
-GAIN = 0.9  # XLA is taken from this share of the plain graph's time down: rounding is not to hang on noise
+GAIN = 0.9  # XLA is taken from this share of the plain graph's time down: rounding is not to hang on noise,
+PAYS_WITHIN = 10_000  # and if what it saves on so many pictures is more than each start compiles
 _ROUNDS = 3
 
 
@@ -45,9 +46,9 @@ def faster_lanes(
 ) -> tuple[Lanes, bool]:
     """Return running lanes, and whether XLA compiled what they run.
 
-    A graph that was never tried is started both ways and timed. What came out is remembered, also that XLA
-    failed, and also that the process ended in the attempt: each later run does the same at once, so that a
-    run that goes on where another stopped rounds as that one did.
+    A graph that was never tried is started both ways and timed (`xla_helps`). What came out is remembered,
+    also that XLA failed, and also that the process ended in the attempt: each later run does the same at
+    once, so that a run that goes on where another stopped rounds as that one did.
 
     Parameters
     ----------
@@ -56,7 +57,7 @@ def faster_lanes(
     images : ndarray of shape (batch, size, size, 3), uint8
         What to time with.
     asked : bool, optional
-        With XLA, without; by default whichever is faster.
+        With XLA, without; by default whichever is over sooner.
     memory : Path
         From `memory_of`.
     facts : mapping
@@ -89,15 +90,36 @@ def _tried(
     start: Callable[[bool], Lanes], plain: Lanes, images: npt.NDArray[np.uint8]
 ) -> tuple[Lanes | None, dict[str, Any]]:
     """Return the lanes with XLA if they are the faster ones, and what was seen; close the others."""
+    begun = time.perf_counter()
     try:
         compiled = start(True)
     except EngineError as error:
         return None, {"verdict": "failed", "reason": str(error)}
-    plain_seconds, xla_seconds = seconds_each(plain, compiled, images=images)
-    faster = xla_seconds <= GAIN * plain_seconds
-    (plain if faster else compiled).close()
-    seen = {"plain_seconds": plain_seconds, "xla_seconds": xla_seconds}
-    return (compiled, {"verdict": "xla", **seen}) if faster else (None, {"verdict": "plain", **seen})
+    starting = time.perf_counter() - begun
+    n_images = plain.in_flight * len(images)
+    plain_seconds, xla_seconds = (total / n_images for total in seconds_each(plain, compiled, images=images))
+    helps = xla_helps(plain_seconds, xla_seconds, starting=starting)
+    (plain if helps else compiled).close()
+    seen = {
+        "verdict": "xla" if helps else "plain",
+        "plain_seconds_an_image": plain_seconds,
+        "xla_seconds_an_image": xla_seconds,
+        "xla_seconds_to_start": starting,
+    }
+    return (compiled if helps else None), seen
+
+
+def xla_helps(plain: float, compiled: float, *, starting: float) -> bool:
+    """Return whether a run of some length is over sooner with XLA.
+
+    Parameters
+    ----------
+    plain, compiled : float
+        Seconds an image without XLA and with it.
+    starting : float
+        Seconds that each start with XLA takes to compile.
+    """
+    return compiled <= GAIN * plain and starting <= PAYS_WITHIN * (plain - compiled)
 
 
 def _recall(memory: Path) -> str | None:

@@ -39,8 +39,10 @@ def test_batches_spread_over_devices_and_come_back_in_any_order(seen):
 
 def test_a_graph_computes_where_it_is_placed(seen):
     assert seen["placement"]["devices"] == {
-        "/CPU:1 False": "CPU:1", "/CPU:1 True": "CPU:1", "/CPU:2 False": "CPU:2", "/CPU:2 True": "CPU:2"
-    }  # fmt: skip
+        f"/{device} {xla}": [device, f"/device:{device}"]
+        for device in ("CPU:1", "CPU:2")
+        for xla in (False, True)
+    }
 
 
 def test_devices_of_one_model_agree_to_the_byte(seen):
@@ -50,7 +52,9 @@ def test_devices_of_one_model_agree_to_the_byte(seen):
 def test_an_error_reaches_the_batch_it_belongs_to(seen):
     ((number, error),) = seen["an_error"]["errors"].items()
     assert number == "5"
-    assert "could not compute 4 pictures of 32 × 32: assertion failed: [a broken picture]. See" in error
+    assert (
+        "could not compute a batch of 4 at 32 × 32 pixels: assertion failed: [a broken picture]. See" in error
+    )
     assert seen["an_error"]["after"] < 1e-4
 
 
@@ -59,20 +63,20 @@ def test_a_batch_that_does_not_fit_is_halved_before_the_work(seen):
     large = seen["too_large"]
     assert large["batch_size"] == 8
     assert large["frozen"] == [128, 64, 32, 16, 8]
-    assert large["notes"] == ["gpu:0,gpu:1: no memory for 128 pictures at once; batches have 8"]
+    assert large["notes"] == ["gpu:0,gpu:1: no memory for batches of 128 pictures; they have 8"]
     assert large["worst"] < 1e-4
 
 
 def test_a_batch_size_that_was_asked_for_is_not_changed(seen):
     assert seen["too_large"]["forced"] == (
-        "OutOfMemoryError: gpu:0 has no memory for 16 pictures of 32 × 32 at once. Try --batch-size 8"
+        "OutOfMemoryError: gpu:0 has no memory for a batch of 16 at 32 × 32 pixels. Try --batch-size 8"
     )
 
 
 def test_a_network_that_never_fits(seen):
     assert seen["too_large"]["tried"] == [128, 64, 32, 16, 8, 4, 2, 1]
     assert seen["too_large"]["never"] == (
-        "OutOfMemoryError: gpu:0 has no memory for 1 pictures of 32 × 32 at once. Try --device cpu"
+        "OutOfMemoryError: gpu:0 has no memory for a batch of 1 at 32 × 32 pixels. Try --device cpu"
     )
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from featurize.engines import xla
 from featurize.engines.lanes import Lanes
-from featurize.engines.xla import faster_lanes, memory_of, seconds_each
+from featurize.engines.xla import faster_lanes, memory_of, seconds_each, xla_helps
 from featurize.errors import EngineError
 
 IMAGES = np.zeros((2, 1, 1, 3), dtype=np.uint8)
@@ -28,6 +28,8 @@ class _Arms:
 
 
 class _Arm:
+    in_flight = 3
+
     def __init__(self, arms, compiled):
         self.arms, self.compiled = arms, compiled
 
@@ -50,22 +52,33 @@ def _choose(arms, memory, asked=None):
 
 
 @pytest.mark.parametrize(
-    ("plain", "compiled", "taken"), [(1.0, 0.5, True), (1.0, 0.95, False), (1.0, 3.0, False)]
+    ("plain", "compiled", "starting", "helps"),
+    [
+        (0.003, 0.002, 9.9, True),  # a millisecond an image is 10 seconds on 10,000
+        (0.003, 0.002, 10.1, False),
+        (0.0002, 0.0001, 5.0, False),  # 1 second: where decoding is the limit, it never pays
+        (1.0, 0.95, 0.0, False),  # by a tenth at least, or the choice would hang on noise
+        (1.0, 0.89, 0.0, True),
+        (1.0, 3.0, 0.0, False),
+    ],
 )
-def test_the_faster_one_is_taken_and_the_other_closed(tmp_path, seconds, plain, compiled, taken):
-    """XLA has to be faster by a tenth."""
+def test_when_xla_helps(plain, compiled, starting, helps):
+    assert xla_helps(plain, compiled, starting=starting) == helps
+
+
+@pytest.mark.parametrize(("plain", "compiled", "taken"), [(1.0, 0.5, True), (1.0, 0.95, False)])
+def test_the_better_one_is_taken_and_the_other_closed(tmp_path, seconds, plain, compiled, taken):
     seconds[:] = plain, compiled
     arms, memory = _Arms(), tmp_path / "xla" / "memory.json"
     assert _choose(arms, memory) == taken
     assert arms.started == [False, True]
     assert arms.closed == [not taken]
     seen = json.loads(memory.read_text())
-    assert seen == {
-        "verdict": "xla" if taken else "plain",
-        "plain_seconds": plain,
-        "xla_seconds": compiled,
-        **FACTS,
-    }
+    assert seen["verdict"] == ("xla" if taken else "plain")
+    assert seen["plain_seconds_an_image"] == plain / 6  # three batches of two
+    assert seen["xla_seconds_an_image"] == compiled / 6
+    assert seen["xla_seconds_to_start"] >= 0
+    assert seen.items() >= FACTS.items()
 
     again = _Arms()
     seconds[:] = compiled, plain  # a noisy day
