@@ -32,6 +32,11 @@ _RBF_GRID = (
 )
 
 
+# More training rows than these, views included, no SVM head solves exactly: matrices of pairs of rows would
+# take more than 1 GB of each process.
+EXACT_ROWS = 10_000
+
+
 @dataclass(frozen=True, kw_only=True)
 class Head:
     """A head described as data; listing heads imports neither scikit-learn nor TensorFlow."""
@@ -43,6 +48,7 @@ class Head:
     params: Mapping[str, Any]  # what makes the factory this head
     grid: tuple[Mapping[str, tuple], ...]  # searched; one mapping a family of points, as in ParameterGrid
     search: str = ""  # "<module>.<function>" that scores many points of one fold at once; "": one by one
+    exact_rows: int | None = None  # training rows above which another model stands in; None: never
     splits: bool = False  # whether a fit sets groups aside, so that each class needs two
     tensorflow: bool = False  # whether fitting and predicting import TensorFlow
 
@@ -76,7 +82,8 @@ HEADS: Mapping[str, Head] = {
             factory="kernel.SVMHead",
             params={"kernel": "linear"},
             grid=_LINEAR_GRID,
-            search="kernel.fold_scores",
+            search="kernel_search.fold_scores",
+            exact_rows=EXACT_ROWS,
             splits=True,
         ),
         Head(
@@ -86,7 +93,8 @@ HEADS: Mapping[str, Head] = {
             factory="kernel.SVMHead",
             params={"kernel": "rbf"},
             grid=_RBF_GRID,
-            search="kernel.fold_scores",
+            search="kernel_search.fold_scores",
+            exact_rows=EXACT_ROWS,
             splits=True,
         ),
         Head(
@@ -165,6 +173,22 @@ def make_head(
             "See: classify heads"
         )
     return factory(**{**chosen, **head.params, **(params or {})})
+
+
+def size_params(name: str, n_rows: int) -> dict[str, Any]:
+    """Return the parameters that a number of training rows calls for, for the search and the fit alike.
+
+    Left to themselves, the fit on all rows and those on the rows of a fold could be solved in different ways.
+
+    Parameters
+    ----------
+    name : str
+        A key of `HEADS`.
+    n_rows : int
+        All rows that the head is fitted on in the end, views included.
+    """
+    most = get_head(name).exact_rows
+    return {} if most is None or n_rows <= most else {"solver": "approximate"}
 
 
 def settle_params(name: str, params: Mapping[str, Any]) -> dict[str, Any]:

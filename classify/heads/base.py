@@ -18,8 +18,10 @@ class FitError(CompareError, ValueError):
     """Rows that a head cannot be fitted on. A ValueError too, as scikit-learn expects of its estimators."""
 
 
-def make_scaler(scaling: str) -> TransformerMixin:
+def make_scaler(scaling: str, *, copy: bool = True) -> TransformerMixin:
     """Return scikit-learn's transformer for a scaling: "standardise" each column or "l2"-normalise each row.
+
+    Without `copy` it scales float64 rows in place.
 
     Raises
     ------
@@ -27,9 +29,9 @@ def make_scaler(scaling: str) -> TransformerMixin:
         If the scaling is unknown.
     """
     if scaling == "standardise":
-        return StandardScaler()
+        return StandardScaler(copy=copy)
     if scaling == "l2":
-        return Normalizer(norm="l2")
+        return Normalizer(norm="l2", copy=copy)
     raise FitError(f"Unknown scaling {scaling!r}: expected one of {', '.join(SCALINGS)}.")
 
 

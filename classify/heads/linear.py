@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
+from sklearn.utils import assert_all_finite
+from sklearn.utils.class_weight import compute_class_weight
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from classify.heads.base import BaseHead, make_scaler, require_two_classes
+from classify.heads.newton import Solution, solve_path
 
 
 class LogisticHead(BaseHead):
     """Multinomial logistic regression with an L2 penalty.
 
-    Solved on one thread: hundreds of short steps gain next to nothing from a second one, and lose tenfold
-    when another process wants its core. And in float64: in float32 the gradient drowns in rounding before it
-    is as small as `tol`.
+    Solved by `newton.solve_path`, then handed to scikit-learn's own solver as its start: that finds the
+    gradient below `tol` and returns, or goes on until it is. On one thread: short steps gain next to nothing
+    from a second one, and lose tenfold when another process wants its core.
 
     Parameters
     ----------
@@ -29,10 +32,10 @@ class LogisticHead(BaseHead):
     scaling : {"standardise", "l2"}, default="standardise"
     class_weight : {None, "balanced"} or dict, default=None
     tol : float, default=1e-6
-        Largest component of the mean loss's gradient at the solution. scikit-learn's default, 1e-4, can
-        change a tenth of the predictions at large C without a warning.
+        Largest component of the mean loss's gradient at the solution, in float64. scikit-learn's default,
+        1e-4, can change a tenth of the predictions at large C without a warning.
     max_iter : int, default=10000
-        L-BFGS iterations.
+        Newton steps, and those of scikit-learn's L-BFGS after them.
 
     Attributes
     ----------
@@ -40,6 +43,7 @@ class LogisticHead(BaseHead):
     pipeline_ : Pipeline
         Scaler and LogisticRegression, fitted.
     n_iter_ : int
+        Steps of both solvers together.
     converged_ : bool
         False when the solver stopped short of `tol`; no warning is given.
     """
@@ -82,10 +86,13 @@ class LogisticHead(BaseHead):
         """
         X, y = self._check_fit(X, y, dtype=np.float64)
         require_two_classes(self.classes_)
-        self.pipeline_ = Pipeline([("scale", make_scaler(self.scaling)), ("classify", _regression(self))])
+        scaler = make_scaler(self.scaling)
+        Z = scaler.fit_transform(X)
         with threadpool_limits(1):
-            self.converged_ = fit_quietly(self.pipeline_, X, y)
-        self.n_iter_ = int(np.max(self.pipeline_["classify"].n_iter_))
+            regression = _regression(self, Z, y, next(_solutions([self], Z, y)))
+            self.converged_ = _polished(regression, Z, y)
+        self.pipeline_ = Pipeline([("scale", scaler), ("classify", regression)])
+        self.n_iter_ = int(np.max(regression.n_iter_))
         return self
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
@@ -102,19 +109,25 @@ def fold_scores(
     Heads that differ in C alone are solved in ascending C, each from the solution before it.
     """
     predictions: dict[int, np.ndarray] = {}
-    X_fit, X_score = X_fit.astype(np.float64), X_score.astype(np.float64)
-    paths: dict[tuple, list[int]] = {}
+    by_scaling: dict[str, dict[tuple, list[int]]] = {}
     for index, head in enumerate(heads):
-        path = (head.scaling, str(head.class_weight), head.tol, head.max_iter)
-        paths.setdefault(path, []).append(index)
-    for members in paths.values():
-        scaler = make_scaler(heads[members[0]].scaling).fit(X_fit)
-        Z_fit, Z_score = scaler.transform(X_fit), scaler.transform(X_score)
-        regression = _regression(heads[members[0]]).set_params(warm_start=True)
-        for index in sorted(members, key=lambda index: heads[index].C):
+        path = (str(head.class_weight), head.tol, head.max_iter)
+        by_scaling.setdefault(head.scaling, {}).setdefault(path, []).append(index)
+    assert_all_finite(X_fit)
+    assert_all_finite(X_score)
+    for scaling, paths in by_scaling.items():
+        scaler = make_scaler(scaling, copy=False)
+        Z_fit = scaler.fit_transform(X_fit.astype(np.float64))
+        Z_score = scaler.transform(X_score.astype(np.float64))
+        for members in paths.values():
+            members.sort(key=lambda index: heads[index].C)
             with threadpool_limits(1):
-                fit_quietly(regression.set_params(C=heads[index].C), Z_fit, y_fit)
-            predictions[index] = regression.predict(Z_score)
+                solutions = _solutions([heads[index] for index in members], Z_fit, y_fit)
+                for index, solution in zip(members, solutions, strict=True):
+                    regression = _regression(heads[index], Z_fit, y_fit, solution)
+                    if solution.gradient > regression.tol:
+                        _polished(regression, Z_fit, y_fit)
+                    predictions[index] = regression.predict(Z_score)
     return [predictions[index] for index in range(len(heads))]
 
 
@@ -132,7 +145,33 @@ def fit_quietly(estimator: BaseEstimator, X: np.ndarray, y: np.ndarray, **fit_pa
     return converged
 
 
-def _regression(head: LogisticHead) -> LogisticRegression:
-    return LogisticRegression(
+def _solutions(heads: Sequence[LogisticHead], Z: np.ndarray, y: np.ndarray) -> Iterator[Solution]:
+    """Yield the solution of heads that differ in C alone, in their order."""
+    head = heads[0]
+    classes, label = np.unique(y, return_inverse=True)
+    weight = compute_class_weight(head.class_weight, classes=classes, y=y)[label]
+    yield from solve_path(
+        Z, label, C=[one.C for one in heads], weight=weight, tol=head.tol, max_iter=head.max_iter
+    )
+
+
+def _regression(head: LogisticHead, Z: np.ndarray, y: np.ndarray, solution: Solution) -> LogisticRegression:
+    """Return scikit-learn's estimator at the solution, as if it had found it."""
+    regression = LogisticRegression(
         C=head.C, class_weight=head.class_weight, tol=head.tol, max_iter=head.max_iter, solver="lbfgs"
     )
+    regression.classes_, regression.n_features_in_ = np.unique(y), Z.shape[1]
+    regression.coef_, regression.intercept_ = solution.coef, solution.intercept
+    regression.n_iter_ = np.array([solution.n_iter], dtype=np.int32)
+    return regression
+
+
+def _polished(regression: LogisticRegression, Z: np.ndarray, y: np.ndarray) -> bool:
+    """Let scikit-learn's solver go on until its criterion is met, mostly at once; return whether it is."""
+    steps, limit = int(regression.n_iter_[0]), regression.max_iter
+    if steps >= limit:
+        return False
+    converged = fit_quietly(regression.set_params(warm_start=True, max_iter=limit - steps), Z, y)
+    regression.set_params(warm_start=False, max_iter=limit)
+    regression.n_iter_ = regression.n_iter_ + np.int32(steps)
+    return converged

@@ -2,12 +2,13 @@ import numpy as np
 import pytest
 import skops.io
 from sklearn.calibration import CalibratedClassifierCV
+from sklearn.kernel_approximation import Nystroem
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import Normalizer, StandardScaler
-from sklearn.svm import SVC
+from sklearn.svm import SVC, LinearSVC
 from sklearn.utils.class_weight import compute_sample_weight
 
-from classify.heads import get_head, grid_points, grid_scores, kernel, make_head
+from classify.heads import TRUSTED_TYPES, machines, make_head, size_params
 from classify.splits import grouped_folds
 from featurize.errors import CompareError
 
@@ -58,32 +59,53 @@ def test_probabilities_are_those_of_a_plain_calibrated_pipeline(name, scaling, c
 
 
 @pytest.mark.parametrize("name", ["svm-linear", "svm-rbf"])
-@pytest.mark.parametrize("n_classes", [2, 4])
-@pytest.mark.parametrize("rows_limit", [10**6, 10])
-def test_every_grid_cell_decides_as_a_plain_pipeline_does(name, n_classes, rows_limit, monkeypatch):
-    monkeypatch.setattr(
-        kernel, "GRAM_ROWS", rows_limit
-    )  # small: the way for many rows, without a Gram matrix
-    X, y, groups, image = views(n_images=80, n_classes=n_classes)
-    fit_rows = np.flatnonzero(image < 60)
-    score_rows = np.arange(60, 80)  # plain
-    points = grid_points(get_head(name))
-    predicted = []
-    grid_scores(
-        get_head(name),
-        X,
-        y,
-        fit_rows=fit_rows,
-        score_rows=score_rows,
-        groups=groups,
-        image=image,
-        scorer=lambda _, p: predicted.append(p) or 0.0,
-    )
-    assert len(predicted) == len(points)
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_the_approximate_head_is_a_plain_calibrated_pipeline_and_says_so(name, n_classes, monkeypatch):
+    monkeypatch.setattr(machines, "EXACT_ROWS", 100)
+    monkeypatch.setattr(machines, "COMPONENTS", 30)
+    X, y, groups, image = views(n_classes=n_classes)
     X = X.astype(np.float64)
-    for point, ours in zip(points, predicted, strict=True):
-        plain = plain_machine(X[fit_rows], kernel=name[4:], **point).fit(X[fit_rows], y[fit_rows])
-        np.testing.assert_array_equal(ours, plain.predict(X[score_rows]), err_msg=str(point))
+    head = make_head(name, params={"C": 3.0}, seed=5).fit(X, y, groups=groups, image=image)
+
+    Z = StandardScaler().fit_transform(X)
+    gamma = 1 / (Z.shape[1] * Z.var())
+    steps = [StandardScaler(), LinearSVC(C=3.0, loss="squared_hinge", dual=False)]
+    if name == "svm-rbf":
+        steps.insert(1, Nystroem(gamma=gamma, n_components=30, random_state=5))
+    folds = grouped_folds(y, groups, n_folds=5, seed=5).pairs
+    plain = CalibratedClassifierCV(make_pipeline(*steps), method="sigmoid", ensemble=False, cv=folds).fit(
+        X, y
+    )
+    np.testing.assert_allclose(head.predict_proba(X), plain.predict_proba(X), atol=1e-9)
+    (note,) = head.notes_
+    assert note.startswith(
+        "approximate, for 180 training rows: a linear SVM in the primal (LinearSVC: squared"
+    )
+    assert ("30 Nyström features" in note) == (name == "svm-rbf")
+    assert make_head(name, params={"solver": "exact"}).fit(X, y).notes_ == ()
+    loaded = skops.io.loads(skops.io.dumps(head), trusted=TRUSTED_TYPES)
+    np.testing.assert_array_equal(loaded.predict_proba(X), head.predict_proba(X))
+
+
+def test_the_fitted_head_holds_nothing_but_scikit_learn_s_own_objects():
+    X, y, groups, image = views()
+    head = make_head("svm-rbf").fit(X, y, groups=groups, image=image)
+    (inner,) = head.classifier_.calibrated_classifiers_
+    assert [type(step) for _, step in inner.estimator.steps] == [StandardScaler, SVC]
+    assert inner.estimator["classify"].kernel == "rbf"  # fitted on features, not on a matrix
+    assert inner.estimator["classify"].support_vectors_.shape[1] == X.shape[1]
+    assert head.classifier_.n_features_in_ == X.shape[1]
+    assert set(skops.io.get_untrusted_types(data=skops.io.dumps(head))) <= set(TRUSTED_TYPES)
+
+
+@pytest.mark.parametrize("name", ["svm-linear", "svm-rbf"])
+def test_rows_above_the_limit_are_solved_alike_in_search_and_fit(name):
+    assert size_params(name, 10_000) == {}
+    assert size_params(name, 10_001) == {"solver": "approximate"}
+    assert size_params("logreg", 10**9) == {}
+    X, y, groups, image = views(n_images=30)
+    head = make_head(name, params=size_params(name, 10_001)).fit(X, y, groups=groups, image=image)
+    assert "for 90 training rows" in head.notes_[0]  # however few rows there are at hand
 
 
 def test_images_are_not_parted_where_no_groups_are_given():
@@ -125,3 +147,9 @@ def test_an_unknown_kernel_is_refused():
     X, y, _, _ = views()
     with pytest.raises(CompareError, match="kernel 'poly': expected linear or rbf"):
         make_head("svm-linear", params={"kernel": "poly"}).fit(X, y)
+
+
+def test_an_unknown_solver_is_refused():
+    X, y, _, _ = views()
+    with pytest.raises(CompareError, match="solver 'smo': expected one of auto, exact, approximate"):
+        make_head("svm-linear", params={"solver": "smo"}).fit(X, y)

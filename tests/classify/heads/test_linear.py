@@ -7,8 +7,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import Normalizer, StandardScaler
 
-from classify.heads import get_head, grid_points, grid_scores, make_head
-from classify.heads.linear import fit_quietly
+from classify.heads import get_head, grid_points, grid_scores, linear, make_head
+from classify.heads.linear import fit_quietly, fold_scores
+from classify.heads.newton import Solution, solve_path
 
 SCALERS = {"standardise": StandardScaler, "l2": Normalizer}
 
@@ -69,6 +70,51 @@ def test_every_grid_cell_scores_as_a_plain_pipeline_does():
             X[fit_rows].astype(np.float64), y[fit_rows]
         )
         np.testing.assert_array_equal(ours, plain.predict(X[score_rows]), err_msg=str(point))
+
+
+def test_a_rough_solution_is_polished_by_scikit_learn_s_solver(monkeypatch):
+    def rough(Z, label, *, C, **_):
+        for _ in C:
+            yield Solution(coef=np.zeros((3, Z.shape[1])), intercept=np.zeros(3), gradient=1.0, n_iter=2)
+
+    monkeypatch.setattr(linear, "solve_path", rough)
+    X, y = features(240)
+    head = make_head("logreg", params={"C": 0.1}).fit(X[:160], y[:160])
+    plain = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, tol=1e-6, max_iter=10**5))
+    plain.fit(X[:160].astype(np.float64), y[:160])
+    np.testing.assert_allclose(head.predict_proba(X), plain.predict_proba(X), atol=1e-5)
+    assert head.converged_
+    assert head.n_iter_ == head.pipeline_["classify"].n_iter_ > 20
+    (found,) = fold_scores([make_head("logreg", params={"C": 0.1})], X[:160], y[:160], X[160:])
+    np.testing.assert_array_equal(found, plain.predict(X[160:]))
+
+
+def test_the_path_ascends_whatever_the_order_of_the_heads(monkeypatch):
+    paths = []
+    monkeypatch.setattr(
+        linear, "solve_path", lambda *rows, C, **how: paths.append(list(C)) or solve_path(*rows, C=C, **how)
+    )
+    X, y = features()
+    values = [1.0, 1e-2, 10.0]
+    found = fold_scores([make_head("logreg", params={"C": C}) for C in values], X[:100], y[:100], X[100:])
+    assert paths == [sorted(values)]
+    for C, ours in zip(values, found, strict=True):
+        head = make_head("logreg", params={"C": C}).fit(X[:100], y[:100])
+        np.testing.assert_array_equal(ours, head.predict(X[100:]))
+
+
+def test_a_fitted_head_holds_scikit_learn_s_own_objects():
+    X, y = features()
+    head = make_head("logreg").fit(X, y)
+    assert [type(step) for _, step in head.pipeline_.steps] == [StandardScaler, LogisticRegression]
+    regression = head.pipeline_["classify"]
+    assert not regression.warm_start
+    assert regression.max_iter == head.max_iter
+    # scikit-learn's solver, told to start there, has nothing left to do.
+    Z = head.pipeline_["scale"].transform(X.astype(np.float64))
+    again = LogisticRegression(tol=1e-6, warm_start=True)
+    again.coef_, again.intercept_, again.classes_ = regression.coef_, regression.intercept_, np.unique(y)
+    assert again.fit(Z, y).n_iter_ == 0
 
 
 def test_a_solver_that_stops_short_says_so_without_a_warning():

@@ -1,0 +1,108 @@
+"""Probabilities of an SVM: sigmoids fitted on its decisions for rows that it was not fitted on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from sklearn import config_context
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.calibration import CalibratedClassifierCV
+from sklearn.pipeline import Pipeline
+from sklearn.utils.class_weight import compute_sample_weight
+
+from classify.heads.gram import inner_products, linear_kernel, rbf_kernels
+from classify.heads.linear import fit_quietly
+from classify.heads.machines import exact_machine, make_pipeline
+
+if TYPE_CHECKING:
+    from classify.heads.kernel import SVMHead
+
+
+def decisions_out_of_fold(
+    head: SVMHead,
+    X: np.ndarray,
+    y: np.ndarray,
+    folds: Sequence[tuple[np.ndarray, np.ndarray]],
+    *,
+    gamma: float,
+) -> tuple[np.ndarray, bool]:
+    """Return the decisions for each row by a machine fitted without its fold, and whether all had converged.
+
+    Exact machines are fitted on kernel values: what SVC gives on features, in a fraction of the time.
+
+    Parameters
+    ----------
+    head : SVMHead
+        With a settled solver.
+    X : ndarray of shape (n_rows, n_features), float64
+    y : ndarray of shape (n_rows,)
+    folds : sequence of (training rows, held out rows)
+        Each row is held out once.
+    gamma : float
+        Of the RBF kernel.
+
+    Returns
+    -------
+    decisions : ndarray of shape (n_rows, n_classes), one column for two classes
+    converged : bool
+    """
+    n_columns = len(np.unique(y))
+    decisions = np.empty((len(X), n_columns if n_columns > 2 else 1))
+    converged = True
+    for fitted, held in folds:
+        if head.solver == "exact":
+            products = inner_products(X[fitted], X[held], scaling=head.scaling)
+            machine = exact_machine(head, kernel="precomputed")
+            rows, held_rows = (
+                linear_kernel(products) if head.kernel == "linear" else next(rbf_kernels(products, [gamma]))
+            )
+        else:
+            machine = make_pipeline(head, len(fitted), gamma=gamma)
+            rows, held_rows = X[fitted], X[held]
+        with config_context(assume_finite=True):
+            converged &= fit_quietly(machine, rows, y[fitted])
+            decisions[held] = machine.decision_function(held_rows).reshape(len(held), -1)
+    return decisions, converged
+
+
+def calibrated(
+    fitted: Pipeline, decisions: np.ndarray, y: np.ndarray, *, class_weight: str | dict | None
+) -> CalibratedClassifierCV:
+    """Return scikit-learn's calibrated classifier of a fitted pipeline, with sigmoids of given decisions.
+
+    Parameters
+    ----------
+    fitted : Pipeline
+        Fitted on all rows.
+    decisions : ndarray of shape (n_rows, n_classes or 1)
+        As from `decisions_out_of_fold`.
+    y : ndarray of shape (n_rows,)
+    class_weight : {None, "balanced"} or dict
+        Weighs the rows for the sigmoids.
+    """
+    weight = None if class_weight is None else compute_sample_weight(class_weight, y)
+    every = np.arange(len(y))
+    classifier = CalibratedClassifierCV(_Given(), method="sigmoid", cv=[(every, every)], ensemble=False).fit(
+        decisions, y, sample_weight=weight
+    )
+    # cv: row numbers of the training data, of no use after the fit
+    classifier.set_params(estimator=clone(fitted), cv=None)
+    classifier.calibrated_classifiers_[0].estimator = fitted
+    classifier.n_features_in_ = fitted.n_features_in_
+    return classifier
+
+
+class _Given(ClassifierMixin, BaseEstimator):
+    """Stands for a machine whose decisions are known: they are its rows."""
+
+    def fit(self, X: np.ndarray, y: np.ndarray, sample_weight: np.ndarray | None = None) -> _Given:
+        self.classes_ = np.unique(y)
+        return self
+
+    def predict(self, X: np.ndarray) -> np.ndarray:
+        raise NotImplementedError  # scikit-learn asks whether it is there
+
+    def decision_function(self, X: np.ndarray) -> np.ndarray:
+        return X if len(self.classes_) > 2 else X[:, 0]
