@@ -131,7 +131,10 @@ def _in_own_format(core: Any, frozen: Frozen) -> StoredModel:
         with tempfile.TemporaryDirectory(prefix="folio-", ignore_cleanup_errors=True) as name:
             graph, structure, numbers = (Path(name) / f"network.{end}" for end in ("pb", "xml", "bin"))
             graph.write_bytes(frozen.function.graph.as_graph_def().SerializeToString())
-            import_openvino().serialize(core.read_model(graph), structure, numbers)
+            model = core.read_model(graph)
+            with contextlib.suppress(OSError):  # as large as what is written next
+                graph.unlink()
+            import_openvino().serialize(model, structure, numbers)
             return StoredModel(
                 about={"level_names": list(frozen.level_names), "level_ends": list(frozen.level_ends)},
                 structure=structure.read_bytes(),
