@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -77,7 +76,7 @@ def compare(
         Whether each class weighs the same whatever its number of images.
     dense : DenseOptions
     device : str
-        ``auto``, ``cpu`` or ``gpu:N``; for the dense head.
+        ``auto``, ``cpu``, ``gpu`` or ``gpu:N``; for the dense head, which takes the first of several GPUs.
     gpu_memory : float, optional
         Fraction of the GPU's memory to take; grows on demand by default.
     fresh : bool
@@ -124,7 +123,7 @@ def compare(
             plan,
             settings=settings,
             jobs=jobs or default_jobs(samples),
-            memory=memory_of(device, fresh=fresh),
+            memory=memory_of(names, device, fresh=fresh),
             before_tensorflow=device_when_needed(device, gpu_memory=gpu_memory),
             on_progress=on_progress,
         )
@@ -169,8 +168,9 @@ def check_options(
 
 def check_device(device: str, *, gpu_memory: float | None) -> None:
     """Raise ConfigError unless both are written as they should be, whatever the machine has."""
-    if not re.fullmatch(r"auto|cpu|gpu(:\d+)?", device):
-        raise ConfigError(f"--device {device}: expected auto, cpu or gpu:N, such as gpu:0")
+    from featurize import parse_device
+
+    parse_device(device)
     if gpu_memory is not None and not 0 < gpu_memory <= 1:
         raise ConfigError(f"--gpu-memory {gpu_memory}: expected a fraction above 0 and up to 1, such as 0.5")
 
@@ -211,12 +211,15 @@ def folder_name(dataset: str) -> str:
     return dataset.strip().replace(os.sep, "-").lstrip(".") or "dataset"
 
 
-def memory_of(device: str, *, fresh: bool) -> Memory:
-    """Return where outcomes of earlier runs are kept."""
+def memory_of(heads: Sequence[str], device: str, *, fresh: bool) -> Memory:
+    """Return where outcomes of earlier runs are kept, and where those of TensorFlow heads are computed."""
     from classify.recall import Memory
-    from featurize import cache_folder
+    from featurize import cache_folder, gpus
 
-    return Memory(folder=cache_folder("tuning"), device=device, fresh=fresh)
+    asked = device != "cpu" and any(get_head(head).tensorflow for head in heads)
+    there = [gpu.capability for gpu in gpus()] if asked else []
+    place = f"{device} of {there}" if there or device not in ("auto", "cpu") else "cpu"
+    return Memory(folder=cache_folder("tuning"), device=place, fresh=fresh)
 
 
 def device_when_needed(device: str, *, gpu_memory: float | None) -> Callable[[], object]:

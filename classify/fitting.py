@@ -25,7 +25,6 @@ from featurize import CompareError, open_store
 if TYPE_CHECKING:
     from classify.protocol import Round
     from classify.samples import Samples
-    from classify.search import Settings
     from classify.tuning import Choice, Fitted
 
 BUNDLES = Path("artifacts") / "bundles"
@@ -114,15 +113,16 @@ def fit(
     folder = Path(out) if out is not None else BUNDLES / folder_name(samples.dataset) / place
     refuse_existing(folder, mark=MANIFEST, what="bundle", overwrite=overwrite)
     work, notes = final_round(samples, seed=seed, search=given is None)
-    tasks = score_tasks(samples, head, work, settings=settings)
+    options = settings.options(head, n_rows=samples.n_rows(work.fit))
+    tasks = score_tasks(samples, head, work, settings=settings, options=options)
     run = partial(
         run_or_recall,
-        memory=memory_of(device, fresh=fresh),
+        memory=memory_of([head], device, fresh=fresh),
         jobs=jobs or default_jobs([samples]),
         on_progress=Counter(len(tasks) + 1, on_progress),
         before_tensorflow=device_when_needed(device, gpu_memory=gpu_memory),
     )
-    choice = _chosen(samples, head, given, run(tasks), settings=settings)
+    choice = _chosen(samples, head, given, run(tasks), options=options)
     chosen = _all_params(head, choice.params, class_weight=class_weight)
     (fitted,) = _all_done(head, run([fit_task(samples, head, chosen, work, settings=settings, keep=True)]))
     metrics = _metrics(samples, work, fitted)
@@ -173,13 +173,18 @@ def _given(
 
 
 def _chosen(
-    samples: Samples, head: str, given: Mapping[str, Any] | None, outcomes: list[Any], *, settings: Settings
+    samples: Samples,
+    head: str,
+    given: Mapping[str, Any] | None,
+    outcomes: list[Any],
+    *,
+    options: Mapping[str, Any],
 ) -> Choice:
     from classify.tuning import Choice, choose, search_points
 
     if given is not None:
         return Choice(params=given, score=None, seconds=0.0)
-    points = search_points(head, settings.options(head), n_levels=len(samples.level_names))
+    points = search_points(head, options, n_levels=len(samples.level_names))
     return choose(points, _all_done(head, outcomes))
 
 

@@ -52,7 +52,7 @@ def predict(
     weights : path-like, optional
         The backbone's weights, where they did not come along with the bundle.
     device : str
-        ``auto``, ``cpu`` or ``gpu:N``.
+        ``auto``, ``cpu``, ``gpu``, ``gpu:N``, or several as in ``gpu:0,gpu:2``.
     gpu_memory : float, optional
         Fraction of the GPU's memory to take; grows on demand by default.
     on_progress : callable, optional

@@ -115,6 +115,11 @@ class Samples:
         first = self.level_ends[-2] if levels == "final" and len(self.level_ends) > 1 else 0
         return slice(first, self.n_features)
 
+    def n_rows(self, images: IntArray) -> int:
+        """Return how many rows these images have, views included."""
+        seen = self.augmented_row[self.content[images]] >= 0
+        return len(images) + self.n_views * int(seen.sum())
+
     def rows(self, images: npt.ArrayLike, *, views: bool = True, levels: str = "all") -> Rows:
         """Return the feature rows of some images.
 

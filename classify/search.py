@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from classify.heads import get_head
+from classify.heads import get_head, size_params
 from classify.protocol import Plan, Round
 from classify.recall import Memory, n_remembered, run_or_recall
 from classify.running import Failure
@@ -37,9 +37,10 @@ class Settings:
     dense_options: Mapping[str, Any]  # of TensorFlow heads; not searched
     log_folder: Path | None  # of TensorBoard
 
-    def options(self, head: str) -> dict[str, Any]:
-        """Return the parameters of a head that are not searched."""
-        return dict(self.dense_options) if get_head(head).tensorflow else {}
+    def options(self, head: str, *, n_rows: int) -> dict[str, Any]:
+        """Return the parameters of a head that are not searched; some depend on the rows it is fitted on."""
+        given = dict(self.dense_options) if get_head(head).tensorflow else {}
+        return {**given, **size_params(head, n_rows)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,7 +95,12 @@ def run_trials(
     cases = [(samples, head) for samples in stores for head in heads]
     searched = (*plan.rounds, *((plan.final,) if plan.final is not None and plan.final.pairs else ()))
     n_fits = len(plan.rounds) + (plan.final is not None)
-    tasks = [[score_tasks(*case, one, settings=settings) for one in searched] for case in cases]
+    in_the_end = plan.rounds[0].fit if plan.final is None else plan.final.fit
+    options = [settings.options(head, n_rows=samples.n_rows(in_the_end)) for samples, head in cases]
+    tasks = [
+        [score_tasks(*case, one, settings=settings, options=given) for one in searched]
+        for case, given in zip(cases, options, strict=True)
+    ]
     total = sum(len(part) for parts in tasks for part in parts) + len(cases) * n_fits
     run = partial(
         run_or_recall,
@@ -105,9 +111,9 @@ def run_trials(
     )
     scored = _grouped([[task for part in parts for task in part] for parts in tasks], run)
     chosen: list[tuple[Choice, ...] | str] = []
-    for (samples, head), parts, outcomes in zip(cases, tasks, scored, strict=True):
+    for (samples, head), given, parts, outcomes in zip(cases, options, tasks, scored, strict=True):
         ends = np.cumsum([0, *map(len, parts)])
-        points = search_points(head, settings.options(head), n_levels=len(samples.level_names))
+        points = search_points(head, given, n_levels=len(samples.level_names))
         folds = [outcomes[start:end] for start, end in itertools.pairwise(ends)]
         chosen.append(first_failure(outcomes) or tuple(choose(points, part) for part in folds))
     fitted = _grouped(
@@ -127,10 +133,13 @@ def run_trials(
     ]
 
 
-def score_tasks(samples: Samples, head: str, work: Round, *, settings: Settings) -> list[ScoreTask]:
+def score_tasks(
+    samples: Samples, head: str, work: Round, *, settings: Settings, options: Mapping[str, Any]
+) -> list[ScoreTask]:
     """Return the tasks of one search: one a fold; none where a head cannot be fitted in some fold.
 
     Folds keep one group of each class for fitting; a head that sets groups aside for every fit needs two.
+    `options` are `Settings.options`.
     """
     if get_head(head).tensorflow and any(
         lacking_groups(samples, head, fitted, seed=settings.seed) for fitted, _ in work.pairs
@@ -140,7 +149,7 @@ def score_tasks(samples: Samples, head: str, work: Round, *, settings: Settings)
         ScoreTask(
             samples=samples,
             head=head,
-            points=search_points(head, settings.options(head), n_levels=len(samples.level_names)),
+            points=search_points(head, options, n_levels=len(samples.level_names)),
             fit=fitted,
             score=scored,
             class_weight=settings.class_weight,

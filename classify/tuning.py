@@ -209,7 +209,11 @@ def all_classes(probabilities: npt.NDArray[Any], *, labels: Any, n_classes: int)
 
 
 def _notes(estimator: Any, params: Mapping[str, Any]) -> tuple[str, ...]:
+    notes = tuple(getattr(estimator, "notes_", ()))
     if getattr(estimator, "converged_", True):
-        return ()
+        return notes
     shown = ", ".join(f"{key}={value}" for key, value in params.items())
-    return (f"the solver met its limit of iterations before it had converged ({shown}): usable, not exact",)
+    return (
+        *notes,
+        f"the solver met its limit of iterations before it had converged ({shown}): usable, not exact",
+    )

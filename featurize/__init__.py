@@ -26,6 +26,8 @@ _EXPORTS = {
     "use_device": "device",
     "join": "intake.duplicates",
     "near_duplicates": "intake.duplicates",
+    "gpus": "engines.cuda",
+    "parse_device": "engines.devices",
     "BundleError": "errors",
     "CompareError": "errors",
     "ConfigError": "errors",
@@ -85,6 +87,12 @@ if TYPE_CHECKING:
     )
     from featurize.device import (
         use_device as use_device,
+    )
+    from featurize.engines.cuda import (
+        gpus as gpus,
+    )
+    from featurize.engines.devices import (
+        parse_device as parse_device,
     )
     from featurize.errors import (
         BundleError as BundleError,

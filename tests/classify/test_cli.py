@@ -216,7 +216,7 @@ def test_predict_prints_a_table_or_json(call, make_store, network, tmp_path):
         (("compare", "nowhere.h5", "--seed", "-1"), "0<=x<=4294967295", 2),
         (
             ("predict", "nowhere", "x.jpg", "--device", "gpu0"),
-            "--device gpu0: expected auto, cpu or gpu:N",
+            "--device gpu0: expected auto, cpu, gpu or gpu:N",
             1,
         ),
         (("compare", "nowhere.h5", "--units", "a,b"), "expected whole numbers with commas", 2),

@@ -4,11 +4,12 @@ import csv
 import inspect
 import json
 from dataclasses import asdict, fields
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from classify.compare import DenseOptions, compare, place_logs
+from classify.compare import DenseOptions, compare, memory_of, place_logs
 from classify.heads import HEADS, make_head
 from classify.protocol import make_plan
 from classify.record import SIMPLEST_FIRST
@@ -176,6 +177,22 @@ def test_a_failing_head_takes_no_other_with_it(run, monkeypatch):
     assert {row["head"] for row in read_predictions(done.folder)} == {"logreg", "baseline"}
 
 
+def test_too_many_rows_for_an_exact_machine_are_said_and_searched_alike(run, monkeypatch):
+    asked = []
+
+    def size_params(head, n_rows):
+        asked.append(n_rows)
+        return {"solver": "approximate"} if head == "svm-linear" else {}
+
+    monkeypatch.setattr("classify.search.size_params", size_params)
+    done = run(store={"counts": {"train": 10, "test": 6}})
+    assert set(asked) == {2 * 10 * 3}  # classes, images, plain and two views: not those of a fold
+    by_head = {result["head"]: result for result in done.record["results"]}
+    assert by_head["svm-linear"]["params"]["solver"] == "approximate"
+    assert "stands in for SVC, in the search too" in by_head["svm-linear"]["notes"][0]
+    assert "solver" not in by_head["logreg"]["params"]
+
+
 def test_two_stores_share_their_folds(make_store, tmp_path):
     stores = [make_store("one", distance=1.0), make_store("two", distance=1.0, config={"resize": "crop"})]
     done = compare(stores, heads=("logreg",), out=tmp_path / "run", jobs=1)
@@ -336,7 +353,7 @@ def test_a_class_of_two_groups_still_has_its_dense_head(run):
     [
         ({"seed": -1}, "seed is -1: expected a whole number from 0 to 4294967295"),
         ({"seed": 2**32}, "seed is 4294967296"),
-        ({"device": "gpu0"}, "--device gpu0: expected auto, cpu or gpu:N"),
+        ({"device": "gpu0"}, "--device gpu0: expected auto, cpu, gpu or gpu:N"),
         ({"gpu_memory": 2.0}, r"--gpu-memory 2\.0: expected a fraction"),
         ({"heads": ("dense",), "dense": DenseOptions(dropout=1.5)}, r"dropout is 1\.5"),
         ({"heads": ("dense",), "dense": DenseOptions(units=(0,))}, "units is 0"),
@@ -345,6 +362,22 @@ def test_a_class_of_two_groups_still_has_its_dense_head(run):
 def test_options_are_checked_before_anything_is_read(tmp_path, options, message):
     with pytest.raises(FolioError, match=message):
         compare([tmp_path / "nowhere.h5"], **{"heads": ("logreg",), **options})
+
+
+@pytest.mark.parametrize(
+    ("heads", "device", "there", "place"),
+    [
+        (("dense",), "auto", 0, "cpu"),
+        (("dense",), "cpu", 1, "cpu"),
+        (("dense",), "auto", 1, "auto of [(8, 9)]"),
+        (("dense",), "gpu:0", 1, "gpu:0 of [(8, 9)]"),
+        (("dense",), "gpu:0", 0, "gpu:0 of []"),  # nothing that was computed on a CPU does for that
+        (("logreg",), "auto", 1, "cpu"),
+    ],
+)
+def test_what_a_gpu_computed_is_remembered_apart(monkeypatch, heads, device, there, place):
+    monkeypatch.setattr("featurize.engines.cuda.gpus", lambda: [SimpleNamespace(capability=(8, 9))] * there)
+    assert memory_of(heads, device, fresh=False).device == place
 
 
 def test_curves_without_a_place_of_their_own_stay_in_the_run(tmp_path):

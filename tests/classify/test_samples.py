@@ -117,6 +117,7 @@ def test_rows_stack_the_plain_view_and_then_the_others(load):
     samples = load(PLAIN)
     a, e, c = (samples.path.index(p) for p in ("train/bad/1.jpg", "test/bad/1.jpg", "train/good/1.jpg"))
     rows = samples.rows([c, e, a])  # any order; e is a test image without views
+    assert samples.n_rows(np.array([c, e, a])) == 3 + 1 + 3
     # columns: letter, variant, view
     expected = [[2, 0, 0], [2, 0, 1], [2, 0, 2], [4, 0, 0], [0, 0, 0], [0, 0, 1], [0, 0, 2]]
     np.testing.assert_array_equal(rows.X, np.array(expected, dtype=np.float32))

@@ -54,8 +54,10 @@ def test_a_class_of_two_groups_leaves_the_dense_head_unsearched_but_fitted(make_
     tied = replace(samples, group=group)
     (work,) = make_plan(tied, seed=0).rounds
     assert len(work.pairs) == 2
-    assert score_tasks(tied, "dense", work, settings=SETTINGS) == []
-    assert len(score_tasks(tied, "svm-linear", work, settings=SETTINGS)) == 2  # scored before calibration
+    assert score_tasks(tied, "dense", work, settings=SETTINGS, options={}) == []
+    assert (
+        len(score_tasks(tied, "svm-linear", work, settings=SETTINGS, options={})) == 2
+    )  # scored before calibration
     assert lacking_groups(tied, "dense", work.fit) == ""
     assert lacking_groups(tied, "logreg", work.pairs[0][0]) == ""
     for head in ("dense", "svm-rbf"):
