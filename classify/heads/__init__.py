@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from math import isfinite
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from featurize import CompareError
 
-Scorer = Callable[[np.ndarray, np.ndarray], float]
+if TYPE_CHECKING:
+    import numpy as np  # at run time where it is needed: half of what `classify --help` would wait for
+
+    Scorer = Callable[[np.ndarray, np.ndarray], float]
 
 SCALINGS = ("standardise", "l2")
 # scikit-learn's C weighs the loss against ||w||²; a row's squared norm is near n_features when standardised
@@ -323,6 +324,8 @@ def grid_scores(
 
 def balanced_accuracy(y_true: np.ndarray, y_pred: np.ndarray) -> float:
     """Return the mean recall over the classes in `y_true` (unlike scikit-learn's, silent about others)."""
+    import numpy as np
+
     return float(np.mean([np.mean(y_pred[y_true == label] == label) for label in np.unique(y_true)]))
 
 
