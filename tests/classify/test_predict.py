@@ -201,9 +201,14 @@ def test_grading_with_a_classical_head_imports_no_tensorflow_of_its_own(run, tmp
     assert done.stdout.splitlines()[-1] == "[]"
 
 
-def test_a_precision_that_this_machine_lacks_falls_back_and_says_so(make_store, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    "made_in", [{"precision": "float16"}, {"precision": "bfloat16", "engine": "openvino"}], ids=str
+)
+def test_a_precision_that_this_machine_lacks_falls_back_and_says_so(
+    make_store, tmp_path, monkeypatch, made_in
+):
     bundle = fit(
-        make_store(counts={"train": 8}, config={"precision": "float16"}),
+        make_store(counts={"train": 8}, config=made_in),
         head="logreg",
         params={"C": 1.0},
         out=tmp_path / "bundle",
@@ -213,14 +218,15 @@ def test_a_precision_that_this_machine_lacks_falls_back_and_says_so(make_store, 
     def image_features(paths, config, *, precision=None, **options):
         asked.append(precision)
         if precision is None:
-            raise EngineError("--precision float16 needs a GPU")
+            raise EngineError("this processor does not compute in it by itself")
         return ImageFeatures(features=np.zeros((1, 8), np.float32), index=np.array([0]), problems={})
 
     monkeypatch.setattr("featurize.inference.image_features", image_features)
     (tmp_path / "a.jpg").write_text("0")
     graded = predict(bundle, [tmp_path / "a.jpg"])
     assert asked == [None, "float32"]
-    assert graded.notes == ("made in float16, which this machine lacks: graded in float32",)
+    lacks = f"made in {made_in['precision']}, which this machine lacks: graded in float32"
+    assert graded.notes == (lacks,)
 
 
 def test_a_bundle_without_its_weights_says_which_option_helps(make_store, tmp_path):
