@@ -1,0 +1,188 @@
+"""Folio's arms: each function makes one ready, and returns what runs it."""
+
+from __future__ import annotations
+
+import csv
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import featurize
+from classify.compare import DenseOptions, compare
+
+Run = Callable[..., dict[str, Any]]
+
+
+def extraction(*, backbone: str, weights: str, **how: Any) -> Run:
+    """Return ``featurize.extract`` into a new folder, as the command does it; `how` are options of it."""
+
+    def run(*, data: str, views: int, **_: Any) -> dict[str, Any]:
+        with tempfile.TemporaryDirectory() as out:
+            (result,) = featurize.extract(
+                data, backbones=[backbone], weights=weights, views=views, out=out, **how
+            )
+            with featurize.open_store(result.path) as store:
+                made = store.created_with
+        return {
+            "units": result.n_content,
+            "renderings": result.n_forward,
+            "engine": made["engine"],
+            "precision": result.config["precision"],
+            "device": result.device,
+            "seconds": {step: round(value, 3) for step, value in result.seconds.items()},
+        }
+
+    return run
+
+
+def decoding(*, size: int) -> Run:
+    """Return decoding and warping alone: the same worker processes, kept from run to run, and no network."""
+    from featurize import dataset
+    from featurize.decode.decoding import Decoder, Request
+    from featurize.decode.rendering import Rendering
+    from featurize.views import ViewRanges
+
+    rendering = Rendering(
+        size=size, resize="squash", resample="bicubic", max_pixels=10**9, ranges=ViewRanges(), seed=0
+    )
+    decoders: dict[int, Decoder] = {}  # by the number of views
+    requests: dict[tuple[str, int], list[Request]] = {}
+
+    def run(*, data: str, views: int, **_: Any) -> dict[str, Any]:
+        if (data, views) not in requests:
+            requests[data, views] = [
+                Request(
+                    path=Path(data) / image.path,
+                    sha256=image.sha256,
+                    views=tuple(range(views + 1)) if image.split == "train" else (0,),
+                )
+                for image in dataset.scan(data).images
+            ]
+        if views not in decoders:
+            decoders[views] = Decoder(rendering, most_views=views + 1)
+        wanted = requests[data, views]
+        start = time.perf_counter()
+        problems = [one.problem for one in decoders[views].decode(wanted) if one.problem]
+        assert not problems, problems[0]
+        return {"units": len(wanted), "seconds_counted": time.perf_counter() - start}
+
+    return run
+
+
+def network(*, backbone: str, weights: str, engine: str, precision: str, features: str = "") -> Run:
+    """Return the forward pass alone: batches lie ready, as many are in flight as the engine wants."""
+    from collections import deque
+
+    from featurize.engines import create_engine
+
+    entry = featurize.get_backbone(backbone)
+    forward = create_engine(entry, featurize.find_weights(entry, weights), engine=engine, precision=precision)
+
+    def run(*, pixels: str, seconds: float, **_: Any) -> dict[str, Any]:
+        images = np.load(pixels)
+        batches = [
+            images[i : i + forward.batch_size]
+            for i in range(0, len(images) - forward.batch_size + 1, forward.batch_size)
+        ]
+        if features and not Path(features).exists():
+            np.save(features, np.concatenate([forward(batch) for batch in batches]))
+        flying, done, start = deque(), 0, time.perf_counter()
+        while time.perf_counter() - start < seconds:
+            for batch in batches:
+                if len(flying) >= forward.in_flight:
+                    flying.popleft().result()
+                flying.append(forward.submit(batch))
+                done += len(batch)
+        while flying:
+            flying.popleft().result()
+        return {
+            "units": done,
+            "seconds_counted": time.perf_counter() - start,
+            "engine": forward.name,
+            "precision": forward.precision,
+            "device": forward.device,
+            "batch_size": forward.batch_size,
+        }
+
+    return run
+
+
+def making_store(*, backbone: str, weights: str) -> Run:
+    """Return an extraction that keeps its store."""
+
+    def run(*, data: str, views: int, out: str) -> dict[str, Any]:
+        (result,) = featurize.extract(data, backbones=[backbone], weights=weights, views=views, out=out)
+        return {"units": result.n_content, "path": str(result.path)}
+
+    return run
+
+
+def dense_epochs(*, store: str, epochs: int) -> Run:
+    """Return ``classify fit`` of the dense head, its hyper-parameters given, for exactly so many epochs."""
+    from classify.fitting import fit
+
+    def run() -> dict[str, Any]:
+        with tempfile.TemporaryDirectory() as folder:
+            fit(
+                store,
+                head="dense",
+                params={"scaling": "standardise"},
+                dense=DenseOptions(epochs=epochs, patience=epochs),
+                out=Path(folder) / "bundle",
+                fresh=True,
+            )
+        return {"epochs": epochs}
+
+    return run
+
+
+def comparison(*, store: str, dense: dict[str, Any] | None = None) -> Run:
+    """Return ``classify compare`` of one store; nothing is remembered from an earlier run."""
+    options = DenseOptions(**(dense or {}))
+
+    def run(*, heads: Sequence[str], seed: int = 0) -> dict[str, Any]:
+        with tempfile.TemporaryDirectory() as folder:
+            done = compare(
+                [store], heads=heads, out=Path(folder) / "run", seed=seed, dense=options, fresh=True
+            )
+            with (done.folder / "predictions.csv").open(newline="", encoding="utf-8") as file:
+                predictions = list(csv.DictReader(file))
+        return {
+            "heads": {
+                result["head"]: {
+                    "params": result["params"],
+                    "cv_balanced_accuracy": result["cv_balanced_accuracy"],
+                    "accuracy": result["metrics"]["accuracy"],
+                    "predicted": [
+                        row["predicted_class"] for row in predictions if row["head"] == result["head"]
+                    ],
+                }
+                for result in done.record["results"]
+                if result["head"] in heads
+            }
+        }
+
+    return run
+
+
+def dense_fits(*, store: str, options: dict[str, Any]) -> Run:
+    """Return fits of the dense head with settled hyper-parameters, one a seed, and their test accuracy."""
+    from classify.heads import make_head
+    from classify.samples import load_samples
+
+    samples = load_samples(store)
+    rows, plain = samples.rows(samples.train_images), samples.rows(samples.test_images, views=False)
+
+    def run(*, seeds: Sequence[int], params: dict[str, Any]) -> dict[str, Any]:
+        accuracies = []
+        for seed in seeds:
+            head = make_head("dense", params={**options, **params}, seed=seed)
+            head.fit(rows.X, rows.y, groups=rows.groups, image=rows.image)
+            accuracies.append(float(np.mean(head.predict(plain.X) == plain.y)))
+        return {"units": len(seeds), "accuracies": accuracies}
+
+    return run

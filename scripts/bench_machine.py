@@ -1,0 +1,65 @@
+"""What the benchmark ran on, as far as it can be told without asking the network."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from featurize.decode.cores import available_cores
+from featurize.engines import fast_precisions
+
+PACKAGES = (
+    *("folio-grader", "tensorflow", "keras", "openvino", "numpy", "scipy", "scikit-learn", "pillow"),
+    *("opencv-python-headless", "h5py"),
+)
+FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_bf16", "amx_int8", "asimd")
+
+
+def describe_machine() -> dict[str, Any]:
+    """Return model and flags of the processor, cores, memory, system and versions, as JSON has them."""
+    cpu = _first_of("/proc/cpuinfo")
+    flags = cpu.get("flags", cpu.get("Features", "")).split()
+    return {
+        "cpu": cpu.get("model name") or platform.processor() or platform.machine(),
+        "cores": available_cores(),
+        "flags": [flag for flag in FLAGS if flag in flags],
+        "amx_bf16": "amx_bf16" in flags,
+        "native_precisions": list(fast_precisions("openvino", "cpu")),
+        "memory_gib": _memory_gib(),
+        "system": f"{platform.system()} {platform.release()}",
+        "python": platform.python_version(),
+        "packages": {name: found for name in PACKAGES if (found := _version(name))},
+    }
+
+
+def load_now() -> float | None:
+    """Return the mean number of running processes over the last minute: 0 on a quiet machine."""
+    try:
+        return round(os.getloadavg()[0], 2)
+    except (AttributeError, OSError):  # Windows
+        return None
+
+
+def _first_of(path: str) -> dict[str, str]:
+    """Return the first paragraph of a /proc file as a dictionary, {} where there is none."""
+    try:
+        lines = Path(path).read_text().split("\n\n")[0].splitlines()
+    except OSError:
+        return {}
+    pairs = (line.partition(":") for line in lines)
+    return {key.strip(): value.strip() for key, _, value in pairs}
+
+
+def _memory_gib() -> float | None:
+    total = _first_of("/proc/meminfo").get("MemTotal")
+    return round(int(total.split()[0]) / 2**20, 1) if total else None
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
