@@ -19,7 +19,7 @@ from featurize.errors import EngineError
 
 Forward = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
 _Task = tuple["Future[npt.NDArray[np.float32]]", npt.NDArray[np.uint8]]
-LAST_BATCH = 30.0  # seconds that a process that ends waits for batches that are being computed
+LAST_BATCH = 5.0  # seconds that a process that ends waits for batches that are being computed
 
 
 @dataclass(frozen=True, eq=False)
