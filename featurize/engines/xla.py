@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from featurize.cache import cache_folder
+from featurize.cache import Kept, cache_folder, keep, load_kept
 from featurize.engines.lanes import Lanes
 from featurize.errors import EngineError
 
@@ -74,7 +72,7 @@ def faster_lanes(
     plain = start(False)
     if verdict is not None:
         return plain, False
-    _remember(memory, {"verdict": "trying", **facts})  # what stays if XLA takes the process down
+    keep(memory, Kept(about={"verdict": "trying", **facts}))  # what stays if XLA takes the process down
     try:
         compiled, seen = _tried(start, plain, images)
     except BaseException:
@@ -82,7 +80,7 @@ def faster_lanes(
             memory.unlink(missing_ok=True)
         plain.close()
         raise
-    _remember(memory, {**seen, **facts})
+    keep(memory, Kept(about={**seen, **facts}))
     return (plain, False) if compiled is None else (compiled, True)
 
 
@@ -123,22 +121,9 @@ def xla_helps(plain: float, compiled: float, *, starting: float) -> bool:
 
 
 def _recall(memory: Path) -> str | None:
-    """Return "xla", "plain", "failed" or "trying"; None where nothing usable is remembered."""
-    try:
-        verdict = json.loads(memory.read_text(encoding="utf-8"))["verdict"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return verdict if verdict in ("xla", "plain", "failed", "trying") else None
-
-
-def _remember(memory: Path, seen: Mapping[str, Any]) -> None:
-    """Put it in place whole; where that cannot be written, the next run tries again."""
-    with contextlib.suppress(OSError):
-        memory.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=memory.parent, suffix=".tmp")
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(seen, file, indent=1)
-        os.replace(name, memory)
+    """Return "xla", "plain", "failed" or "trying"; None where nothing is remembered."""
+    kept = load_kept(memory)
+    return None if kept is None else kept.about.get("verdict")
 
 
 def seconds_each(*arms: Lanes, images: npt.NDArray[np.uint8]) -> tuple[float, ...]:
