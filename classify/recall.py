@@ -11,12 +11,14 @@ import numpy as np
 
 from classify.head_file import SavedHead
 from classify.heads import get_head
-from classify.memo import Entry, keep_entry, load_entry, make_room
 from classify.running import Failure, run_tasks
 from classify.task_keys import task_key
 from classify.tuning import FitTask, Fitted, Scores, ScoreTask
+from featurize import Kept, keep, load_kept, make_room
 
-_HEAD, _LOGS = "head", "logs/"  # names of an entry's files
+LIMIT = 1 << 30  # bytes of all outcomes together
+_ENDING = ".outcome"
+_HEAD, _LOGS = "head", "logs/"  # names of an outcome's parts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +31,7 @@ class Memory:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Kept:
+class _Keeping:
     """A task that keeps its outcome where it is run, so that a run that is stopped loses none."""
 
     task: ScoreTask | FitTask
@@ -42,7 +44,7 @@ class _Kept:
 
     def run(self) -> Scores | Fitted:
         outcome = self.task.run()
-        keep_entry(self.folder, self.key, _entry(self.task, outcome))
+        keep(_path(self.folder, self.key), _as_kept(self.task, outcome))
         return outcome
 
 
@@ -85,14 +87,14 @@ def run_or_recall(
     if not missing:
         return outcomes
     work = [
-        tasks[index] if memory is None else _Kept(task=tasks[index], key=keys[index], folder=memory.folder)
+        tasks[index] if memory is None else _Keeping(task=tasks[index], key=keys[index], folder=memory.folder)
         for index in missing
     ]
     brought = run_tasks(work, jobs=jobs, on_progress=on_progress, before_tensorflow=before_tensorflow)
     for index, outcome in zip(missing, brought, strict=True):
         outcomes[index] = outcome
     if memory is not None:
-        make_room(memory.folder)
+        make_room(memory.folder, ending=_ENDING, limit=LIMIT)
     return outcomes
 
 
@@ -101,61 +103,65 @@ def n_remembered(outcomes: Sequence[Scores | Fitted | Failure]) -> int:
     return sum(getattr(outcome, "remembered", False) for outcome in outcomes)
 
 
+def _path(folder: Path, key: str) -> Path:
+    return folder / f"{key}{_ENDING}"
+
+
 def _recalled(folder: Path, key: str, task: ScoreTask | FitTask) -> Scores | Fitted | None:
     """Return what an earlier run kept, with all that this task has to bring, or None."""
-    entry = load_entry(folder, key)
-    if entry is None:
+    kept = load_kept(_path(folder, key))
+    if kept is None:
         return None
     try:
-        return _scores(entry) if isinstance(task, ScoreTask) else _fitted(entry, task)
+        return _scores(kept) if isinstance(task, ScoreTask) else _fitted(kept, task)
     except (KeyError, TypeError, ValueError, OSError):  # not as this version writes it
         return None
 
 
-def _entry(task: ScoreTask | FitTask, outcome: Scores | Fitted) -> Entry:
+def _as_kept(task: ScoreTask | FitTask, outcome: Scores | Fitted) -> Kept:
     if isinstance(outcome, Scores):
-        return Entry(outcome={"scores": outcome.scores, "seconds": outcome.seconds})
+        return Kept(about={"scores": outcome.scores, "seconds": outcome.seconds})
     facts: dict[str, Any] = {
         "probabilities": outcome.probabilities.tolist(),
         "fit_seconds": outcome.fit_seconds,
         "predict_seconds": outcome.predict_seconds,
         "notes": outcome.notes,
     }
-    files: dict[str, bytes] = {}
+    parts: dict[str, bytes] = {}
     if outcome.saved is not None:
         facts["labels"] = outcome.saved.labels
-        files[_HEAD] = outcome.saved.data
+        parts[_HEAD] = outcome.saved.data
     log_dir = task.log_dir if isinstance(task, FitTask) else None
     if log_dir is not None:
         for path in sorted(path for path in log_dir.rglob("*") if path.is_file()):
-            files[_LOGS + path.relative_to(log_dir).as_posix()] = path.read_bytes()
-    return Entry(outcome=facts, files=files)
+            parts[_LOGS + path.relative_to(log_dir).as_posix()] = path.read_bytes()
+    return Kept(about=facts, parts=parts)
 
 
-def _scores(entry: Entry) -> Scores:
-    scores = tuple(float(score) for score in entry.outcome["scores"])
-    return Scores(scores=scores, seconds=float(entry.outcome["seconds"]), remembered=True)
+def _scores(kept: Kept) -> Scores:
+    scores = tuple(float(score) for score in kept.about["scores"])
+    return Scores(scores=scores, seconds=float(kept.about["seconds"]), remembered=True)
 
 
-def _fitted(entry: Entry, task: FitTask) -> Fitted | None:
-    logs = {name.removeprefix(_LOGS): data for name, data in entry.files.items() if name.startswith(_LOGS)}
+def _fitted(kept: Kept, task: FitTask) -> Fitted | None:
+    logs = {name.removeprefix(_LOGS): data for name, data in kept.parts.items() if name.startswith(_LOGS)}
     with_logs = get_head(task.head).tensorflow and task.log_dir is not None
-    if (task.keep and _HEAD not in entry.files) or (with_logs and not logs):
+    if (task.keep and _HEAD not in kept.parts) or (with_logs and not logs):
         return None  # kept by a run that needed less of it
-    probabilities = np.array(entry.outcome["probabilities"], dtype=np.float64)
+    probabilities = np.array(kept.about["probabilities"], dtype=np.float64)
     saved = None
     if task.keep:
-        labels = tuple(int(label) for label in entry.outcome["labels"])
-        saved = SavedHead(data=entry.files[_HEAD], labels=labels)
+        labels = tuple(int(label) for label in kept.about["labels"])
+        saved = SavedHead(data=kept.parts[_HEAD], labels=labels)
     if with_logs:
         assert task.log_dir is not None
         _write_logs(task.log_dir, logs)
     return Fitted(
         saved=saved,
         probabilities=probabilities.reshape(len(task.test), len(task.samples.classes)),
-        fit_seconds=float(entry.outcome["fit_seconds"]),
-        predict_seconds=float(entry.outcome["predict_seconds"]),
-        notes=tuple(str(note) for note in entry.outcome["notes"]),
+        fit_seconds=float(kept.about["fit_seconds"]),
+        predict_seconds=float(kept.about["predict_seconds"]),
+        notes=tuple(str(note) for note in kept.about["notes"]),
         remembered=True,
     )
 

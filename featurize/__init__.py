@@ -20,6 +20,10 @@ _EXPORTS = {
     "BACKBONES": "backbones",
     "get_backbone": "backbones",
     "cache_folder": "cache",
+    "keep": "cache",
+    "Kept": "cache",
+    "load_kept": "cache",
+    "make_room": "cache",
     "Fault": "upkeep.checking",
     "config_digest": "config",
     "find_images": "dataset",
@@ -77,7 +81,11 @@ if TYPE_CHECKING:
         get_backbone as get_backbone,
     )
     from featurize.cache import (
+        Kept as Kept,
         cache_folder as cache_folder,
+        keep as keep,
+        load_kept as load_kept,
+        make_room as make_room,
     )
     from featurize.config import (
         config_digest as config_digest,

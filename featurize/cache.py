@@ -1,8 +1,8 @@
 """A user's caches: where they lie, and files there that come back whole or not at all.
 
-What is kept is a line of JSON (what it is about, the length of each part, the SHA-256 of it all) and the bytes
-of the parts. Such a file is put in place at once, whoever else writes; one that is broken in any way is as good
-as none; and a folder that cannot be written only means slower starts.
+What is kept is a line of JSON (what it is about, the length of each part, the SHA-256 of it all) and the
+bytes of the parts. Such a file is put in place at once, whoever else writes; one that is broken in any way is
+as good as none; and a folder that cannot be written only costs time.
 """
 
 from __future__ import annotations

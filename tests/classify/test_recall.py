@@ -11,12 +11,12 @@ import pytest
 
 from classify import recall
 from classify.compare import DenseOptions, compare
-from classify.memo import Entry, keep_entry
 from classify.printing import _remembered
 from classify.recall import Memory, run_or_recall
 from classify.samples import load_samples
 from classify.task_keys import task_key
 from classify.tuning import FitTask
+from featurize import Kept, keep
 
 ROOT = Path(__file__).resolve().parents[2]
 HEADS = ("logreg", "svm-linear")
@@ -203,8 +203,8 @@ def test_an_outcome_that_makes_no_sense_is_computed_again(task, tmp_path, change
     sound = {"probabilities": [[0.5, 0.5]] * 6, "labels": [0, 1], "notes": []}
     sound |= {"fit_seconds": 1.0, "predict_seconds": 1.0}
     for outcome, remembered in ((sound, True), ({**sound, **changes}, False)):
-        entry = Entry(outcome=outcome, files={"head": b"head"})
-        assert keep_entry(memory.folder, task_key(one, device="auto"), entry)
+        path = memory.folder / f"{task_key(one, device='auto')}.outcome"
+        assert keep(path, Kept(about=outcome, parts={"head": b"head"}))
         assert run_or_recall([one], memory=memory, jobs=1)[0].remembered is remembered
 
 
@@ -214,11 +214,12 @@ def test_curves_stay_in_their_folder(task, tmp_path, monkeypatch, name):
     one = task(head="dense", params={}, log_dir=tmp_path / "a" / "b")
     outcome = {"probabilities": [[0.5, 0.5]] * 6, "labels": [0, 1], "notes": []}
     outcome |= {"fit_seconds": 1.0, "predict_seconds": 1.0}
-    folder, key = tmp_path / "memo", task_key(one, device="auto")
-    keep_entry(folder, key, Entry(outcome=outcome, files={"head": b"head", name: b"x"}))
+    folder = tmp_path / "memo"
+    path = folder / f"{task_key(one, device='auto')}.outcome"
+    keep(path, Kept(about=outcome, parts={"head": b"head", name: b"x"}))
     assert run_or_recall([one], memory=Memory(folder=folder, device="auto"), jobs=1) == ["run"]
     assert not (tmp_path / "outside").exists()
-    keep_entry(folder, key, Entry(outcome=outcome, files={"head": b"head", "logs/train/x": b"x"}))
+    keep(path, Kept(about=outcome, parts={"head": b"head", "logs/train/x": b"x"}))
     (found,) = run_or_recall([one], memory=Memory(folder=folder, device="auto"), jobs=1)
     assert found.remembered
     assert (tmp_path / "a" / "b" / "train" / "x").read_bytes() == b"x"

@@ -118,7 +118,7 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(model_cache.os, "replace", full)
+    monkeypatch.setattr(os, "replace", full)
     assert not keep_model(tmp_path, KEY, _model())
     assert list(tmp_path.iterdir()) == []
 
