@@ -41,6 +41,9 @@ _UPRIGHT = {
 }
 _ORIENTATION = 0x0112  # EXIF tag
 _DCT_GAIN = 64  # JPEG can be decoded at 1/8 of its width and height
+# The first 8 of 32 cosines, as in SciPy's dct of type II, which does not normalise them.
+_LOW_FREQUENCIES = 2 * np.cos(np.pi / 64 * np.outer(np.arange(8), 2 * np.arange(32) + 1))
+_TIE = 1e-5  # rounding moves a sum of 1024 products with 255 by less than a thousandth of it
 _LARGE_FILE = 256 * 1024 * 1024  # bytes from which a file is identified before it is read whole
 
 
@@ -135,7 +138,6 @@ def read_picture(
 def load_decoders() -> None:
     """Load at once what the first picture would load: libraries take memory that is not the picture's."""
     Image.init()
-    _phash(Image.new("RGB", (8, 8)))
 
 
 def _check_options(size: int, resize: str, resample: str, max_pixels: int) -> None:
@@ -237,9 +239,15 @@ def _square(image: Image.Image, size: int, resize: str, resample: Image.Resampli
 
 
 def _phash(image: Image.Image) -> int:
-    import imagehash  # imports SciPy
+    """Return the number that imagehash.phash gives, without its imports: SciPy takes 0.2 s a process."""
+    gray = np.asarray(image.convert("L").resize((32, 32), Image.Resampling.LANCZOS), dtype=np.float64)
+    low = _LOW_FREQUENCIES @ gray @ _LOW_FREQUENCIES.T  # (8, 8)
+    below, above = np.sort(low, axis=None)[31:33]
+    if above - below < _TIE:  # the median lies between equal numbers, which imagehash's own rounding orders
+        import imagehash
 
-    return int(str(imagehash.phash(image)), 16)
+        return int(str(imagehash.phash(image)), 16)
+    return int.from_bytes(np.packbits(low > (below + above) / 2).tobytes(), "big")
 
 
 def _damage(error: Exception, file: BinaryIO) -> str:

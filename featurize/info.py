@@ -46,7 +46,7 @@ def store_facts(path: Path) -> dict[str, Any]:
             "contents with views": store.n_augmented,
             "levels": dict(zip(store.level_names, store.level_ends, strict=True)),
             "engine": store.created_with.get("engine", ""),
-            "precision": {"format": store.config["precision"], **proof},  # and how that was settled
+            "precision": {"format": store.config.get("precision"), **proof},  # and how that was settled
             "bytes": Path(path).stat().st_size,
             "config": store.config,
             "config digest": store.config_digest,

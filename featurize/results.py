@@ -11,7 +11,7 @@ from featurize.dataset import Dataset
 from featurize.making.skipping import Skipped
 
 if TYPE_CHECKING:
-    from featurize.making.filling import Outcome
+    from featurize.making.outcomes import Outcome
 
 
 @dataclass(frozen=True, kw_only=True)

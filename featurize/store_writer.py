@@ -61,6 +61,8 @@ class StoreWriter:
         self._file.attrs["config"] = json.dumps(config)
         self._file.attrs["config_digest"] = config_digest
         self._pending: dict[str, list[Any]] = {}
+        self._datasets: dict[str, h5py.Dataset] = {}  # h5py takes a while to look one up, or its chunks
+        self._chunk_rows: dict[str, int] = {}
         for name in ("width", "height"):
             self._create(f"content/{name}", (), np.dtype("<i4"))
         self._create("content/phash", (), np.dtype("<u8"))
@@ -140,7 +142,8 @@ class StoreWriter:
         rows = max(
             1, min(CHUNK_BYTES // row_bytes, self._most_rows if most_rows is None else max(1, most_rows))
         )
-        self._file.create_dataset(
+        self._chunk_rows[name] = rows
+        self._datasets[name] = self._file.create_dataset(
             name,
             shape=(0, *row_shape),
             maxshape=(None, *row_shape),
@@ -152,13 +155,13 @@ class StoreWriter:
     def _append(self, name: str, value: Any) -> None:
         rows = self._pending.setdefault(name, [])
         rows.append(value)
-        if len(rows) >= self._file[name].chunks[0]:
+        if len(rows) >= self._chunk_rows[name]:
             self._flush(name)
 
     def _flush(self, name: str, *, stacked: bool = False) -> None:
         rows = self._pending.pop(name)
         block = rows[0] if stacked else np.stack([np.asarray(row) for row in rows])
-        dataset = self._file[name]
+        dataset = self._datasets[name]
         start = dataset.shape[0]
         dataset.resize(start + len(block), axis=0)
         dataset[start:] = block

@@ -1,7 +1,4 @@
-"""Finished parts and what the old store has, streamed into a new store by a child process.
-
-A child, because HDF5 writes the store, and an HDF5 write that meets a full disk can end in a crash.
-"""
+"""Finished parts and what the old store has, streamed into a new store by a child process."""
 
 from __future__ import annotations
 
@@ -10,10 +7,11 @@ import json
 import os
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,9 +33,45 @@ if TYPE_CHECKING:
 REFUSED = 3  # exit code of the child when what it is to copy is damaged; its line says what to do
 
 
+class AssemblyProcess:
+    """The child that writes a store; it loads its libraries while the network is still at work.
+
+    A child, because HDF5 writes the store, and an HDF5 write that meets a full disk can end in a crash.
+    """
+
+    def __init__(self) -> None:
+        package = str(Path(__file__).resolve().parents[2])
+        paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
+        # A group of its own: Ctrl-C in the terminal is for the parent, which then ends it.
+        options: dict[str, Any] = {} if os.name == "nt" else {"process_group": 0}
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "featurize.making.assembly", str(os.getpid())],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+            **options,
+        )
+
+    def carry_out(self, description: Path) -> tuple[int, str]:
+        """Have it do what a file describes; return its exit code and the last line it said."""
+        said, _ = self._process.communicate(os.fsencode(description))
+        lines = said.decode("utf-8", "replace").strip().splitlines()
+        return self._process.returncode, lines[-1] if lines else ""
+
+    def close(self) -> None:
+        """End it, whatever it is at."""
+        self._process.kill()
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream is not None:
+                with suppress(OSError):
+                    stream.close()
+        self._process.wait()
+
+
 def assemble(
     target: Target,
     *,
+    process: AssemblyProcess,
     stored: Sequence[str],
     columns: Columns,
     images: ImageTable,
@@ -50,6 +84,8 @@ def assemble(
     ----------
     target : Target
         The store to be; its parts are all in place.
+    process : AssemblyProcess
+        Who writes it.
     stored : sequence of str
         The contents it will hold, sorted by their SHA-256.
     columns : Columns
@@ -93,20 +129,20 @@ def assemble(
         description.unlink(missing_ok=True)
         raise cannot_write(description, error) from error
     try:
-        child = _run_child(description)
-    except BaseException:  # interrupted, and the child with it
+        code, said = process.carry_out(description)
+    except BaseException:  # interrupted
+        process.close()
         _remove_leftovers(target.path)
         raise
     finally:
         description.unlink(missing_ok=True)
-    if child.returncode:
+    if code:
         _remove_leftovers(target.path)
-        said = child.stdout.decode("utf-8", "replace").strip().splitlines()
-        if child.returncode == REFUSED and said:
-            raise StoreError(said[-1])
+        if code == REFUSED and said:
+            raise StoreError(said)
         free = shutil.disk_usage(target.path.parent).free // 2**20
         raise StoreError(
-            f"{target.path}: could not be written ({said[-1] if said else _ending(child.returncode)}; "
+            f"{target.path}: could not be written ({said or _ending(code)}; "
             f"{free} MiB are free there). Nothing that was finished is lost. Make room, then run the same "
             "command again: it goes on from there"
         )
@@ -121,22 +157,6 @@ def _remove_leftovers(path: Path) -> None:
         leftover.unlink(missing_ok=True)
 
 
-def _run_child(description: Path) -> subprocess.CompletedProcess[bytes]:
-    package = str(Path(__file__).resolve().parents[2])
-    paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-    # A group of its own: Ctrl-C in the terminal is for the parent, which then ends it.
-    options: dict[str, Any] = {} if os.name == "nt" else {"process_group": 0}
-    return subprocess.run(
-        [sys.executable, "-P", "-m", "featurize.making.assembly", str(description), str(os.getpid())],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        env=environment,
-        check=False,
-        **options,
-    )
-
-
 def _ending(code: int) -> str:
     return f"the writing process ended with signal {-code}" if code < 0 else f"exit code {code}"
 
@@ -145,9 +165,13 @@ def _plain_list(values: Any) -> list[Any]:
     return values.tolist() if isinstance(values, np.ndarray) else list(values)
 
 
-def main(description: str, parent: int) -> int:
-    """Carry out one described assembly; a problem is one line on stdout and an exit code."""
+def main(parent: int) -> int:
+    """Carry out the assembly that a file describes, named on stdin; a problem is a line and an exit code."""
     die_with_parent(parent)  # nothing is waiting for the store then
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    description = os.fsdecode(sys.stdin.buffer.read())
+    if not description:  # nothing is to be assembled after all
+        return 0
     job = json.loads(Path(description).read_bytes())
     digest = config_digest(job["config"])
     columns = job["images"]
@@ -228,4 +252,4 @@ def _rows(job: Mapping[str, Any], old: Store | None, parts: PartIndex) -> Iterat
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], int(sys.argv[2])))
+    sys.exit(main(int(sys.argv[1])))

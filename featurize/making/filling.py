@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from contextlib import suppress
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
@@ -18,35 +17,17 @@ from featurize.decode.reasons import count_kinds, is_transient
 from featurize.engines import Engine
 from featurize.engines.feeding import Feeder
 from featurize.errors import DatasetError, EngineError, StoreError
-from featurize.making.assembly import assemble
+from featurize.making.assembly import AssemblyProcess, assemble
 from featurize.making.columns import Columns, agreed
 from featurize.making.execution import Execution
+from featurize.making.outcomes import Outcome, packages, up_to_date
 from featurize.making.part_writing import PartWriting
 from featurize.making.parts import Meta, Part, Settled, discard_parts, settle
 from featurize.making.planning import Target, contents, image_table, is_current
 from featurize.store import ImageTable
 
-PACKAGES = ("tensorflow", "openvino", "keras", "numpy", "pillow", "opencv-python-headless", "h5py")
 PART_CONTENTS = 256  # finished contents after which a part is put in place,
 PART_SECONDS = 30.0  # or this much work, whichever comes first
-
-
-@dataclass(kw_only=True)
-class Outcome:
-    """What a run brought one store; seconds as in `featurize.extraction.ExtractResult`."""
-
-    target: Target
-    state: str  # "made", "updated" or "up to date"
-    images: ImageTable
-    columns: Columns
-    n_content: int
-    n_decoded: int = 0
-    n_forward: int = 0
-    n_resumed: int = 0
-    n_bytes: int = 0
-    engine: str = ""
-    device: str = ""
-    seconds: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(kw_only=True)
@@ -157,43 +138,53 @@ class StoreFiller:
 
     def finish(self, dataset: Dataset, *, n_decoded: int) -> Outcome:
         """Send the last batch, keep the last part and assemble the store, unless it is as it should be."""
-        if self._feeder is not None:
-            self._feeder.finish()
-            self.seconds["network"] += self._feeder.seconds
-        self.keep()
+        with ExitStack() as stack:
+            process = None
+            if self._feeder is not None:
+                process = stack.enter_context(closing(AssemblyProcess()))
+                self._feeder.finish()
+                self.seconds["network"] += self._feeder.seconds
+            self.keep()
+            stored = self.target.stored()
+            images = image_table(dataset, stored, self.target.skipped())
+            self._refuse_to_finish(dataset, images)
+            if not self.n_forward and not self.target.uses_parts and is_current(dataset, self.target, images):
+                discard_used_parts(self.target, dataset)
+                return up_to_date(self.target, images, n_decoded=n_decoded)
+            process = process or stack.enter_context(closing(AssemblyProcess()))
+            return self._assemble(process, dataset, stored, images, n_decoded=n_decoded)
+
+    def _assemble(
+        self,
+        process: AssemblyProcess,
+        dataset: Dataset,
+        stored: list[str],
+        images: ImageTable,
+        *,
+        n_decoded: int,
+    ) -> Outcome:
         start = time.perf_counter()
-        target = self.target
-        stored = target.stored()
-        images = image_table(dataset, stored, target.skipped())
-        if not stored:
-            reasons = ", ".join(
-                f"{kind} ({n})" for kind, n in count_kinds(filter(None, images.skipped)).items()
-            )
-            raise DatasetError(f"{dataset.root}: not one of its {len(images)} files can be used: {reasons}")
-        _refuse_to_drop(target)
-        if not self.n_forward and not target.uses_parts and is_current(dataset, target, images):
-            discard_used_parts(target, dataset)
-            return up_to_date(target, images, n_decoded=n_decoded)
         columns = self._columns()
         n_bytes = assemble(
-            target,
+            self.target,
+            process=process,
             stored=stored,
             columns=columns,
             images=images,
             dataset=dataset,
             created_with=self._created_with(dataset),
         )
-        discard_used_parts(target, dataset)
+        discard_used_parts(self.target, dataset)
         self.seconds["writing"] += time.perf_counter() - start
         return Outcome(
-            target=target,
-            state="made" if target.store is None else "updated",
+            target=self.target,
+            state="made" if self.target.store is None else "updated",
             images=images,
             columns=columns,
             n_content=len(stored),
             n_decoded=n_decoded,
             n_forward=self.n_forward,
-            n_resumed=target.n_resumed,
+            n_resumed=self.target.n_resumed,
             n_bytes=n_bytes,
             engine=self.engine.name if self.engine is not None else "",
             device=self.engine.device if self.engine is not None else "",
@@ -208,6 +199,26 @@ class StoreFiller:
             Columns.of(target.store) if target.store is not None else None,
         )
         return agreed([columns for columns in sources if columns is not None], where=str(target.path))
+
+    def _refuse_to_finish(self, dataset: Dataset, images: ImageTable) -> None:
+        """Raise where nothing can be used, or a file that cannot be read now would cost stored features."""
+        target = self.target
+        if not target.stored():
+            reasons = ", ".join(
+                f"{kind} ({n})" for kind, n in count_kinds(filter(None, images.skipped)).items()
+            )
+            raise DatasetError(f"{dataset.root}: not one of its {len(images)} files can be used: {reasons}")
+        if target.store is None:
+            return
+        there = set(target.store.content.sha256) - target.distrusted
+        lost = {sha256: reason for sha256, reason in target.failed.items() if sha256 in there}
+        if lost:
+            raise StoreError(
+                f"{target.path}: {len(lost)} pictures that it has could not be read again "
+                f"({', '.join(sorted(set(lost.values())))[:200]}). The store is as it was, and what is "
+                "finished is kept. Run the same command again, with a longer --image-timeout if files timed "
+                "out"
+            )
 
     def _created_with(self, dataset: Dataset) -> dict[str, Any]:
         old = self.target.store.created_with if self.target.store is not None else {}
@@ -225,45 +236,7 @@ class StoreFiller:
         }
 
 
-def packages() -> dict[str, str]:
-    """Return the versions of what makes features, as far as it is installed under these names."""
-    versions = {}
-    for name in PACKAGES:
-        with suppress(PackageNotFoundError):
-            versions[name] = version(name)
-    return versions
-
-
-def _refuse_to_drop(target: Target) -> None:
-    """Raise where a file that could not be read this time would cost features that the store has."""
-    if target.store is None:
-        return
-    there = set(target.store.content.sha256) - target.distrusted
-    lost = {sha256: reason for sha256, reason in target.failed.items() if sha256 in there}
-    if lost:
-        raise StoreError(
-            f"{target.path}: {len(lost)} pictures that it has could not be read again "
-            f"({', '.join(sorted(set(lost.values())))[:200]}). The store is as it was, and what is finished "
-            "is kept. Run the same command again, with a longer --image-timeout if they timed out"
-        )
-
-
 def discard_used_parts(target: Target, dataset: Dataset) -> None:
     """Remove the parts, unless they have pictures that are not in the data set now and may come back."""
     if target.parts.contents() <= set(contents(dataset)):
         discard_parts(target.parts.folder)
-
-
-def up_to_date(target: Target, images: ImageTable, *, n_decoded: int = 0) -> Outcome:
-    """Return the outcome of a run that had nothing to do for this store."""
-    assert target.store is not None
-    return Outcome(
-        target=target,
-        state="up to date",
-        images=images,
-        columns=Columns.of(target.store),
-        n_content=len(set(images.content.tolist()) - {-1}),
-        n_decoded=n_decoded,
-        n_bytes=target.path.stat().st_size,
-        seconds={"network": 0.0, "writing": 0.0},
-    )

@@ -13,7 +13,8 @@ from featurize.decode.decoding import Decoder, Request
 from featurize.engines import Engine
 from featurize.errors import DatasetError, ImageError
 from featurize.making.execution import Execution
-from featurize.making.filling import Outcome, StoreFiller, discard_used_parts, up_to_date
+from featurize.making.filling import StoreFiller, discard_used_parts
+from featurize.making.outcomes import Outcome, up_to_date
 from featurize.making.planning import Target, contents, image_table, is_current
 from featurize.store import ImageTable
 

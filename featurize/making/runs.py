@@ -14,7 +14,7 @@ from featurize.decode.decoding import Decoder
 from featurize.decode.rendering import Rendering
 from featurize.engines import Engine
 from featurize.making.execution import Execution
-from featurize.making.filling import Outcome
+from featurize.making.outcomes import Outcome
 from featurize.making.planning import Target, plan
 from featurize.making.precision import Sample, settle_precision
 from featurize.making.production import fit_statistics, produce

@@ -255,7 +255,7 @@ def test_a_file_that_hangs_or_kills_its_decoder_takes_no_other_with_it(deadly):
 def test_a_greedy_file_runs_into_the_memory_limit_and_harms_no_other(tmp_path):
     greedy, good = tmp_path / "greedy.png", tmp_path / "good.png"
     Image.new("RGB", (4400, 4400)).save(greedy)  # 19 megapixels, 58 MB as pixels
-    Image.new("RGB", (4, 4)).save(good)
+    Image.effect_noise((40, 40), 50).save(good)
     requests = [Request(path=path) for path in (greedy, good)]
     problems = [
         decoded.problem for decoded in decode_all(requests, RENDERING, workers=1, memory_bytes=50_000_000)

@@ -325,6 +325,27 @@ def test_hash_and_thumbnail(tmp_path):
     assert 0 <= picture.phash < 2**64
 
 
+@pytest.mark.parametrize("kind", ["noise", "flat", "mirrored", "blocks", "gradient", "symmetric"])
+def test_the_hash_is_that_of_imagehash_where_only_its_rounding_decides_too(tmp_path, kind):
+    """Pictures of exact symmetry have equal numbers about their median."""
+    imagehash = pytest.importorskip("imagehash")
+    rng = np.random.default_rng(0)
+    for number in range(20):
+        noise = rng.integers(0, 256, (64, 64, 3), dtype=np.uint8)
+        pixels = {
+            "noise": noise,
+            "flat": np.full_like(noise, number * 12),
+            "mirrored": np.concatenate([noise[:32], noise[31::-1]]),
+            "blocks": np.kron(noise[:4, :4], np.ones((16, 16, 1), np.uint8)),
+            "gradient": np.broadcast_to(np.arange(64, dtype=np.uint8)[:, None, None] * 3, noise.shape),
+            "symmetric": noise // 2 + noise.transpose(1, 0, 2) // 2,
+        }[kind]
+        image = Image.fromarray(np.ascontiguousarray(pixels))
+        assert read_picture(save(tmp_path / "x.png", image), size=64).phash == int(
+            str(imagehash.phash(image)), 16
+        )
+
+
 # What it skips
 
 
