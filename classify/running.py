@@ -12,6 +12,7 @@ import os
 import sys
 import tempfile
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, ThreadPoolExecutor, wait
@@ -181,14 +182,18 @@ class _Spread:
             keep(*future.result())
 
     def _stop(self) -> None:
-        dense = sys.modules.get("classify.heads.dense")
-        if dense is not None:
-            dense.stopping.set()
+        training = sys.modules.get("classify.heads.dense_training")
+        if training is not None:
+            training.stopping.set()
+        # Loky's own thread fails on a pool that is killed with a task that it has not yet handed on.
+        patience = time.monotonic() + 1.0
+        while time.monotonic() < patience and not all(f.running() or f.done() for f in self.running):
+            time.sleep(0.01)
         if self.processes is not None:
             self.processes.shutdown(wait=True, kill_workers=True)
         self.threads.shutdown(cancel_futures=True)
-        if dense is not None:
-            dense.stopping.clear()
+        if training is not None:
+            training.stopping.clear()
 
 
 def _longest_first(indices: list[int], tasks: Sequence[Task]) -> list[int]:

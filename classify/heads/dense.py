@@ -14,12 +14,11 @@ from sklearn.utils.class_weight import compute_class_weight
 
 from classify.heads import SCALINGS
 from classify.heads.base import BaseHead, FitError, require_two_classes
+from classify.heads.curves import write_curves
+from classify.heads.dense_network import ROWS_A_PASS
 from classify.heads.rows import rows_by_image, settle_rows, validation_images
 
-_ROWS_A_PASS = 8192  # bounds memory
-
 _warnings_caught = threading.Lock()  # by one thread at a time
-stopping = threading.Event()  # while it is set, fits in any thread end early, with an error
 
 
 class DenseHead(BaseHead):
@@ -154,8 +153,8 @@ class DenseHead(BaseHead):
         """Return the class probabilities: (n_rows, n_classes), float64, columns as in `classes_`."""
         X = self._check_predict(X, dtype=np.float32)
         parts = [
-            self.model_(X[start : start + _ROWS_A_PASS], training=False).numpy()
-            for start in range(0, len(X), _ROWS_A_PASS)
+            self.model_(X[start : start + ROWS_A_PASS], training=False).numpy()
+            for start in range(0, len(X), ROWS_A_PASS)
         ]
         probabilities = np.concatenate(parts).astype(np.float64)
         if probabilities.shape[1] == 1:
@@ -198,38 +197,26 @@ class DenseHead(BaseHead):
             X.shape[1], n_classes, units=units, dropout=self.dropout, seed=self.seed, before=scaling
         )
         rows = training.as_tensors(
-            X=_apply(scaling, X, images.rows),
+            X=net.scale_rows(scaling, X, images.rows),
             start=images.start,
             count=images.count,
             y=np.searchsorted(self.classes_, y[images.plain]),
-            X_val=_apply(scaling, X_val, np.arange(len(X_val))),
+            X_val=net.scale_rows(scaling, X_val, np.arange(len(X_val))),
             y_val=np.searchsorted(self.classes_, y_val),
             class_weight=compute_class_weight(self.class_weight, classes=self.classes_, y=y[images.plain]),
         )
         epoch = training.epoch_function(X.shape[1], n_classes, units, self.dropout)
-        state = training.first_state(self.model_)
-        rate, batch_size = np.float32(self.learning_rate), np.int64(self.batch_size)
-        names = ("loss", "accuracy", "val_loss", "val_accuracy")
-        self.history_: dict[str, list[float]] = {name: [] for name in names}
-        best_loss, self.best_epoch_ = np.inf, 0
-        for number in range(1, self.epochs + 1):
-            if stopping.is_set():
-                raise FitError("The dense head's training was stopped before its end. Start it again.")
-            seed = np.array([self.seed % 2**31, number], dtype=np.int32)
-            figures = epoch(state, rows, seed, np.float32(best_loss), batch_size, rate).numpy()
-            for name, figure in zip(names, figures.tolist(), strict=True):
-                self.history_[name].append(figure)
-            if self.history_["val_loss"][-1] < best_loss:
-                best_loss, self.best_epoch_ = self.history_["val_loss"][-1], number
-            elif number - self.best_epoch_ >= self.patience:
-                break
-        self.n_iter_ = number
-        if not self.best_epoch_:
-            raise FitError(
-                f"The dense head's loss is not finite after {number} epochs with learning rate "
-                f"{self.learning_rate}: expected a finite one. Lower the learning rate."
-            )
-        training.take_best(state)
+        self.history_, self.best_epoch_ = training.train(
+            self.model_,
+            rows,
+            epoch,
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            patience=self.patience,
+            seed=self.seed,
+        )
+        self.n_iter_ = len(self.history_["loss"])
 
     def check_parameters(self) -> None:
         """Raise FitError if a parameter cannot be used."""
@@ -269,27 +256,3 @@ def start_tensorflow() -> bool:
     with contextlib.suppress(RuntimeError):
         tf.config.threading.set_intra_op_parallelism_threads(1)
     return bool(tf.config.list_logical_devices("GPU"))
-
-
-def write_curves(log_dir: str | Path, history: dict[str, list[float]]) -> None:
-    """Write epoch_loss and epoch_accuracy, train and validation, as Keras' TensorBoard callback would."""
-    import tensorflow as tf
-
-    for part, prefix in (("train", ""), ("validation", "val_")):
-        writer = tf.summary.create_file_writer(str(Path(log_dir) / part))
-        with writer.as_default():
-            for name in ("loss", "accuracy"):
-                for step, value in enumerate(history[prefix + name]):
-                    tf.summary.scalar(f"epoch_{name}", value, step=step)
-        writer.close()
-
-
-def _apply(layers: Sequence[Any], X: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Return these rows as the layers scale them, part by part: whole copies of X are what fills memory."""
-    scaled = np.empty((len(rows), X.shape[1]), dtype=np.float32)
-    for start in range(0, len(rows), _ROWS_A_PASS):
-        part = X[rows[start : start + _ROWS_A_PASS]]
-        for layer in layers:
-            part = layer(part)
-        scaled[start : start + _ROWS_A_PASS] = part
-    return scaled

@@ -10,6 +10,8 @@ import numpy as np
 if TYPE_CHECKING:
     import keras
 
+ROWS_A_PASS = 8192  # bounds memory
+
 
 def scaling_layers(X: np.ndarray, scaling: str) -> list[keras.layers.Layer]:
     """Return the layers that scale raw features, fitted on X (n_rows, n_features), float32.
@@ -77,3 +79,14 @@ def build_network(
         ],
         name="dense_head",
     )
+
+
+def scale_rows(layers: Sequence[keras.layers.Layer], X: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Return these rows as the layers scale them, part by part: whole copies of X are what fills memory."""
+    scaled = np.empty((len(rows), X.shape[1]), dtype=np.float32)
+    for start in range(0, len(rows), ROWS_A_PASS):
+        part = X[rows[start : start + ROWS_A_PASS]]
+        for layer in layers:
+            part = layer(part)
+        scaled[start : start + ROWS_A_PASS] = part
+    return scaled
