@@ -120,6 +120,43 @@ def test_an_error_before_tensorflow_is_raised():
 
 
 @dataclass(frozen=True)
+class Endless:
+    """A fit that begins, and does not end."""
+
+    begun: Path
+    head: str = "dense"
+
+    def run(self):
+        from classify.heads.dense import DenseHead
+
+        X = np.random.default_rng(0).random((60, 4))
+        self.begun.touch()
+        DenseHead(units=(4,), epochs=10**9, patience=10**9, learning_rate=1e-9).fit(X, np.arange(60) % 2)
+
+
+@dataclass(frozen=True)
+class Awaits:
+    begun: Path
+    head: str = "logreg"
+
+    def run(self):
+        while not self.begun.exists():
+            time.sleep(0.02)
+
+
+def test_when_it_is_stopped_fits_in_threads_stop_too(tmp_path):
+    def stop(_):
+        raise KeyboardInterrupt
+
+    begun = tmp_path / "begun"
+    before = threading.active_count()
+    with pytest.raises(KeyboardInterrupt):
+        run_tasks([Endless(begun), Awaits(begun), Fake(1)], jobs=2, on_progress=stop)
+    assert threading.active_count() <= before
+    assert run_tasks([Fake(1, "dense"), Fake(2)], jobs=2) == [2, 4]
+
+
+@dataclass(frozen=True)
 class Sums:
     large: np.ndarray
     small: np.ndarray
