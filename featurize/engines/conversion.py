@@ -14,7 +14,7 @@ from typing import Any
 
 from featurize.backbones import Backbone
 from featurize.cache import cache_folder
-from featurize.engines.frozen import Frozen, frozen_forward
+from featurize.engines.frozen import FrozenGraph, frozen_graph
 from featurize.engines.model_cache import StoredModel, keep_model, load_model, model_key
 from featurize.errors import EngineError, WeightsError
 from featurize.weights import Weights
@@ -106,31 +106,29 @@ def last_line(error: Exception) -> str:
     return lines[-1] if lines else type(error).__name__
 
 
-def _frozen_on_cpu(recipe: Recipe) -> Frozen:
-    """Return the network as a TensorFlow function, taking nothing of any GPU."""
+def _frozen_on_cpu(recipe: Recipe) -> FrozenGraph:
+    """Return the network as TensorFlow has it, taking nothing of any GPU."""
     import tensorflow as tf
 
     with contextlib.suppress(RuntimeError):  # started already: then there is nothing left to take
         tf.config.set_visible_devices([], "GPU")
-    return frozen_forward(
+    return frozen_graph(
         recipe.backbone,
         recipe.weights,
         input_size=recipe.input_size,
         preprocess=recipe.preprocess,
         statistics=recipe.statistics,
-        precision="float32",
         levels=recipe.levels,
         batch_size=recipe.batch_size,
-        device_name="/CPU:0",
     )
 
 
-def _in_own_format(core: Any, frozen: Frozen) -> StoredModel:
+def _in_own_format(core: Any, frozen: FrozenGraph) -> StoredModel:
     """Convert by way of temporary files: `openvino.convert_model` would report home."""
     try:
         with tempfile.TemporaryDirectory(prefix="folio-", ignore_cleanup_errors=True) as name:
             graph, structure, numbers = (Path(name) / f"network.{end}" for end in ("pb", "xml", "bin"))
-            graph.write_bytes(frozen.function.graph.as_graph_def().SerializeToString())
+            graph.write_bytes(frozen.graph)
             model = core.read_model(graph)
             with contextlib.suppress(OSError):  # as large as what is written next
                 graph.unlink()

@@ -1,7 +1,8 @@
-"""A backbone as one TensorFlow function without variables: what every engine starts from."""
+"""A backbone as one TensorFlow graph without variables: what every engine starts from."""
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import itertools
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +21,15 @@ class Frozen:
     function: Any  # a concrete function: uint8 (batch, size, size, 3) to one float32 (batch, level_ends[-1])
     level_names: tuple[str, ...]
     level_ends: tuple[int, ...]  # level i is the columns from level_ends[i - 1] (or 0) up to level_ends[i]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FrozenGraph:
+    """The same as a graph on its own: one input, one output."""
+
+    graph: bytes  # a serialised GraphDef
+    level_names: tuple[str, ...]
+    level_ends: tuple[int, ...]
 
 
 def frozen_forward(
@@ -57,6 +67,70 @@ def frozen_forward(
     ConfigError, WeightsError, EngineError
         If the size, the weights or the Keras set-up does not fit.
     """
+    traced = _traced(
+        backbone,
+        weights,
+        input_size=input_size,
+        preprocess=preprocess,
+        statistics=statistics,
+        precision=precision,
+        levels=levels,
+        batch_size=batch_size,
+        device_name=device_name,
+    )
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    frozen = dataclasses.replace(traced, function=convert_variables_to_constants_v2(traced.function))
+    del traced
+    gc.collect()  # Keras' graphs are full of cycles, and hold the weights a second time
+    return frozen
+
+
+def frozen_graph(
+    backbone: Backbone,
+    weights: Weights,
+    *,
+    input_size: int,
+    preprocess: str,
+    statistics: Mapping[str, Sequence[float]] | None,
+    levels: bool,
+    batch_size: int,
+) -> FrozenGraph:
+    """Build and freeze as `frozen_forward` does, in float32 on the CPU, for another engine to read.
+
+    Parameters and errors as there.
+    """
+    traced = _traced(
+        backbone,
+        weights,
+        input_size=input_size,
+        preprocess=preprocess,
+        statistics=statistics,
+        precision="float32",
+        levels=levels,
+        batch_size=batch_size,
+        device_name="/CPU:0",
+    )
+    graph = _graph_of_constants(traced.function).SerializeToString()
+    frozen = FrozenGraph(graph=graph, level_names=traced.level_names, level_ends=traced.level_ends)
+    del traced
+    gc.collect()
+    return frozen
+
+
+def _traced(
+    backbone: Backbone,
+    weights: Weights,
+    *,
+    input_size: int,
+    preprocess: str,
+    statistics: Mapping[str, Sequence[float]] | None,
+    precision: str,
+    levels: bool,
+    batch_size: int,
+    device_name: str,
+) -> Frozen:
+    """Return the forward pass as a function that still has variables."""
     import tensorflow as tf
 
     with tf.device(device_name):
@@ -64,15 +138,13 @@ def frozen_forward(
         if preprocess != "native":
             network = without_scaling(network)
         names, outputs = _levels(network, levels=levels)
-        function = _without_variables(
+        function = _concrete(
             _pooling(network, outputs),
             lambda pixels: preprocess_pixels(backbone, pixels, preprocess=preprocess, statistics=statistics),
             shape=(batch_size, input_size, input_size, 3),
             device_name=device_name,
         )
     ends = tuple(itertools.accumulate(int(maps.shape[-1]) for maps in outputs))
-    del network, outputs
-    gc.collect()  # Keras' graphs are full of cycles, and hold the weights a second time
     return Frozen(function=function, level_names=names, level_ends=ends)
 
 
@@ -102,16 +174,15 @@ def _pooling(network: Any, outputs: Sequence[Any]) -> Callable[[Any], Any]:
     return pooled
 
 
-def _without_variables(
+def _concrete(
     network: Callable[[Any], Any],
     preprocess: Callable[[Any], Any],
     *,
     shape: tuple[int, ...],
     device_name: str,
 ) -> Any:
-    """Return the function of one uint8 tensor of that shape with its variables as constants."""
+    """Return the function of one uint8 tensor of that shape."""
     import tensorflow as tf
-    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
     @tf.function(input_signature=[tf.TensorSpec(shape, tf.uint8)], autograph=False)
     def forward(images: Any) -> Any:
@@ -119,4 +190,23 @@ def _without_variables(
             return network(preprocess(tf.cast(images, tf.float32)))
 
     with keras_settings():
-        return convert_variables_to_constants_v2(forward.get_concrete_function())
+        return forward.get_concrete_function()
+
+
+def _graph_of_constants(function: Any) -> Any:
+    """Return a function's graph with its variables as constants.
+
+    This is the first half of what `convert_variables_to_constants_v2` does; the second makes a function of
+    the graph, which takes seconds, and seven times the memory of the weights. The halves have private names,
+    so where another TensorFlow has other ones, the whole must do.
+    """
+    from tensorflow.python.framework import convert_to_constants as freezing
+
+    try:
+        data = freezing._FunctionConverterDataInEager(
+            func=function, lower_control_flow=True, aggressive_inlining=False
+        )
+        graph, _ = freezing._replace_variables_by_constants(converter_data=data)
+    except (AttributeError, TypeError, ValueError):
+        return freezing.convert_variables_to_constants_v2(function).graph.as_graph_def()
+    return graph

@@ -14,7 +14,7 @@ import pytest
 
 from featurize.backbones import get_backbone
 from featurize.engines import conversion, create_engine
-from featurize.engines.frozen import Frozen
+from featurize.engines.frozen import FrozenGraph
 from featurize.errors import EngineError, WeightsError
 from featurize.weights import Weights, find_weights
 
@@ -135,7 +135,8 @@ def _tiny_network(backbone, weights, *, input_size, preprocess, batch_size, **_)
     def forward(images):
         return tf.reduce_mean(tf.cast(images, tf.float32), axis=(1, 2)) * factor
 
-    return Frozen(function=forward.get_concrete_function(), level_names=("final",), level_ends=(3,))
+    graph = forward.get_concrete_function().graph.as_graph_def().SerializeToString()
+    return FrozenGraph(graph=graph, level_names=("final",), level_ends=(3,))
 
 
 @pytest.fixture
@@ -150,11 +151,11 @@ def n_converted(monkeypatch):
     """Replace networks by the tiny one, and count how often one is built."""
     made = []
 
-    def frozen_forward(*args, **options):
+    def frozen_graph(*args, **options):
         made.append(1)
         return _tiny_network(*args, **options)
 
-    monkeypatch.setattr(conversion, "frozen_forward", frozen_forward)
+    monkeypatch.setattr(conversion, "frozen_graph", frozen_graph)
     return lambda: len(made)
 
 
@@ -216,11 +217,11 @@ def test_a_weights_file_that_changes_meanwhile_is_kept_under_no_digest(cache, mo
     path = tmp_path / "weights.h5"
     path.write_bytes(b"found")
 
-    def frozen_forward(*args, **options):
+    def frozen_graph(*args, **options):
         path.write_bytes(b"built from")
         return _tiny_network(*args, **options)
 
-    monkeypatch.setattr(conversion, "frozen_forward", frozen_forward)
+    monkeypatch.setattr(conversion, "frozen_graph", frozen_graph)
     with pytest.raises(WeightsError, match=r"weights\.h5: changed while it was being read\. Run the comm"):
         _features(path)
     assert not cache.exists()

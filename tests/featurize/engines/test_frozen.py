@@ -1,10 +1,12 @@
 """The frozen forward pass against Keras' own layers and NumPy's mean."""
 
+import types
+
 import numpy as np
 import pytest
 
 from featurize.backbones import get_backbone
-from featurize.engines.frozen import frozen_forward
+from featurize.engines.frozen import frozen_forward, frozen_graph
 from featurize.weights import find_weights
 
 SIZE = 64
@@ -85,3 +87,30 @@ def test_levels_of_a_shorter_format_are_pooled_in_float32(images):
     features = _features(_frozen(levels=True, precision="bfloat16"), images)
     assert features.dtype == np.float32
     assert (features.view(np.uint32) & 0xFFFF).any(axis=0).mean() > 0.5  # else 16 zero bits
+
+
+def test_the_graph_for_other_engines_is_the_same_with_and_without_private_halves(monkeypatch, images, maps):
+    """Where TensorFlow has other names for them, its public function does both."""
+    import tensorflow as tf
+    from tensorflow.python import framework
+    from tensorflow.python.framework import convert_to_constants as freezing
+
+    def features():
+        frozen = frozen_graph(
+            MOBILENET, find_weights(MOBILENET, "random"), input_size=SIZE, preprocess="native",
+            statistics=None, levels=False, batch_size=2,
+        )  # fmt: skip
+        assert (frozen.level_names, frozen.level_ends) == (("final",), (1024,))
+        graph = tf.compat.v1.GraphDef.FromString(frozen.graph)
+        assert not [node.op for node in graph.node if "Variable" in node.op]
+        with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+            tf.import_graph_def(graph, name="")
+            return session.run("Identity:0", {"images:0": images})
+
+    by_halves = features()
+    _assert_near(by_halves, maps[-1].mean(axis=(1, 2)))
+    public = types.SimpleNamespace(
+        convert_variables_to_constants_v2=freezing.convert_variables_to_constants_v2
+    )
+    monkeypatch.setattr(framework, "convert_to_constants", public)
+    np.testing.assert_array_equal(features(), by_halves)
