@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 from featurize.asked import Asked
@@ -118,9 +118,8 @@ def extract(
     DatasetError, ImageError, ConfigError, WeightsError, EngineError, StoreError
         Each with one line that says what to do.
     """
-    from featurize.making.drafting import draft_stores, read_dataset  # h5py only where there is work
+    from featurize.making.decoders import Decoders
     from featurize.making.execution import Execution
-    from featurize.making.runs import carry_out
 
     asked = Asked(
         backbones=tuple(backbones),
@@ -148,19 +147,22 @@ def extract(
     if not image_timeout > 0:
         raise ConfigError(f"--image-timeout {image_timeout:g}: expected seconds above 0")
     report = on_progress or (lambda stage, done, total: None)
-    dataset = read_dataset(Path(data), asked, report=report)
     execution = Execution(
         engine=engine,
         device=device,
         gpu_memory=gpu_memory,
         batch_size=batch_size,
-        workers=workers,
-        image_timeout=image_timeout,
         strict=strict,
         report=report,
         remembered={"entries": entries, "views_for": views_for, "max_pixels": max_pixels},
     )
     with ExitStack() as stack:
+        decoders = stack.enter_context(closing(Decoders(workers=workers, image_timeout=image_timeout)))
+        decoders.start_early(Path(data), asked, max_pixels=max_pixels)
+        from featurize.making.drafting import draft_stores, read_dataset  # h5py only where there is work
+        from featurize.making.runs import carry_out
+
+        dataset = read_dataset(Path(data), asked, report=report)
         dataset, drafts = draft_stores(dataset, asked, open_stores=stack, on_note=on_note)
-        outcomes = carry_out(dataset, drafts, max_pixels=max_pixels, execution=execution)
+        outcomes = carry_out(dataset, drafts, max_pixels=max_pixels, decoders=decoders, execution=execution)
     return [describe(dataset, outcome) for outcome in outcomes]

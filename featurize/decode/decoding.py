@@ -87,6 +87,10 @@ class Decoder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the processes; files under way are not waited for."""
         self._pool.close()
 
     def start(self, n_files: int) -> None:

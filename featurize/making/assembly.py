@@ -21,7 +21,7 @@ from featurize.config import config_digest
 from featurize.decode.decode_worker import die_with_parent
 from featurize.errors import FolioError, StoreError
 from featurize.making.columns import Columns
-from featurize.making.durable import flush_folder, write_flushed
+from featurize.making.durable import flush_folder
 from featurize.making.parts import PartIndex, cannot_write
 from featurize.store import ContentRow, ImageTable, Store, open_store
 from featurize.store_writer import StoreWriter
@@ -124,7 +124,7 @@ def assemble(
     job["temporary"] = str(temporary.absolute())
     _remove_leftovers(target.path)
     try:
-        write_flushed(description, json.dumps(job).encode("ascii"))
+        description.write_bytes(json.dumps(job).encode("ascii"))
     except OSError as error:
         description.unlink(missing_ok=True)
         raise cannot_write(description, error) from error

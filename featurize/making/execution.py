@@ -20,8 +20,6 @@ class Execution:
     device: str
     gpu_memory: float | None
     batch_size: int | str
-    workers: int | None
-    image_timeout: float
     strict: bool
     report: Callable[[str, int, int], None]
     remembered: Mapping[str, Any]  # options that a repair needs again and the config does not name

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -61,6 +60,7 @@ class StoreFiller:
         self._part = Part()
         self._part_begun = time.perf_counter()
         self._writing = PartWriting(target.parts)
+        self._assembly: AssemblyProcess | None = None
         settle(target.parts.folder, Settled(config=target.config, precision=target.precision))
         for path in target.parts.damaged:
             path.unlink(missing_ok=True)
@@ -105,13 +105,21 @@ class StoreFiller:
     def keep(self) -> None:
         """Put the contents finished so far in place as a part; return when they are."""
         start = time.perf_counter()
-        try:
-            if len(self._part):
-                self._put_part()
-            self._writing.wait()
-        finally:
-            self._writing.close()
-            self.seconds["writing"] += time.perf_counter() - start
+        if len(self._part):
+            self._put_part()
+        self._writing.wait()
+        self.seconds["writing"] += time.perf_counter() - start
+
+    def prepare_assembly(self) -> None:
+        """Start the process that assembles the store, if there will be something to assemble."""
+        if self._feeder is not None and self._assembly is None:
+            self._assembly = AssemblyProcess()
+
+    def close(self) -> None:
+        """End what works for this store beside this process."""
+        self._writing.close()
+        if self._assembly is not None:
+            self._assembly.close()
 
     def _put_part(self) -> None:
         part, self._part = self._part, Part()
@@ -138,36 +146,27 @@ class StoreFiller:
 
     def finish(self, dataset: Dataset, *, n_decoded: int) -> Outcome:
         """Send the last batch, keep the last part and assemble the store, unless it is as it should be."""
-        with ExitStack() as stack:
-            process = None
-            if self._feeder is not None:
-                process = stack.enter_context(closing(AssemblyProcess()))
-                self._feeder.finish()
-                self.seconds["network"] += self._feeder.seconds
-            self.keep()
-            stored = self.target.stored()
-            images = image_table(dataset, stored, self.target.skipped())
-            self._refuse_to_finish(dataset, images)
-            if not self.n_forward and not self.target.uses_parts and is_current(dataset, self.target, images):
-                discard_used_parts(self.target, dataset)
-                return up_to_date(self.target, images, n_decoded=n_decoded)
-            process = process or stack.enter_context(closing(AssemblyProcess()))
-            return self._assemble(process, dataset, stored, images, n_decoded=n_decoded)
+        if self._feeder is not None:
+            self._feeder.finish()
+            self.seconds["network"] += self._feeder.seconds
+        self.keep()
+        stored = self.target.stored()
+        images = image_table(dataset, stored, self.target.skipped())
+        self._refuse_to_finish(dataset, images)
+        if not self.n_forward and not self.target.uses_parts and is_current(dataset, self.target, images):
+            discard_used_parts(self.target, dataset)
+            return up_to_date(self.target, images, n_decoded=n_decoded)
+        return self._assemble(dataset, stored, images, n_decoded=n_decoded)
 
     def _assemble(
-        self,
-        process: AssemblyProcess,
-        dataset: Dataset,
-        stored: list[str],
-        images: ImageTable,
-        *,
-        n_decoded: int,
+        self, dataset: Dataset, stored: list[str], images: ImageTable, *, n_decoded: int
     ) -> Outcome:
         start = time.perf_counter()
+        self._assembly = self._assembly or AssemblyProcess()
         columns = self._columns()
         n_bytes = assemble(
             self.target,
-            process=process,
+            process=self._assembly,
             stored=stored,
             columns=columns,
             images=images,

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 SAMPLE = 32  # images that a fast format must prove itself on
 _OFFSETS = (0.5, 0.25, 0.75, 0.125)  # where in each of 32 stretches of the images one is tried, then others
-_TIMED = 0.25  # seconds of computing from which a rate is believed
+_TIMED = 0.1  # seconds of computing from which a rate is believed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +141,7 @@ def _prove(draft: Draft, sample: Sample, execution: Execution) -> _Choice:
 def features_and_rate(engine: Engine, images: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.float32], float]:
     """Return the features of some images (n, n_features), and how many a second the engine computes.
 
-    After a batch that warms up, all are computed, over again until a quarter of a second has gone.
+    After a batch that warms up, all are computed, over again until a tenth of a second has gone.
     """
     engine(images[: engine.batch_size])
     found: list[npt.NDArray[np.float32]] = []

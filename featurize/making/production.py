@@ -18,6 +18,7 @@ from featurize.making.outcomes import Outcome, up_to_date
 from featurize.making.planning import Target, contents, image_table, is_current
 from featurize.store import ImageTable
 
+SOON = 128  # files before the last one when the processes that assemble stores start to load their libraries
 FEW = 8  # files of which it is first seen whether one can be used, before an engine is built for them
 
 
@@ -70,28 +71,31 @@ def produce(
         for sha256, views in todo.items()
     ]
     decoding, n_decoded = 0.0, 0
-    stream = decoder.decode(requests)
-    try:
-        decoder.start(len(requests))
-        if len(requests) > FEW:
-            _build_engines(fillers)  # while the decode processes load their libraries
-        for sha256, decoded in zip(todo, stream, strict=True):
-            decoding += decoded.seconds
-            n_decoded += 1
-            execution.report("extracting", n_decoded, len(todo))
-            if decoded.problem and execution.strict:
-                raise _strict_error(decoded.request.path, decoded.problem)
-            for filler in fillers:
-                if filler.target.missing.get(sha256):
-                    filler.accept(sha256, decoded)
+    with ExitStack() as stack:
         for filler in fillers:
-            finished[filler.target.path] = filler.finish(dataset, n_decoded=n_decoded)
-    except BaseException:
-        stream.close()
-        with ExitStack() as stack:
+            stack.callback(filler.close)
+        stream = stack.enter_context(closing(decoder.decode(requests)))
+        try:
+            decoder.start(len(requests))
+            if len(requests) > FEW:
+                _build_engines(fillers)  # while the decode processes load their libraries
+            for sha256, decoded in zip(todo, stream, strict=True):
+                decoding += decoded.seconds
+                n_decoded += 1
+                execution.report("extracting", n_decoded, len(todo))
+                if decoded.problem and execution.strict:
+                    raise _strict_error(decoded.request.path, decoded.problem)
+                for filler in fillers:
+                    if filler.target.missing.get(sha256):
+                        filler.accept(sha256, decoded)
+                        if len(todo) - n_decoded < SOON:
+                            filler.prepare_assembly()
+            for filler in fillers:
+                finished[filler.target.path] = filler.finish(dataset, n_decoded=n_decoded)
+        except BaseException:
             for filler in fillers:
                 stack.callback(filler.keep)  # each of them, even if another one's disk is full
-        raise
+            raise
     for outcome in finished.values():
         outcome.seconds["decoding"] = decoding
     return [finished[target.path] for target in targets]

@@ -13,6 +13,7 @@ from featurize.dataset import Dataset
 from featurize.decode.decoding import Decoder
 from featurize.decode.rendering import Rendering
 from featurize.engines import Engine
+from featurize.making.decoders import Decoders
 from featurize.making.execution import Execution
 from featurize.making.outcomes import Outcome
 from featurize.making.planning import Target, plan
@@ -37,6 +38,11 @@ class Draft:
     distrusted: frozenset[str] = frozenset()  # contents whose stored features are not to be used
     trusts_images: bool = True  # whether the stored table of images is to be believed
 
+    @property
+    def most_views(self) -> int:
+        """Augmented views of one image, at most."""
+        return max(self.views, self.store.n_views if self.store is not None else 0)
+
     def target(self, dataset: Dataset) -> Target:
         """Work out what is missing."""
         return plan(
@@ -55,26 +61,28 @@ class Draft:
 
 
 def carry_out(
-    dataset: Dataset, drafts: Sequence[Draft], *, max_pixels: int, execution: Execution
+    dataset: Dataset,
+    drafts: Sequence[Draft],
+    *,
+    max_pixels: int,
+    decoders: Decoders,
+    execution: Execution,
 ) -> list[Outcome]:
     """Make or update every drafted store, those of one input size together."""
     outcomes: dict[Path, Outcome] = {}
     for size in dict.fromkeys(draft.config["input_size"] for draft in drafts):
         start = time.perf_counter()
         group = [draft for draft in drafts if draft.config["input_size"] == size]
-        decoder = Decoder(
+        decoder = decoders.of(
             Rendering.of_config(group[0].config, max_pixels=max_pixels),
             most_views=1
             + max(max(draft.views, draft.store.n_views if draft.store else 0) for draft in group),
-            workers=execution.workers,
-            image_timeout=execution.image_timeout,
         )
-        with decoder:
-            group, engines = _settle(dataset, group, decoder=decoder, execution=execution)
-            targets = [draft.target(dataset) for draft in group]
-            for outcome in produce(dataset, targets, decoder=decoder, engines=engines, execution=execution):
-                outcome.seconds["total"] = time.perf_counter() - start
-                outcomes[outcome.target.path] = outcome
+        group, engines = _settle(dataset, group, decoder=decoder, execution=execution)
+        targets = [draft.target(dataset) for draft in group]
+        for outcome in produce(dataset, targets, decoder=decoder, engines=engines, execution=execution):
+            outcome.seconds["total"] = time.perf_counter() - start
+            outcomes[outcome.target.path] = outcome
     return [outcomes[draft.path] for draft in drafts]
 
 

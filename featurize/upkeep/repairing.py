@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from featurize.dataset import Dataset
 from featurize.decode.decoding import IMAGE_TIMEOUT
 from featurize.errors import ConfigError, StoreError
 from featurize.inference import config_weights
+from featurize.making.decoders import Decoders
 from featurize.making.execution import Execution
 from featurize.making.lock import writing
 from featurize.making.planning import refuse_other_pictures
@@ -112,14 +113,15 @@ def repair(
             device=device,
             gpu_memory=gpu_memory,
             batch_size=batch_size,
-            workers=workers,
-            image_timeout=image_timeout,
             strict=False,
             report=report,
             remembered=options,
         )
         max_pixels = max_pixels_of(store)
-        (outcome,) = carry_out(dataset, [draft], max_pixels=max_pixels, execution=execution)
+        decoders = stack.enter_context(closing(Decoders(workers=workers, image_timeout=image_timeout)))
+        (outcome,) = carry_out(
+            dataset, [draft], max_pixels=max_pixels, decoders=decoders, execution=execution
+        )
     return Repair(verification=verification, result=describe(dataset, outcome))
 
 

@@ -240,8 +240,8 @@ def sample_of(dataset):
         size=4, resize="squash", resample="bicubic", max_pixels=9, ranges=ViewRanges(), seed=0
     )
     execution = Execution(
-        engine="auto", device="auto", gpu_memory=None, batch_size="auto", workers=2, image_timeout=60,
-        strict=False, report=lambda *_: None, remembered={},
+        engine="auto", device="auto", gpu_memory=None, batch_size="auto", strict=False,
+        report=lambda *_: None, remembered={},
     )  # fmt: skip
     with Decoder(rendering, most_views=1, workers=2) as decoder:
         return Sample(dataset, decoder, execution).images
