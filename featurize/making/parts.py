@@ -162,7 +162,8 @@ def _to_bytes(part: Part, *, config_digest: str) -> bytes:
     names = sorted(part.meta)
     place = {name: row for row, name in enumerate(names)}
     keys = sorted(part.features)
-    with h5py.File("part", "w", driver="core", backing_store=False) as file:
+    # Another store's part may be on its way in another thread, and HDF5 knows files in memory by name too.
+    with h5py.File(secrets.token_hex(8), "w", driver="core", backing_store=False) as file:
         file.attrs["format"] = "folio-part"
         file.attrs["config_digest"] = config_digest
         if part.columns is not None:

@@ -1,6 +1,7 @@
 """Finished parts: whole, or as if they had never been."""
 
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 
 import h5py
 import numpy as np
@@ -58,6 +59,23 @@ def test_what_was_put_in_comes_out(tmp_path):
     np.testing.assert_array_equal(part.features[f"{2:064x}", 1], [2, 1, 0.5])
     assert part.meta[f"{1:064x}"].width == 1
     np.testing.assert_array_equal(part.meta[f"{2:064x}"].thumbnail, np.full((32, 32, 3), 2))
+
+
+def test_parts_of_several_stores_are_written_at_once(tmp_path):
+    """A run with several backbones has a thread for each."""
+    folders = [tmp_path / str(number) for number in range(4)]
+    for folder in folders:
+        folder.mkdir()
+    with ThreadPoolExecutor(4) as threads:
+        for _ in range(20):
+            done = [
+                threads.submit(write_part, folder, make_part(number), config_digest=DIGEST)
+                for number, folder in enumerate(folders)
+            ]
+            for number, path in enumerate(done):
+                part = read_part(path.result(), config_digest=DIGEST)
+                assert part is not None
+                assert list(part.meta) == [f"{number:064x}"]
 
 
 def test_a_part_of_failures_only(tmp_path):
