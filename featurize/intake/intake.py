@@ -152,9 +152,7 @@ def _look(dataset: Dataset, *, workers: int | None, tell: OnProgress) -> _Pictur
         if decoded.problem:
             bad[sha256] = decoded.problem
         else:
-            assert decoded.thumbnail is not None
-            # A copy, for it lies in one array with the views: 3 KiB a picture are kept, not 150.
-            good[sha256] = replace(decoded, views=(), thumbnail=decoded.thumbnail.copy())
+            good[sha256] = replace(decoded, views=())  # which lie in memory that the next ones come into
         tell("decoding", done, len(requests))
     return _Pictures(good=good, bad=bad)
 
