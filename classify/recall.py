@@ -42,6 +42,10 @@ class _Keeping:
     def head(self) -> str:
         return self.task.head
 
+    @property
+    def n_points(self) -> int:
+        return self.task.n_points
+
     def run(self) -> Scores | Fitted:
         outcome = self.task.run()
         keep(_path(self.folder, self.key), _as_kept(self.task, outcome))

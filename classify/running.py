@@ -55,6 +55,11 @@ class Task(Protocol):
         """Name of the head."""
         ...
 
+    @property
+    def n_points(self) -> int:
+        """How many grid points it scores; 0 where it fits."""
+        ...
+
     def run(self) -> Any:
         """Do it."""
         ...
@@ -197,8 +202,15 @@ class _Spread:
 
 
 def _longest_first(indices: list[int], tasks: Sequence[Task]) -> list[int]:
-    """Order tasks so that no long one is left at the end, when the other cores have nothing more to do."""
-    return sorted(indices, key=lambda index: -len(getattr(tasks[index], "points", ())))
+    """Order tasks so that no long one is left at the end, when the other cores have nothing more to do.
+
+    Searches by their grid points; before other fits those that a head repeats on parts of its rows.
+    """
+
+    def length(index: int) -> tuple[int, bool]:
+        return tasks[index].n_points, get_head(tasks[index].head).splits
+
+    return sorted(indices, key=length, reverse=True)
 
 
 def _start_tensorflow(before: Callable[[], object] | None) -> bool:

@@ -53,6 +53,11 @@ class ScoreTask:
     class_weight: str | None
     seed: int
 
+    @property
+    def n_points(self) -> int:
+        """How many grid points are scored."""
+        return len(self.points)
+
     def run(self) -> Scores:
         """Return the balanced accuracy of every grid point."""
         start = time.perf_counter()
@@ -95,6 +100,11 @@ class FitTask:
     seed: int
     keep: bool  # bring the fitted head back
     log_dir: Path | None = None
+
+    @property
+    def n_points(self) -> int:
+        """How many grid points are scored: none."""
+        return 0
 
     def run(self) -> Fitted:
         """Fit, then predict plain views of the test images."""

@@ -21,8 +21,12 @@ DENSE = {"units": (16,), "epochs": 12, "patience": 5}
 SETTINGS = Settings(seed=0, class_weight=None, dense_options=DENSE, log_folder=None)
 
 
+class AnyTask:
+    n_points = 1
+
+
 @dataclass(frozen=True)
-class Fake:
+class Fake(AnyTask):
     value: int
     head: str = "logreg"
 
@@ -50,7 +54,7 @@ def test_an_interrupt_is_not_a_failure():
 
 
 @dataclass(frozen=True)
-class Where:
+class Where(AnyTask):
     head: str
 
     def run(self):
@@ -64,12 +68,33 @@ def test_networks_run_in_threads_here_the_baseline_too_and_others_in_processes()
     assert [alone for _, alone in places] == [False, True, True, True, False]
 
 
+@dataclass(frozen=True)
+class Timed:
+    folder: Path
+    n_points: int
+    head: str
+
+    def run(self):
+        if self.head == "dense":  # keeps one of two jobs busy, so that the others come one by one
+            while len(list(self.folder.iterdir())) < 4:
+                time.sleep(0.02)
+        else:
+            (self.folder / f"{self.n_points} {self.head}").touch()
+        return time.monotonic()
+
+
+def test_the_longest_come_first(tmp_path):
+    kinds = [(1, "dense"), (0, "logreg"), (3, "logreg"), (0, "svm-rbf"), (9, "logreg")]
+    ended = run_tasks([Timed(tmp_path, *kind) for kind in kinds], jobs=2)
+    assert np.argsort(ended[1:]).tolist() == [3, 1, 2, 0]
+
+
 def test_one_job_does_all_of_it_here():
     assert set(run_tasks([Where("dense"), Where("logreg")], jobs=1)) == {(os.getpid(), True)}
 
 
 @dataclass(frozen=True)
-class Counts:
+class Counts(AnyTask):
     """Brings the number of its like that are under way."""
 
     folder: Path
@@ -93,7 +118,7 @@ def test_there_are_never_more_at_once_than_jobs(tmp_path, jobs):
 
 
 @dataclass(frozen=True)
-class Dies:
+class Dies(AnyTask):
     head: str = "logreg"
 
     def run(self):
@@ -120,7 +145,7 @@ def test_an_error_before_tensorflow_is_raised():
 
 
 @dataclass(frozen=True)
-class Endless:
+class Endless(AnyTask):
     """A fit that begins, and does not end."""
 
     begun: Path
@@ -135,7 +160,7 @@ class Endless:
 
 
 @dataclass(frozen=True)
-class Awaits:
+class Awaits(AnyTask):
     begun: Path
     head: str = "logreg"
 
@@ -157,7 +182,7 @@ def test_when_it_is_stopped_fits_in_threads_stop_too(tmp_path):
 
 
 @dataclass(frozen=True)
-class Sums:
+class Sums(AnyTask):
     large: np.ndarray
     small: np.ndarray
     head: str = "logreg"
