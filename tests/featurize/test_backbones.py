@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from featurize.backbones import BACKBONES, CONVENTIONS, get_backbone
-from featurize.engines import tensorflow as engine_module
+from featurize.engines import frozen, tensorflow as engine_module
 from featurize.errors import ConfigError
 from featurize.nets.lite0 import LITE0_FILE, LITE0_NAME, LITE0_SHA256
 from featurize.nets.networks import build_network, preprocess_pixels
@@ -110,7 +110,7 @@ def test_features_are_the_mean_of_the_unpooled_maps(name, monkeypatch):
         built.append(build_network(*args, **kwargs))
         return built[-1]
 
-    monkeypatch.setattr(engine_module, "build_network", build)
+    monkeypatch.setattr(frozen, "build_network", build)
     size = max(64, backbone.min_size)
     engine = engine_module.TensorFlowEngine(
         backbone, find_weights(backbone, "random", seed=3), input_size=size, preprocess="native",
