@@ -207,6 +207,22 @@ def _graph_of_constants(function: Any) -> Any:
             func=function, lower_control_flow=True, aggressive_inlining=False
         )
         graph, _ = freezing._replace_variables_by_constants(converter_data=data)
-    except (AttributeError, TypeError, ValueError):
+        _drop_unused(graph, function.outputs[0].op.name)
+    except (AttributeError, TypeError, ValueError, KeyError):
         return freezing.convert_variables_to_constants_v2(function).graph.as_graph_def()
     return graph
+
+
+def _drop_unused(graph: Any, output: str) -> None:
+    """Remove the nodes that one does not need: whoever reads the graph would take their ends for outputs."""
+    sources = {node.name: [name.lstrip("^").partition(":")[0] for name in node.input] for node in graph.node}
+    needed: set[str] = set()
+    waiting = [output]
+    while waiting:
+        name = waiting.pop()
+        if name not in needed:
+            needed.add(name)
+            waiting += sources[name]
+    for place in reversed(range(len(graph.node))):
+        if graph.node[place].name not in needed:
+            del graph.node[place]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from featurize.backbones import get_backbone
-from featurize.engines.frozen import frozen_forward, frozen_graph
+from featurize.engines.frozen import _graph_of_constants, frozen_forward, frozen_graph
 from featurize.weights import find_weights
 
 SIZE = 64
@@ -114,3 +114,22 @@ def test_the_graph_for_other_engines_is_the_same_with_and_without_private_halves
     )
     monkeypatch.setattr(framework, "convert_to_constants", public)
     np.testing.assert_array_equal(features(), by_halves)
+
+
+def test_what_the_features_do_not_need_is_not_in_the_graph():
+    """An end of its own, such as that of a dropout that is off, would be a second output to who reads it."""
+    import tensorflow as tf
+
+    variable = tf.Variable([2.0, 3.0])
+
+    @tf.function(input_signature=[tf.TensorSpec((1, 2), tf.float32)])
+    def forward(x):
+        tf.random.uniform((1,)) + tf.reduce_sum(variable)
+        return x * variable
+
+    function = forward.get_concrete_function()
+    assert "RandomUniform" in [node.op for node in function.graph.as_graph_def().node]
+    graph = _graph_of_constants(function)
+    assert {node.op for node in graph.node} - {"NoOp"} == {"Placeholder", "Const", "Mul", "Identity"}
+    read = {name.lstrip("^").split(":")[0] for node in graph.node for name in node.input}
+    assert {node.name for node in graph.node} - read == {"Identity"}
