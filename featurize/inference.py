@@ -10,14 +10,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from featurize import engines
 from featurize.backbones import Backbone, get_backbone
-from featurize.config import config_engine
 from featurize.decode.decoding import Decoder, Request
 from featurize.decode.rendering import Rendering
-from featurize.engines import Engine
+from featurize.engines.configured import configured_engine
 from featurize.engines.feeding import Feeder
-from featurize.errors import EngineError, WeightsError
+from featurize.errors import WeightsError
 from featurize.weights import Weights, find_weights
 
 
@@ -75,7 +73,7 @@ def image_features(
     ) as decoder:
         decoder.start(len(paths))  # their libraries load while the network is built
         if paths:
-            engine = config_engine_here(
+            engine = configured_engine(
                 backbone,
                 config_weights(backbone, config, weights),
                 config,
@@ -100,42 +98,6 @@ def image_features(
         features=np.stack(list(found.values())) if found else np.zeros((0, n_features), np.float32),
         index=np.array(list(found), dtype=np.int64),
         problems=problems,
-    )
-
-
-def config_engine_here(
-    backbone: Backbone,
-    weights: Weights,
-    config: Mapping[str, Any],
-    *,
-    precision: str | None = None,
-    device: str = "auto",
-    gpu_memory: float | None = None,
-) -> Engine:
-    """Return the engine that makes features as the store of this config made them.
-
-    Raises
-    ------
-    EngineError
-        If this machine does not compute in the config's precision.
-    """
-    precision = precision or config["precision"]
-    named = config_engine(config) if precision == config["precision"] else None
-    if named == "openvino" and precision not in engines.fast_precisions(named, "cpu"):
-        raise EngineError(
-            f"these features were made in {precision}, which this processor does not compute in by itself"
-        )
-    return engines.create_engine(
-        backbone,
-        weights,
-        engine=named or "auto",
-        input_size=config["input_size"],
-        preprocess=config["preprocess"],
-        statistics=config["statistics"],
-        precision=precision,
-        levels=config["levels"],
-        device=device,
-        gpu_memory=gpu_memory,
     )
 
 

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from featurize import engines
 from featurize.backbones import Backbone
-from featurize.config import config_engine
+from featurize.engines import Engine
+from featurize.engines.configured import configured_engine
 from featurize.weights import Weights
 
 
@@ -32,17 +32,14 @@ class Execution:
         *,
         engine: str | None = None,
         precision: str | None = None,
-    ) -> engines.Engine:
-        """Return the engine of a config; engine and precision stand in for those that it names."""
-        return engines.create_engine(
+    ) -> Engine:
+        """Return the engine of a config; engine and precision stand in for what was asked and is settled."""
+        return configured_engine(
             backbone,
             weights,
-            engine=engine or config_engine(config) or self.engine,
-            input_size=config["input_size"],
-            preprocess=config["preprocess"],
-            statistics=config["statistics"],
-            precision=precision or config["precision"],
-            levels=config["levels"],
+            config,
+            engine=engine or self.engine,
+            precision=precision,
             device=self.device,
             gpu_memory=self.gpu_memory,
             batch_size=self.batch_size,

@@ -16,9 +16,10 @@ from featurize.dataset import Dataset
 from featurize.decode.decoding import Decoded, Request, decode_all
 from featurize.decode.rendering import Rendering
 from featurize.engines import Engine
+from featurize.engines.configured import configured_engine
 from featurize.engines.feeding import Feeder
 from featurize.extraction import extract
-from featurize.inference import config_engine_here, config_weights
+from featurize.inference import config_weights
 from featurize.making.planning import contents
 from featurize.store import ContentRow, Store
 from featurize.terminal import default_of
@@ -85,7 +86,7 @@ def recompute_sample(
     named = weights if weights is not None else weights_file(store)
     found = config_weights(backbone, store.config, named, download=False)
     rendering = Rendering.of_config(store.config, max_pixels=max_pixels_of(store))
-    engine = config_engine_here(backbone, found, store.config, device=device)
+    engine = configured_engine(backbone, found, store.config, device=device)
     tolerance = _tolerance(store, engine.device)
     rows, rows_of_views = store.rows_of_contents(), store.rows_of_views()
     files = contents(dataset)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import featurize
-from featurize.errors import WeightsError
+from featurize.errors import EngineError, WeightsError
 
 
 @pytest.fixture
@@ -59,3 +59,42 @@ def test_other_weights_are_refused(store, portfolio, tmp_path):
     shutil.copy(portfolio / store.images.path[0], tmp_path / "any.h5")
     with pytest.raises(WeightsError, match="--weights FILE"):
         featurize.image_features([portfolio / store.images.path[0]], config, weights=tmp_path / "any.h5")
+
+
+@pytest.fixture
+def fast(stand_in, portfolio, tmp_path):
+    """A store with levels that was settled in bfloat16."""
+    stand_in.fast, stand_in.errors = ("bfloat16",), {"bfloat16": 0.01}
+    (result,) = featurize.extract(
+        portfolio, backbones=["mean"], weights="random", views=0, out=tmp_path / "fast", levels=True
+    )
+    with featurize.open_store(result.path) as store:
+        yield store
+
+
+def test_precision_engine_and_levels_are_those_of_the_store(fast, stand_in, portfolio):
+    stand_in.fast = ()
+    stand_in.built.clear()
+    paths = [portfolio / path for path in fast.images.path]
+    found = featurize.image_features(paths, fast.config)
+    assert found.features.shape == (21, 6)
+    np.testing.assert_array_equal(found.features, fast.plain()[fast.images.content])
+    (engine,) = stand_in.built
+    assert (engine.precision, engine.options["engine"]) == ("bfloat16", "stand-in")
+
+
+def test_another_precision_takes_any_engine(fast, stand_in, portfolio):
+    stand_in.built.clear()
+    featurize.image_features([portfolio / fast.images.path[0]], fast.config, precision="float32")
+    (engine,) = stand_in.built
+    assert (engine.precision, engine.options["engine"]) == ("float32", "auto")
+
+
+def test_a_precision_that_this_processor_lacks_is_refused(fast, stand_in, portfolio):
+    """OpenVINO would compute in float32 without a word."""
+    config = {**fast.config, "engine": "openvino"}
+    paths = [portfolio / fast.images.path[0]]
+    assert len(featurize.image_features(paths, config).features) == 1
+    stand_in.fast = ()
+    with pytest.raises(EngineError, match=r"this processor does not compute in it.*--precision float32"):
+        featurize.image_features(paths, config)

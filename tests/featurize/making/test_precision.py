@@ -175,6 +175,17 @@ def test_a_store_of_before_is_read_and_extended_under_its_own_digest(stand_in, p
             assert (store.config, store.config_digest) == (config, digest)
 
 
+def test_a_store_in_a_format_that_this_processor_lacks_is_not_filled_up_in_another(
+    stand_in, portfolio, tmp_path
+):
+    stand_in.fast = ("bfloat16",)
+    extract(portfolio, tmp_path, precision="bfloat16", engine="openvino")
+    stand_in.fast = ()
+    Image.new("RGB", (40, 40), (200, 100, 50)).save(portfolio / "train/award_train/new.png")
+    with pytest.raises(EngineError, match="this processor does not compute in it by itself"):
+        extract(portfolio, tmp_path, precision="bfloat16")
+
+
 @pytest.mark.parametrize("n", [1, 3])
 def test_a_few_images_are_enough(stand_in, portfolio, tmp_path, n):
     (tmp_path / "few" / "award").mkdir(parents=True)
