@@ -155,6 +155,25 @@ def test_run_hands_its_options_on(checkout, portfolio):
     assert compare.endswith("--order low,award --heads logreg")
 
 
+@pytest.mark.parametrize(
+    ("options", "suffix"),
+    [
+        (["--levels"], "+levels"),
+        (["--precision", "bfloat16"], "+bfloat16"),
+        (["--levels", "--precision=float16", "--engine", "tensorflow"], "+float16+levels"),
+        (["--precision", "float32", "--engine=openvino"], ""),
+        (["--precision", "auto"], ""),
+    ],
+)
+def test_run_compares_the_stores_that_were_made(checkout, portfolio, options, suffix):
+    """Their names are those that `featurize extract` gives for what it was asked."""
+    checkout.call("scripts/run", str(portfolio), *options)
+    extract, compare = checkout.calls()[2:]
+    words = {word for option in options for word in option.split("=")}
+    assert words <= set(extract.split())
+    assert f"compare artifacts/features/task 2/efficientnet_lite0{suffix}.h5 --out" in compare
+
+
 def test_run_stops_where_a_step_fails(checkout, portfolio):
     assert checkout.call("scripts/run", str(portfolio), STAND_IN_EXTRACT="1").returncode == 1
     assert not any("compare" in call for call in checkout.calls())
