@@ -14,7 +14,7 @@ from sklearn.utils.class_weight import compute_sample_weight
 
 from classify.heads.gram import inner_products, linear_kernel, rbf_kernels
 from classify.heads.linear import fit_quietly
-from classify.heads.machines import exact_machine, make_pipeline
+from classify.heads.machines import exact_machine, fit_pipeline
 
 if TYPE_CHECKING:
     from classify.heads.kernel import SVMHead
@@ -54,16 +54,18 @@ def decisions_out_of_fold(
     for fitted, held in folds:
         if head.solver == "exact":
             products = inner_products(X[fitted], X[held], scaling=head.scaling)
-            machine = exact_machine(head, kernel="precomputed")
             rows, held_rows = (
                 linear_kernel(products) if head.kernel == "linear" else next(rbf_kernels(products, [gamma]))
             )
+            machine = exact_machine(head, kernel="precomputed")
+            with config_context(assume_finite=True):
+                settled = fit_quietly(machine, rows, y[fitted])
+                found = machine.decision_function(held_rows)
         else:
-            machine = make_pipeline(head, len(fitted), gamma=gamma)
-            rows, held_rows = X[fitted], X[held]
-        with config_context(assume_finite=True):
-            converged &= fit_quietly(machine, rows, y[fitted])
-            decisions[held] = machine.decision_function(held_rows).reshape(len(held), -1)
+            pipeline, settled = fit_pipeline(head, X[fitted], y[fitted], gamma=gamma)
+            found = pipeline.decision_function(X[held])
+        decisions[held] = found.reshape(len(held), -1)
+        converged &= settled
     return decisions, converged
 
 

@@ -7,8 +7,7 @@ import numpy as np
 from classify.heads.base import BaseHead, make_scaler, require_two_classes
 from classify.heads.calibration import calibrated, decisions_out_of_fold
 from classify.heads.gram import scale_gamma
-from classify.heads.linear import fit_quietly
-from classify.heads.machines import describe, make_pipeline, settle_solver
+from classify.heads.machines import describe, fit_pipeline, settle_solver
 from classify.heads.rows import settle_rows
 from classify.splits import grouped_folds
 
@@ -34,8 +33,8 @@ class SVMHead(BaseHead):
     n_folds : int, default=5
         Parts for the calibration; fewer where a class has fewer groups.
     solver : {"auto", "exact", "approximate"}, default="auto"
-        libsvm, whose time and memory grow with the square of the rows; or a linear machine in the primal, for
-        the RBF kernel on Nyström features. Left to itself it is the first up to `EXACT_ROWS` rows.
+        SVC, whose time and memory grow with the square of the rows; or LinearSVC in the primal, for the RBF
+        kernel on Nyström features. Left to itself it is the first up to `EXACT_ROWS` rows.
     tol : float, default=1e-6
         Violation of the optimality conditions at which libsvm stops.
     max_iter : int, default=5000000
@@ -54,7 +53,7 @@ class SVMHead(BaseHead):
     n_iter_ : int
         Most iterations for a pair of classes.
     converged_ : bool
-        False when a solver met `max_iter`; no warning is given.
+        False when a solver stopped short of its tolerance; no warning is given.
     notes_ : tuple of str
         What the user should know: that the machine is not the exact one.
 
@@ -126,8 +125,8 @@ class SVMHead(BaseHead):
         # Settled once: "scale" would change a little with each calibration split.
         gamma = self.gamma_factor * scale_gamma(make_scaler(self.scaling).fit_transform(X))
         decisions, all_converged = decisions_out_of_fold(head, X, y, folds.pairs, gamma=gamma)
-        pipeline = make_pipeline(head, len(X), gamma=gamma)
-        self.converged_ = fit_quietly(pipeline, X, y) and all_converged
+        pipeline, converged = fit_pipeline(head, X, y, gamma=gamma)
+        self.converged_ = converged and all_converged
         self.classifier_ = calibrated(pipeline, decisions, y, class_weight=self.class_weight)
         self.n_folds_ = folds.n_folds
         self.n_iter_ = int(np.max(pipeline["classify"].n_iter_))

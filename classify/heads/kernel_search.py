@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,6 +11,7 @@ from sklearn import config_context
 from sklearn.pipeline import Pipeline
 from sklearn.utils import assert_all_finite
 
+from classify.heads import hinge
 from classify.heads.base import make_scaler
 from classify.heads.gram import inner_products, linear_kernel, rbf_kernels, scale_gamma
 from classify.heads.linear import fit_quietly
@@ -30,7 +32,7 @@ def fold_scores(
 ) -> list[np.ndarray]:
     """Return each head's predictions on `X_score` after a fit on the other rows, before calibration.
 
-    The predictions are those of `machines.make_pipeline` on the features. The heads stay unfitted.
+    The predictions are those of `machines.fit_pipeline` on the features. The heads stay unfitted.
 
     Parameters
     ----------
@@ -47,20 +49,35 @@ def fold_scores(
     assert_all_finite(X_fit)
     assert_all_finite(X_score)
     heads = [settle_solver(head, len(X_fit)) for head in heads]
-    alike: dict[tuple, dict[float, list[int]]] = {}
-    for index, head in enumerate(heads):
-        factor = head.gamma_factor if head.kernel == "rbf" else 0.0
-        key = (head.solver, head.kernel, head.scaling, head.seed)
-        alike.setdefault(key, {}).setdefault(factor, []).append(index)
+    order = sorted(range(len(heads)), key=lambda i: (*_shared(heads[i]), *_path(heads[i]), heads[i].C))
     predictions: dict[int, np.ndarray] = {}
-    for by_factor in alike.values():
-        one = heads[next(iter(by_factor.values()))[0]]
-        share = _kernels if one.solver == "exact" else _features
-        rows = share(one, X_fit, X_score, by_factor)
-        for members, (fit_rows, score_rows) in zip(by_factor.values(), rows, strict=True):
-            found = _predictions([heads[i] for i in members], fit_rows, y_fit, score_rows)
-            predictions.update(zip(members, found, strict=True))
+    for _, together in groupby(order, key=lambda i: _shared(heads[i])):
+        members = list(together)
+        one, factors = heads[members[0]], sorted({_factor(heads[i]) for i in members})
+        exact = one.solver == "exact"
+        rows = (_kernels if exact else _features)(one, X_fit, X_score, factors)
+        by_factor = groupby(members, key=lambda i: _factor(heads[i]))
+        for (_, alike), (fit_rows, score_rows) in zip(by_factor, rows, strict=True):
+            for _, ascending in groupby(alike, key=lambda i: _path(heads[i])):
+                path = list(ascending)
+                predict = _exact_predictions if exact else _approximate_predictions
+                found = predict([heads[i] for i in path], fit_rows, y_fit, score_rows)
+                predictions.update(zip(path, found, strict=True))
     return [predictions[index] for index in range(len(heads))]
+
+
+def _shared(head: SVMHead) -> tuple:
+    """Return what heads have in common that share scaled rows."""
+    return head.solver, head.kernel, head.scaling, head.seed
+
+
+def _factor(head: SVMHead) -> float:
+    return head.gamma_factor if head.kernel == "rbf" else 0.0
+
+
+def _path(head: SVMHead) -> tuple:
+    """Return what heads have in common, beside scaled rows, that differ in C alone."""
+    return _factor(head), str(head.class_weight), head.tol, head.max_iter
 
 
 def _kernels(
@@ -85,24 +102,29 @@ def _features(
         yield steps.fit_transform(X_fit), steps.transform(X_score)
 
 
-def _predictions(
-    heads: Sequence[SVMHead], fit_rows: np.ndarray, y: np.ndarray, score_rows: np.ndarray
-) -> list[np.ndarray]:
-    """Fit machines on rows that they share, in ascending C, and let them predict."""
-    predictions: dict[int, np.ndarray] = {}
-    settled: dict[tuple, np.ndarray] = {}  # of machines that no larger C changes any more
-    for index in sorted(range(len(heads)), key=lambda index: heads[index].C):
-        head = heads[index]
-        but_c = (str(head.class_weight), head.tol, head.max_iter)
-        if but_c not in settled:
-            exact = head.solver == "exact"
-            machine = exact_machine(head, kernel="precomputed") if exact else approximate_machine(head)
-            # To look for NaN in each kernel would take a tenth of the time.
-            with config_context(assume_finite=True):
-                converged = fit_quietly(machine, fit_rows, y)
-                predictions[index] = machine.predict(score_rows)
-            if exact and converged and free_of_c(machine):
-                settled[but_c] = predictions[index]
-        else:
-            predictions[index] = settled[but_c]
-    return [predictions[index] for index in range(len(heads))]
+def _exact_predictions(
+    heads: Sequence[SVMHead], K_fit: np.ndarray, y: np.ndarray, K_score: np.ndarray
+) -> Iterator[np.ndarray]:
+    """Fit machines that differ in C alone, in ascending C, on one kernel, and let them predict."""
+    final = None  # predictions that no larger C changes any more
+    for head in heads:
+        if final is not None:
+            yield final
+            continue
+        machine = exact_machine(head, kernel="precomputed")
+        # To look for NaN in each kernel would take a tenth of the time.
+        with config_context(assume_finite=True):
+            converged = fit_quietly(machine, K_fit, y)
+            predicted = machine.predict(K_score)
+        if converged and free_of_c(machine):
+            final = predicted
+        yield predicted
+
+
+def _approximate_predictions(
+    heads: Sequence[SVMHead], Z_fit: np.ndarray, y: np.ndarray, Z_score: np.ndarray
+) -> Iterator[np.ndarray]:
+    """Fit machines that differ in C alone, in ascending C, on the same features, and let them predict."""
+    machines = [approximate_machine(head) for head in heads]
+    hinge.fit_path(machines, Z_fit, y)
+    yield from (machine.predict(Z_score) for machine in machines)

@@ -15,13 +15,13 @@ from sklearn.utils.class_weight import compute_class_weight
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from classify.heads.base import BaseHead, make_scaler, require_two_classes
-from classify.heads.newton import Solution, solve_path
+from classify.heads.logistic import Solution, solve_path
 
 
 class LogisticHead(BaseHead):
     """Multinomial logistic regression with an L2 penalty.
 
-    Solved by `newton.solve_path`, then handed to scikit-learn's own solver as its start: that finds the
+    Solved by `logistic.solve_path`, then handed to scikit-learn's own solver as its start: that finds the
     gradient below `tol` and returns, or goes on until it is. On one thread: short steps gain next to nothing
     from a second one, and lose tenfold when another process wants its core.
 

@@ -10,13 +10,14 @@ from sklearn.kernel_approximation import Nystroem
 from sklearn.pipeline import Pipeline
 from sklearn.svm import SVC, LinearSVC
 
-from classify.heads import EXACT_ROWS
+from classify.heads import EXACT_ROWS, hinge
 from classify.heads.base import FitError, make_scaler
+from classify.heads.linear import fit_quietly
 
 if TYPE_CHECKING:
     from classify.heads.kernel import SVMHead
 
-COMPONENTS = 500  # of the Nyström map: liblinear's time is proportional to it
+COMPONENTS = 1000  # of the Nyström map
 # SVC's columns of the kernel. Half of it or less is used where a Gram matrix is allowed; more gains nothing.
 CACHE_MEGABYTES = 500
 LINEAR_TOL = (
@@ -56,13 +57,13 @@ def exact_machine(head: SVMHead, *, kernel: str, gamma: float | str = "scale") -
 
 
 def approximate_machine(head: SVMHead) -> LinearSVC:
-    """Return liblinear's primal machine, unfitted: its time is proportional to the rows, whatever C."""
+    """Return a primal machine, unfitted, for `hinge.fit_path`: its time is proportional to the rows."""
     return LinearSVC(
         C=head.C,
         class_weight=head.class_weight,
         loss="squared_hinge",
         dual=False,
-        tol=LINEAR_TOL,
+        tol=hinge.TOL,
         max_iter=head.max_iter,
     )
 
@@ -77,13 +78,17 @@ def make_features(head: SVMHead, n_rows: int, *, gamma: float) -> list[tuple[str
     return steps
 
 
-def make_pipeline(head: SVMHead, n_rows: int, *, gamma: float) -> Pipeline:
-    """Return the pipeline that fits a head with a settled solver on so many rows of features, unfitted."""
+def fit_pipeline(head: SVMHead, X: np.ndarray, y: np.ndarray, *, gamma: float) -> tuple[Pipeline, bool]:
+    """Return a head with a settled solver as a pipeline fitted on features, and whether it converged."""
+    features = Pipeline(make_features(head, len(X), gamma=gamma))
+    rows = features.fit_transform(X)
     if head.solver == "exact":
         machine = exact_machine(head, kernel=head.kernel, gamma=gamma if head.kernel == "rbf" else "scale")
+        converged = fit_quietly(machine, rows, y)
     else:
         machine = approximate_machine(head)
-    return Pipeline([*make_features(head, n_rows, gamma=gamma), ("classify", machine)])
+        (converged,) = hinge.fit_path([machine], rows, y)
+    return Pipeline([*features.steps, ("classify", machine)]), converged
 
 
 def describe(head: SVMHead, n_rows: int) -> tuple[str, ...]:

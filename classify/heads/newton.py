@@ -1,198 +1,128 @@
-"""Logistic regression along a path of C: Newton's method in few, cheap, well-conditioned steps.
+"""Newton's method for linear models with an L2 penalty, in few, cheap, well-conditioned steps.
 
-What plain L-BFGS needs hundreds of passes over the rows for, these four together do in tens:
+What plain L-BFGS needs hundreds of passes over the rows for, these two together do in tens:
 
-* A softmax with an L2 penalty has class coefficients that sum to zero: K classes are K - 1 unknown vectors.
-* With clearly fewer rows than columns the solution lies in the space of the rows: an exact QR turns the
-  problem into one of as many columns as rows.
 * Each Newton step is solved by conjugate gradients on float32 copies; only the gradient, which decides when
   to stop, needs float64.
 * The conjugate gradients are preconditioned by one Cholesky factor: the second moments of the rows, weighted
-  by how undecided a row still is, plus the penalty. It stands for the Hessian of all classes but for what
-  differs between them, and it is the Hessian itself with two classes.
-
-CPU seconds for the 11 points of the grid on one thread of an AMD EPYC of 2024, each point from the solution
-before it, to a gradient of 1e-6 (EfficientNet-Lite0 features of damage3):
-
-=====  =======  =======  ======  ======
- rows  columns  classes  L-BFGS  Newton
-=====  =======  =======  ======  ======
-  480    1280        3    0.72    0.16
-  900    1280        3    1.60    0.53
- 2400     512        3    3.88    0.27
- 2400    1280        2    1.32    0.87
- 2400    1280        3    7.22    1.36
- 2400    1280        6   12.6     2.58
- 9600    1280        3   32.7     5.32
-=====  =======  =======  ======  ======
+  by how much each row still bends the loss, plus the penalty. It stands for the Hessian of all unknown
+  vectors but for what differs between them, and it is the Hessian itself where there is one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg import LinAlgError, cho_factor, cho_solve, helmert, qr
-from scipy.special import logsumexp
+from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
 F64 = npt.NDArray[np.float64]
 F32 = npt.NDArray[np.float32]
 
-FORCING = 0.1  # a Newton step is solved until its residual has shrunk to this
 REFRESH = 10  # conjugate gradient steps that cost more than a preconditioner that fits the current weights
 INNER_STEPS = 500
-ROW_SPACE = 0.75  # rows per column below which a QR pays for itself
 FEW = 3  # vectors up to which products one by one beat OpenBLAS' product of matrices
 ROUNDING = 1e-14  # of the loss
+PATIENCE = 20  # steps in which the gradient must halve: what float32 can gain, it gains in fewer
 
 
-@dataclass(frozen=True, kw_only=True)
-class Solution:
-    """Coefficients in scikit-learn's form: one row a class, a single one for two classes."""
+class Loss(Protocol):
+    """A convex loss of the scores (n_unknown, n_rows) that rows have by each unknown vector."""
 
-    coef: F64  # (n_classes or 1, n_columns)
-    intercept: F64  # (n_classes or 1,)
-    gradient: float  # largest component of the mean loss's gradient
-    n_iter: int  # Newton steps
+    n_unknown: int
+    penalises_intercept: bool
+    forcing: float  # a Newton step is solved until its residual has shrunk to this
 
+    def evaluate(self, scores: F64) -> tuple[float, F64, Any]:
+        """Return the loss, its derivative by the scores, and a state for the other two."""
+        ...
 
-def solve_path(
-    Z: F64,
-    label: npt.NDArray[np.integer],
-    *,
-    C: Sequence[float],
-    weight: F64 | None = None,
-    tol: float = 1e-6,
-    max_iter: int = 100,
-) -> Iterator[Solution]:
-    """Yield the solution for each C, each found from the one before it.
+    def curve(self, state: Any, change: F64) -> F64:
+        """Return the second derivative by the scores, times a change of them."""
+        ...
 
-    The objective is scikit-learn's: the weighted sum of the log losses times C, plus half the squared
-    coefficients; intercepts are not penalised. A solution whose gradient is still above `tol` was the best
-    that float32 steps reach: polish it.
+    def weights(self, state: Any) -> F64:
+        """Return the mean second derivative of each row, (n_rows,), never negative."""
+        ...
 
-    Parameters
-    ----------
-    Z : ndarray of shape (n_rows, n_columns), float64
-        Scaled rows. Left unchanged.
-    label : ndarray of shape (n_rows,), int
-        Class of each row, 0 to n_classes - 1, each present.
-    C : sequence of float
-        Ascending is quickest.
-    weight : ndarray of shape (n_rows,), optional
-        Of each row; 1 by default.
-    tol : float
-        Largest component of the mean loss's gradient, in scikit-learn's coordinates, at which to stop.
-    max_iter : int
-        Newton steps for each C.
-
-    References
-    ----------
-    Dembo, Eisenstat & Steihaug, "Inexact Newton methods", 1982.
-    """
-    weight = np.ones(len(Z)) if weight is None else np.asarray(weight, dtype=np.float64)
-    basis = None
-    if len(Z) < ROW_SPACE * Z.shape[1]:
-        basis, triangle = qr(
-            Z.T, mode="economic", check_finite=False
-        )  # (n_columns, n_rows), (n_rows, n_rows)
-        Z = np.ascontiguousarray(triangle.T)
-    problem = _Problem(Z, label, weight, rotated=basis is not None)
-    unknowns = np.zeros((problem.n_unknown, Z.shape[1] + 1))
-    for value in C:
-        penalty = 1.0 / (value * weight.sum())
-        unknowns, size, n_iter = problem.minimise(unknowns, penalty, tol=tol, max_iter=max_iter)
-        back = problem.back @ unknowns
-        coef = back[:, :-1] if basis is None else back[:, :-1] @ basis.T
-        yield Solution(coef=coef, intercept=back[:, -1].copy(), gradient=size, n_iter=n_iter)
+    def gradient_size(self, gradient: F64) -> float:
+        """Return what is to shrink to `tol`, of a gradient by the unknowns."""
+        ...
 
 
-class _Problem:
-    """Rows and classes of one data set; unknowns are (n_unknown, n_columns + 1), the intercepts last."""
+class Minimiser:
+    """A loss on the rows of one data set; unknowns are (n_unknown, n_columns + 1), the intercepts last."""
 
-    def __init__(self, Z: F64, label: npt.NDArray[np.integer], weight: F64, *, rotated: bool) -> None:
-        n_classes = int(label.max()) + 1
+    def __init__(self, Z: F64, loss: Loss) -> None:
         self.Z = Z
-        self.rotated = rotated  # columns are not those of the caller: components of a gradient mean nothing
         self.Z32 = np.empty((len(Z), Z.shape[1] + 1), dtype=np.float32)
         self.Z32[:, :-1], self.Z32[:, -1] = Z, 1.0
-        self.label = label
-        self.share = weight / weight.sum()  # (n_rows,)
-        # Orthonormal contrasts: the class coefficients are back @ unknowns, and sum to zero.
-        self.contrast = helmert(n_classes)  # (n_unknown, n_classes)
-        self.n_unknown = n_classes - 1
-        if n_classes == 2:
-            # scikit-learn's one row is the difference of the two classes, and penalised as it is.
-            difference = self.contrast[:, 1:] - self.contrast[:, :1]  # (1, 1)
-            self.back, self.to_gradient, self.factor = difference, 1.0 / difference, 2.0
-        else:
-            self.back, self.to_gradient, self.factor = self.contrast.T, self.contrast.T, 1.0
-        self._moments: F32 | None = None
+        self.loss = loss
+        self.n_penalised = Z.shape[1] + loss.penalises_intercept
+        self._first: tuple[F32, float] | None = None  # moments and the sum of their weights
 
     def minimise(self, unknowns: F64, penalty: float, *, tol: float, max_iter: int) -> tuple[F64, float, int]:
-        """Return the minimum, the largest component of the gradient there, and the Newton steps it took."""
-        penalty *= self.factor
-        loss, gradient, shares = self._evaluate(unknowns, penalty)
-        factor, weighted = None, False
+        """Minimise loss + penalty / 2 * squares of the unknowns, from a start.
+
+        Returns
+        -------
+        unknowns : ndarray of shape (n_unknown, n_columns + 1)
+        size : float
+            Of the gradient there. Above `tol` after fewer than `max_iter` steps, it is the best that float32
+            steps reach.
+        n_iter : int
+            Newton steps.
+        """
+        value, gradient, state = self._evaluate(unknowns, penalty)
+        factor, fresh = None, False
+        goal, deadline = np.inf, 0
         for step in range(max_iter):
-            size = self._size(gradient)
-            if size <= tol:
+            size = self.loss.gradient_size(gradient)
+            if size <= goal:
+                goal, deadline = size / 2, step + PATIENCE
+            if size <= tol or step >= deadline:
                 return unknowns, size, step
             if factor is None:
-                factor = self._preconditioner(shares, penalty, weighted=weighted)
-            direction, n_inner = self._direction(gradient, shares, penalty, factor)
-            found = self._search(unknowns, loss, gradient, direction, penalty)
+                factor = self._preconditioner(state, penalty, fresh=fresh)
+            direction, n_inner = self._direction(gradient, state, penalty, factor)
+            found = self._search(unknowns, value, gradient, direction, penalty)
             if found is None:
                 return unknowns, size, step
-            unknowns, loss, gradient, shares = found
+            unknowns, value, gradient, state = found
             if n_inner >= REFRESH:
-                factor, weighted = None, True
-        return unknowns, self._size(gradient), max_iter
+                factor, fresh = None, True
+        return unknowns, self.loss.gradient_size(gradient), max_iter
 
-    def _size(self, gradient: F64) -> float:
-        original = self.to_gradient @ gradient
-        if self.rotated:  # a component in the caller's columns is no larger than the length in these
-            return float(max(np.linalg.norm(original[:, :-1], axis=1).max(), np.abs(original[:, -1]).max()))
-        return float(np.abs(original).max())
-
-    def _evaluate(self, unknowns: F64, penalty: float) -> tuple[float, F64, F64]:
-        """Return the loss, its gradient, and each class's share in each row: (n_classes, n_rows)."""
-        scores = self.contrast.T @ (_times_columns(unknowns[:, :-1], self.Z) + unknowns[:, -1:])
-        total = logsumexp(scores, axis=0)
-        rows = np.arange(len(self.label))
-        loss = float(self.share @ (total - scores[self.label, rows]))
-        shares = np.exp(scores - total)
-        residual = shares * self.share
-        residual[self.label, rows] -= self.share
-        residual = self.contrast @ residual  # (n_unknown, n_rows)
+    def _evaluate(self, unknowns: F64, penalty: float) -> tuple[float, F64, Any]:
+        scores = _times_columns(unknowns[:, :-1], self.Z) + unknowns[:, -1:]
+        value, by_scores, state = self.loss.evaluate(scores)
         gradient = np.empty_like(unknowns)
-        gradient[:, :-1] = _times_rows(residual, self.Z) + penalty * unknowns[:, :-1]
-        gradient[:, -1] = residual.sum(axis=1)
-        return loss + 0.5 * penalty * float(np.sum(unknowns[:, :-1] ** 2)), gradient, shares
+        gradient[:, :-1] = _times_rows(by_scores, self.Z)
+        gradient[:, -1] = by_scores.sum(axis=1)
+        penalised = unknowns[:, : self.n_penalised]
+        gradient[:, : self.n_penalised] += penalty * penalised
+        return value + 0.5 * penalty * float(np.sum(penalised**2)), gradient, state
 
-    def _curvature(self, vector: F32, shares: F64, penalty: float) -> F32:
-        """Return the Hessian times a vector; what is small in `shares` is kept by float64."""
-        scores = self.contrast.T @ _times_columns(vector, self.Z32).astype(np.float64)
-        change = shares * (scores - np.sum(shares * scores, axis=0)) * self.share
-        product = _times_rows((self.contrast @ change).astype(np.float32), self.Z32)
-        product[:, :-1] += np.float32(penalty) * vector[:, :-1]
+    def _curvature(self, vector: F32, state: Any, penalty: float) -> F32:
+        """Return the Hessian times a vector; float64 between the products keeps what is small there."""
+        change = self.loss.curve(state, _times_columns(vector, self.Z32).astype(np.float64))
+        product = _times_rows(change.astype(np.float32), self.Z32)
+        product[:, : self.n_penalised] += np.float32(penalty) * vector[:, : self.n_penalised]
         return product
 
-    def _preconditioner(self, shares: F64, penalty: float, *, weighted: bool) -> tuple[F32, bool]:
-        # The mean diagonal of each row's Hessian; rounding must not make it negative.
-        doubt = np.maximum(1.0 - np.sum(shares**2, axis=0), 0.0) / self.n_unknown
-        if weighted:
-            scaled = self.Z32 * np.sqrt(doubt * self.share).astype(np.float32)[:, None]
-            moments = scaled.T @ scaled
+    def _preconditioner(self, state: Any, penalty: float, *, fresh: bool) -> tuple[F32, bool]:
+        """Factor the moments of the rows: by their first weights, rescaled, or by those of now."""
+        weights = self.loss.weights(state)
+        if fresh:
+            moments = self._moments(weights)
         else:
-            if self._moments is None:
-                scaled = self.Z32 * np.sqrt(self.share).astype(np.float32)[:, None]
-                self._moments = scaled.T @ scaled
-            moments = self._moments * np.float32(self.share @ doubt)
+            if self._first is None:
+                self._first = self._moments(weights), float(weights.sum())
+            moments = self._first[0] * np.float32(weights.sum() / self._first[1])
         diagonal = np.arange(len(moments))
-        moments[diagonal[:-1], diagonal[:-1]] += np.float32(penalty)
+        penalised = diagonal[: self.n_penalised]
+        moments[penalised, penalised] += np.float32(penalty)
         # float32 sees a singular matrix where the penalty is lost against the moments: add what it can see.
         seen = moments[diagonal, diagonal].mean()
         for extra in (1e-6, 1e-5, 1e-4, 1e-3, 1e-2):
@@ -202,8 +132,12 @@ class _Problem:
                 moments[diagonal, diagonal] += np.float32(extra) * seen
         return cho_factor(moments, lower=True, check_finite=False)
 
+    def _moments(self, weights: F64) -> F32:
+        scaled = self.Z32 * np.sqrt(weights).astype(np.float32)[:, None]
+        return scaled.T @ scaled
+
     def _direction(
-        self, gradient: F64, shares: F64, penalty: float, factor: tuple[F32, bool]
+        self, gradient: F64, state: Any, penalty: float, factor: tuple[F32, bool]
     ) -> tuple[F64, int]:
         """Solve for the Newton step by conjugate gradients; return it and the number of their steps."""
         scale = float(np.abs(gradient).max())
@@ -215,7 +149,7 @@ class _Problem:
         steps = 0
         while steps < INNER_STEPS:
             steps += 1
-            product = self._curvature(along, shares, penalty)
+            product = self._curvature(along, state, penalty)
             curvature = float(np.vdot(along, product))
             if not curvature > 0:
                 break
@@ -224,21 +158,21 @@ class _Problem:
             residual -= length * product
             preconditioned = cho_solve(factor, residual.T, check_finite=False).T
             before, size = size, float(np.vdot(residual, preconditioned))
-            if not size > FORCING**2 * first:
+            if not size > self.loss.forcing**2 * first:
                 break
             along = np.ascontiguousarray(preconditioned + np.float32(size / before) * along)
         return found.astype(np.float64) * scale, steps
 
     def _search(
-        self, unknowns: F64, loss: float, gradient: F64, direction: F64, penalty: float
-    ) -> tuple[F64, float, F64, F64] | None:
+        self, unknowns: F64, value: float, gradient: F64, direction: F64, penalty: float
+    ) -> tuple[F64, float, F64, Any] | None:
         """Halve the step until the loss falls as it should; None when rounding leaves nothing to gain."""
         slope = float(np.vdot(gradient, direction))
         length = 1.0
         while slope < 0 and length > 1e-8:
             there = unknowns + length * direction
             found = self._evaluate(there, penalty)
-            if found[0] <= loss + 1e-4 * length * slope + ROUNDING * abs(loss):
+            if found[0] <= value + 1e-4 * length * slope + ROUNDING * abs(value):
                 return there, *found
             length /= 2
         return None

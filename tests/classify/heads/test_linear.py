@@ -9,7 +9,7 @@ from sklearn.preprocessing import Normalizer, StandardScaler
 
 from classify.heads import get_head, grid_points, grid_scores, linear, make_head
 from classify.heads.linear import fit_quietly, fold_scores
-from classify.heads.newton import Solution, solve_path
+from classify.heads.logistic import Solution, solve_path
 
 SCALERS = {"standardise": StandardScaler, "l2": Normalizer}
 

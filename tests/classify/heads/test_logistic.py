@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.utils.class_weight import compute_class_weight
 
 from classify.heads import newton
-from classify.heads.newton import solve_path
+from classify.heads.logistic import solve_path
 
 
 def rows(n, n_columns, n_classes, *, seed=0):
@@ -120,6 +120,14 @@ def test_it_stops_where_it_is_told_to():
     expected = np.abs(gradient(Z, label, solution, C=100.0)).max()
     assert solution.gradient == pytest.approx(expected, rel=1e-6)
     assert solution.gradient > 1e-6
+
+
+def test_it_ends_where_rounding_ends_it():
+    for shape in ((40, 100), (100, 40)):
+        Z, label = rows(*shape, 3)
+        (solution,) = solve_path(Z, label, C=[100.0], tol=0.0, max_iter=10**6)
+        assert solution.n_iter < 100
+        assert solution.gradient < 1e-9
 
 
 def test_the_callers_rows_are_left_alone():
