@@ -125,7 +125,7 @@ def _precision_line(result: ExtractResult) -> str:
     if proof["tried"] is None:
         why = "no image to try it on" if proof["images"] == 0 else "no faster format in this hardware"
         return f"computed in float32: {why}"
-    seen = f"smallest cosine with float32 {proof['cosine']:.5f} on {proof['images']} of the images"
+    seen = f"smallest cosine with float32 {proof['cosine']:.6f} on {proof['images']} of the images"
     if settled != "float32":
         return f"computed in {settled}, {proof['speedup']:.1f} times as fast in the network; {seen}"
     return (

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from featurize.asked import Asked
+from featurize.config import AUTO
 from featurize.dataset import Dataset
 from featurize.making.drafting import draft_stores, read_dataset
 from featurize.making.parts import part_paths
@@ -35,6 +36,7 @@ class Preview:
     changes: Changes
     missing_weights: str  # "", or what would happen to get them
     fits_statistics: bool  # whether all training images are decoded once more, before
+    settles_precision: bool  # whether some images are tried in a fast format, before
 
 
 def preview(
@@ -77,4 +79,5 @@ def _preview(dataset: Dataset, draft: Draft, target: Target, asked: Asked) -> Pr
         ),
         missing_weights=weights_status(draft.backbone).hint if missing and todo else "",
         fits_statistics=bool(todo) and lacks_statistics(draft.config),
+        settles_precision=bool(todo) and draft.config["precision"] == AUTO,
     )

@@ -115,6 +115,8 @@ def print_previews(previews: Sequence[Preview]) -> None:
             )
         if preview.fits_statistics:
             _line("  all training images are decoded once more before, to fit the statistics")
+        if preview.settles_precision:
+            _line("  the precision is settled before, on 32 of the images at most")
         if preview.missing_weights:
             _line(f"  weights: {preview.missing_weights}")
     _line("This was a dry run: nothing was done. Do it without --dry-run")

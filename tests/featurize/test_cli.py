@@ -61,18 +61,26 @@ def test_the_summary_says_how_the_precision_was_settled(extract, stand_in, tmp_p
     out = extract("--out", tmp_path / "taken").stdout
     (line,) = [line for line in out.splitlines() if "computed in bfloat16, " in line]
     assert line.endswith(
-        "times as fast in the network; smallest cosine with float32 0.99995 on 21 of the images"
+        "times as fast in the network; smallest cosine with float32 0.999950 on 21 of the images"
     )
     assert "computed in" not in extract("--out", tmp_path / "taken").stdout  # up to date
     stand_in.errors = {"bfloat16": 1.0}
     out = extract("--out", tmp_path / "not").stdout
     (line,) = [line for line in out.splitlines() if "computed in float32: " in line]
     assert line.startswith("  computed in float32: --precision bfloat16 would be ")
-    assert "smallest cosine with float32 0.98473 on 21 of the images; taken by itself from 0.999 on" in line
+    assert "smallest cosine with float32 0.984732 on 21 of the images; taken by itself from 0.999 on" in line
     assert "computed in" not in extract("--out", tmp_path / "forced", "--precision", "float32").stdout
     facts = json.loads(extract("--out", tmp_path / "json", "--json").stdout)["stores"][0]
     assert (facts["precision"]["tried"], facts["precision"]["images"]) == ("bfloat16", 21)
     assert (facts["engine"], facts["config"]["precision"]) == ("stand-in", "float32")
+
+
+def test_a_dry_run_says_that_the_precision_will_be_settled_first(extract, tmp_path):
+    settling = "the precision is settled before, on 32 of the images at most"
+    assert settling in extract("--dry-run").stdout
+    assert settling not in extract("--dry-run", "--precision", "float32").stdout
+    extract()
+    assert settling not in extract("--dry-run", "--views", "9").stdout
 
 
 def test_levels_and_engine_are_options_of_extraction_and_told_by_info(extract, run, stand_in, tmp_path):
