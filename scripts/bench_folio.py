@@ -142,6 +142,8 @@ def dense_epochs(*, store: str, epochs: int) -> Run:
 
 def comparison(*, store: str, dense: dict[str, Any] | None = None) -> Run:
     """Return ``classify compare`` of one store; nothing is remembered from an earlier run."""
+    import keras  # noqa: F401 - some seconds that belong to no search
+
     options = DenseOptions(**(dense or {}))
 
     def run(*, heads: Sequence[str], seed: int = 0) -> dict[str, Any]:

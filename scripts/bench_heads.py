@@ -10,18 +10,13 @@ from bench_setting import Setting
 
 HEADS = ("logreg", "svm-linear", "svm-rbf", "dense")
 ALL = "all heads"
+WARM_UP = {"heads": ["baseline"]}  # nothing to search
 Rows = list[dict[str, Any]]
 
 
-def heads(setting: Setting, *, dense: dict[str, Any] | None = None) -> Rows:
-    """Measure each head and all of them together, and whether both arms come to the same.
-
-    Parameters
-    ----------
-    setting : Setting
-    dense : dict, optional
-        Options of the dense head other than the tutorial's, for a short run.
-    """
+def heads(setting: Setting) -> Rows:
+    """Measure each head and all of them together, and whether both arms come to the same."""
+    dense = dict(setting.effort.dense)
     backbone = setting.backbones[0]
     store = str(setting.store(backbone, views=setting.views))
     plain = {
@@ -36,7 +31,7 @@ def heads(setting: Setting, *, dense: dict[str, Any] | None = None) -> Rows:
     tasks = {name: {"heads": [name]} for name in HEADS} | {ALL: {"heads": list(HEADS)}}
     budget = setting.effort.budget / 4  # the plain searches take minutes: once is enough then
     timings = take_turns(
-        {**plain, **folio}, tasks, warm_up=tasks["logreg"], repeats=setting.effort.repeats, budget=budget
+        {**plain, **folio}, tasks, warm_up=WARM_UP, repeats=setting.effort.repeats, budget=budget
     )
     whole = whole_processes(folio, {ALL: tasks[ALL]}, repeats=setting.effort.whole_repeats, budget=budget)
     what = {"backbone": backbone, "views": setting.views}
@@ -59,7 +54,7 @@ def heads(setting: Setting, *, dense: dict[str, Any] | None = None) -> Rows:
             unit="search",
             baseline=baseline,
             whole={**together, **whole[ALL]},
-            derived={"dense": dense_accuracies(setting, store, timings["dense"], dense, baseline=baseline)},
+            derived={"dense": dense_accuracies(setting, store, timings["dense"], baseline=baseline)},
         )
     )
     return rows
@@ -98,13 +93,15 @@ def _searched(params: dict[str, Any], like: dict[str, Any]) -> dict[str, Any]:
 
 
 def dense_accuracies(
-    setting: Setting, store: str, timings: dict[str, Timing], dense: dict[str, Any] | None, *, baseline: str
+    setting: Setting, store: str, timings: dict[str, Timing], *, baseline: str
 ) -> dict[str, Any]:
     """Return the test accuracy of the dense head over seeds, each arm with what it chose."""
     found = {}
     for name, module in (("folio", "bench_folio"), (baseline, "bench_plain_heads")):
         scaling = timings[name].facts["heads"]["dense"]["params"]["scaling"]
-        arm = Arm(make=f"{module}.dense_fits", options={"store": store, "options": dense or {}})
+        arm = Arm(
+            make=f"{module}.dense_fits", options={"store": store, "options": dict(setting.effort.dense)}
+        )
         task = {"seeds": list(range(setting.effort.seeds)), "params": {"scaling": scaling}}
         run = whole_processes({name: arm}, {"seeds": task}, repeats=1, budget=setting.effort.budget)
         accuracies = run["seeds"][name].facts["accuracies"]

@@ -124,9 +124,8 @@ def parse_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--jobs",
         type=_jobs,
-        default=(None, 2),
         metavar="N",
-        help="n_jobs of the plain grid search, the first is the baseline (default: none,2)",
+        help="n_jobs of the plain grid search, the first is the baseline (default: none,2; quick: none)",
     )
     parser.add_argument(
         "--peers", default=sys.executable, metavar="PYTHON", help="a Python that has timm or thingsvision"
@@ -147,7 +146,7 @@ def main() -> None:
                 backbones=options.backbones or (BACKBONES[:1] if options.quick else BACKBONES),
                 engines=tuple(name for name in options.engines if name != "auto"),
                 views=options.views,
-                jobs=options.jobs,
+                jobs=options.jobs or ((None,) if options.quick else (None, 2)),
                 effort=effort,
                 peers=options.peers,
             )

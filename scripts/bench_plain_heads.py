@@ -48,6 +48,8 @@ class RelativeSVC(SVC):
 
 def search(*, store: str, jobs: int | None, seed: int = 0, dense: Mapping[str, Any] | None = None) -> Run:
     """Return tuning, fitting and testing of heads on a store; `jobs` are the processes of GridSearchCV."""
+    import keras  # noqa: F401 - some seconds that belong to no search
+
     samples = load_samples(store)
     plan = make_plan(samples, seed=seed)
     options = {**vars(DenseOptions()), **(dense or {})}
@@ -57,7 +59,7 @@ def search(*, store: str, jobs: int | None, seed: int = 0, dense: Mapping[str, A
         for head in heads:
             if head == "dense":
                 found[head] = _search_dense(samples, plan, options, seed=seed)
-            else:
+            elif head != "baseline":
                 found[head] = _search_sklearn(samples, plan, head, jobs=jobs, seed=seed)
         return {"heads": found}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ class Effort:
     budget: float  # seconds after which an arm gets no further turn
     scaling_pictures: int | None  # of which 1, 4 and 16 times are made
     seeds: int  # fits of the dense head whose accuracies are averaged
+    dense: Mapping[str, Any]  # options of the dense head, other than its defaults
 
 
 FULL = Effort(
@@ -41,9 +43,17 @@ FULL = Effort(
     budget=200.0,
     scaling_pictures=None,
     seeds=10,
+    dense={},
 )
 QUICK = Effort(
-    pictures=240, repeats=2, whole_repeats=1, network_seconds=1.0, budget=30.0, scaling_pictures=32, seeds=2
+    pictures=160,
+    repeats=2,
+    whole_repeats=1,
+    network_seconds=1.0,
+    budget=30.0,
+    scaling_pictures=32,
+    seeds=2,
+    dense={"epochs": 50, "patience": 10},
 )
 
 

@@ -81,7 +81,7 @@ def timm_network(*, backbone: str, precision: str) -> Run:
 
 
 def thingsvision_loop(*, backbone: str) -> Run:
-    """Return thingsvision's own extraction through timm, on the plain pictures; it has no augmentation."""
+    """Return thingsvision's own extraction through timm, of plain pictures: it has no augmentation."""
     from thingsvision import get_extractor
     from thingsvision.utils.data import DataLoader, ImageDataset
 
@@ -89,9 +89,7 @@ def thingsvision_loop(*, backbone: str) -> Run:
     extractor = get_extractor(model_name=name, source="timm", device="cpu", pretrained=False)
     _, module = list(_pooling_modules(extractor.model))[-1]
 
-    def run(*, data: str, views: int, **_: Any) -> dict[str, Any]:
-        if views:
-            raise ValueError("thingsvision has no augmented views")
+    def run(*, data: str, **_: Any) -> dict[str, Any]:
         images = 0
         for number, folder in enumerate(sorted(Path(data).iterdir())):
             pictures = ImageDataset(

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from bench_arms import Arm, BenchError, Process, Timing, measurement, take_turns, whole_processes
 from bench_data import multiplied, readable_pictures, with_comment
-from bench_extraction import cosines
+from bench_extraction import cosines, with_making
 from bench_limits import at_the_margin
 from bench_tables import PARTS, markdown
 from bench_tutorial import online_and_once
@@ -42,6 +42,7 @@ for line in sys.stdin:
     start = time.perf_counter()
     time.sleep(0.002 if make.startswith("bench_folio") else 0.004)
     facts = {"precision": options.get("precision", "float32"), "engine": "stand-in", "renderings": 7}
+    facts["making_seconds"] = 0.5
     if "data" in task:
         facts["units"] = len([path for path in Path(task["data"]).rglob("*") if path.is_file()])
     if "out" in task:
@@ -253,6 +254,16 @@ def test_the_tutorial_by_hand():
     }
 
 
+def test_making_the_model_counts_for_keras_too():
+    """10 images: 4 s and 1 s for the model; Folio, which makes its engine inside, 2 s."""
+    timings = {
+        "keras": timing(4.0, units=10, making_seconds=1.0),
+        "folio": timing(2.0, units=10),
+        "timm": timing(2.0, units=10),
+    }
+    assert with_making(timings) == {"folio": pytest.approx(2.5)}
+
+
 def test_cosines_are_the_smallest_of_each_arm(tmp_path):
     for name, rows in {"a": [[1, 0], [0, 2]], "b": [[3, 0], [3, 4]]}.items():
         np.save(tmp_path / f"{name}.npy", np.array(rows, dtype=np.float32))
@@ -388,6 +399,30 @@ def test_help_needs_no_environment(tmp_path):
     assert not (tmp_path / ".venv").exists()
     for option in ("--quick", "--data", "--only", "--backbones", "--engines", "--views", "--jobs", "--peers"):
         assert option in done.stdout
+
+
+def test_paths_are_meant_from_where_the_caller_stands(tmp_path):
+    """A checkout whose environment is a script that prints what it is called with."""
+    root, here = tmp_path / "checkout", tmp_path / "here"
+    shutil.copytree(ROOT / "scripts", root / "scripts")
+    for name in ("pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, root)
+    python = root / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text('#!/bin/bash\nprintf "%s\\n" "$@"\n')
+    python.chmod(0o755)
+    here.mkdir()
+    stamp = 'ROOT=$1; source "$1/scripts/environment.sh"; { environment_key; echo run; } >"$STAMP"'
+    subprocess.run(["bash", "-c", stamp, "bash", str(root)], check=True)
+    done = subprocess.run(
+        [root / "scripts" / "bench", "--quick", "--data", "my task", "--out=/tmp/x", "--only", "heads"],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=here,
+    )
+    expected = ["--quick", "--data", f"{here}/my task", "--out", "/tmp/x", "--only", "heads"]
+    assert done.stdout.splitlines() == ["scripts/bench_main.py", *expected]
 
 
 def test_what_is_printed_again_is_the_page(tmp_path, record):
