@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, PngImagePlugin
 
-from featurize.decode.decoding import DECODE_MEMORY, Request, decode_all
+from featurize.decode.decoding import DECODE_MEMORY, Decoder, Request, decode_all
 from featurize.decode.rendering import Rendering
 from featurize.images import SKIP_REASONS
 from featurize.views import ViewRanges
@@ -237,7 +237,7 @@ def deadly(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", f"{stub}{os.pathsep}{os.environ.get('PYTHONPATH', '')}")
     paths = [tmp_path / name for name in ("good.png", "hang.png", "crash.png", "last.png")]
     for path in paths:
-        Image.new("RGB", (4, 4)).save(path)
+        Image.effect_noise((8, 8), 50).save(path)
     return paths
 
 
@@ -250,6 +250,26 @@ def test_a_file_that_hangs_or_kills_its_decoder_takes_no_other_with_it(deadly):
         "decoder crashed: it ended with signal 11",
         "",
     ]
+
+
+def test_only_the_file_that_kills_its_decoder_is_blamed(deadly, tmp_path):
+    """Others wait in the pipe of that process, or are answered already and not yet heard."""
+    good, crash = deadly[0], deadly[2]
+    paths = [crash if number % 7 == 3 else good for number in range(25)]
+    problems = [d.problem for d in decode_all([Request(path=path) for path in paths], RENDERING, workers=2)]
+    assert problems == [
+        "decoder crashed: it ended with signal 11" if number % 7 == 3 else "" for number in range(25)
+    ]
+
+
+def test_a_file_is_not_overdue_because_nobody_listened(deadly):
+    """Whoever takes the pictures may be away for longer than a file may take."""
+    with Decoder(RENDERING, most_views=1, workers=1, image_timeout=2) as decoder:
+        problems = []
+        for decoded in decoder.decode([Request(path=deadly[0])] * 6):
+            problems.append(decoded.problem)
+            time.sleep(2.5 if len(problems) == 1 else 0)
+    assert problems == [""] * 6
 
 
 def test_a_greedy_file_runs_into_the_memory_limit_and_harms_no_other(tmp_path):
