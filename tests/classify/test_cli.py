@@ -277,9 +277,9 @@ def alive(pid):
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="finds workers by /proc")
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
 def test_stopped_it_leaves_nothing_behind(make_store, tmp_path, name):
-    store = make_store(counts={"train": 500, "test": 20}, n_features=600, distance=1.0)
+    store = make_store(counts={"train": 900, "test": 20}, n_features=600, distance=1.0)
     out = tmp_path / "out" / "run"
-    words = ["compare", str(store), "--heads", "svm-rbf", "--jobs", "2", "--out", str(out)]
+    words = ["compare", str(store), "--heads", "svm-rbf", "--jobs", "2", "--fresh", "--out", str(out)]
     process = subprocess.Popen(
         [sys.executable, "-c", "from classify.cli import main; main()", *words],
         stdout=subprocess.PIPE,
