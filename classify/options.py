@@ -71,7 +71,9 @@ def fit_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def device_options() -> list[Callable[..., Any]]:
     """Return the options of what runs in TensorFlow."""
     return [
-        click.option("--device", default=default_of(compare, "device"), help="auto, cpu, gpu or gpu:N."),
+        click.option(
+            "--device", default=default_of(compare, "device"), help="auto, cpu, gpu, gpu:N, or gpu:0,gpu:2."
+        ),
         click.option(
             "--gpu-memory", type=float, metavar="FRACTION", help="Part of the GPU's memory; grows by default."
         ),

@@ -11,6 +11,7 @@ from typing import Any
 from classify.bundle import packages, save_bundle
 from classify.carried_weights import carry_weights
 from classify.metrics import evaluate
+from classify.predicted import predicted
 from classify.protocol import Plan
 from classify.results import (
     FORMAT,
@@ -23,7 +24,7 @@ from classify.results import (
     write_record,
 )
 from classify.samples import Samples
-from classify.search import Settings, Trial, tested
+from classify.search import Settings, Trial
 from featurize import open_store
 
 # Of heads with equal cross-validation scores the first one here is recommended; then the first store.
@@ -143,8 +144,9 @@ def _result(trial: Trial, plan: Plan) -> Result:
             fit_seconds=0.0,
             predict_ms_per_image=None,
         )
-    images, _, probabilities = tested(trial, plan)
-    figures = evaluate(samples.y[images], probabilities, classes=samples.classes)
+    found = predicted(trial, plan)
+    n_images = int(found.n_images.sum())
+    figures = evaluate(found.y, found.probabilities, classes=samples.classes)
     params = [dict(choice.params) for choice in trial.choices]
     return Result(
         **common,
@@ -159,7 +161,7 @@ def _result(trial: Trial, plan: Plan) -> Result:
         tuning_scores=[choice.score for choice in trial.choices if choice.score is not None],
         tune_seconds=sum(choice.seconds for choice in trial.choices),
         fit_seconds=sum(one.fit_seconds for one in trial.fits),
-        predict_ms_per_image=1000 * sum(one.predict_seconds for one in trial.fits) / len(images),
+        predict_ms_per_image=1000 * sum(one.predict_seconds for one in trial.fits) / n_images,
         notes=_notes(trial),
     )
 
@@ -209,14 +211,14 @@ def _predictions(trials: Sequence[Trial], plan: Plan) -> Iterator[Prediction]:
     for trial in trials:
         if trial.final is None:
             continue
-        samples = trial.samples
-        for image, fold, probabilities in zip(*tested(trial, plan), strict=True):
+        found = predicted(trial, plan)
+        for i, probabilities in enumerate(found.probabilities):
             yield Prediction(
-                store=samples.store,
+                store=trial.samples.store,
                 head=trial.head,
-                path=samples.path[image],
-                entry=samples.entry[image],
-                fold=int(fold) if plan.nested else None,
-                true=int(samples.y[image]),
+                path=found.path[i],
+                entry=found.entry[i],
+                fold=int(found.fold[i]) if plan.nested else None,
+                true=int(found.y[i]),
                 probabilities=[float(value) for value in probabilities],
             )

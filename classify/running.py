@@ -195,7 +195,8 @@ class _Spread:
         while time.monotonic() < patience and not all(f.running() or f.done() for f in self.running):
             time.sleep(0.01)
         if self.processes is not None:
-            self.processes.shutdown(wait=True, kill_workers=True)
+            with contextlib.suppress(Exception):  # a pool that breaks as it is killed is not why we stop
+                self.processes.shutdown(wait=True, kill_workers=True)
         self.threads.shutdown(cancel_futures=True)
         if training is not None:
             training.stopping.clear()

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from classify.heads import get_head, size_params
 from classify.protocol import Plan, Round
@@ -183,17 +182,6 @@ def fit_task(
 def first_failure(outcomes: Sequence[Any]) -> str:
     """Return why a task failed, "" when none did."""
     return next((outcome.reason for outcome in outcomes if isinstance(outcome, Failure)), "")
-
-
-def tested(
-    trial: Trial, plan: Plan
-) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-    """Return tested images, the fold of each (from 0) and its probabilities, in the order of the images."""
-    images = np.concatenate([one.test for one in plan.rounds])
-    fold = np.concatenate([np.full(len(one.test), k) for k, one in enumerate(plan.rounds)])
-    probabilities = np.concatenate([one.probabilities for one in trial.fits])
-    order = np.argsort(images, kind="stable")
-    return images[order], fold[order], probabilities[order]
 
 
 class Counter:

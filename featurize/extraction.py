@@ -154,6 +154,7 @@ def extract(
         batch_size=batch_size,
         strict=strict,
         report=report,
+        note=on_note or (lambda text: None),
         remembered={"entries": entries, "views_for": views_for, "max_pixels": max_pixels},
     )
     with ExitStack() as stack:

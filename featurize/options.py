@@ -129,7 +129,7 @@ EXTRACT: tuple[Callable[..., Any], ...] = (
         "--strict", is_flag=True, help="Stop at the first file that cannot be used, instead of skipping it."
     ),
     click.option("--replace", is_flag=True, help="Go on although most stored images are not in DATA."),
-    click.option("--device", default=_default("device"), help="auto, cpu or gpu:N."),
+    click.option("--device", default=_default("device"), help="auto, cpu, gpu, gpu:N, or gpu:0,gpu:2."),
     click.option(
         "--gpu-memory", type=float, metavar="FRACTION", help="Part of the GPU's memory; grows by default."
     ),

@@ -59,6 +59,7 @@ class Engine(Protocol):
     in_flight: int  # batches worth having submitted at once
     level_names: tuple[str, ...]  # ("final",) unless levels were asked for
     level_ends: tuple[int, ...]  # level i is the columns from level_ends[i - 1] (or 0) up to level_ends[i]
+    notes: tuple[str, ...]  # what the user should know of how it came out: a smaller batch, say
 
     def submit(self, images: npt.NDArray[np.uint8]) -> Pending:
         """Start on some pictures; may return before the work is done.

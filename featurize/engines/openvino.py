@@ -66,6 +66,7 @@ class OpenVINOEngine:
         self.level_names = tuple(stored.about["level_names"])
         self.level_ends = tuple(stored.about["level_ends"])
         self.n_features = self.level_ends[-1]
+        self.notes: tuple[str, ...] = ()
         compiled = _compiled_network(core, stored, precision=precision, threads=threads)
         # One more than it works on at once: no core waits while a result is taken and a batch handed in.
         self.in_flight = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")) + 1

@@ -22,6 +22,7 @@ class Execution:
     batch_size: int | str
     strict: bool
     report: Callable[[str, int, int], None]
+    note: Callable[[str], None]  # called with what the user should know of an engine
     remembered: Mapping[str, Any]  # options that a repair needs again and the config does not name
 
     def build(
@@ -34,7 +35,7 @@ class Execution:
         precision: str | None = None,
     ) -> Engine:
         """Return the engine of a config; engine and precision stand in for what was asked and is settled."""
-        return configured_engine(
+        built = configured_engine(
             backbone,
             weights,
             config,
@@ -44,3 +45,6 @@ class Execution:
             gpu_memory=self.gpu_memory,
             batch_size=self.batch_size,
         )
+        for text in built.notes:
+            self.note(text)
+        return built

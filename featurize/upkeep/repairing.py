@@ -115,6 +115,7 @@ def repair(
             batch_size=batch_size,
             strict=False,
             report=report,
+            note=on_note or (lambda text: None),
             remembered=options,
         )
         max_pixels = max_pixels_of(store)

@@ -11,9 +11,9 @@ import pytest
 from scipy.stats import binom
 
 import classify.samples
-from classify import search
 from classify.exclusions import exclude
 from classify.metrics import evaluate
+from classify.predicted import predicted_images
 from classify.protocol import make_plan
 from classify.samples import load_samples
 from classify.search import Settings, run_trials
@@ -55,7 +55,7 @@ def measure(samples, head):
     plan = make_plan(samples, seed=0)
     (trial,) = run_trials([samples], [head], plan, settings=SETTINGS, jobs=1)
     assert not trial.reason, trial.reason
-    images, _, probabilities = search.tested(trial, plan)
+    images, _, probabilities = predicted_images(trial, plan)
     figures = evaluate(samples.y[images], probabilities, classes=samples.classes)
     searched = sum(len(scored) for _, scored in plan.rounds[0].pairs)
     return (trial.choices[0].score, searched), (figures["balanced_accuracy"], len(images))

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from classify import search
+from classify.predicted import predicted
 from classify.protocol import make_plan
 from classify.running import Failure, run_tasks
 from classify.samples import load_samples
@@ -216,4 +216,6 @@ def test_results_do_not_depend_on_the_number_of_jobs(make_store):
         for other in apart:
             assert alone.choices[0].params == other.choices[0].params
             assert alone.choices[0].score == other.choices[0].score
-            np.testing.assert_array_equal(search.tested(alone, plan)[2], search.tested(other, plan)[2])
+            np.testing.assert_array_equal(
+                predicted(alone, plan).probabilities, predicted(other, plan).probabilities
+            )

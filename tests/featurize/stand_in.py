@@ -32,6 +32,7 @@ class MeanEngine:
 
     name = "stand-in"
     device = "cpu"
+    notes: tuple[str, ...] = ()
 
     def __init__(
         self,

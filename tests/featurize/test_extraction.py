@@ -522,6 +522,20 @@ def test_the_network_is_built_while_decode_processes_start(stand_in, portfolio, 
     assert events[:4] == ["worker", "worker", "engine", "wait"]
 
 
+def test_what_an_engine_notes_is_shown(stand_in, portfolio, tmp_path, monkeypatch):
+    create = engines.create_engine
+
+    def with_note(*given, **options):
+        engine = create(*given, **options)
+        engine.notes = ("gpu:0: no memory for batches of 128 pictures; they have 64",)
+        return engine
+
+    monkeypatch.setattr(engines, "create_engine", with_note)
+    shown = []
+    extract(portfolio, tmp_path, on_note=shown.append)
+    assert shown == ["gpu:0: no memory for batches of 128 pictures; they have 64"]
+
+
 def test_no_network_is_built_for_a_few_files_of_which_none_can_be_used(stand_in, portfolio, tmp_path):
     extract(portfolio, tmp_path)
     (portfolio / "train/award_train/bad.png").write_text("no picture")

@@ -15,6 +15,7 @@ class _MeanEngine:
     """Features: the mean of each channel, turned by an angle in the plane of the first two."""
 
     name, size, n_features, precision, in_flight = "stand-in", 16, 3, "float32", 2
+    notes: tuple[str, ...] = ()
 
     def __init__(self, device, angle=0.0, name="stand-in"):
         self.device, self.batch_size, self.name = device, 8, name

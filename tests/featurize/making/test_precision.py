@@ -252,7 +252,7 @@ def sample_of(dataset):
     )
     execution = Execution(
         engine="auto", device="auto", gpu_memory=None, batch_size="auto", strict=False,
-        report=lambda *_: None, remembered={},
+        report=lambda *_: None, note=lambda _: None, remembered={},
     )  # fmt: skip
     with Decoder(rendering, most_views=1, workers=2) as decoder:
         return Sample(dataset, decoder, execution).images

@@ -1,0 +1,95 @@
+"""What a head said of the entries it was tested on: one row an entry, whatever its images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from classify.protocol import Plan
+from classify.samples import Samples
+from classify.search import Trial
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Predicted:
+    """Predictions of tested entries, in the order of their first images."""
+
+    entry: tuple[str, ...]
+    path: tuple[str, ...]  # of each entry's first image
+    n_images: IntArray  # (n_entries,)
+    y: IntArray  # (n_entries,) index into classes
+    group: IntArray  # (n_entries,) what intervals and tests resample as a whole
+    fold: IntArray  # (n_entries,) from 0; all 0 with a test split
+    probabilities: FloatArray  # (n_entries, n_classes)
+
+
+def predicted(trial: Trial, plan: Plan) -> Predicted:
+    """Return what a head predicted of the test split, or of every fold without one.
+
+    Parameters
+    ----------
+    trial : Trial
+        With fits.
+    plan : Plan
+        That they were made by.
+
+    Returns
+    -------
+    Predicted
+        Probabilities of an entry are the mean over its images.
+    """
+    images, fold, probabilities = predicted_images(trial, plan)
+    return join_entries(trial.samples, images, probabilities, fold=fold)
+
+
+def predicted_images(trial: Trial, plan: Plan) -> tuple[IntArray, IntArray, FloatArray]:
+    """Return tested images, the fold of each (from 0) and its probabilities, in the order of the images."""
+    images = np.concatenate([one.test for one in plan.rounds])
+    fold = np.concatenate([np.full(len(one.test), k) for k, one in enumerate(plan.rounds)])
+    probabilities = np.concatenate([one.probabilities for one in trial.fits])
+    order = np.argsort(images, kind="stable")
+    return images[order], fold[order], probabilities[order]
+
+
+def join_entries(
+    samples: Samples, images: IntArray, probabilities: FloatArray, *, fold: IntArray | None = None
+) -> Predicted:
+    """Join images to their entries: the mean of their probabilities.
+
+    Parameters
+    ----------
+    samples : Samples
+    images : ndarray of shape (n_chosen,), int
+        Different images of `samples`.
+    probabilities : ndarray of shape (n_chosen, n_classes)
+        Of each of them.
+    fold : ndarray of shape (n_chosen,), int, optional
+        0 for all by default. Images of an entry are never in different ones.
+
+    Returns
+    -------
+    Predicted
+    """
+    names = np.array([samples.entry[image] for image in images], dtype=object)
+    order = {name: number for number, name in enumerate(dict.fromkeys(names))}
+    entry = np.array([order[name] for name in names], dtype=np.int64)
+    n_images = np.bincount(entry, minlength=len(order))
+    first = np.unique(entry, return_index=True)[1]
+    total = np.zeros((len(order), probabilities.shape[1]))
+    np.add.at(total, entry, probabilities)
+    alone = n_images == 1
+    mean = np.where(alone[:, None], probabilities[first], total / n_images[:, None])  # alone: to the bit
+    return Predicted(
+        entry=tuple(order),
+        path=tuple(samples.path[images[i]] for i in first),
+        n_images=n_images,
+        y=samples.y[images[first]],
+        group=samples.group[images[first]],
+        fold=np.zeros(len(order), dtype=np.int64) if fold is None else fold[first],
+        probabilities=mean,
+    )
