@@ -17,8 +17,9 @@ FORMAT = "folio-run"
 FORMAT_VERSION = 1
 RESULTS = "results.json"
 PREDICTIONS = "predictions.csv"
+DOUBTFUL = "doubtful.csv"
 # What a run writes, and so what --overwrite replaces.
-PARTS = ("bundles", "weights", "tensorboard", PREDICTIONS, RESULTS)
+PARTS = ("bundles", "weights", "tensorboard", PREDICTIONS, DOUBTFUL, RESULTS)
 METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "roc_auc", "log_loss")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
