@@ -11,18 +11,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+import pytest
+from PIL import Image
+
 import bench_arms
 import bench_main
 import bench_setting
-import numpy as np
-import pytest
 from bench_arms import Arm, BenchError, Process, Timing, measurement, take_turns, whole_processes
 from bench_data import multiplied, readable_pictures, with_comment
 from bench_extraction import cosines, with_making
 from bench_limits import at_the_margin
 from bench_tables import PARTS, markdown
 from bench_tutorial import online_and_once
-from PIL import Image
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -422,13 +423,13 @@ def test_paths_are_meant_from_where_the_caller_stands(tmp_path):
         cwd=here,
     )
     expected = ["--quick", "--data", f"{here}/my task", "--out", "/tmp/x", "--only", "heads"]
-    assert done.stdout.splitlines() == ["scripts/bench_main.py", *expected]
+    assert done.stdout.splitlines() == ["scripts/benchmark/bench_main.py", *expected]
 
 
 def test_what_is_printed_again_is_the_page(tmp_path, record):
     bench_main.write_record(record, tmp_path / "name")
     again = subprocess.run(
-        [sys.executable, ROOT / "scripts" / "bench_tables.py", tmp_path / "name.json"],
+        [sys.executable, ROOT / "scripts" / "benchmark" / "bench_tables.py", tmp_path / "name.json"],
         capture_output=True,
         text=True,
         check=True,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from bench_arms import Arm, Timing, measurement, take_turns, whole_processes
 from bench_setting import Setting
 

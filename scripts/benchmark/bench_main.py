@@ -11,6 +11,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from featurize.backbones import get_backbone
+from featurize.errors import FolioError
+
 import bench_extraction
 import bench_heads
 import bench_limits
@@ -19,9 +22,6 @@ from bench_arms import BenchError, say
 from bench_machine import describe_machine, load_now
 from bench_setting import FULL, QUICK, Effort, Setting, make_setting
 from bench_tables import PARTS, markdown
-
-from featurize.backbones import get_backbone
-from featurize.errors import FolioError
 
 OUT = Path("artifacts") / "bench"
 BACKBONES = ("efficientnet_lite0", "resnet50", "vgg16")

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bench_arms import Arm, BenchError, Process
-from bench_data import Pictures, evenly, make_sample, readable_pictures, smaller
 
 from featurize.backbones import get_backbone
 from featurize.engines import fast_precisions
 from featurize.images import read_picture
 from featurize.weights import weights_status
+
+from bench_arms import Arm, BenchError, Process
+from bench_data import Pictures, evenly, make_sample, readable_pictures, smaller
 
 PIXELS = 64  # pictures that a network is timed on
 PEERS = {"timm": ("torch", "torchvision", "timm"), "thingsvision": ("thingsvision",)}

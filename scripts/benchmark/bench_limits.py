@@ -6,11 +6,11 @@ import itertools
 import statistics
 from typing import Any
 
+from featurize.backbones import get_backbone
+
 from bench_arms import Arm, Timing, measurement, take_turns, whole_processes
 from bench_data import multiplied, smaller
 from bench_setting import Setting
-
-from featurize.backbones import get_backbone
 
 SCALES = (1, 4, 16)
 VIEWS = (0, 1, 2, 4, 8)

@@ -41,7 +41,7 @@ class Pictures:
 
 def make_sample(folder: Path, *, images: int) -> Path:
     """Draw the sample portfolio, for where no folder is named."""
-    script = Path(__file__).with_name("make_sample.py")
+    script = Path(__file__).parents[1] / "make_sample.py"
     subprocess.run([sys.executable, str(script), str(folder), "--images", str(images)], check=True)
     return folder
 

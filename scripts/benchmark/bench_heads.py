@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+
 from bench_arms import Arm, Timing, measurement, take_turns, whole_processes
 from bench_setting import Setting
 
