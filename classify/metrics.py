@@ -15,13 +15,17 @@ from sklearn.metrics import (
     roc_auc_score,
 )
 
+from classify.ordered import NO_KAPPA, has_grades, ordered_metrics
+from classify.reliability import reliability, squared_errors
 from featurize import CompareError
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
 
 
-def evaluate(y: npt.ArrayLike, probabilities: npt.ArrayLike, *, classes: Sequence[str]) -> dict[str, Any]:
+def evaluate(
+    y: npt.ArrayLike, probabilities: npt.ArrayLike, *, classes: Sequence[str], ordered: bool = False
+) -> dict[str, Any]:
     """Return every metric of one set of predictions; the predicted class is the arg max of the probabilities.
 
     Parameters
@@ -32,6 +36,8 @@ def evaluate(y: npt.ArrayLike, probabilities: npt.ArrayLike, *, classes: Sequenc
         Rows that do not sum to one are scaled to.
     classes : sequence of str
         Names of the classes, in label order.
+    ordered : bool, default=False
+        Whether label order is the order of the grades.
 
     Returns
     -------
@@ -39,16 +45,19 @@ def evaluate(y: npt.ArrayLike, probabilities: npt.ArrayLike, *, classes: Sequenc
         Ready for JSON. ``accuracy``, ``balanced_accuracy`` (mean recall over the classes that have images),
         ``macro_f1`` (mean over the classes that have images or predictions), ``roc_auc`` (two classes: of the
         second one; more: mean of each class against the rest), ``log_loss`` (natural logarithm; probabilities
-        clipped as scikit-learn does): float or None. ``confusion_matrix``: rows are true, columns predicted
-        classes. ``per_class``: class → precision, recall, f1 (float or None), support. ``undefined``: metric
-        → why it is None; of a class it is written ``"precision of NAME"``.
+        clipped as scikit-learn does), ``brier_score`` (two classes: squared error of the second one's
+        probability; more: summed over the classes), ``calibration_error`` (15 bins): float or None. With
+        three or more ordered classes also `classify.ordered.ORDERED_METRICS`. ``confusion_matrix``: rows are
+        true, columns predicted classes. ``reliability``: the bins of the calibration error. ``per_class``:
+        class → precision, recall, error (1 − recall), f1 (float or None), support. ``undefined``: metric →
+        why it is None; of a class it is written ``"precision of NAME"``.
 
     Raises
     ------
     CompareError
         If there are no images, shapes or labels do not fit, or a probability is negative or not finite.
     """
-    true, scores = _checked(y, probabilities, n_classes=len(classes))
+    true, scores = checked(y, probabilities, n_classes=len(classes))
     predicted = np.argmax(np.asarray(probabilities), axis=1)
     labels = np.arange(len(classes))
     undefined: dict[str, str] = {}
@@ -60,28 +69,40 @@ def evaluate(y: npt.ArrayLike, probabilities: npt.ArrayLike, *, classes: Sequenc
         reasons = {
             "precision": "no image was predicted to be of this class",
             "recall": "no image is of this class",
+            "error": "no image is of this class",
             "f1": "no image is of this class, and none was predicted to be",
         }
-        values = {"precision": precision[k], "recall": recall[k], "f1": f1[k]}
+        values = {"precision": precision[k], "recall": recall[k], "error": 1 - recall[k], "f1": f1[k]}
         per_class[name] = {**_settled(values, reasons, undefined, of=name), "support": int(support[k])}
     auc, why_no_auc = _roc_auc(true, scores, classes)
     if auc is None:
         undefined["roc_auc"] = why_no_auc
+    confusion = confusion_matrix(true, predicted, labels=labels)
+    calibration = reliability(true, scores, predicted)
+    graded: dict[str, float | None] = {}
+    if has_grades(ordered=ordered, n_classes=len(classes)):
+        found = ordered_metrics(confusion.astype(np.float64))
+        graded = {name: None if np.isnan(value) else float(value) for name, value in found.items()}
+        if graded["quadratic_kappa"] is None:
+            undefined["quadratic_kappa"] = NO_KAPPA
     return {
         "accuracy": float(accuracy_score(true, predicted)),
         "balanced_accuracy": float(np.nanmean(recall)),
         "macro_f1": float(np.nanmean(f1)),
         "roc_auc": auc,
         "log_loss": _log_loss(true, scores, labels) if len(classes) > 1 else 0.0,
+        "brier_score": float(squared_errors(true, scores).mean()),
+        "calibration_error": calibration["calibration_error"],
+        **graded,
         "per_class": per_class,
-        "confusion_matrix": confusion_matrix(true, predicted, labels=labels).tolist(),
+        "confusion_matrix": confusion.tolist(),
+        "reliability": calibration["bins"],
         "undefined": undefined,
     }
 
 
-def _checked(
-    y: npt.ArrayLike, probabilities: npt.ArrayLike, *, n_classes: int
-) -> tuple[IntArray, FloatArray]:
+def checked(y: npt.ArrayLike, probabilities: npt.ArrayLike, *, n_classes: int) -> tuple[IntArray, FloatArray]:
+    """Return labels, and probabilities whose rows sum to one; see `evaluate` for what is refused."""
     true = np.asarray(y, dtype=np.int64)
     scores = np.asarray(probabilities, dtype=np.float64)
     if not len(true):

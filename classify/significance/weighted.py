@@ -1,0 +1,149 @@
+"""Every metric as a function of the weights of groups, from what the groups add up to.
+
+A resample of groups is a row of counts, a jackknife sample a row of ones with a gap: one matrix product gives
+the sums of thousands of them, and the metrics follow from those.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from classify.ordered import has_grades, ordered_metrics
+from classify.reliability import N_BINS, confidence_bins, squared_errors
+from classify.significance.ranking import Ranking, make_ranking, weighted_auc
+
+FloatArray = npt.NDArray[np.float64]
+IntArray = npt.NDArray[np.int64]
+
+# scikit-learn's log loss clips probabilities so.
+_EPS = float(np.finfo(np.float64).eps)
+_LOSSES = 2
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Sums:
+    """What one head's predictions of test entries add up to, group by group."""
+
+    n_groups: int
+    n_entries: int
+    classes: tuple[str, ...]
+    graded: bool  # whether the metrics of ordered classes are among them
+    confusions: FloatArray  # (n_groups, n_classes, n_classes) entries: true, predicted
+    losses: FloatArray  # (n_groups, 2) log loss, Brier score
+    gaps: FloatArray  # (n_groups, n_bins) right answers minus confidence, in each bin of confidence
+    rankings: tuple[Ranking, ...]  # for the ROC-AUC: one a class, with two classes of the second
+
+
+def group_sums(
+    true: IntArray,
+    scores: FloatArray,
+    group: IntArray,
+    *,
+    classes: tuple[str, ...],
+    ordered: bool = False,
+    predicted: IntArray | None = None,
+) -> Sums:
+    """Return what metrics are made from.
+
+    Parameters
+    ----------
+    true : ndarray of shape (n,), int
+        Index into ``classes``.
+    scores : ndarray of shape (n, n_classes), float
+        Rows sum to one.
+    group : ndarray of shape (n,), int
+        Any numbers; what is resampled as a whole.
+    classes : tuple of str
+    ordered : bool, default=False
+    predicted : ndarray of shape (n,), int, optional
+        By default the arg max of the scores.
+
+    Returns
+    -------
+    Sums
+        Groups in ascending order of their numbers.
+    """
+    found = np.argmax(scores, axis=1) if predicted is None else predicted
+    names, number = np.unique(group, return_inverse=True)
+    n_groups, n_classes = len(names), len(classes)
+    confusions = np.zeros((n_groups, n_classes, n_classes))
+    np.add.at(confusions, (number, true, found), 1.0)
+    losses = np.zeros((n_groups, _LOSSES))
+    log_losses = -np.log(np.clip(scores[np.arange(len(true)), true], _EPS, 1 - _EPS))
+    np.add.at(losses, number, np.column_stack([log_losses, squared_errors(true, scores)]))
+    gaps = np.zeros((n_groups, N_BINS))
+    confidence, bins = confidence_bins(scores)
+    np.add.at(gaps, (number, bins), (found == true) - confidence)
+    ranked = range(1, 2) if n_classes == 2 else range(n_classes)
+    return Sums(
+        n_groups=n_groups,
+        n_entries=len(true),
+        classes=classes,
+        graded=has_grades(ordered=ordered, n_classes=n_classes),
+        confusions=confusions,
+        losses=losses,
+        gaps=gaps,
+        rankings=tuple(make_ranking(scores[:, k], true == k, number) for k in ranked),
+    )
+
+
+def weighted_metrics(sums: Sums, weights: FloatArray) -> dict[str, FloatArray]:
+    """Return every metric of `classify.metrics.evaluate` for each row of weights.
+
+    Parameters
+    ----------
+    sums : Sums
+    weights : ndarray of shape (n_rows, n_groups), float
+        How often each group counts; at least one of a row above 0.
+
+    Returns
+    -------
+    dict
+        Metric → ndarray of shape (n_rows,); NaN where it is undefined. Those of a class are named
+        ``"recall of NAME"``.
+    """
+    found = from_confusions(sums, weights)
+    total = weights @ sums.confusions.sum(axis=(1, 2))
+    losses = weights @ sums.losses / total[:, None]
+    return {
+        **found,
+        "roc_auc": np.mean([weighted_auc(ranking, weights) for ranking in sums.rankings], axis=0),
+        "log_loss": losses[:, 0],
+        "brier_score": losses[:, 1],
+        "calibration_error": np.abs(weighted_gaps(sums, weights)).sum(axis=1),
+    }
+
+
+def weighted_gaps(sums: Sums, weights: FloatArray) -> FloatArray:
+    """Return right answers minus confidence in each bin, as shares of all entries: (n_rows, n_bins)."""
+    gaps: FloatArray = weights @ sums.gaps
+    return gaps / (weights @ sums.confusions.sum(axis=(1, 2)))[:, None]
+
+
+def from_confusions(sums: Sums, weights: FloatArray) -> dict[str, FloatArray]:
+    """Return the metrics of predicted classes alone, as `weighted_metrics` does."""
+    n_classes = len(sums.classes)
+    flat = weights @ sums.confusions.reshape(sums.n_groups, -1)
+    confusions = flat.reshape(-1, n_classes, n_classes)  # (n_rows, true, predicted)
+    right = np.diagonal(confusions, axis1=1, axis2=2)
+    support, answers = confusions.sum(axis=2), confusions.sum(axis=1)
+    recall = _ratio(right, support)
+    f1 = _ratio(2 * right, support + answers)
+    found = {
+        "accuracy": right.sum(axis=1) / support.sum(axis=1),
+        "balanced_accuracy": np.nanmean(recall, axis=1),
+        "macro_f1": np.nanmean(f1, axis=1),
+    }
+    if sums.graded:
+        found |= ordered_metrics(confusions)
+    parts = {"precision": _ratio(right, answers), "recall": recall, "error": 1 - recall, "f1": f1}
+    for k, name in enumerate(sums.classes):
+        found |= {f"{metric} of {name}": values[:, k] for metric, values in parts.items()}
+    return found
+
+
+def _ratio(part: FloatArray, whole: FloatArray) -> FloatArray:
+    return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
