@@ -9,6 +9,7 @@ import click
 
 from classify.compare import BASELINE
 from classify.results import leaderboard
+from classify.studies import study_lines
 from featurize import console, printable
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ def print_comparison(done: Comparison) -> None:
     click.echo(_classes(record))
     console().print(_table(record))
     for line in _explained(record):
+        click.echo(printable(line))
+    for line in study_lines(record):
         click.echo(printable(line))
     if said := _remembered(record):
         click.echo(said)
