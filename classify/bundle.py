@@ -32,6 +32,17 @@ PACKAGES = ("tensorflow", "keras", "scikit-learn", "numpy", "skops")
 
 
 @dataclass(frozen=True, kw_only=True)
+class BundlePart:
+    """A backbone of a bundle: what its features are made with."""
+
+    store: str
+    config: Mapping[str, Any]
+    weights: Path | None  # where they came along
+    missing: str | None  # why they did not, though nobody can download them
+    level_ends: tuple[int, ...]  # of its features; a bundle of one backbone tells no levels apart
+
+
+@dataclass(frozen=True, kw_only=True)
 class Bundle:
     """A loaded bundle."""
 
@@ -45,16 +56,25 @@ class Bundle:
         return tuple(self.manifest["classes"])
 
     @property
-    def config(self) -> Mapping[str, Any]:
-        """Config of the features the head was fitted on."""
-        found: Mapping[str, Any] = self.manifest["config"]
-        return found
+    def join(self) -> str:
+        """What of an entry's images is averaged; "" where the head was fitted on entries of one image."""
+        return str(self.manifest.get("join") or "")
 
     @property
-    def weights(self) -> Path | None:
-        """The backbone's weights, where they came along."""
-        carried = self.manifest["weights"].get("file")
-        return self.path / carried if carried else None
+    def parts(self) -> tuple[BundlePart, ...]:
+        """What features are made with: one backbone, or each of those whose features are fused, in order."""
+        manifest = self.manifest
+        alone = {**manifest, "level_ends": [manifest["n_features"]]}
+        return tuple(
+            BundlePart(
+                store=part["store"],
+                config=part["config"],
+                weights=self.path / part["weights"]["file"] if part["weights"].get("file") else None,
+                missing=part["weights"].get("missing"),
+                level_ends=tuple(part["level_ends"]),
+            )
+            for part in manifest.get("parts", [alone])
+        )
 
     def predict_proba(self, features: npt.NDArray[np.float32], config_digest: str) -> npt.NDArray[np.float64]:
         """Return the probability of each class.
@@ -62,9 +82,9 @@ class Bundle:
         Parameters
         ----------
         features : ndarray of shape (n, n_features), float32
-            Plain-view features, all levels of them.
+            Plain-view features, all levels of them; of several backbones as `classify.fusion` joins them.
         config_digest : str
-            Digest of the config they were made under.
+            Digest of the config they were made under; of several backbones `classify.fusion.fused_digest`.
 
         Returns
         -------
@@ -77,15 +97,15 @@ class Bundle:
             If the features were made under another config, or have another width.
         """
         if config_digest != self.manifest["config_digest"]:
+            made_on = " and ".join(repr(str(part.config["backbone"])) for part in self.parts)
             raise BundleError(
                 f"{self.path}: features of config {config_digest[:12]}…, but the head was fitted on "
-                f"{self.config['backbone']!r} features of config {self.manifest['config_digest'][:12]}…. "
-                f"Make a matching store with: {extract_command(self.config)}"
+                f"{made_on} features of config {self.manifest['config_digest'][:12]}…. {self._remedy()}"
             )
         if features.ndim != 2 or features.shape[1] != self.manifest["n_features"]:
             raise BundleError(
                 f"{self.path}: expected features of shape (n, {self.manifest['n_features']}), found "
-                f"{features.shape}. Make a matching store with: {extract_command(self.config)}"
+                f"{features.shape}. {self._remedy()}"
             )
         from classify.tuning import all_classes
 
@@ -94,6 +114,15 @@ class Bundle:
             self.estimator.predict_proba(features[:, first:end]),
             labels=self.manifest["labels"],
             n_classes=len(self.classes),
+        )
+
+    def _remedy(self) -> str:
+        """Return which command makes the right features, store by store where there are several."""
+        commands = {part.store: extract_command(part.config) for part in self.parts}
+        if len(commands) == 1:
+            return f"Make a matching store with: {next(iter(commands.values()))}"
+        return "Make matching stores with: " + "; ".join(
+            f"{command} (for {store})" for store, command in commands.items()
         )
 
 
@@ -119,21 +148,23 @@ def save_bundle(
     samples : Samples
         What the head was fitted on.
     weights : mapping
-        What `classify.carried_weights.carry_weights` returned.
+        What `classify.carried_weights.carry_weights` returned; of a fused store that of each part, by its
+        name.
     metrics : mapping
         What is known of the head's worth.
     seed : int
     """
+    from classify.portfolios import is_portfolio
+
     folder.mkdir(parents=True, exist_ok=True)
     (folder / file_name(head)).write_bytes(saved.data)
     columns = samples.columns(levels_of(params))
-    fields = {
+    fields: dict[str, Any] = {
         "head": head,
         "head_file": file_name(head),
         "head_sha256": hashlib.sha256(saved.data).hexdigest(),
         "params": params,
         "labels": saved.labels,
-        "config": samples.config,
         "config_digest": samples.config_digest,
         "backbone": samples.backbone,
         "classes": samples.classes,
@@ -142,11 +173,26 @@ def save_bundle(
         "columns": (columns.start, columns.stop),
         "dataset": samples.dataset,
         "store": samples.store,
-        "weights": place_weights(folder, weights),
         "metrics": metrics,
         "seed": seed,
         "created_with": packages(),
     }
+    if samples.parts:
+        fields["parts"] = [
+            {
+                "store": part.store,
+                "backbone": part.backbone,
+                "config": part.config,
+                "config_digest": part.config_digest,
+                "level_ends": part.level_ends,
+                "weights": place_weights(folder, weights[part.store], name=f"{part.store}.{WEIGHTS}"),
+            }
+            for part in samples.parts
+        ]
+    else:
+        fields |= {"config": samples.config, "weights": place_weights(folder, weights)}
+    if is_portfolio(samples):
+        fields["join"] = samples.join
     write_manifest(folder, fields)
 
 
@@ -169,12 +215,13 @@ def load_bundle(path: str | os.PathLike[str]) -> Bundle:
     """
     folder = Path(path)
     manifest = read_manifest(folder)
-    carried = manifest["weights"].get("file")
-    if carried and file_digest(_inside(folder, carried)) != manifest["weights"]["file_sha256"]:
-        raise BundleError(
-            f"{folder / carried}: damaged or replaced: its SHA-256 is not the manifest's. Make the bundle "
-            "anew."
-        )
+    for part in manifest.get("parts", [manifest]):
+        carried = part["weights"].get("file")
+        if carried and file_digest(_inside(folder, carried)) != part["weights"]["file_sha256"]:
+            raise BundleError(
+                f"{folder / carried}: damaged or replaced: its SHA-256 is not the manifest's. Make the "
+                "bundle anew."
+            )
     first, end = manifest["columns"]
     estimator = load_head(_inside(folder, manifest["head_file"]), manifest, n_features=end - first)
     return Bundle(path=folder, manifest=manifest, estimator=estimator)

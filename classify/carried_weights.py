@@ -59,13 +59,13 @@ def carry_weights(
     return {**wanted, "path": kept, "file_sha256": file_digest(kept)}, ()
 
 
-def place_weights(folder: Path, weights: Mapping[str, Any]) -> dict[str, Any]:
+def place_weights(folder: Path, weights: Mapping[str, Any], *, name: str = WEIGHTS) -> dict[str, Any]:
     """Put carried weights into a bundle's folder; return what its manifest says of them."""
     carried = dict(weights)
     source = carried.pop("path", None)
     if source is not None:
-        _link_or_copy(Path(source), folder / WEIGHTS)
-        carried["file"] = WEIGHTS
+        _link_or_copy(Path(source), folder / name)
+        carried["file"] = name
     return carried
 
 

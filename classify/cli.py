@@ -14,6 +14,8 @@ from classify.compare import BASELINE, DEFAULT_HEADS, DenseOptions, compare
 from classify.heads import HEADS
 from classify.levels import LEVELS
 from classify.options import device_options, fit_options, parameter, with_dense
+from classify.predict import ENTRIES
+from classify.studies import ALL, STUDIES
 from featurize import (
     CommaList,
     FolioGroup,
@@ -50,10 +52,21 @@ def cli(verbose: bool) -> None:
     help=f"Names from `classify heads`; with commas or repeated.  [default: {','.join(DEFAULT_HEADS)}]",
 )
 @click.option("--out", type=PATH, help="The run folder.  [default: artifacts/runs/DATASET]")
+@click.option(
+    "--study",
+    multiple=True,
+    type=CommaList(),
+    help=f"What else to find out from the training images: {', '.join((*STUDIES, ALL))}; with commas.",
+)
+@click.option("--fuse", is_flag=True, help="Compare all stores side by side, too, as one more store.")
 @fit_options
 @click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
 def compare_command(
-    stores: tuple[Path, ...], heads: tuple[tuple[str, ...], ...], as_json: bool, **options: Any
+    stores: tuple[Path, ...],
+    heads: tuple[tuple[str, ...], ...],
+    study: tuple[tuple[str, ...], ...],
+    as_json: bool,
+    **options: Any,
 ) -> None:
     """Tune, fit and test every head on every STORE; keep each as a bundle.
 
@@ -66,7 +79,13 @@ def compare_command(
     test split every figure is out of fold.
     """  # noqa: D301 - click reads the \b
     with progress_bar(title="fitting", unit="fits") as bar:
-        done = compare(stores, heads=flatten(heads) or DEFAULT_HEADS, on_progress=bar, **with_dense(options))
+        done = compare(
+            stores,
+            heads=flatten(heads) or DEFAULT_HEADS,
+            study=flatten(study),
+            on_progress=bar,
+            **with_dense(options),
+        )
     if as_json:
         click.echo(json.dumps(done.record, indent=2))
     else:
@@ -164,6 +183,11 @@ def heads_command(as_json: bool) -> None:
 @click.option("--out", type=PATH, help="Write the grades as CSV, for spreadsheets.")
 @click.option("--json", "as_json", is_flag=True, help="Print the grades as JSON.")
 @click.option("--weights", type=PATH, help="The backbone's weights, where the bundle does not carry them.")
+@click.option(
+    "--entries",
+    type=click.Choice(ENTRIES),
+    help="What is graded: each sub-folder of a given folder, or each image.  [default: as it was fitted]",
+)
 @device_options()[0]
 @device_options()[1]
 def predict_command(
@@ -175,8 +199,8 @@ def predict_command(
     classify predict artifacts/runs/DATA new_work --out grades.csv
     classify predict artifacts/runs/DATA/bundles/vgg16__logreg poster.jpg --json
 
-    Every file has its row; one that cannot be read has no grade but the reason. The exit code is 1 when no
-    file could be graded.
+    Every file has its row, or every folder of an entry where the head was fitted on entries of several
+    images; what cannot be read is named with the reason. The exit code is 1 when nothing could be graded.
     """  # noqa: D301 - click reads the \b
     from classify.grades import check_output, grades_json, write_grades
     from classify.predict import predict

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from classify.heads import get_head, make_head
 from featurize import CompareError, ConfigError
@@ -48,6 +48,9 @@ def compare(
     dense: DenseOptions = DenseOptions(),
     device: str = "auto",
     gpu_memory: float | None = None,
+    join: str = "probabilities",
+    fuse: bool = False,
+    study: Sequence[str] = (),
     fresh: bool = False,
     overwrite: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
@@ -79,6 +82,12 @@ def compare(
         ``auto``, ``cpu``, ``gpu`` or ``gpu:N``; for the dense head, which takes the first of several GPUs.
     gpu_memory : float, optional
         Fraction of the GPU's memory to take; grows on demand by default.
+    join : {"probabilities", "features"}
+        What is averaged over the images of an entry that has several: figures are those of whole entries.
+    fuse : bool
+        Whether the features of all stores side by side are compared as one more store.
+    study : sequence of str
+        What else to find out from the training images: names from `classify.studies.STUDIES`, or "all".
     fresh : bool
         Compute everything, also what an earlier run has done on equal data with equal settings.
     overwrite : bool
@@ -102,11 +111,12 @@ def compare(
     from classify.results import PARTS, RESULTS, Comparison
     from classify.running import default_jobs
     from classify.search import Settings, run_trials
+    from classify.studies import known_studies, run_studies
 
-    names = known_heads(heads)
+    names, studies = known_heads(heads), known_studies(study)
     check_options(names, dense=dense, seed=seed, device=device, gpu_memory=gpu_memory)
     paths = list(dict.fromkeys(Path(store) for store in stores))
-    samples = load_same_dataset(paths, order=order)
+    samples = load_same_dataset(paths, order=order, join=join, fuse=fuse)
     folder = Path(out) if out is not None else RUNS / folder_name(samples[0].dataset)
     refuse_existing(folder, mark=RESULTS, what="run", overwrite=overwrite)
     plan = make_plan(samples[0], seed=seed)
@@ -117,17 +127,18 @@ def compare(
             dense_options=asdict(dense),
             log_folder=temporary / "tensorboard",
         )
-        trials = run_trials(
-            samples,
-            names,
-            plan,
-            settings=settings,
-            jobs=jobs or default_jobs(samples),
-            memory=memory_of(names, device, fresh=fresh),
-            before_tensorflow=device_when_needed(device, gpu_memory=gpu_memory),
-            on_progress=on_progress,
-        )
+        running: dict[str, Any] = {
+            "settings": settings,
+            "jobs": jobs or default_jobs(samples),
+            "memory": memory_of(names, device, fresh=fresh),
+            "before_tensorflow": device_when_needed(device, gpu_memory=gpu_memory),
+            "on_progress": on_progress,
+        }
+        trials = run_trials(samples, names, plan, **running)
         record = make_record(trials, plan, paths=paths, settings=settings, folder=temporary)
+        record["studies"] = run_studies(
+            studies, trials, plan, recommended=record["recommended"], folder=temporary, **running
+        )
         write_run(temporary, record, trials, plan)
         tensorboard = place_logs(temporary, folder)
     return Comparison(folder=folder, record=record, tensorboard=tensorboard)
@@ -175,15 +186,19 @@ def check_device(device: str, *, gpu_memory: float | None) -> None:
         raise ConfigError(f"--gpu-memory {gpu_memory}: expected a fraction above 0 and up to 1, such as 0.5")
 
 
-def load_same_dataset(paths: Sequence[Path], *, order: Sequence[str] | None) -> list[Samples]:
-    """Load stores of one data set; images grouped in any of them are grouped in all.
+def load_same_dataset(
+    paths: Sequence[Path], *, order: Sequence[str] | None, join: str = "probabilities", fuse: bool = False
+) -> list[Samples]:
+    """Load stores of one data set; images grouped in any of them are grouped in all; a fused one comes last.
 
     Raises
     ------
     CompareError
-        If they are of different data sets, or two have one name.
+        If they are of different data sets, or two have one name, or one alone is to be fused.
     """
     from classify.alike import check_same_images, join_groups
+    from classify.fusion import fuse as fused
+    from classify.portfolios import settle_join
     from classify.samples import load_samples
 
     if not paths:
@@ -203,7 +218,10 @@ def load_same_dataset(paths: Sequence[Path], *, order: Sequence[str] | None) -> 
                 f"{', '.join(samples[0].classes)}. Give one order for "
                 f"both: --order {','.join(samples[0].classes)}"
             )
-    return join_groups(samples)
+    samples = join_groups(samples)
+    if fuse:
+        samples.append(fused(samples))
+    return [settle_join(one, join) for one in samples]
 
 
 def folder_name(dataset: str) -> str:

@@ -43,6 +43,7 @@ class Facts:
     untested: tuple[str, ...]  # classes without an image that is scored, where there is a test split
     unvalidated: tuple[str, ...]  # classes without an image to choose on, where there is a val split
     merged_val: bool  # without a test split, val is one with train
+    notes: tuple[str, ...] = ()  # how images and stores were joined
 
     def lines(self) -> list[str]:
         """Return one sentence a fact; undecodable bytes of paths are as they are."""
@@ -181,6 +182,7 @@ def _lines(facts: Facts) -> Iterator[str]:
             yield f"no {where} image of {', '.join(names)}: some figures are undefined or say less"
     if facts.merged_val:
         yield "without a test split, train and val are used as one, in nested cross-validation"
+    yield from facts.notes
 
 
 def _images(things: Sequence[object], kind: str = "") -> str:

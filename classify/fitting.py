@@ -65,6 +65,7 @@ def fit(
     dense: DenseOptions = DenseOptions(),  # noqa: B008 - frozen
     device: str = "auto",
     gpu_memory: float | None = None,
+    join: str = "probabilities",
     fresh: bool = False,
     overwrite: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
@@ -84,7 +85,7 @@ def fit(
         options of its dense head among them; nothing is searched.
     out : path-like, optional
         The bundle's folder; ``artifacts/bundles/<dataset>/<store>__<head>`` by default.
-    order, jobs, seed, class_weight, dense, device, gpu_memory, fresh, overwrite, on_progress
+    order, jobs, seed, class_weight, dense, device, gpu_memory, join, fresh, overwrite, on_progress
         As in `classify.compare.compare`.
 
     Returns
@@ -106,7 +107,7 @@ def fit(
     check_options([head], dense=dense, seed=seed, device=device, gpu_memory=gpu_memory)
     given, class_weight = _given(store, head, params, like=like, class_weight=class_weight, dense=dense)
     settings = Settings(seed=seed, class_weight=class_weight, dense_options=asdict(dense), log_folder=None)
-    (samples,) = load_same_dataset([Path(store)], order=order)
+    (samples,) = load_same_dataset([Path(store)], order=order, join=join)
     if given is not None:
         given = settle_levels(given, level_names=samples.level_names, store=samples.store)
     place = f"{samples.store}__{head}"
@@ -195,11 +196,13 @@ def _all_params(head: str, params: Mapping[str, Any], *, class_weight: str | Non
 
 def _metrics(samples: Samples, work: Round, fitted: Fitted) -> dict[str, float | None] | None:
     from classify.metrics import evaluate
+    from classify.predicted import join_entries
     from classify.results import METRICS
 
     if not len(work.test):
         return None
-    figures = evaluate(samples.y[work.test], fitted.probabilities, classes=samples.classes)
+    found = join_entries(samples, work.test, fitted.probabilities)
+    figures = evaluate(found.y, found.probabilities, classes=samples.classes)
     return {name: figures[name] for name in METRICS}
 
 

@@ -13,14 +13,15 @@ from featurize import DatasetError
 
 @dataclass(frozen=True, kw_only=True)
 class Grade:
-    """What is said of one image."""
+    """What is said of one image, or of one entry of several."""
 
-    path: str  # as given; for a file in a given folder, that folder and the path within it
+    path: str  # as given; for a file in a given folder, that folder and the path within it; "" for several
     entry: str  # first folder within the given one that holds the image, or the image itself
-    grade: str  # "" when it could not be read
+    n_images: int  # that were read: the grade is theirs
+    grade: str  # "" when none could be read
     confidence: float | None  # the largest probability
-    probabilities: tuple[float, ...]  # in label order; () when it could not be read
-    problem: str  # "" or the reason
+    probabilities: tuple[float, ...]  # in label order; () when none could be read
+    problem: str  # "" or the reason; of several images the path of each that could not be read, and why
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +37,7 @@ class Graded:
 
     @property
     def n_failed(self) -> int:
-        """Files that have no grade."""
+        """Rows that have no grade."""
         return sum(not grade.grade for grade in self.grades)
 
 
@@ -63,14 +64,23 @@ def check_output(path: Path) -> None:
 def write_grades(path: Path, graded: Graded) -> None:
     """Write grades as CSV, UTF-8 with byte order mark, for spreadsheets.
 
-    The columns are path, entry, grade, confidence, one probability a class, and problem.
+    The columns are path, entry, n_images, grade, confidence, one probability a class, and problem.
     """
-    header = ["path", "entry", "grade", "confidence", *probability_names(graded.classes), "problem"]
+    header = [
+        "path",
+        "entry",
+        "n_images",
+        "grade",
+        "confidence",
+        *probability_names(graded.classes),
+        "problem",
+    ]
     empty = [""] * len(graded.classes)
     rows = [
         [
             grade.path,
             grade.entry,
+            str(grade.n_images),
             grade.grade,
             "" if grade.confidence is None else number(grade.confidence),
             *([number(value) for value in grade.probabilities] or empty),
@@ -91,12 +101,13 @@ def write_grades(path: Path, graded: Graded) -> None:
 
 
 def grades_json(graded: Graded) -> list[dict[str, Any]]:
-    """Return grades as plain JSON: a file without a grade has nulls and its problem."""
+    """Return grades as plain JSON: a row without a grade has nulls and its problem."""
     found: list[dict[str, Any]] = plain_json(
         [
             {
-                "path": grade.path,
+                "path": grade.path or None,
                 "entry": grade.entry,
+                "n_images": grade.n_images,
                 "grade": grade.grade or None,
                 "confidence": grade.confidence,
                 "probabilities": dict(zip(graded.classes, grade.probabilities, strict=True))

@@ -13,13 +13,17 @@ from featurize import BundleError, CompareError, config_digest
 
 FORMAT = "folio-bundle"
 FORMAT_VERSION = 1
+FUSED_VERSION = 2  # with ``parts`` in the place of ``config`` and ``weights``
 MANIFEST = "manifest.json"
+JOINS = ("probabilities", "features")  # of an entry of several images, what is averaged
+Checks = Mapping[str, tuple[Callable[[Any], bool], str]]  # key → what is sound, and that in words
 SEAL = "manifest_sha256"  # over the canonical JSON of all the rest
 
 
 def write_manifest(folder: Path, fields: Mapping[str, Any]) -> None:
     """Write the manifest as plain JSON with its format, its version and its seal."""
-    manifest = plain_json({"format": FORMAT, "format_version": FORMAT_VERSION, **fields})
+    version = FUSED_VERSION if "parts" in fields else FORMAT_VERSION
+    manifest = plain_json({"format": FORMAT, "format_version": version, **fields})
     sealed = {**manifest, SEAL: config_digest(manifest)}
     text = json.dumps(sealed, indent=2, allow_nan=False, ensure_ascii=False)
     (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
@@ -44,10 +48,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise BundleError(f"{path}: cannot be read ({error}). Make the bundle anew.") from None
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise BundleError(f"{path}: not the manifest of a bundle. Make one with: classify compare STORE")
-    if manifest.get("format_version") != FORMAT_VERSION:
+    if manifest.get("format_version") not in (FORMAT_VERSION, FUSED_VERSION):
         raise BundleError(
-            f"{path}: format version {manifest.get('format_version')}, but this Folio reads version "
-            f"{FORMAT_VERSION}. Upgrade folio-grader."
+            f"{path}: format version {manifest.get('format_version')}, but this Folio reads versions "
+            f"{FORMAT_VERSION} and {FUSED_VERSION}. Upgrade folio-grader."
         )
     seal = manifest.pop(SEAL, None)
     if seal != config_digest(manifest):
@@ -59,17 +63,16 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 def _check_manifest(manifest: Mapping[str, Any]) -> str:
     """Return what is wrong with the fields that are used, "" when nothing is."""
-    for where, part, checks in (
-        ("", manifest, _FIELDS),
-        ("config.", manifest.get("config"), _CONFIG),
-        ("weights.", manifest.get("weights"), _WEIGHTS),
-    ):
+    fused = manifest["format_version"] == FUSED_VERSION
+    for where, part, checks in (("", manifest, _FIELDS), *_parts_to_check(manifest, fused=fused)):
         for key, (sound, expected) in checks.items():
-            optional = part is manifest.get("weights") and key != "kind"
+            optional = (checks is _WEIGHTS and key != "kind") or (checks is _FIELDS and key == "join")
             if not isinstance(part, dict) or (key not in part and not optional):
                 return f"lacks {where + key!r}"
             if key in part and not sound(part[key]):
                 return f"{where + key!r} is {repr(part[key])[:60]}; expected {expected}"
+    if problem := _check_digests(manifest, fused=fused):
+        return problem
     try:
         head = get_head(manifest["head"])
     except CompareError as error:
@@ -85,10 +88,43 @@ def _check_manifest(manifest: Mapping[str, Any]) -> str:
         return f"'columns' is {repr(columns)[:60]}; expected the first column and the one after the last"
     if not 0 <= columns[0] < columns[1] <= n_features:
         return f"'columns' is {columns}; expected a part of the {n_features} features"
-    if config_digest(manifest["config"]) != manifest["config_digest"]:
-        return "'config_digest' does not fit 'config'"
-    if manifest["weights"].get("file") and "file_sha256" not in manifest["weights"]:
-        return "lacks 'weights.file_sha256'"
+    return ""
+
+
+def _parts_to_check(manifest: Mapping[str, Any], *, fused: bool) -> list[tuple[str, Any, Checks]]:
+    """Return where what is stands, what stands there, and what it has to be."""
+    if not fused:
+        return [("", manifest, _PART), *_configs("", manifest)]
+    parts = manifest.get("parts")
+    found: list[tuple[str, Any, Checks]] = [
+        ("", manifest, {"parts": (_parts, "a list of two or more objects")})
+    ]
+    for k, part in enumerate(parts if _parts(parts) else []):
+        found += [(f"parts[{k}].", part, {**_PART, **_OF_SEVERAL}), *_configs(f"parts[{k}].", part)]
+    return found
+
+
+def _configs(where: str, part: Mapping[str, Any]) -> list[tuple[str, Any, Checks]]:
+    return [
+        (f"{where}config.", part.get("config"), _CONFIG),
+        (f"{where}weights.", part.get("weights"), _WEIGHTS),
+    ]
+
+
+def _check_digests(manifest: Mapping[str, Any], *, fused: bool) -> str:
+    parts = manifest["parts"] if fused else [manifest]
+    for k, part in enumerate(parts):
+        where = f"parts[{k}]." if fused else ""
+        if config_digest(part["config"]) != part["config_digest"]:
+            return f"'{where}config_digest' does not fit '{where}config'"
+        if part["weights"].get("file") and "file_sha256" not in part["weights"]:
+            return f"lacks '{where}weights.file_sha256'"
+    if fused:
+        if config_digest({"parts": [part["config_digest"] for part in parts]}) != manifest["config_digest"]:
+            return "'config_digest' does not fit 'parts'"
+        widths = [part["level_ends"][-1] for part in parts]
+        if sum(widths) != manifest["n_features"]:
+            return f"'n_features' is {manifest['n_features']}; expected the {sum(widths)} of all parts"
     return ""
 
 
@@ -116,6 +152,17 @@ def _classes(value: Any) -> bool:
     return isinstance(value, list) and all(map(_text, value)) and len(set(value)) == len(value) > 1
 
 
+def _parts(value: Any) -> bool:
+    return isinstance(value, list) and len(value) > 1 and all(map(_mapping, value))
+
+
+def _ends(value: Any) -> bool:
+    """Tell whether these are the ends of columns, one level after the other."""
+    if not isinstance(value, list) or not value or not all(map(_positive, value)):
+        return False
+    return sorted(set(value)) == value
+
+
 def _mapping(value: Any) -> bool:
     return isinstance(value, dict)
 
@@ -128,7 +175,6 @@ def _source(value: Any) -> bool:
     return isinstance(value, dict) and _text(value.get("kind"))
 
 
-Checks = Mapping[str, tuple[Callable[[Any], bool], str]]
 _TEXT = (_text, "text")
 _DIGEST = (_digest, "a SHA-256 in hex")
 _FIELDS: Checks = {
@@ -136,13 +182,21 @@ _FIELDS: Checks = {
     "head_file": _TEXT,
     "head_sha256": _DIGEST,
     "labels": (_labels, "a list of whole numbers"),
-    "config": (_mapping, "an object"),
     "config_digest": _DIGEST,
     "classes": (_classes, "a list of two or more different names"),
     "ordered": (lambda value: isinstance(value, bool), "true or false"),
     "n_features": (_positive, "a positive whole number"),
     "store": _TEXT,
+    "join": (lambda value: value in JOINS, " or ".join(JOINS)),
+}
+_PART: Checks = {
+    "config": (_mapping, "an object"),
     "weights": (_source, "an object with a 'kind'"),
+}
+_OF_SEVERAL: Checks = {
+    "store": _TEXT,
+    "config_digest": _DIGEST,
+    "level_ends": (_ends, "ascending whole numbers"),
 }
 _CONFIG: Checks = {
     **dict.fromkeys(("backbone", "resize", "resample", "preprocess", "precision", "store_dtype"), _TEXT),

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from classify.compare import MAX_SEED, DenseOptions, compare
+from classify.manifest import JOINS
 from featurize import CommaList, default_of
 
 DENSE = DenseOptions()
@@ -39,6 +40,12 @@ def fit_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--class-weight",
             type=click.Choice(["balanced"]),
             help="balanced: each class weighs the same whatever its number of images.",
+        ),
+        click.option(
+            "--join",
+            type=click.Choice(JOINS),
+            default=default_of(compare, "join"),
+            help="Entries of several images: what is averaged over them.",
         ),
         click.option(
             "--units", type=Units(), default=",".join(map(str, DENSE.units)), help="Dense head: widths."

@@ -1,4 +1,4 @@
-"""New images graded by a bundle: every input has its row, and a file that could not be read says why."""
+"""New images graded by a bundle: every input is in a row, and a file that could not be read says why."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from classify.grades import Grade, Graded
 from classify.manifest import MANIFEST
 from classify.results import RESULTS, read_record
-from featurize import BundleError, DatasetError, EngineError
+from featurize import BundleError, ConfigError, DatasetError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from featurize import ImageFeatures
 
 
+ENTRIES = ("folder", "image")
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Listed:
     """A file to grade, or a path where there is none."""
@@ -29,6 +32,7 @@ class _Listed:
     file: Path
     path: str  # to show
     entry: str
+    folder: str = ""  # the given one that it is in
     problem: str = ""
 
 
@@ -37,6 +41,7 @@ def predict(
     inputs: Sequence[str | os.PathLike[str]],
     *,
     weights: str | os.PathLike[str] | None = None,
+    entries: str | None = None,
     device: str = "auto",
     gpu_memory: float | None = None,
     on_progress: Callable[[int, int], None] | None = None,
@@ -51,6 +56,9 @@ def predict(
         Files, and folders whose files are all graded, sub-folders included.
     weights : path-like, optional
         The backbone's weights, where they did not come along with the bundle.
+    entries : {"folder", "image"}, optional
+        Whether the images of one sub-folder of a given folder are one entry, graded as a whole, or each
+        image is graded by itself. By default as it was when the head was fitted.
     device : str
         ``auto``, ``cpu``, ``gpu``, ``gpu:N``, or several as in ``gpu:0,gpu:2``.
     gpu_memory : float, optional
@@ -61,25 +69,30 @@ def predict(
     Returns
     -------
     Graded
-        One row a file, in the order of the inputs and, within a folder, of its paths; a file that is given
-        twice has one row, and a path where nothing is has one with its problem.
+        One row an entry, or a file where images are graded by themselves, in the order of the inputs and,
+        within a folder, of its paths; a file that is given twice counts once, and a path where nothing is
+        has a row with its problem.
 
     Raises
     ------
     BundleError
         If the bundle cannot be used.
     ConfigError
-        If the device or the share of its memory is not written as one.
+        If the device, the share of its memory or what an entry is are not written as they should be.
     DatasetError
         If none of the inputs is a file or a folder with files.
     """
     from classify.bundle import load_bundle
+    from classify.bundle_features import bundle_features
     from classify.compare import check_device
 
     check_device(device, gpu_memory=gpu_memory)
+    if entries not in (None, *ENTRIES):
+        raise ConfigError(f"entries is {entries!r}: expected {' or '.join(ENTRIES)}")
     listed, notes = _listed([Path(one) for one in inputs])
     bundle = load_bundle(bundle_folder(bundle_or_run))
-    features, more = _features(
+    by_entry = entries == "folder" or (entries is None and bool(bundle.join))
+    features, more = bundle_features(
         bundle,
         [one.file for one in listed if not one.problem],
         weights=weights,
@@ -87,8 +100,8 @@ def predict(
         gpu_memory=gpu_memory,
         on_progress=on_progress,
     )
-    grades = _grades(bundle, listed, features)
-    notes = (*notes, *more, *_by_image(listed))
+    grades = _grades(bundle, listed, features, by_entry=by_entry)
+    notes = (*notes, *more, *_said(bundle, listed, by_entry=by_entry, asked=entries is not None))
     return Graded(
         bundle=bundle.path,
         head=str(bundle.manifest["head"]),
@@ -153,7 +166,8 @@ def _listed(inputs: Sequence[Path]) -> tuple[list[_Listed], tuple[str, ...]]:
         for relative in images:
             first, _, rest = relative.partition("/")
             path = os.fspath(given / relative)
-            one = _Listed(file=given / relative, path=path, entry=os.fspath(given / first) if rest else path)
+            entry = os.fspath(given / first) if rest else path
+            one = _Listed(file=given / relative, path=path, entry=entry, folder=os.fspath(given))
             found.setdefault(os.path.abspath(path), one)
     if all(one.problem for one in found.values()):
         reason = notes[0] if notes else f"{inputs[0]}: no such file or folder"
@@ -161,86 +175,76 @@ def _listed(inputs: Sequence[Path]) -> tuple[list[_Listed], tuple[str, ...]]:
     return list(found.values()), tuple(notes)
 
 
-def _by_image(listed: Sequence[_Listed]) -> tuple[str, ...]:
-    """Say that entries of several images are not graded as a whole, where there are any."""
+def _said(bundle: Bundle, listed: Sequence[_Listed], *, by_entry: bool, asked: bool) -> tuple[str, ...]:
+    """Say how entries of several images are graded, and which images are in no folder of their entry."""
+    from classify.manifest import JOINS
+    from classify.portfolios import portfolio_line
+
+    notes = []
     sizes = Counter(one.entry for one in listed if one.entry != one.path)
-    if max(sizes.values(), default=0) < 2:
-        return ()
-    n_images, n_entries = sum(sizes.values()), len(sizes)
-    entries = "1 entry" if n_entries == 1 else f"{n_entries} entries"
-    return (f"{n_images} images of {entries}: graded image by image, not entry by entry",)
-
-
-def _features(
-    bundle: Bundle,
-    files: Sequence[Path],
-    *,
-    weights: str | os.PathLike[str] | None,
-    device: str,
-    gpu_memory: float | None,
-    on_progress: Callable[[int, int], None] | None,
-) -> tuple[ImageFeatures, tuple[str, ...]]:
-    from featurize import image_features
-
-    carried = Path(weights) if weights is not None else bundle.weights
-    missing = bundle.manifest["weights"].get("missing")
-    if carried is None and missing and bundle.config["weights"]["kind"] != "random":
-        raise BundleError(
-            f"{bundle.path}: this bundle lacks the weights of its backbone ({missing}). Name the file with: "
-            "--weights FILE"
+    if max(sizes.values(), default=0) > 1:
+        line = portfolio_line(
+            n_images=sum(sizes.values()), n_entries=len(sizes), join=bundle.join or JOINS[0]
         )
-
-    def run(precision: str | None) -> ImageFeatures:
-        return image_features(
-            files,
-            bundle.config,
-            weights=carried,
-            device=device,
-            gpu_memory=gpu_memory,
-            precision=precision,
-            on_progress=on_progress,
-        )
-
-    made_in = bundle.config["precision"]
-    try:
-        return run(None), ()
-    except EngineError:
-        if made_in == "float32":
-            raise
-        return run("float32"), (f"made in {made_in}, which this machine lacks: graded in float32",)
+        if not by_entry:
+            line = f"{line.partition(':')[0]}: graded image by image, not entry by entry"
+        notes.append(line if by_entry or asked else f"{line} (--entries folder does)")
+    alone = Counter(one.folder for one in listed if one.entry == one.path and one.folder)
+    for folder, n_images in alone.items() if by_entry else ():
+        if n_images > 1:
+            notes.append(
+                f"{n_images} images lie in {folder} itself: each is an entry of its own. If they are one "
+                "entry, name the folder above"
+            )
+    return tuple(notes)
 
 
-def _grades(bundle: Bundle, listed: Sequence[_Listed], found: ImageFeatures) -> tuple[Grade, ...]:
-    by_position: dict[int, npt.NDArray[np.float64]] = {}
+def _grades(
+    bundle: Bundle, listed: Sequence[_Listed], found: ImageFeatures, *, by_entry: bool
+) -> tuple[Grade, ...]:
+    """Return one row an entry, or an image; `found` is of those listed without a problem."""
+    import numpy as np
+
+    from classify.portfolios import mean_by, number_names
+
+    problems = [one.problem for one in listed]
+    given = np.flatnonzero([not one.problem for one in listed])
+    for position, reason in found.problems.items():
+        problems[given[position]] = reason
+    row = number_names([one.entry if by_entry else str(k) for k, one in enumerate(listed)])
+    probabilities: dict[int, npt.NDArray[np.float64]] = {}
     if len(found.index):
-        probabilities = bundle.predict_proba(found.features, bundle.manifest["config_digest"])
-        by_position = dict(zip(found.index.tolist(), probabilities, strict=True))
-    grades = []
-    position = -1  # among the files that were read
-    for one in listed:
-        position += not one.problem
-        if one.problem or position not in by_position:
-            problem = one.problem or found.problems.get(position, "")
-            grades.append(
-                Grade(
-                    path=one.path,
-                    entry=one.entry,
-                    grade="",
-                    confidence=None,
-                    probabilities=(),
-                    problem=problem,
-                )
-            )
-            continue
-        row = tuple(float(value) for value in by_position[position])
-        grades.append(
-            Grade(
-                path=one.path,
-                entry=one.entry,
-                grade=bundle.classes[row.index(max(row))],  # the first of equal ones
-                confidence=max(row),
-                probabilities=row,
-                problem="",
-            )
-        )
-    return tuple(grades)
+        order = np.argsort(found.index)  # so that sums do not depend on which file was read first
+        graded, place = np.unique(row[given[found.index[order]]], return_inverse=True)
+        features = found.features[order]
+        if bundle.join == "features":
+            features, place = mean_by(features, place, n=len(graded)), np.arange(len(graded))
+        said = bundle.predict_proba(features, bundle.manifest["config_digest"])
+        probabilities = dict(zip(graded.tolist(), mean_by(said, place, n=len(graded)), strict=True))
+    images: dict[int, list[int]] = {}
+    for k, number in enumerate(row.tolist()):
+        images.setdefault(number, []).append(k)
+    return tuple(
+        _grade(bundle, [(listed[k], problems[k]) for k in members], probabilities.get(number))
+        for number, members in images.items()
+    )
+
+
+def _grade(
+    bundle: Bundle,
+    images: Sequence[tuple[_Listed, str]],
+    probabilities: npt.NDArray[np.float64] | None,
+) -> Grade:
+    """Return the row of images that are graded as one, each with its problem or ""."""
+    several = len(images) > 1
+    bad = [f"{one.path}: {problem}" if several else problem for one, problem in images if problem]
+    row = () if probabilities is None else tuple(probabilities.tolist())
+    return Grade(
+        path="" if several else images[0][0].path,
+        entry=images[0][0].entry,
+        n_images=len(images) - len(bad),
+        grade=bundle.classes[row.index(max(row))] if row else "",  # the first of equal ones
+        confidence=max(row) if row else None,
+        probabilities=row,
+        problem="; ".join(bad),
+    )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from classify.portfolios import entry_numbers, mean_by
 from classify.protocol import Plan
 from classify.samples import Samples
 from classify.search import Trial
@@ -28,7 +29,7 @@ class Predicted:
     probabilities: FloatArray  # (n_entries, n_classes)
 
 
-def predicted(trial: Trial, plan: Plan) -> Predicted:
+def predicted(trial: Trial, plan: Plan, *, by_image: bool = False) -> Predicted:
     """Return what a head predicted of the test split, or of every fold without one.
 
     Parameters
@@ -37,6 +38,8 @@ def predicted(trial: Trial, plan: Plan) -> Predicted:
         With fits.
     plan : Plan
         That they were made by.
+    by_image : bool, default=False
+        Whether each row is an image, whatever its entry.
 
     Returns
     -------
@@ -44,7 +47,7 @@ def predicted(trial: Trial, plan: Plan) -> Predicted:
         Probabilities of an entry are the mean over its images.
     """
     images, fold, probabilities = predicted_images(trial, plan)
-    return join_entries(trial.samples, images, probabilities, fold=fold)
+    return join_entries(trial.samples, images, probabilities, fold=fold, by_image=by_image)
 
 
 def predicted_images(trial: Trial, plan: Plan) -> tuple[IntArray, IntArray, FloatArray]:
@@ -57,7 +60,12 @@ def predicted_images(trial: Trial, plan: Plan) -> tuple[IntArray, IntArray, Floa
 
 
 def join_entries(
-    samples: Samples, images: IntArray, probabilities: FloatArray, *, fold: IntArray | None = None
+    samples: Samples,
+    images: IntArray,
+    probabilities: FloatArray,
+    *,
+    fold: IntArray | None = None,
+    by_image: bool = False,
 ) -> Predicted:
     """Join images to their entries: the mean of their probabilities.
 
@@ -70,26 +78,22 @@ def join_entries(
         Of each of them.
     fold : ndarray of shape (n_chosen,), int, optional
         0 for all by default. Images of an entry are never in different ones.
+    by_image : bool, default=False
+        Join nothing: one row an image.
 
     Returns
     -------
     Predicted
     """
-    names = np.array([samples.entry[image] for image in images], dtype=object)
-    order = {name: number for number, name in enumerate(dict.fromkeys(names))}
-    entry = np.array([order[name] for name in names], dtype=np.int64)
-    n_images = np.bincount(entry, minlength=len(order))
+    entry = np.arange(len(images)) if by_image else entry_numbers(samples, images)
     first = np.unique(entry, return_index=True)[1]
-    total = np.zeros((len(order), probabilities.shape[1]))
-    np.add.at(total, entry, probabilities)
-    alone = n_images == 1
-    mean = np.where(alone[:, None], probabilities[first], total / n_images[:, None])  # alone: to the bit
+    sizes = None if samples.n_joined is None else samples.n_joined[images]
     return Predicted(
-        entry=tuple(order),
+        entry=tuple(samples.entry[images[i]] for i in first),
         path=tuple(samples.path[images[i]] for i in first),
-        n_images=n_images,
+        n_images=np.bincount(entry, weights=sizes).astype(np.int64),
         y=samples.y[images[first]],
         group=samples.group[images[first]],
-        fold=np.zeros(len(order), dtype=np.int64) if fold is None else fold[first],
-        probabilities=mean,
+        fold=np.zeros(len(first), dtype=np.int64) if fold is None else fold[first],
+        probabilities=mean_by(probabilities, entry, n=len(first)),
     )

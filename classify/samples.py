@@ -32,6 +32,22 @@ class Rows:
     is_plain: npt.NDArray[np.bool_]  # (n_rows,)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """One of the stores that a fused one joins: what its rows are made with."""
+
+    store: str
+    backbone: str
+    config: dict[str, Any]
+    config_digest: str
+    level_ends: tuple[int, ...]  # in its own rows
+
+    @property
+    def n_features(self) -> int:
+        """Features of one view."""
+        return self.level_ends[-1]
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Samples:
     """The graded images of a store that were not skipped, one row an image, in the order of ``/images``."""
@@ -57,6 +73,9 @@ class Samples:
     fit: npt.NDArray[np.bool_]  # (n,) train and val images that may be fitted on
     scored: npt.NDArray[np.bool_]  # (n,) test images that count
     facts: Facts
+    parts: tuple[Part, ...] = ()  # of a fused store, in the order in which their names are joined
+    join: str = "probabilities"  # what of an entry's images is averaged, where it has several
+    n_joined: IntArray | None = None  # (n,) images behind each row, once their features are joined
 
     @property
     def n_features(self) -> int:

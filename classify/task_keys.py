@@ -19,6 +19,7 @@ import numpy as np
 
 from classify.heads import all_params, get_head
 from classify.levels import levels_of, without_levels
+from classify.portfolios import entry_numbers, several_images
 from classify.results import plain_json
 from classify.samples import Samples
 from classify.tuning import FitTask, Indices, ScoreTask
@@ -26,7 +27,8 @@ from featurize import __version__
 
 _PACKAGES = ("numpy", "scipy", "scikit-learn", "skops")
 _NETWORK_PACKAGES = ("tensorflow", "keras")
-_SOURCES = ("head_file", "levels", "running", "samples", "splits", "tuning")  # beside all of heads/
+# Beside all of heads/.
+_SOURCES = ("head_file", "levels", "portfolios", "running", "samples", "splits", "tuning")
 
 
 def task_key(task: ScoreTask | FitTask, *, device: str) -> str:
@@ -55,6 +57,9 @@ def task_key(task: ScoreTask | FitTask, *, device: str) -> str:
             "points": task.points,
             "score": _rows_digest(task.samples, task.score, views=False),
         }
+        entry = entry_numbers(task.samples, task.score)
+        if several_images(entry):
+            facts["entries"] = hashlib.sha256(np.ascontiguousarray(entry, dtype="<i8").data).hexdigest()
     else:
         params = all_params(task.head, without_levels(task.params), class_weight=task.class_weight)
         facts |= {

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from classify.head_file import SavedHead, dump_head
 from classify.heads import get_head, grid_points, grid_scores, make_head
 from classify.levels import LEVELS, at_each_level, levels_of, without_levels
+from classify.portfolios import entry_numbers, several_images
 from classify.samples import Samples
 from featurize import CompareError
 
@@ -43,7 +44,7 @@ class Fitted:
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreTask:
-    """Score every grid point of one head on one fold: fitted on all views, scored on plain ones."""
+    """Score every grid point of one head on one fold: fitted on all views, scored on plain ones, by entry."""
 
     samples: Samples
     head: str
@@ -72,6 +73,7 @@ class ScoreTask:
         fitted = self.samples.rows(self.fit, levels=levels)
         scored = self.samples.rows(self.score, views=False, levels=levels)
         n_fitted = len(fitted.y)
+        entry = entry_numbers(self.samples, self.score)
         return grid_scores(
             get_head(self.head),
             np.concatenate([fitted.X, scored.X]),
@@ -81,6 +83,7 @@ class ScoreTask:
             points=points,
             groups=np.concatenate([fitted.groups, scored.groups]),
             image=np.concatenate([fitted.image, scored.image]),
+            **({"entry": np.concatenate([np.full(n_fitted, -1), entry])} if several_images(entry) else {}),
             class_weight=self.class_weight,
             seed=self.seed,
         )

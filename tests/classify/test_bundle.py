@@ -169,7 +169,7 @@ def test_types_that_are_not_ours_are_refused(bundle, store):
     ("changes", "message"),
     [
         ({"format": "other"}, "not the manifest of a bundle"),
-        ({"format_version": 2}, "format version 2, but this Folio reads version 1"),
+        ({"format_version": 3}, "format version 3, but this Folio reads versions 1 and 2"),
         ({"head_file": "../head.skops"}, "'head_file' is '../head.skops'; expected 'head.skops'"),
         ({"head_file": 3}, "'head_file' is 3; expected text"),
         ({"head": "forest"}, "Unknown head 'forest'"),
@@ -272,7 +272,7 @@ def test_other_weights_come_along(make_store, tmp_path):
     config = {"weights": {"kind": "file", "sha256": digest, "seed": None}}
     store = make_store(counts={"train": 8}, config=config, weights_path=str(file))
     done = fit(store, head="logreg", params={"C": 1.0}, out=tmp_path / "bundle")
-    assert load_bundle(done.bundle).weights.read_bytes() == b"weights"
+    assert load_bundle(done.bundle).parts[0].weights.read_bytes() == b"weights"
     assert done.notes == ()
     (done.bundle / "weights.h5").write_bytes(b"others!")
     with pytest.raises(BundleError, match=r"weights\.h5: damaged or replaced"):
@@ -284,4 +284,4 @@ def test_weights_that_are_gone_are_a_note(make_store, tmp_path):
     store = make_store(counts={"train": 8}, config=config, weights_path=str(tmp_path / "gone.h5"))
     done = fit(store, head="logreg", params={"C": 1.0}, out=tmp_path / "bundle")
     assert "could not be put into its bundles" in done.notes[0]
-    assert load_bundle(done.bundle).weights is None
+    assert load_bundle(done.bundle).parts[0].weights is None
