@@ -32,6 +32,7 @@ def rows_as_images(samples: Samples) -> Samples:
         augmented_row=np.full(n_rows, -1, dtype=np.int64),
         fit=np.ones(n_rows, dtype=bool),
         scored=np.zeros(n_rows, dtype=bool),
+        n_joined=None,
     )
 
 
@@ -79,6 +80,7 @@ def views_beside(samples: Samples, images: IntArray) -> tuple[Samples, IntArray]
         augmented_row=np.concatenate([samples.augmented_row, np.full(n_added, -1)]),
         fit=np.concatenate([samples.fit, np.zeros(n_added, dtype=bool)]),
         scored=np.concatenate([samples.scored, np.zeros(n_added, dtype=bool)]),
+        n_joined=None,
     ), image
 
 

@@ -1,0 +1,72 @@
+"""Learning curves: which images each part holds, and what they say of more."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from classify.studies.learning import FRACTIONS, N_DRAWS, round_number, study, subsets
+from featurize import CompareError
+
+
+def test_parts_hold_whole_groups_by_the_same_share_of_each_class(make_case):
+    samples = make_case(counts={"train": 16, "test": 2}).samples
+    images = samples.train_images
+    group = np.where(np.isin(np.arange(len(samples.y)), images), samples.group // 2, samples.group)
+    pairs = replace(samples, group=group)  # two neighbours of one class are a group: eight a class
+    parts = list(subsets(pairs, images, fractions=(0.25, 0.5, 1.0), least=1, seed=(0, 1)))
+    for part, n_groups in zip(parts, (2, 4, 8), strict=True):
+        for label in (0, 1):
+            mine = part[pairs.y[part] == label]
+            assert len(np.unique(pairs.group[mine])) == n_groups
+        others = np.setdiff1d(images, part)
+        assert not np.isin(pairs.group[part], pairs.group[others]).any()
+    assert set(parts[0]) < set(parts[1]) < set(parts[2]) == set(images)
+    again = next(subsets(pairs, images, fractions=(0.25,), least=1, seed=(0, 1)))
+    np.testing.assert_array_equal(again, parts[0])
+    other = next(subsets(pairs, images, fractions=(0.25,), least=1, seed=(0, 2)))
+    assert not np.array_equal(other, parts[0])
+
+
+def test_a_part_never_has_less_than_the_head_needs(make_case):
+    samples = make_case(counts={"train": 5, "test": 2}).samples
+    (part,) = subsets(samples, samples.train_images, fractions=(0.125,), least=2, seed=(0,))
+    assert np.bincount(samples.y[part]).tolist() == [2, 2]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found"), [(0.3, 1), (3.9, 2), (4, 4), (47, 40), (99, 50), (420, 400), (1999, 1000)]
+)
+def test_numbers_that_are_spoken_of_are_round(wanted, found):
+    assert round_number(wanted) == found
+
+
+def test_a_curve_that_climbs_is_prolonged_upwards(make_case):
+    """Twenty columns and classes that overlap: each further image helps."""
+    case = make_case(counts={"train": 40, "test": 4}, n_features=60, distance=2.2, n_views=0)
+    found = study(case)
+    assert [point["fraction"] for point in found["points"]] == list(FRACTIONS)
+    assert [len(point["draws"]) for point in found["points"]] == [N_DRAWS] * 4 + [1]
+    sizes = [point["n_images"] for point in found["points"]]
+    assert sizes == [8.0, 16.0, 32.0, 48.0, 64.0]  # of the 64 images of a training part
+    assert found["points"][-1]["accuracy"] > found["points"][0]["accuracy"]
+    assert [gain["more_images"] for gain in found["gains"]] == [20, 40, 50]
+    assert 0 < found["gains"][0]["gain"] < found["gains"][-1]["gain"] < 0.2
+    for gain in found["gains"]:
+        assert gain["low"] <= gain["gain"] <= gain["high"]
+    assert f"50 more images would bring about {100 * found['gains'][-1]['gain']:+.1f} points" in found["text"]
+    assert study(case) == found
+
+
+def test_accuracy_at_the_full_size_is_that_of_the_folds(make_case):
+    from classify.studies.case import graded, searched
+
+    case = make_case(distance=1.5)
+    whole = graded(case, searched(case).params)
+    hits = np.argmax(whole.probabilities, axis=1) == whole.y
+    assert study(case)["points"][-1]["accuracy"] == pytest.approx(hits.mean())
+
+
+def test_too_few_images_make_no_curve(make_case):
+    with pytest.raises(CompareError, match="too few training images"):
+        study(make_case("svm-linear", counts={"train": 3, "test": 2}))
