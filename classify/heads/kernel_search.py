@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from sklearn import config_context
 from sklearn.pipeline import Pipeline
+from sklearn.svm import SVC, LinearSVC
 from sklearn.utils import assert_all_finite
 
 from classify.heads.base import make_scaler
@@ -27,7 +28,12 @@ if TYPE_CHECKING:
 
 
 def fold_scores(
-    heads: Sequence[SVMHead], X_fit: np.ndarray, y_fit: np.ndarray, X_score: np.ndarray
+    heads: Sequence[SVMHead],
+    X_fit: np.ndarray,
+    y_fit: np.ndarray,
+    X_score: np.ndarray,
+    *,
+    soft: bool = False,
 ) -> list[np.ndarray]:
     """Return each head's predictions on `X_score` after a fit on the other rows, before calibration.
 
@@ -39,10 +45,12 @@ def fold_scores(
     X_fit, X_score : ndarray of shape (n_fit, n_features) and (n_score, n_features)
         Unscaled features.
     y_fit : ndarray of shape (n_fit,)
+    soft : bool, default=False
+        Whether decisions are wanted, one column a class as scikit-learn's "ovr" has them, not classes.
 
     Returns
     -------
-    list of ndarray of shape (n_score,)
+    list of ndarray of shape (n_score,), or (n_score, n_classes)
         In the order of the heads.
     """
     assert_all_finite(X_fit)
@@ -60,7 +68,7 @@ def fold_scores(
             for _, ascending in groupby(alike, key=lambda i: _path(heads[i])):
                 path = list(ascending)
                 predict = _exact_predictions if exact else _approximate_predictions
-                found = predict([heads[i] for i in path], fit_rows, y_fit, score_rows)
+                found = predict([heads[i] for i in path], fit_rows, y_fit, score_rows, soft=soft)
                 predictions.update(zip(path, found, strict=True))
     return [predictions[index] for index in range(len(heads))]
 
@@ -102,7 +110,7 @@ def _features(
 
 
 def _exact_predictions(
-    heads: Sequence[SVMHead], K_fit: np.ndarray, y: np.ndarray, K_score: np.ndarray
+    heads: Sequence[SVMHead], K_fit: np.ndarray, y: np.ndarray, K_score: np.ndarray, *, soft: bool
 ) -> Iterator[np.ndarray]:
     """Fit machines that differ in C alone, in ascending C, on one kernel, and let them predict."""
     final = None  # predictions that no larger C changes any more
@@ -114,17 +122,25 @@ def _exact_predictions(
         # To look for NaN in each kernel would take a tenth of the time.
         with config_context(assume_finite=True):
             converged = fit_quietly(machine, K_fit, y)
-            predicted = machine.predict(K_score)
+            predicted = _said(machine, K_score, soft=soft)
         if converged and free_of_c(machine):
             final = predicted
         yield predicted
 
 
 def _approximate_predictions(
-    heads: Sequence[SVMHead], Z_fit: np.ndarray, y: np.ndarray, Z_score: np.ndarray
+    heads: Sequence[SVMHead], Z_fit: np.ndarray, y: np.ndarray, Z_score: np.ndarray, *, soft: bool
 ) -> Iterator[np.ndarray]:
     """Fit machines on the same features, and let them predict."""
     for head in heads:
         machine = approximate_machine(head)
         fit_quietly(machine, Z_fit, y)
-        yield machine.predict(Z_score)
+        yield _said(machine, Z_score, soft=soft)
+
+
+def _said(machine: SVC | LinearSVC, rows: np.ndarray, *, soft: bool) -> np.ndarray:
+    """Return what a machine says of rows: classes, or its decision for each class."""
+    if not soft:
+        return machine.predict(rows)
+    decisions = machine.decision_function(rows)
+    return decisions if decisions.ndim > 1 else np.column_stack([-decisions, decisions])

@@ -102,11 +102,17 @@ class LogisticHead(BaseHead):
 
 
 def fold_scores(
-    heads: Sequence[LogisticHead], X_fit: np.ndarray, y_fit: np.ndarray, X_score: np.ndarray
+    heads: Sequence[LogisticHead],
+    X_fit: np.ndarray,
+    y_fit: np.ndarray,
+    X_score: np.ndarray,
+    *,
+    soft: bool = False,
 ) -> list[np.ndarray]:
     """Return each head's predictions on `X_score` after a fit on the other rows; the heads stay unfitted.
 
-    Heads that differ in C alone are solved in ascending C, each from the solution before it.
+    Heads that differ in C alone are solved in ascending C, each from the solution before it. With `soft` it
+    is the probabilities, (n_score, n_classes).
     """
     predictions: dict[int, np.ndarray] = {}
     by_scaling: dict[str, dict[tuple, list[int]]] = {}
@@ -127,7 +133,8 @@ def fold_scores(
                     regression = _regression(heads[index], Z_fit, y_fit, solution)
                     if solution.gradient > regression.tol:
                         _polished(regression, Z_fit, y_fit)
-                    predictions[index] = regression.predict(Z_score)
+                    predict = regression.predict_proba if soft else regression.predict
+                    predictions[index] = predict(Z_score)
     return [predictions[index] for index in range(len(heads))]
 
 

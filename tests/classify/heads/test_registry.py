@@ -1,10 +1,14 @@
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import skops.io
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVC
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from classify.heads import (
@@ -187,3 +191,38 @@ CHECKED = {name: make_head(name) for name in HEADS} | {"dense": make_head("dense
 @parametrize_with_checks(list(CHECKED.values()))
 def test_scikit_learn_s_own_checks(estimator, check):
     check(estimator)
+
+
+@pytest.mark.parametrize("name", ["logreg", "svm-linear", "svm-rbf", "one by one"])
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_images_of_an_entry_are_joined_before_it_is_scored(name, n_classes):
+    """Against scikit-learn's own machines: mean probabilities, or mean decisions, of each entry."""
+    generator = np.random.default_rng(4)
+    y = np.repeat(np.arange(n_classes), 60)[generator.permutation(60 * n_classes)]
+    X = generator.normal(size=(len(y), 6)) + 0.6 * np.eye(6)[y]
+    n_fit = len(y) // 2
+    entry = np.full(len(y), -1)
+    entry[n_fit:] = 100 + (np.arange(len(y) - n_fit) // 3)[::-1]
+    y[n_fit:] = (entry[n_fit:] % n_classes).astype(y.dtype)  # an entry has one class
+    predicted = []
+    rows = {"fit_rows": np.arange(n_fit), "score_rows": np.arange(n_fit, len(y)), "entry": entry}
+    head = get_head(name) if name in HEADS else replace(get_head("logreg"), search="")
+    points = [{"C": 0.5, "scaling": "standardise"}]
+    seen = []
+    grid_scores(
+        head, X, y, **rows, points=points, scorer=lambda t, p: seen.append(t) or predicted.append(p) or 0.0
+    )
+    scaler = StandardScaler().fit(X[:n_fit])
+    Z = scaler.transform(X)
+    if "svm" in name:
+        gamma = 1.0 / (Z.shape[1] * Z[:n_fit].var())
+        machine = SVC(C=0.5, kernel=name[4:], gamma=gamma, tol=1e-6).fit(Z[:n_fit], y[:n_fit])
+        soft = machine.decision_function(Z[n_fit:])
+        soft = soft if n_classes > 2 else np.column_stack([-soft, soft])
+    else:
+        regression = LogisticRegression(C=0.5, tol=1e-8, max_iter=10_000).fit(Z[:n_fit], y[:n_fit])
+        soft = regression.predict_proba(Z[n_fit:])
+    entries = np.unique(entry[n_fit:])
+    expected = [np.argmax(soft[entry[n_fit:] == one].mean(axis=0)) for one in entries]
+    np.testing.assert_array_equal(seen[0], entries % n_classes)
+    np.testing.assert_array_equal(predicted[0], expected)

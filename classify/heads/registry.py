@@ -1,0 +1,149 @@
+"""Heads by name, as data: what each is and what is searched for it. Importing this is cheap."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+from featurize import CompareError
+
+SCALINGS = ("standardise", "l2")
+# scikit-learn's C weighs the loss against ||w||²; a row's squared norm is near n_features when standardised
+# and 1 when L2-normalised, so that equally strong regularisation sits about three decades apart.
+_LINEAR_GRID = (
+    {"scaling": ("standardise",), "C": (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)},
+    {"scaling": ("l2",), "C": (1e-2, 1e-1, 1.0, 1e1, 1e2, 1e3)},
+)
+# The RBF kernel is 1 for equal rows whatever the scaling, and gamma is relative: one grid does for both.
+_RBF_GRID = (
+    {
+        "scaling": SCALINGS,
+        "C": (1e-1, 1.0, 1e1, 1e2, 1e3),
+        "gamma_factor": (1e-3, 1e-2, 1e-1, 1.0, 1e1),
+    },
+)
+
+
+# More training rows than these, views included, no SVM head solves exactly: matrices of pairs of rows would
+# take more than 1 GB of each process.
+EXACT_ROWS = 10_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Head:
+    """A head described as data; listing heads imports neither scikit-learn nor TensorFlow."""
+
+    name: str  # one spelling: CLI, results.json, tests
+    title: str  # for tables and axes
+    about: str  # one sentence
+    factory: str  # "<module>.<class>" in this package
+    params: Mapping[str, Any]  # what makes the factory this head
+    grid: tuple[Mapping[str, tuple], ...]  # searched; one mapping a family of points, as in ParameterGrid
+    search: str = ""  # "<module>.<function>" that scores many points of one fold at once; "": one by one
+    exact_rows: int | None = None  # training rows above which another model stands in; None: never
+    splits: bool = False  # whether a fit sets groups aside, so that each class needs two
+    tensorflow: bool = False  # whether fitting and predicting import TensorFlow
+    ordered: bool = False  # whether it is for ordered classes, three or more
+    nominal: str = ""  # the head that differs from it in knowing no order
+
+
+HEADS: Mapping[str, Head] = {
+    head.name: head
+    for head in (
+        Head(
+            name="dense",
+            title="Dense network",
+            about="Keras: batch norm, 512-128-64 ReLU, batch norm, dropout; stops early on a grouped part.",
+            factory="dense.DenseHead",
+            params={},
+            grid=({"scaling": SCALINGS},),
+            splits=True,
+            tensorflow=True,
+        ),
+        Head(
+            name="logreg",
+            title="Logistic regression",
+            about="Multinomial, L2 penalty, solved to 1e-6 in float64.",
+            factory="linear.LogisticHead",
+            params={},
+            grid=_LINEAR_GRID,
+            search="linear.fold_scores",
+        ),
+        Head(
+            name="svm-linear",
+            title="Linear SVM",
+            about="Support vector machine; probabilities by Platt's sigmoid on grouped folds.",
+            factory="kernel.SVMHead",
+            params={"kernel": "linear"},
+            grid=_LINEAR_GRID,
+            search="kernel_search.fold_scores",
+            exact_rows=EXACT_ROWS,
+            splits=True,
+        ),
+        Head(
+            name="svm-rbf",
+            title="RBF SVM",
+            about="Support vector machine, Gaussian kernel; probabilities as for the linear one.",
+            factory="kernel.SVMHead",
+            params={"kernel": "rbf"},
+            grid=_RBF_GRID,
+            search="kernel_search.fold_scores",
+            exact_rows=EXACT_ROWS,
+            splits=True,
+        ),
+        Head(
+            name="baseline",
+            title="Majority class",
+            about="The commonest class for every image, with the class shares as probabilities; never tuned.",
+            factory="baseline.BaselineHead",
+            params={},
+            grid=({},),
+        ),
+    )
+}
+
+# What `skops.io.load` must be told to trust for the heads saved with it; all else in them it knows by itself.
+TRUSTED_TYPES: tuple[str, ...] = (
+    "classify.heads.baseline.BaselineHead",
+    "classify.heads.kernel.SVMHead",
+    "classify.heads.linear.LogisticHead",
+    # Made by CalibratedClassifierCV; plain Python objects of arrays and numbers that skops does not list.
+    "sklearn.calibration._CalibratedClassifier",
+    "sklearn.calibration._SigmoidCalibration",
+)
+
+
+def get_head(name: str) -> Head:
+    """Return the head of that name.
+
+    Raises
+    ------
+    CompareError
+        If there is none; the message lists the known names.
+    """
+    try:
+        return HEADS[name]
+    except KeyError:
+        raise CompareError(
+            f"Unknown head {name!r}: expected one of {', '.join(HEADS)}. See: classify heads"
+        ) from None
+
+
+def grid_points(head: Head) -> list[dict[str, Any]]:
+    """Return the points searched for a head, so ordered that the first of equal scores is the one to take.
+
+    Stronger regularisation comes first: by C, then by gamma, then by scaling in the order of the grid.
+    """
+    points = [
+        dict(zip(grid, values, strict=True)) for grid in head.grid for values in product(*grid.values())
+    ]
+    return sorted(points, key=lambda point: (point.get("C", 0.0), point.get("gamma_factor", 0.0)))
+
+
+def resolve(name: str) -> Any:
+    """Return what a head names by its module here and its name there."""
+    module, _, attribute = name.rpartition(".")
+    return getattr(importlib.import_module(f"{__package__}.{module}"), attribute)
