@@ -47,7 +47,7 @@ def evaluate(
         second one; more: mean of each class against the rest), ``log_loss`` (natural logarithm; probabilities
         clipped as scikit-learn does), ``brier_score`` (two classes: squared error of the second one's
         probability; more: summed over the classes), ``calibration_error`` (15 bins): float or None. With
-        three or more ordered classes also `classify.ordered.ORDERED_METRICS`. ``confusion_matrix``: rows are
+        three or more ordered classes also `classify.results.ORDERED_METRICS`. ``confusion_matrix``: rows are
         true, columns predicted classes. ``reliability``: the bins of the calibration error. ``per_class``:
         class → precision, recall, error (1 − recall), f1 (float or None), support. ``undefined``: metric →
         why it is None; of a class it is written ``"precision of NAME"``.

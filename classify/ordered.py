@@ -7,7 +7,6 @@ import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float64]
 
-ORDERED_METRICS = ("quadratic_kappa", "mean_absolute_error", "off_by_two")
 NO_KAPPA = "all images are of one class, and all were predicted to be"
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import numpy.typing as npt
 
@@ -16,14 +14,16 @@ _STEPS = 40  # halvings on the way to an end
 
 
 def calibration_interval(
-    gaps: FloatArray, resampled: FloatArray, *, level: float = LEVEL
+    gaps: FloatArray, resampled: FloatArray, filled: FloatArray, *, level: float = LEVEL
 ) -> tuple[float, float]:
     """Return the interval of a sum of absolute gaps, by inverting tests.
 
     The sum of absolute values of noisy gaps is above that of the true gaps, by far where these are near zero,
     and so are bootstrap intervals of it. Instead, true gaps are supposed to be t times those seen, for each
     t from 0 on, with the noise that resampling shows; the interval holds the sums of those with which the sum
-    that was seen is neither too large nor too small. 0 is in it where perfect calibration would do.
+    that was seen is neither too large nor too small. 0 is in it where perfect calibration would do. How much
+    noise adds depends on how true gaps are spread over the bins, and those seen are spread unevenly by noise
+    too: for the high end they are also drawn half-way to an equal gap in every bin, and the higher one holds.
 
     Parameters
     ----------
@@ -31,6 +31,8 @@ def calibration_interval(
         Right answers minus confidence in each bin, as a share of all entries.
     resampled : ndarray of shape (n_resamples, n_bins), float
         The same on resamples.
+    filled : ndarray of shape (n_bins,), float
+        Share of all entries in each bin.
     level : float, default=0.95
 
     Returns
@@ -43,19 +45,21 @@ def calibration_interval(
     1999; why plain resampling fails here: Sun, Chaudhari, Barnett & Dobriban, arXiv:2408.08998.
     """
     seen = float(np.abs(gaps).sum())
-    noise = resampled - gaps
     tail = (1 - level) / 2
-
-    def above(times: float) -> float:
-        """Return how often the sum would be as large as the one seen; grows with `times`."""
-        return float(np.mean(np.abs(times * gaps + noise).sum(axis=1) >= seen))
-
-    low = 0.0 if above(0.0) > tail else _crossing(above, tail)
-    high = 0.0 if above(0.0) > 1 - tail else _crossing(above, 1 - tail)
+    even = np.where(gaps < 0, -1.0, 1.0) * (np.abs(gaps) + seen * filled) / 2
+    low = _supposed(gaps, resampled - gaps, seen=seen, share=tail)
+    high = max(_supposed(shape, resampled - gaps, seen=seen, share=1 - tail) for shape in (gaps, even))
     return low * seen, high * seen
 
 
-def _crossing(above: Callable[[float], float], share: float) -> float:
+def _supposed(shape: FloatArray, noise: FloatArray, *, seen: float, share: float) -> float:
+    """Return how many times true gaps would be `shape` for that share of sums to be as large as that seen."""
+
+    def above(times: float) -> float:
+        return float(np.mean(np.abs(times * shape + noise).sum(axis=1) >= seen))
+
+    if above(0.0) > share:
+        return 0.0
     low, high = 0.0, _MOST
     for _ in range(_STEPS):
         middle = (low + high) / 2

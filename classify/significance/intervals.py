@@ -10,14 +10,22 @@ import numpy.typing as npt
 
 from classify.significance.calibration_interval import calibration_interval
 from classify.significance.proportions import effective_n, wilson_interval
-from classify.significance.resampling import N_RESAMPLES, Statistic, bca_interval, bootstrap, jackknife
-from classify.significance.weighted import Sums, weighted_gaps, weighted_metrics
+from classify.significance.resampling import (
+    N_RESAMPLES,
+    Statistic,
+    bca_interval,
+    bootstrap,
+    jackknife,
+    studentised_interval,
+)
+from classify.significance.weighted import Sums, log_loss_error, weighted_gaps, weighted_metrics
 
 FloatArray = npt.NDArray[np.float64]
 
 FEW_GROUPS = 30  # an interval that rests on fewer is approximate
 _MOST_UNDEFINED = 0.05  # share of the resamples that may leave a metric undefined
-_GAPS = "gaps"
+# What resamples yield beside metrics.
+_GAPS, _ERROR = "gaps", "standard error of log_loss"
 
 
 def head_intervals(
@@ -26,8 +34,8 @@ def head_intervals(
     """Return the interval of every metric of every head.
 
     Shares of entries (accuracy, share off by two, precision, recall and error of a class) have Wilson's, for
-    as many entries as they are worth where groups hold several; the calibration error has its own; all else
-    BCa over groups.
+    as many entries as they are worth where groups hold several; the calibration error has its own, the log
+    loss, whose tail is long, the bootstrap-t; all else BCa over groups.
 
     Parameters
     ----------
@@ -66,7 +74,11 @@ def head_intervals(
 
 
 def _statistic(sums: Sums) -> Statistic:
-    return lambda weights: {**weighted_metrics(sums, weights), _GAPS: weighted_gaps(sums, weights)}
+    return lambda weights: {
+        **weighted_metrics(sums, weights),
+        _GAPS: weighted_gaps(sums, weights),
+        _ERROR: log_loss_error(sums, weights),
+    }
 
 
 def _interval(
@@ -93,15 +105,18 @@ def _interval(
         ends, method, reason = None, "none", "there is one group only"
     elif metric == "calibration_error":
         ones = np.ones((1, sums.n_groups))
-        ends = calibration_interval(weighted_gaps(sums, ones)[0], draws[_GAPS])
+        ends = calibration_interval(weighted_gaps(sums, ones)[0], draws[_GAPS], sums.filled)
         method, reason = "test inversion", ""
     else:
         ends, reason = _of_resamples(estimate, draws[metric], parts[metric])
         method = "bca" if ends else "none"
-    low, high = ends or (None, None)
+        if metric == "log_loss" and ends and draws[_ERROR].min() > 0:
+            error = float(log_loss_error(sums, np.ones((1, sums.n_groups)))[0])
+            low, high = studentised_interval(estimate, error, draws[metric], draws[_ERROR])
+            ends, method = (max(0.0, low), high), "studentised"
     return {
-        "low": low,
-        "high": high,
+        "low": ends[0] if ends else None,
+        "high": ends[1] if ends else None,
         "method": method,
         "n_groups": n_groups,
         "approximate": bool(ends and whys),

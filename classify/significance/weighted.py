@@ -34,6 +34,7 @@ class Sums:
     confusions: FloatArray  # (n_groups, n_classes, n_classes) entries: true, predicted
     losses: FloatArray  # (n_groups, 2) log loss, Brier score
     gaps: FloatArray  # (n_groups, n_bins) right answers minus confidence, in each bin of confidence
+    filled: FloatArray  # (n_bins,) share of the entries in each bin
     rankings: tuple[Ranking, ...]  # for the ROC-AUC: one a class, with two classes of the second
 
 
@@ -86,6 +87,7 @@ def group_sums(
         confusions=confusions,
         losses=losses,
         gaps=gaps,
+        filled=np.bincount(bins, minlength=N_BINS) / len(true),
         rankings=tuple(make_ranking(scores[:, k], true == k, number) for k in ranked),
     )
 
@@ -121,6 +123,15 @@ def weighted_gaps(sums: Sums, weights: FloatArray) -> FloatArray:
     """Return right answers minus confidence in each bin, as shares of all entries: (n_rows, n_bins)."""
     gaps: FloatArray = weights @ sums.gaps
     return gaps / (weights @ sums.confusions.sum(axis=(1, 2)))[:, None]
+
+
+def log_loss_error(sums: Sums, weights: FloatArray) -> FloatArray:
+    """Return the standard error of the log loss for each row of weights, linearised as of a ratio."""
+    loss, entries = sums.losses[:, 0], sums.confusions.sum(axis=(1, 2))
+    mean = weights @ loss / (weights @ entries)
+    squares = weights @ loss**2 - 2 * mean * (weights @ (loss * entries)) + mean**2 * (weights @ entries**2)
+    error: FloatArray = np.sqrt(np.maximum(squares, 0)) / (weights @ entries)
+    return error
 
 
 def from_confusions(sums: Sums, weights: FloatArray) -> dict[str, FloatArray]:

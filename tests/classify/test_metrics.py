@@ -31,16 +31,24 @@ def test_three_classes_by_hand():
     assert got["confusion_matrix"] == [[1, 1, 0], [0, 1, 0], [1, 0, 1]]  # rows: true
     assert got["accuracy"] == pytest.approx(3 / 5)
     assert got["balanced_accuracy"] == pytest.approx((1 / 2 + 1 + 1 / 2) / 3)
-    assert got["per_class"]["low"] == {"precision": 0.5, "recall": 0.5, "f1": 0.5, "support": 2}
+    assert got["per_class"]["low"] == {
+        "precision": 0.5,
+        "recall": 0.5,
+        "error": 0.5,
+        "f1": 0.5,
+        "support": 2,
+    }
     assert got["per_class"]["middle"] == {
         "precision": 0.5,
         "recall": 1.0,
+        "error": 0.0,
         "f1": pytest.approx(2 / 3),
         "support": 1,
     }
     assert got["per_class"]["award"] == {
         "precision": 1.0,
         "recall": 0.5,
+        "error": 0.5,
         "f1": pytest.approx(2 / 3),
         "support": 2,
     }
@@ -50,6 +58,23 @@ def test_three_classes_by_hand():
     assert got["roc_auc"] == pytest.approx((5 / 6 + 1 + 1) / 3)
     assert got["log_loss"] == pytest.approx(-np.mean(np.log([0.8, 0.3, 0.6, 0.7, 0.4])))
     assert got["undefined"] == {}
+
+
+def test_ordered_grades_by_hand():
+    got = evaluate(TRUE, PROBABILITIES, classes=GRADES, ordered=True)  # off by 1 and by 2
+    assert got["mean_absolute_error"] == pytest.approx(3 / 5)
+    assert got["off_by_two"] == pytest.approx(1 / 5)
+    assert got["quadratic_kappa"] == pytest.approx(
+        sklearn.metrics.cohen_kappa_score(TRUE, [0, 1, 1, 2, 0], weights="quadratic")
+    )
+    assert "off_by_two" not in evaluate(TRUE, PROBABILITIES, classes=GRADES)
+
+
+def test_kappa_of_one_class_alone_is_null_with_a_reason():
+    got = evaluate([1, 1], [[0.1, 0.8, 0.1], [0.2, 0.6, 0.2]], classes=GRADES, ordered=True)
+    assert got["quadratic_kappa"] is None
+    assert got["undefined"]["quadratic_kappa"] == "all images are of one class, and all were predicted to be"
+    assert got["mean_absolute_error"] == 0.0
 
 
 def test_with_two_classes_the_auc_is_that_of_the_second():
@@ -92,14 +117,27 @@ def test_agrees_with_scikit_learn_and_never_yields_nan(data, n_classes, n):
 
 def test_a_class_absent_from_test_is_null_with_a_reason():
     got = evaluate([0, 1], [[0.9, 0.1, 0], [0.8, 0.2, 0]], classes=GRADES)
-    assert got["per_class"]["award"] == {"precision": None, "recall": None, "f1": None, "support": 0}
-    assert got["per_class"]["middle"] == {"precision": None, "recall": 0.0, "f1": 0.0, "support": 1}
+    assert got["per_class"]["award"] == {
+        "precision": None,
+        "recall": None,
+        "error": None,
+        "f1": None,
+        "support": 0,
+    }
+    assert got["per_class"]["middle"] == {
+        "precision": None,
+        "recall": 0.0,
+        "error": 1.0,
+        "f1": 0.0,
+        "support": 1,
+    }
     assert got["balanced_accuracy"] == pytest.approx(1 / 2)
     assert got["macro_f1"] == pytest.approx((2 / 3 + 0) / 2)
     assert got["undefined"] == {
         "precision of middle": "no image was predicted to be of this class",
         "precision of award": "no image was predicted to be of this class",
         "recall of award": "no image is of this class",
+        "error of award": "no image is of this class",
         "f1 of award": "no image is of this class, and none was predicted to be",
         "roc_auc": "no image of award",
     }
