@@ -188,7 +188,7 @@ def _said(bundle: Bundle, listed: Sequence[_Listed], *, by_entry: bool, asked: b
         )
         if not by_entry:
             line = f"{line.partition(':')[0]}: graded image by image, not entry by entry"
-        notes.append(line if by_entry or asked else f"{line} (--entries folder does)")
+        notes.append(line if by_entry or asked else f"{line} (--entries folder does that)")
     alone = Counter(one.folder for one in listed if one.entry == one.path and one.folder)
     for folder, n_images in alone.items() if by_entry else ():
         if n_images > 1:

@@ -53,12 +53,14 @@ def write_synthetic_store(
     level_names=("final",),
     level_ends=None,
     telling=slice(None),
+    per_entry=1,
 ) -> Path:
     """Write a store of independent contents.
 
     ``counts`` is split → images a class. ``telling`` are the columns in which the classes differ.
     ``permute_labels`` shuffles the labels once per content, over all splits together.
     ``copy_test_into_train`` also lists every test content as a train image.
+    ``per_entry`` images are an entry, in a folder of its own; it divides the counts.
     """
     counts = counts or {"train": 20, "test": 10}
     generator = np.random.default_rng(seed)
@@ -89,7 +91,9 @@ def write_synthetic_store(
                 ),
                 "split": split,
                 "label": int(label) if split != "new" else -1,
-                "name": f"{number:04}.jpg",
+                "name": f"{number:04}.jpg"
+                if per_entry == 1
+                else f"e{number // per_entry:03}/{number:04}.jpg",
             }
         )
     files = [(item, item["split"]) for item in contents]
@@ -108,7 +112,7 @@ def write_synthetic_store(
         content=np.array([place[item["row"].sha256] for _, item, _ in rows], dtype=np.int64),
         label=np.array([item["label"] for _, item, _ in rows], dtype=np.int16),
         split=[split for _, _, split in rows],
-        entry=[path for path, _, _ in rows],
+        entry=[path if per_entry == 1 else path.rpartition("/")[0] for path, _, _ in rows],
         skipped=[""] * len(rows),
     )
     path.parent.mkdir(parents=True, exist_ok=True)

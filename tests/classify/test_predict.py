@@ -10,12 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from classify.bundle import load_bundle
 from classify.compare import compare
 from classify.fitting import fit
 from classify.grades import check_output, grades_json, write_grades
 from classify.predict import bundle_folder, predict
 from classify.samples import load_samples
-from featurize import BundleError, DatasetError, EngineError, ImageFeatures
+from featurize import BundleError, ConfigError, DatasetError, EngineError, ImageFeatures
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -94,11 +95,116 @@ def test_every_file_has_its_row(run, images, network, tmp_path):
 def test_entries_of_several_images_are_graded_image_by_image_and_it_says_so(run, images, network):
     graded = predict(run.folder, [images])
     assert {grade.entry for grade in graded.grades} == {str(images / "award"), str(images / "low")}
-    assert graded.notes == ("12 images of 2 entries: graded image by image, not entry by entry",)
+    assert graded.notes == (
+        "12 images of 2 entries: graded image by image, not entry by entry (--entries folder does that)",
+    )
+    asked = predict(run.folder, [images], entries="image")
+    assert asked.grades == graded.grades
+    assert asked.notes == ("12 images of 2 entries: graded image by image, not entry by entry",)
     assert predict(run.folder, [images / "low"]).notes == ()
     both = predict(run.folder, [images / "low", images, images / "low"])
     assert len(both.grades) == 12
-    assert both.notes == ("6 images of 1 entry: graded image by image, not entry by entry",)
+    assert both.notes == (
+        "6 images of 1 entry: graded image by image, not entry by entry (--entries folder does that)",
+    )
+
+
+@pytest.fixture
+def portfolios(make_store):
+    """Test entries of 3 images each."""
+    return make_store(counts={"train": 12, "test": 6}, per_entry=3, distance=1.5)
+
+
+@pytest.fixture
+def portfolio_images(portfolios, tmp_path, monkeypatch):
+    """A folder of the test entries; each file holds its own row number in the store."""
+    samples = load_samples(portfolios)
+    for image in samples.test_images:
+        path = tmp_path / "work" / samples.entry[image].replace("/", "_") / Path(samples.path[image]).name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(str(samples.content[image]))
+
+    def image_features(paths, config, **options):
+        texts = [path.read_text() for path in paths]
+        index = np.array([k for k, text in enumerate(texts) if text.isdecimal()], dtype=np.int64)[::-1]
+        rows = [int(texts[k]) for k in index]
+        problems = {k: "not an image" for k, text in enumerate(texts) if not text.isdecimal()}
+        features = samples.plain[rows] if rows else np.zeros((0, 8), np.float32)
+        return ImageFeatures(features=features, index=index, problems=problems)
+
+    monkeypatch.setattr("featurize.inference.image_features", image_features)
+    return tmp_path / "work"
+
+
+@pytest.mark.parametrize("join", ["probabilities", "features"])
+def test_a_folder_of_entries_has_the_comparisons_grades_entry_by_entry(
+    portfolios, portfolio_images, tmp_path, join
+):
+    run = compare([portfolios], heads=("logreg",), join=join, out=tmp_path / "run", jobs=1)
+    graded = predict(run.folder, [portfolio_images])
+    with (run.folder / "predictions.csv").open(encoding="utf-8", newline="") as stream:
+        said = {
+            row["entry"].replace("/", "_"): row for row in csv.DictReader(stream) if row["head"] == "logreg"
+        }
+    assert len(graded.grades) == len(said) == 4
+    for grade in graded.grades:
+        row = said[Path(grade.entry).name]
+        assert (grade.path, grade.n_images, grade.problem) == ("", 3, "")
+        assert grade.grade == row["predicted_class"]
+        assert [f"{value:.6f}" for value in grade.probabilities] == [row["p_award"], row["p_low"]]
+    assert graded.notes == (
+        f"12 images of 4 entries: graded entry by entry, by the mean of their images' {join}",
+    )
+    assert load_bundle(bundle_folder(run.folder)).join == join
+    (found, *_) = grades_json(graded)
+    assert (found["path"], found["n_images"]) == (None, 3)
+
+
+def test_an_entry_is_graded_from_what_could_be_read(portfolios, portfolio_images, tmp_path):
+    bundle = fit(portfolios, head="logreg", params={"C": 0.1}, out=tmp_path / "bundle").bundle
+    first, second, *_ = sorted(portfolio_images.iterdir())
+    bad, *good = sorted(first.iterdir())
+    bad.write_text("x")
+    for path in second.iterdir():
+        path.write_text("x")
+    one, none, *others = predict(bundle, [portfolio_images]).grades
+    alone = predict(bundle, good, entries="image").grades
+    np.testing.assert_allclose(
+        one.probabilities, np.mean([grade.probabilities for grade in alone], axis=0), atol=1e-12
+    )
+    assert (one.n_images, one.problem) == (2, f"{bad}: not an image")
+    assert (none.n_images, none.grade, none.confidence) == (0, "", None)
+    assert none.problem.count("not an image") == 3
+    assert all(grade.grade and not grade.problem for grade in others)
+    out = tmp_path / "grades.csv"
+    write_grades(out, predict(bundle, [portfolio_images]))
+    rows = list(csv.DictReader(out.read_text(encoding="utf-8-sig").splitlines()))
+    assert [row["n_images"] for row in rows] == ["2", "0", "3", "3"]
+    assert rows[0]["entry"] == str(first)
+
+
+def test_images_of_entries_can_be_graded_one_by_one(portfolios, portfolio_images, tmp_path):
+    bundle = fit(portfolios, head="logreg", params={"C": 0.1}, out=tmp_path / "bundle").bundle
+    graded = predict(bundle, [portfolio_images], entries="image")
+    assert len(graded.grades) == 12
+    assert all(grade.n_images == 1 and grade.path for grade in graded.grades)
+    assert graded.notes == ("12 images of 4 entries: graded image by image, not entry by entry",)
+    with pytest.raises(ConfigError, match="entries is 'file': expected folder or image"):
+        predict(bundle, [portfolio_images], entries="file")
+
+
+def test_images_in_no_folder_of_their_entry_are_entries_and_it_says_so(
+    portfolios, portfolio_images, tmp_path
+):
+    bundle = fit(portfolios, head="logreg", params={"C": 0.1}, out=tmp_path / "bundle").bundle
+    inside = sorted(portfolio_images.iterdir())[0]
+    graded = predict(bundle, [inside])
+    assert [grade.n_images for grade in graded.grades] == [1, 1, 1]
+    assert graded.notes == (
+        f"3 images lie in {inside} itself: each is an entry of its own. If they are one entry, name the "
+        "folder above",
+    )
+    assert predict(bundle, [inside], entries="image").notes == ()
 
 
 def test_a_bad_input_takes_no_other_with_it(run, images, network, tmp_path):
@@ -142,7 +248,10 @@ def test_the_csv_opens_in_a_spreadsheet(run, network, tmp_path):
     raw = out.read_bytes()
     assert raw.startswith(b"\xef\xbb\xbf")
     rows = list(csv.DictReader(raw.decode("utf-8-sig").splitlines()))
-    assert list(rows[0]) == ["path", "entry", "grade", "confidence", "p_award", "p_low", "problem"]
+    assert list(rows[0]) == [
+        *("path", "entry", "n_images", "grade", "confidence", "p_award", "p_low", "problem")
+    ]
+    assert [row["n_images"] for row in rows] == ["0", "1"]
     assert [row["problem"] for row in rows] == ["not an image", ""]
     assert [bool(row["grade"]) for row in rows] == [False, True]
     assert float(rows[1]["confidence"]) == pytest.approx(
