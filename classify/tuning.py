@@ -83,7 +83,7 @@ class ScoreTask:
             points=points,
             groups=np.concatenate([fitted.groups, scored.groups]),
             image=np.concatenate([fitted.image, scored.image]),
-            **({"entry": np.concatenate([np.full(n_fitted, -1), entry])} if several_images(entry) else {}),
+            entry=np.concatenate([np.full(n_fitted, -1), entry]) if several_images(entry) else None,
             class_weight=self.class_weight,
             seed=self.seed,
         )
