@@ -44,6 +44,8 @@ class FitResult:
     metrics: Mapping[str, float | None] | None  # on the test images; None without a test split
     n_train: int
     n_test: int
+    fitted_on: str  # what n_train counts: "images" or "entries"
+    tested_on: str  # what n_test counts
     tune_seconds: float
     fit_seconds: float
     remembered: bool  # an earlier run had fitted it: the seconds are those it took then
@@ -99,6 +101,7 @@ def fit(
     """
     from classify.folder import refuse_existing
     from classify.manifest import MANIFEST
+    from classify.portfolios import entry_numbers, is_portfolio
     from classify.protocol import final_round
     from classify.recall import run_or_recall
     from classify.running import default_jobs
@@ -137,7 +140,9 @@ def fit(
         cv_balanced_accuracy=choice.score,
         metrics=metrics,
         n_train=len(work.fit),
-        n_test=len(work.test),
+        n_test=int(entry_numbers(samples, work.test).max(initial=-1)) + 1,
+        fitted_on="images" if samples.n_joined is None else "entries",
+        tested_on="entries" if is_portfolio(samples) else "images",
         tune_seconds=choice.seconds,
         fit_seconds=fitted.fit_seconds,
         remembered=fitted.remembered,

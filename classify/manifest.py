@@ -13,6 +13,7 @@ from featurize import BundleError, CompareError, config_digest
 
 FORMAT = "folio-bundle"
 FORMAT_VERSION = 1
+ENSEMBLE_FORMAT = "folio-ensemble"  # members are bundles in folders of its own
 FUSED_VERSION = 2  # with ``parts`` in the place of ``config`` and ``weights``
 MANIFEST = "manifest.json"
 JOINS = ("probabilities", "features")  # of an entry of several images, what is averaged
@@ -23,7 +24,8 @@ SEAL = "manifest_sha256"  # over the canonical JSON of all the rest
 def write_manifest(folder: Path, fields: Mapping[str, Any]) -> None:
     """Write the manifest as plain JSON with its format, its version and its seal."""
     version = FUSED_VERSION if "parts" in fields else FORMAT_VERSION
-    manifest = plain_json({"format": FORMAT, "format_version": version, **fields})
+    named = ENSEMBLE_FORMAT if "members" in fields else FORMAT
+    manifest = plain_json({"format": named, "format_version": version, **fields})
     sealed = {**manifest, SEAL: config_digest(manifest)}
     text = json.dumps(sealed, indent=2, allow_nan=False, ensure_ascii=False)
     (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
@@ -46,7 +48,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         ) from None
     except (OSError, ValueError, RecursionError) as error:
         raise BundleError(f"{path}: cannot be read ({error}). Make the bundle anew.") from None
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+    if not isinstance(manifest, dict) or manifest.get("format") not in (FORMAT, ENSEMBLE_FORMAT):
         raise BundleError(f"{path}: not the manifest of a bundle. Make one with: classify compare STORE")
     if manifest.get("format_version") not in (FORMAT_VERSION, FUSED_VERSION):
         raise BundleError(
@@ -56,9 +58,22 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     seal = manifest.pop(SEAL, None)
     if seal != config_digest(manifest):
         raise BundleError(f"{path}: altered after it was written: {SEAL} does not fit. Make the bundle anew.")
-    if problem := _check_manifest(manifest):
+    ensemble = manifest["format"] == ENSEMBLE_FORMAT
+    if problem := _check_ensemble(manifest) if ensemble else _check_manifest(manifest):
         raise BundleError(f"{path}: {problem}. Make the bundle anew.")
+    if ensemble:
+        return manifest
     return {"columns": [0, manifest["n_features"]], **manifest}
+
+
+def _check_ensemble(manifest: Mapping[str, Any]) -> str:
+    """Return what is wrong with the fields of an ensemble that are used, "" when nothing is."""
+    for key, (sound, expected) in _ENSEMBLE.items():
+        if key not in manifest:
+            return f"lacks {key!r}"
+        if not sound(manifest[key]):
+            return f"{key!r} is {repr(manifest[key])[:60]}; expected {expected}"
+    return ""
 
 
 def _check_manifest(manifest: Mapping[str, Any]) -> str:
@@ -66,7 +81,7 @@ def _check_manifest(manifest: Mapping[str, Any]) -> str:
     fused = manifest["format_version"] == FUSED_VERSION
     for where, part, checks in (("", manifest, _FIELDS), *_parts_to_check(manifest, fused=fused)):
         for key, (sound, expected) in checks.items():
-            optional = (checks is _WEIGHTS and key != "kind") or (checks is _FIELDS and key == "join")
+            optional = (checks is _WEIGHTS and key != "kind") or (checks is _FIELDS and key in _OPTIONAL)
             if not isinstance(part, dict) or (key not in part and not optional):
                 return f"lacks {where + key!r}"
             if key in part and not sound(part[key]):
@@ -99,7 +114,7 @@ def _parts_to_check(manifest: Mapping[str, Any], *, fused: bool) -> list[tuple[s
     found: list[tuple[str, Any, Checks]] = [
         ("", manifest, {"parts": (_parts, "a list of two or more objects")})
     ]
-    for k, part in enumerate(parts if _parts(parts) else []):
+    for k, part in enumerate(parts if isinstance(parts, list) and _parts(parts) else []):
         found += [(f"parts[{k}].", part, {**_PART, **_OF_SEVERAL}), *_configs(f"parts[{k}].", part)]
     return found
 
@@ -163,6 +178,15 @@ def _ends(value: Any) -> bool:
     return sorted(set(value)) == value
 
 
+def _folders(value: Any) -> bool:
+    named = isinstance(value, list) and all(map(_text, value)) and len(set(value)) == len(value) > 1
+    return named and all(Path(name).name == name for name in value)
+
+
+def _above_zero(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+
+
 def _mapping(value: Any) -> bool:
     return isinstance(value, dict)
 
@@ -188,6 +212,14 @@ _FIELDS: Checks = {
     "n_features": (_positive, "a positive whole number"),
     "store": _TEXT,
     "join": (lambda value: value in JOINS, " or ".join(JOINS)),
+    "temperature": (_above_zero, "a number above 0"),
+}
+_OPTIONAL = ("join", "temperature")
+_ENSEMBLE: Checks = {
+    "head": _TEXT,
+    "store": _TEXT,
+    "classes": _FIELDS["classes"],
+    "members": (_folders, "a list of two or more different names of folders"),
 }
 _PART: Checks = {
     "config": (_mapping, "an object"),

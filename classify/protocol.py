@@ -74,13 +74,14 @@ def final_round(samples: Samples, *, seed: int, search: bool = True) -> tuple[Ro
 
 def _with_test(samples: Samples, *, seed: int) -> Plan:
     train, test, nothing = samples.train_images, samples.test_images, np.empty(0, dtype=np.int64)
+    unit = _unit(samples)
     if samples.has_val:
         val = samples.val_images
         first = Round(pairs=((train, val),), fit=train, val=val, test=test)
         final = Round(pairs=(), fit=samples.fit_images, val=None, test=nothing)
         text = (
-            f"Hyper-parameters are chosen on the {len(val)} images of the val split, which also stops the "
-            f"dense head. Each head is then fitted on train and tested once on the {len(test)} images of "
+            f"Hyper-parameters are chosen on the {len(val)} {unit} of the val split, which also stops the "
+            f"dense head. Each head is then fitted on train and tested once on the {len(test)} {unit} of "
             "the test split. Bundles are refitted on train and val."
         )
         described: dict[str, Any] = {
@@ -95,7 +96,7 @@ def _with_test(samples: Samples, *, seed: int) -> Plan:
     text = (
         f"Hyper-parameters are chosen by {n_folds}-fold cross-validation over groups of the train split "
         "(balanced accuracy on plain views). Each head is then fitted on train and tested once on the "
-        f"{len(test)} images of the test split. That head is the bundle."
+        f"{len(test)} {unit} of the test split. That head is the bundle."
     )
     described = {"kind": "test split", "tuning": "cross-validation", "n_folds": n_folds, "text": text}
     return Plan(
@@ -117,7 +118,7 @@ def _nested(samples: Samples, *, seed: int) -> Plan:
         n_inner.append(k)
     text = (
         f"There is no test split: nested cross-validation over groups, {n_outer} outer and up to "
-        f"{max(n_inner)} inner folds. Every figure is out of fold, over {len(images)} images. Bundles are "
+        f"{max(n_inner)} inner folds. Every figure is out of fold, over {len(images)} {_unit(samples)}. Bundles are "
         f"fitted on all of them, with hyper-parameters chosen by {n_outer}-fold cross-validation."
     )
     described = {
@@ -132,6 +133,10 @@ def _nested(samples: Samples, *, seed: int) -> Plan:
         final=Round(pairs=outer, fit=images, val=None, test=np.empty(0, dtype=np.int64)),
         described={**described, "inner_folds": n_inner, "seed": seed, "notes": inner_notes},
     )
+
+
+def _unit(samples: Samples) -> str:
+    return "images" if samples.n_joined is None else "entries"
 
 
 def _folds(

@@ -120,6 +120,8 @@ def test_what_is_left_out_is_in_no_mean_and_an_entry_without_views_has_none(port
 
 def test_no_entry_straddles_a_fold(portfolios, make_store):
     nested = make_store("other", counts={"train": 30}, per_entry=3)
+    joined = settle_join(load_samples(nested), "features")
+    assert "out of fold, over 10 entries. Bundles" in make_plan(joined, seed=0).described["text"]
     for path in (portfolios, nested):
         samples = load_samples(path)
         for one in make_plan(samples, seed=0).rounds:
@@ -249,7 +251,8 @@ def test_a_head_fitted_alone_is_tested_on_entries(portfolios, tmp_path):
     found = join_entries(samples, samples.test_images, task.run().probabilities)
     decided = found.probabilities.argmax(axis=1)
     assert done.metrics["accuracy"] == pytest.approx(accuracy_score(found.y, decided))
-    assert len(found.y) == 20
+    assert (len(found.y), done.n_test, done.tested_on) == (20, 20, "entries")
+    assert (done.n_train, done.fitted_on) == (120, "images")
     assert found.n_images.tolist() == [3] * 20
 
 
