@@ -118,8 +118,8 @@ def _nested(samples: Samples, *, seed: int) -> Plan:
         n_inner.append(k)
     text = (
         f"There is no test split: nested cross-validation over groups, {n_outer} outer and up to "
-        f"{max(n_inner)} inner folds. Every figure is out of fold, over {len(images)} {_unit(samples)}. Bundles are "
-        f"fitted on all of them, with hyper-parameters chosen by {n_outer}-fold cross-validation."
+        f"{max(n_inner)} inner folds. Every figure is out of fold, over {len(images)} {_unit(samples)}. "
+        f"Bundles are fitted on all of them, with hyper-parameters chosen by {n_outer}-fold cross-validation."
     )
     described = {
         "kind": "nested cross-validation",

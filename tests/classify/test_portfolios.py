@@ -121,7 +121,7 @@ def test_what_is_left_out_is_in_no_mean_and_an_entry_without_views_has_none(port
 def test_no_entry_straddles_a_fold(portfolios, make_store):
     nested = make_store("other", counts={"train": 30}, per_entry=3)
     joined = settle_join(load_samples(nested), "features")
-    assert "out of fold, over 10 entries. Bundles" in make_plan(joined, seed=0).described["text"]
+    assert "out of fold, over 20 entries. Bundles" in make_plan(joined, seed=0).described["text"]
     for path in (portfolios, nested):
         samples = load_samples(path)
         for one in make_plan(samples, seed=0).rounds:
