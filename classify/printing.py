@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from classify.compare import BASELINE
-from classify.results import leaderboard
+from classify.head_choice import BASELINE
+from classify.leaderboard import columns, make_tables
 from classify.studies import study_lines
+from classify.verdict_words import METRIC_NAMES, verdict_lines
 from featurize import console, printable
 
 if TYPE_CHECKING:
@@ -19,15 +20,6 @@ if TYPE_CHECKING:
     from classify.grades import Graded
     from classify.results import Comparison
 
-_COLUMNS = (
-    ("CV", "cv_balanced_accuracy"),
-    ("accuracy", "accuracy"),
-    ("bal. acc.", "balanced_accuracy"),
-    ("macro-F1", "macro_f1"),
-    ("ROC-AUC", "roc_auc"),
-    ("log loss", "log_loss"),
-)
-
 
 def print_comparison(done: Comparison) -> None:
     """Print facts, leaderboard, what it means and what to type next."""
@@ -35,8 +27,9 @@ def print_comparison(done: Comparison) -> None:
     for line in record["facts"]:
         click.echo(printable(line))
     click.echo(_classes(record))
-    console().print(_table(record))
-    for line in _explained(record):
+    for table in make_tables(record):
+        console().print(table)
+    for line in [*_explained(record), *verdict_lines(record)]:
         click.echo(printable(line))
     for line in study_lines(record):
         click.echo(printable(line))
@@ -67,20 +60,20 @@ def print_fit(done: FitResult) -> None:
     seconds = f"fitted in {done.fit_seconds:.1f} s"
     if done.remembered:
         seconds = f"{seconds} by an earlier run, taken over (--fresh fits anew)"
-    click.echo(f"{done.head} on {done.n_train} images of {done.store}: {seconds}")
+    click.echo(f"{done.head} on {done.n_train} {done.fitted_on} of {done.store}: {seconds}")
     shown = ", ".join(f"{key}={value}" for key, value in done.params.items()) or "none"
     origin = done.chosen
     if done.cv_balanced_accuracy is not None:
         origin = f"{origin}, balanced accuracy {done.cv_balanced_accuracy:.3f}"
     click.echo(f"Hyper-parameters ({printable(origin)}): {shown}")
     if done.metrics is not None:
-        click.echo(f"Test accuracy: {done.metrics['accuracy']:.3f} on {done.n_test} images")
+        click.echo(f"Test accuracy: {done.metrics['accuracy']:.3f} on {done.n_test} {done.tested_on}")
     click.echo(f"Bundle: {printable(str(done.bundle))}")
     click.echo(f"Grade new images with:\n{_predict_line(done.bundle)}")
 
 
 def print_grades(graded: Graded) -> None:
-    """Print one line a file."""
+    """Print one line a file, or an entry of several."""
     from rich.markup import escape
     from rich.table import Table
 
@@ -90,49 +83,14 @@ def print_grades(graded: Graded) -> None:
     table.add_column("confidence", justify="right")
     table.add_column("problem", overflow="fold")
     for grade in graded.grades:
+        path = grade.path or f"{grade.entry} ({grade.n_images} images)"
         shown = "" if grade.confidence is None else f"{grade.confidence:.3f}"
-        table.add_row(*(escape(printable(text)) for text in (grade.path, grade.grade, shown, grade.problem)))
+        table.add_row(*(escape(printable(text)) for text in (path, grade.grade, shown, grade.problem)))
     console().print(table)
 
 
 def _predict_line(folder: Path) -> str:
     return shlex.join(["classify", "predict", str(folder), "IMAGES", "--out", "grades.csv"])
-
-
-def _table(record: dict[str, Any] | Any) -> Any:
-    from rich.box import SIMPLE_HEAD
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table(
-        title=escape(printable(f"{record['dataset']}: {record['protocol']['kind']}")),
-        box=SIMPLE_HEAD,
-        show_edge=False,
-        padding=0,
-        collapse_padding=True,
-    )
-    table.add_column("store", overflow="fold", min_width=18)
-    table.add_column("head", no_wrap=True)
-    rows = leaderboard(record)
-    several_levels = any(row["levels"] for row in rows)
-    if several_levels:
-        table.add_column("levels")
-    for name, _ in _COLUMNS:
-        table.add_column(name, justify="right", min_width=5)
-    table.add_column("fit s", justify="right")
-    for row in rows:
-        head = f"{row['head']} *" if row["recommended"] else row["head"]
-        if row["status"] != "ok":
-            figures = ["failed", *[""] * (len(_COLUMNS) - 1), ""]
-        else:
-            figures = [_figure(row[key]) for _, key in _COLUMNS] + [f"{row['fit_seconds']:.1f}"]
-        levels = [row["levels"] or ""] if several_levels else []
-        table.add_row(escape(row["store"]), head, *levels, *figures)
-    return table
-
-
-def _figure(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
 
 
 def _classes(record: Any) -> str:
@@ -157,21 +115,24 @@ def _remembered(record: Any) -> str:
 
 
 def _explained(record: Any) -> list[str]:
-    n_test = max(result["n_test"] for result in record["results"])
+    n_test, one, many = max(result["n_test"] for result in record["results"]), "image", "images"
+    if record.get("join"):  # figures are of entries
+        n_test, one, many = record["statistics"]["n_entries"] or n_test, "entry", "entries"
     protocol = record["protocol"]
     if protocol["kind"] == "test split":
-        where = f"the {n_test} test images"
+        where = f"the {n_test} test {many}"
         on_val = protocol["tuning"] == "val split"
         score = "on the val split" if on_val else "in folds of the training images"
         lines = [
             f"CV: balanced accuracy {score}; it chose hyper-parameters and the recommended head (*).",
-            f"The other figures are on {where}, used once: one image is {100 / n_test:.1f} %.",
+            f"The other figures are on {where}, used once: one {one} is {100 / n_test:.1f} %.",
         ]
     else:
         lines = [
-            f"All figures are out of fold, over {n_test} images: one image is {100 / n_test:.1f} %.",
+            f"All figures are out of fold, over {n_test} {many}: one {one} is {100 / n_test:.1f} %.",
             "CV: balanced accuracy; it chose the recommended head (*).",
         ]
+    lines += _intervals(record)
     lines += [f"Note: {note}" for note in protocol["notes"]]
     for result in record["results"]:
         name = f"{result['head']} on {result['store']}"
@@ -183,6 +144,21 @@ def _explained(record: Any) -> list[str]:
         for result in record["results"]
         if result["status"] == "ok"
         for metric, reason in result["undefined"].items()
-        if metric in {key for _, key in _COLUMNS}
+        if metric in {key for _, key in columns(record)}
     }
     return lines + [f"Undefined (–): {text}" for text in sorted(undefined)]
+
+
+def _intervals(record: Any) -> list[str]:
+    statistics = record["statistics"]
+    if statistics["primary_metric"] is None:
+        return []
+    about = f", approximate ({statistics['why']})" if statistics["approximate"] else ""
+    lines = [f"In brackets: its 95 % interval{about}; those of all other figures are in results.json."]
+    if statistics["primary_metric"] == "quadratic_kappa":
+        name = METRIC_NAMES["quadratic_kappa"]
+        lines += [
+            f"kappa: {name}, 1 at best, 0 by chance. MAE: mean absolute error, in grades. off by 2: or more.",
+            "Grades: the share of each that was given another one. ECE: expected calibration error.",
+        ]
+    return lines

@@ -17,10 +17,26 @@ FORMAT = "folio-run"
 FORMAT_VERSION = 1
 RESULTS = "results.json"
 PREDICTIONS = "predictions.csv"
+IMAGE_PREDICTIONS = "image_predictions.csv"  # where entries have several images
 DOUBTFUL = "doubtful.csv"
 # What a run writes, and so what --overwrite replaces.
-PARTS = ("bundles", "weights", "tensorboard", PREDICTIONS, DOUBTFUL, RESULTS)
-METRICS = ("accuracy", "balanced_accuracy", "macro_f1", "roc_auc", "log_loss")
+PARTS = ("bundles", "weights", "tensorboard", PREDICTIONS, IMAGE_PREDICTIONS, DOUBTFUL, RESULTS)
+METRICS = (
+    "accuracy",
+    "balanced_accuracy",
+    "macro_f1",
+    "roc_auc",
+    "log_loss",
+    "brier_score",
+    "calibration_error",
+)
+# Of three or more ordered classes.
+ORDERED_METRICS = ("quadratic_kappa", "mean_absolute_error", "off_by_two")
+# Of heads with equal cross-validation scores the first one here is recommended; then the first store.
+SIMPLEST_FIRST = (
+    *("nearest-mean", "lda", "logreg", "ordinal-logistic", "knn", "svm-linear", "svm-rbf", "ordinal-svm"),
+    *("dense", "ordinal-dense", "ensemble"),
+)
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -38,6 +54,8 @@ class Result:
     undefined: Mapping[str, str]  # metric → why it is null
     per_class: Any
     confusion_matrix: list[list[int]] | None  # rows: true class, columns: predicted class, in label order
+    reliability: Any  # bins of the calibration error
+    intervals: Mapping[str, Any]  # metric → its 95 % interval, as in `classify.significance.intervals`
     n_train: int  # images fitted on; without a test split in the largest fold
     n_test: int
     cv_balanced_accuracy: float | None  # what the recommended head is chosen by
@@ -55,12 +73,13 @@ class Result:
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """What one head said of one test image."""
+    """What one head said of one test entry, or of one image of it."""
 
     store: str
     head: str
-    path: str
     entry: str
+    path: str  # of the image, "" where there are several
+    n_images: int
     fold: int | None  # from 0; None with a test split
     true: int
     probabilities: Sequence[float]
@@ -94,7 +113,7 @@ def leaderboard(record: Mapping[str, Any]) -> list[dict[str, Any]]:
     -------
     list of dict
         Keys store, head, recommended, status, levels (of the bundle; None where the store has one),
-        cv_balanced_accuracy, the five metrics, fit_seconds.
+        cv_balanced_accuracy, every metric, intervals, per_class, fit_seconds.
     """
     chosen = record["recommended"] or {}
     rows = [
@@ -106,6 +125,8 @@ def leaderboard(record: Mapping[str, Any]) -> list[dict[str, Any]]:
             "levels": (result["bundle_params"] or {}).get("levels"),
             "cv_balanced_accuracy": result["cv_balanced_accuracy"],
             **result["metrics"],
+            "intervals": result["intervals"],
+            "per_class": result["per_class"],
             "fit_seconds": result["fit_seconds"],
         }
         for result in record["results"]
@@ -153,16 +174,18 @@ def write_record(folder: Path, record: Mapping[str, Any]) -> None:
     (folder / RESULTS).write_text(text + "\n", encoding="utf-8")
 
 
-def write_predictions(folder: Path, predictions: Iterable[Prediction], *, classes: Sequence[str]) -> None:
-    """Write predictions.csv: one line a test image, store and head.
+def write_predictions(path: Path, predictions: Iterable[Prediction], *, classes: Sequence[str]) -> None:
+    """Write predictions.csv: one line a test entry, or image, for each store and head.
 
-    The columns are store, head, path, entry, fold, true_class, predicted_class and one probability a class.
+    The columns are store, head, entry, path, n_images, fold, true_class, predicted_class and one probability
+    a class.
     """
     header = [
         "store",
         "head",
-        "path",
         "entry",
+        "path",
+        "n_images",
         "fold",
         "true_class",
         "predicted_class",
@@ -172,8 +195,9 @@ def write_predictions(folder: Path, predictions: Iterable[Prediction], *, classe
         [
             item.store,
             item.head,
-            item.path,
             item.entry,
+            item.path,
+            str(item.n_images),
             "" if item.fold is None else str(item.fold),
             classes[item.true],
             classes[max(range(len(classes)), key=lambda label: item.probabilities[label])],
@@ -181,7 +205,7 @@ def write_predictions(folder: Path, predictions: Iterable[Prediction], *, classe
         ]
         for item in predictions
     )
-    write_csv(folder / PREDICTIONS, header, rows)
+    write_csv(path, header, rows)
 
 
 def probability_names(classes: Sequence[str]) -> list[str]:

@@ -108,10 +108,7 @@ def _resampled(
 ) -> tuple[list[FloatArray], list[FloatArray]]:
     """Return the metric of each head on resamples, the same ones for all, and with parts left out."""
     size = {"n_groups": sums[0].n_groups, "n_entries": sums[0].n_entries}
-    statistics = [
-        lambda weights, one=one: {metric: from_confusions(one, weights)[metric]}  # type: ignore[misc]
-        for one in sums
-    ]
+    statistics = [lambda weights, one=one: {metric: from_confusions(one, weights)[metric]} for one in sums]
     draws = bootstrap(statistics, **size, n_resamples=n_resamples, seed=seed)
     parts = jackknife(statistics, **size) if size["n_groups"] > 1 else [{metric: np.empty(0)}] * len(sums)
     return [one[metric] for one in draws], [one[metric] for one in parts]

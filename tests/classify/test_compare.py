@@ -52,7 +52,17 @@ def test_a_run_holds_what_the_issue_names(run):
     )
     assert [result["head"] for result in record["results"]] == [*QUICK, "baseline"]
     for result in record["results"]:
-        assert set(result["metrics"]) == {"accuracy", "balanced_accuracy", "macro_f1", "roc_auc", "log_loss"}
+        assert set(result["metrics"]) == {
+            "accuracy",
+            "balanced_accuracy",
+            "macro_f1",
+            "roc_auc",
+            "log_loss",
+            "brier_score",
+            "calibration_error",
+        }
+        assert set(result["metrics"]) <= set(result["intervals"])
+        assert sum(item["count"] for item in result["reliability"]) == 20
         assert result["status"] == "ok"
         assert (result["n_train"], result["n_test"], result["refitted"]) == (40, 20, False)
         assert (done.folder / result["bundle"] / "manifest.json").is_file()
@@ -281,6 +291,29 @@ def test_few_images_make_fewer_folds_and_say_so(run):
     done = run(("logreg",), store={"counts": {"train": 3, "test": 2}})
     assert done.record["protocol"]["n_folds"] == 3
     assert "3 folds instead of 5" in done.record["protocol"]["notes"][0]
+
+
+def test_three_ordered_classes_are_judged_by_kappa(run):
+    done = run(
+        store={"classes": ("award", "low", "middle"), "distance": 2.0}, order=("low", "middle", "award")
+    )
+    assert done.record["statistics"]["primary_metric"] == "quadratic_kappa"
+    for result in done.record["results"]:
+        confusion = np.array(result["confusion_matrix"])
+        assert result["metrics"]["off_by_two"] == pytest.approx((confusion[0, 2] + confusion[2, 0]) / 30)
+        ends = result["intervals"]["off_by_two"]
+        assert ends["low"] <= result["metrics"]["off_by_two"] <= ends["high"]
+    heads = {frozenset((one["a"]["head"], one["b"]["head"])) for one in done.record["verdicts"]}
+    assert heads == {
+        frozenset(pair)
+        for pair in (("logreg", "svm-linear"), ("logreg", "baseline"), ("svm-linear", "baseline"))
+    }
+
+
+def test_out_of_fold_figures_are_approximate(run):
+    done = run(("logreg",), store={"counts": {"train": 15}, "distance": 2.0})
+    assert done.record["statistics"]["why"] == "the heads of two folds share training images"
+    assert done.record["results"][0]["intervals"]["accuracy"]["approximate"]
 
 
 def test_seventeen_classes(run):

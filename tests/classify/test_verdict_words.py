@@ -1,0 +1,101 @@
+"""What is said of the recommended head: the verdicts that matter, in a few lines."""
+
+import pytest
+
+from classify.verdict_words import verdict_lines
+
+
+def verdict(a, b, *, better=False, more=None, store="vgg16"):
+    return {
+        "a": {"store": store, "head": a},
+        "b": {"store": store, "head": b},
+        "verdict": "better" if better else "no detectable difference",
+        "more_images": more,
+    }
+
+
+def record(verdicts, *, head="svm-rbf", stores=("vgg16",), metric="accuracy", n_entries=91, **statistics):
+    return {
+        "recommended": {"store": "vgg16", "head": head, "bundle": "bundles/x"},
+        "statistics": {
+            "primary_metric": metric,
+            "correction": "Holm-corrected over 6 pairs",
+            "n_entries": n_entries,
+            "approximate": False,
+            "why": "",
+            **statistics,
+        },
+        "results": [{"store": store, "n_test": 91} for store in stores],
+        "verdicts": verdicts,
+    }
+
+
+def test_verdicts_are_grouped():
+    lines = verdict_lines(
+        record(
+            [
+                verdict("svm-rbf", "baseline", better=True),
+                verdict("svm-rbf", "dense", more=[37, 2149]),
+                verdict("logreg", "svm-rbf"),
+                verdict("lda", "svm-rbf", better=True),
+                verdict("logreg", "dense", better=True),  # not about the recommended head
+            ]
+        )
+    )
+    assert lines == [
+        "svm-rbf against each other head (accuracy on the same 91 test images; paired tests, Holm-corrected "
+        "over 6 pairs):",
+        "  better than: baseline",
+        "  worse than: lda",
+        "  no detectable difference from: dense, logreg",
+        "  how many more test images would settle it: dense 37 to 2,100; not estimable for the others",
+        "Note: svm-rbf is not detectably better than simpler heads: logreg.",
+    ]
+
+
+def test_a_head_no_better_than_the_baseline_is_noted():
+    lines = verdict_lines(record([verdict("svm-rbf", "baseline")]))
+    assert lines[-1] == "Note: svm-rbf is not detectably better than simpler heads: baseline."
+    assert lines[-2].startswith("  how many more test images would settle it: not estimable (")
+
+
+def test_a_simple_head_has_no_simpler_one():
+    lines = verdict_lines(record([verdict("logreg", "svm-rbf"), verdict("logreg", "dense")], head="logreg"))
+    assert not [line for line in lines if line.startswith("Note")]
+
+
+@pytest.mark.parametrize(
+    ("more", "shown"),
+    [([1, 9], "1 to 9"), ([123, 45678], "120 to 46,000"), ([80, 10**8], "80 to more than 100,000")],
+)
+def test_numbers_are_known_to_two_digits(more, shown):
+    lines = verdict_lines(record([verdict("svm-rbf", "logreg", more=more)]))
+    assert f"  how many more test images would settle it: logreg {shown}" in lines
+
+
+def test_several_stores_are_named_and_entries_too():
+    lines = verdict_lines(
+        record(
+            [verdict("svm-rbf", "logreg"), verdict("svm-rbf", "baseline", better=True)],
+            stores=("vgg16", "resnet50"),
+            n_entries=30,
+            metric="quadratic_kappa",
+            approximate=True,
+            why="fewer than 30 groups",
+        )
+    )
+    assert lines[0] == (
+        "svm-rbf on vgg16 against each other head (quadratic-weighted kappa on the same 30 test entries; "
+        "paired tests, Holm-corrected over 6 pairs; approximate: fewer than 30 groups):"
+    )
+    assert lines[1:3] == ["  better than: baseline", "  no detectable difference from: logreg on vgg16"]
+
+
+def test_many_are_counted():
+    lines = verdict_lines(record([verdict("svm-rbf", f"head{k}") for k in range(12)]))
+    assert lines[1].endswith("head7 and 4 more (results.json)")
+
+
+def test_nothing_to_say():
+    assert verdict_lines({**record([verdict("a", "b")]), "recommended": None}) == []
+    assert verdict_lines(record([])) == []
