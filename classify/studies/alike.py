@@ -14,7 +14,7 @@ IntArray = npt.NDArray[np.int64]
 N_NEIGHBOURS = 10
 _CHUNK = 2**24  # cosines at once
 _LEAST = 1e-6  # distance below which rounding decides
-_FAR_OUT = 3.0  # Tukey's outer fences
+_FENCE, _OUTER_FENCE = 1.5, 3.0  # Tukey's, in distances between the quartiles
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -67,7 +67,7 @@ def neighbours(X: npt.NDArray[np.float32], group: IntArray) -> Neighbours:
             nearest=nearest, typical=typical, usual=np.zeros(2), pairs=nothing, distance=np.empty(0)
         )
     low, high = np.quantile(np.log(known), (0.25, 0.75))
-    limit = np.exp(low - _FAR_OUT * (high - low))
+    limit = np.exp(low - _OUTER_FENCE * (high - low))
     pairs = _closer_than(unit, group, limit) if high > low else []
     pairs.sort()
     return Neighbours(
@@ -80,12 +80,15 @@ def neighbours(X: npt.NDArray[np.float32], group: IntArray) -> Neighbours:
 
 
 def outliers(typical: FloatArray) -> IntArray:
-    """Return images far from all others, the farthest first: beyond the outer fence of these distances."""
+    """Return images far from all others, the farthest first: beyond the fence of these distances.
+
+    The inner fence, as cosine distances end soon after 1 and so have no long tail.
+    """
     known = np.isfinite(typical)
     if not known.any():
         return np.empty(0, dtype=np.int64)
     low, high = np.quantile(typical[known], (0.25, 0.75))
-    found = np.flatnonzero(known & (typical > high + _FAR_OUT * (high - low)))
+    found = np.flatnonzero(known & (typical > high + _FENCE * (high - low)))
     return found[np.argsort(-typical[found], kind="stable")]
 
 

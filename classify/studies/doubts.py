@@ -15,8 +15,9 @@ IntArray = npt.NDArray[np.int64]
 class Doubts:
     """What each row looks like beside the grade it has."""
 
-    doubt: FloatArray  # (n,) above 0: another grade fits better, by the measure of its own class
+    doubt: FloatArray  # (n,) above 0: another grade fits better, each by the measure of its own class
     other: IntArray  # (n,) the grade that fits best of all others
+    sure: npt.NDArray[np.bool_]  # (n,) it fits better, and as well as is usual among those graded so
     thresholds: FloatArray  # (n_classes,) mean probability of a class over the rows graded so
 
 
@@ -25,7 +26,7 @@ def doubts(y: npt.ArrayLike, probabilities: npt.ArrayLike) -> Doubts:
 
     Heads are surer of some classes than of others. So each probability is measured against what is usual in
     its class: the mean over the rows that are graded so. The doubt is the greatest such surplus of any other
-    class, less that of the grade itself: confident learning's thresholds, ranked by margin.
+    class, less that of the grade itself.
 
     Parameters
     ----------
@@ -41,7 +42,7 @@ def doubts(y: npt.ArrayLike, probabilities: npt.ArrayLike) -> Doubts:
     References
     ----------
     Northcutt, Jiang & Chuang, "Confident learning: estimating uncertainty in dataset labels",
-    arXiv:1911.00068, section 3 (thresholds) and 4.2 (ranking by normalised margin).
+    arXiv:1911.00068, section 3: thresholds, and `sure` as the off-diagonal of the confident joint.
     """
     labels, scores = np.asarray(y, dtype=np.int64), np.asarray(probabilities, dtype=np.float64)
     n_classes = scores.shape[1]
@@ -53,4 +54,5 @@ def doubts(y: npt.ArrayLike, probabilities: npt.ArrayLike) -> Doubts:
     own = surplus[np.arange(len(labels)), labels].copy()
     surplus[np.arange(len(labels)), labels] = -np.inf
     other = np.argmax(surplus, axis=1)
-    return Doubts(doubt=surplus.max(axis=1) - own, other=other, thresholds=thresholds)
+    best = surplus.max(axis=1)
+    return Doubts(doubt=best - own, other=other, sure=(best >= 0) & (best > own), thresholds=thresholds)

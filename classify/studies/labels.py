@@ -48,11 +48,12 @@ def study(case: Case) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``n_doubtful``, ``n_alike``, ``n_outliers``, ``top`` (the first of the list) and ``thresholds``.
+        ``n_doubtful``, ``n_sure`` (those of them that look as another grade usually does), ``n_alike``,
+        ``n_outliers``, ``top`` (the first of the list) and ``thresholds``.
     """
     samples = case.samples
     found = graded(case, searched(case).params)
-    rows, thresholds = doubtful_grades(found, classes=samples.classes)
+    rows, n_sure, thresholds = doubtful_grades(found, classes=samples.classes)
     alike, far = near_duplicates(samples), far_from_all(samples, case.images)
     listed = join_reasons([*rows, *alike, *far])
     if case.folder is not None:
@@ -60,6 +61,7 @@ def study(case: Case) -> dict[str, Any]:
     return {
         "n_entries": len(found.y),
         "n_doubtful": len(rows),
+        "n_sure": n_sure,
         "n_alike": len(alike),
         "n_outliers": len(far),
         "thresholds": dict(zip(samples.classes, thresholds, strict=True)),
@@ -67,12 +69,14 @@ def study(case: Case) -> dict[str, Any]:
         "shown": [
             f"{one.path or one.entry} ({one.grade}): {'; '.join(one.reasons)}" for one in listed[:SHOWN]
         ],
-        "text": _text(case, n_entries=len(found.y), counts=(len(rows), len(alike), len(far)), n=len(listed)),
+        "text": _text(case, n_entries=len(found.y), counts=(n_sure, len(alike), len(far)), n=len(listed)),
     }
 
 
-def doubtful_grades(found: Predicted, *, classes: Sequence[str]) -> tuple[list[Doubtful], list[float | None]]:
-    """Return entries whose grade another one fits better, the most doubtful first; and the thresholds.
+def doubtful_grades(
+    found: Predicted, *, classes: Sequence[str]
+) -> tuple[list[Doubtful], int, list[float | None]]:
+    """Return entries whose grade another one fits better, the most doubtful first.
 
     Parameters
     ----------
@@ -83,6 +87,8 @@ def doubtful_grades(found: Predicted, *, classes: Sequence[str]) -> tuple[list[D
     Returns
     -------
     list of Doubtful
+    int
+        How many of them look like another grade as much as is usual among those graded so.
     list of float or None
         Of each class the mean probability of the entries graded so; None where there are none.
     """
@@ -102,13 +108,13 @@ def doubtful_grades(found: Predicted, *, classes: Sequence[str]) -> tuple[list[D
                 p_grade=p_grade,
                 p_looks_like=p_other,
                 reasons=(
-                    f"looks like {classes[other]} "
+                    f"{'looks like' if about.sure[i] else 'may rather be'} {classes[other]} "
                     f"(probability {p_other:.2f}, as {classes[mine]} {p_grade:.2f})",
                 ),
             )
         )
     known = [float(value) if np.isfinite(value) else None for value in about.thresholds]
-    return rows, known
+    return rows, int(about.sure.sum()), known
 
 
 def near_duplicates(samples: Samples) -> list[Doubtful]:
@@ -210,7 +216,7 @@ def _text(case: Case, *, n_entries: int, counts: tuple[int, int, int], n: int) -
     if not n:
         return f"{where}: no grade of {n_entries} training entries is in doubt."
     return (
-        f"{where}: of {n_entries} training entries, graded otherwise than they look: {counts[0]}; nearly the "
-        f"same as an image of another grade or split: {counts[1]}; unlike all others: {counts[2]}. Look at "
-        f"them again in the order of {DOUBTFUL}, which begins with:"
+        f"{where}: of {n_entries} training entries {counts[0]} clearly look like another grade; images "
+        f"nearly the same as one of another grade or split: {counts[1]}; unlike all others: {counts[2]}. {n} are "
+        f"listed in {DOUBTFUL}, to be looked at again from the top:"
     )

@@ -194,7 +194,11 @@ def _graded(
 
 
 def _resampled(curve: Curve, *, seed: int) -> FloatArray:
-    """Return mean accuracies with held-out groups and draws resampled, (n_resamples, n_fractions)."""
+    """Return mean accuracies with held-out groups and draws resampled, (n_resamples, n_fractions).
+
+    All images can be drawn in one way only, yet others of their kind would give another figure: that size
+    borrows the spread between draws of the size below it.
+    """
     generator = np.random.default_rng(seed)
     n_groups = len(curve.sizes)
     at_once = max(1, _CHUNK // n_groups)
@@ -203,13 +207,19 @@ def _resampled(curve: Curve, *, seed: int) -> FloatArray:
         n = min(at_once, N_RESAMPLES - start)
         weights = generator.multinomial(n_groups, np.full(n_groups, 1 / n_groups), size=n).astype(float)
         n_scored = weights @ curve.sizes
-        means = []
+        means, apart = [], np.zeros((n, 1))
         for hits in curve.hits:
             accuracy = (weights @ hits.T) / n_scored[:, None]  # (n, n_draws)
-            drawn = generator.integers(len(hits), size=(n, len(hits)))
-            means.append(np.take_along_axis(accuracy, drawn, axis=1).mean(axis=1))
+            n_draws = len(hits)
+            if n_draws > 1:
+                apart = accuracy - accuracy.mean(axis=1, keepdims=True)
+                apart *= np.sqrt(n_draws / (n_draws - 1))
+                drawn = generator.integers(n_draws, size=(n, n_draws))
+            else:
+                drawn = generator.integers(apart.shape[1], size=(n, 1))
+            means.append(accuracy.mean(axis=1) + np.take_along_axis(apart, drawn, axis=1).mean(axis=1))
         parts.append(np.stack(means, axis=1))
-    return np.concatenate(parts)
+    return np.clip(np.concatenate(parts), 0.0, 1.0)  # a borrowed spread knows no ends
 
 
 def _text(case: Case, curve: Curve, means: FloatArray, gain: Mapping[str, Any]) -> str:

@@ -79,6 +79,6 @@ def test_the_recommended_head_is_studied(make_store):
 def test_a_task_that_fails_says_whose_it_is(make_case):
     case = make_case()
     tied = replace(case.samples, group=np.where(case.samples.y == 0, 0, np.arange(len(case.samples.y))))
-    with pytest.raises(CompareError, match="svm-rbf on efficientnet_lite0: .* single group"):
+    with pytest.raises(CompareError, match=r"svm-rbf on efficientnet_lite0: .* single group"):
         out_of_fold(replace(case, head="svm-rbf", samples=tied), {"C": 1.0})
     assert run_all(case, []) == []

@@ -41,9 +41,7 @@ def two_heads(n=80, seed=0):
 
 def test_the_interval_is_that_of_scipy(samples):
     y, one, other = two_heads()
-    found = difference(
-        predictions(y, one), predictions(y, other), samples=samples, metric="accuracy", seed=0
-    )
+    found = difference(predictions(y, one), predictions(y, other), samples=samples, metric="accuracy", seed=0)
     gained = (other == y).astype(float) - (one == y)
     expected = bootstrap(
         (gained,), np.mean, n_resamples=20_000, method="BCa", random_state=np.random.default_rng(0)
@@ -67,9 +65,7 @@ def test_kappa_is_scikit_learns_and_the_metric_of_ordered_classes(samples):
 def test_groups_are_drawn_as_a_whole(samples):
     """Four equal entries a group: as few groups, as wide an interval as without the three copies."""
     y, one, other = two_heads()
-    alone = difference(
-        predictions(y, one), predictions(y, other), samples=samples, metric="accuracy", seed=0
-    )
+    alone = difference(predictions(y, one), predictions(y, other), samples=samples, metric="accuracy", seed=0)
     group = np.repeat(np.arange(80), 4)
     fourfold = [predictions(np.repeat(y, 4), np.repeat(guess, 4), group) for guess in (one, other)]
     assert difference(*fourfold, samples=samples, metric="accuracy", seed=0) == alone
