@@ -5,11 +5,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, log_loss
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import Normalizer, StandardScaler
 
+from classify.cli import cli
 from classify.compare import compare
 from classify.fitting import fit
 from classify.portfolios import entry_numbers, is_portfolio, mean_by, settle_join
@@ -18,7 +20,7 @@ from classify.protocol import make_plan
 from classify.samples import load_samples
 from classify.task_keys import task_key
 from classify.tuning import FitTask, ScoreTask
-from featurize import CompareError
+from featurize import CompareError, ImageFeatures
 
 POINTS = ({"C": 0.001, "scaling": "standardise"}, {"C": 1.0, "scaling": "standardise"})
 
@@ -259,3 +261,38 @@ def test_a_head_fitted_alone_is_tested_on_entries(portfolios, tmp_path):
 def test_entries_are_numbered_as_they_appear(portfolios):
     samples = load_samples(portfolios)
     assert entry_numbers(samples, [5, 0, 4, 1]).tolist() == [0, 1, 0, 1]
+
+
+@pytest.fixture
+def call(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("classify.cli.quiet_libraries", lambda *, verbose: None)
+
+    def call(*words):
+        done = CliRunner().invoke(cli, [str(word) for word in words])
+        assert done.exit_code == 0, done.output
+        return " ".join(done.output.split())
+
+    return call
+
+
+def test_the_command_line_counts_entries(call, portfolios, tmp_path, monkeypatch):
+    said = call("compare", portfolios, "--heads", "logreg", "--out", "run", "--join", "features")
+    assert "180 images of 60 entries: graded entry by entry, by the mean of their images' features" in said
+    assert "The other figures are on the 20 test entries, used once: one entry is 5.0 %." in said
+
+    def image_features(paths, config, **options):
+        features = np.ones((len(paths), 8), np.float32)
+        return ImageFeatures(features=features, index=np.arange(len(paths)), problems={})
+
+    monkeypatch.setattr("featurize.inference.image_features", image_features)
+    for name in ("one/1.jpg", "one/2.jpg", "two/1.jpg"):
+        (tmp_path / "new" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "new" / name).write_text(name)
+    assert "new/one (2 images)" in call("predict", "run", "new")
+    by_image = call("predict", "run", "new", "--entries", "image")
+    assert "3 images of 2 entries: graded image by image, not entry by entry" in by_image
+    assert "new/one/2.jpg" in by_image
+    said = call("fit", portfolios, "--head", "logreg", "--param", "C=0.1", "--join", "features")
+    assert "logreg on 40 entries of efficientnet_lite0" in said
+    assert " on 20 entries Bundle: " in said
