@@ -9,13 +9,13 @@ from __future__ import annotations
 import hashlib
 import os
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from classify.carried_weights import WEIGHTS, place_weights
+from classify.carried_weights import WEIGHTS, link_or_copy, place_weights
 from classify.head_file import SavedHead, file_digest, file_name, load_head
 from classify.levels import levels_of
 from classify.manifest import MANIFEST, read_manifest, write_manifest
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from classify.samples import Samples
 
+MEMBER = "member_{}"  # folder of an ensemble's bundle
 PARTS = ("head.skops", "head.keras", WEIGHTS, MANIFEST)
 PACKAGES = ("tensorflow", "keras", "scikit-learn", "numpy", "skops")
 
@@ -36,6 +37,7 @@ class BundlePart:
     """A backbone of a bundle: what its features are made with."""
 
     store: str
+    config_digest: str
     config: Mapping[str, Any]
     weights: Path | None  # where they came along
     missing: str | None  # why they did not, though nobody can download them
@@ -49,6 +51,7 @@ class Bundle:
     path: Path
     manifest: Mapping[str, Any]
     estimator: Any
+    members: tuple[Bundle, ...] = ()  # of an ensemble, which has no estimator of its own
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -58,7 +61,7 @@ class Bundle:
     @property
     def join(self) -> str:
         """What of an entry's images is averaged; "" where the head was fitted on entries of one image."""
-        return str(self.manifest.get("join") or "")
+        return self.members[0].join if self.members else str(self.manifest.get("join") or "")
 
     @property
     def parts(self) -> tuple[BundlePart, ...]:
@@ -68,6 +71,7 @@ class Bundle:
         return tuple(
             BundlePart(
                 store=part["store"],
+                config_digest=part["config_digest"],
                 config=part["config"],
                 weights=self.path / part["weights"]["file"] if part["weights"].get("file") else None,
                 missing=part["weights"].get("missing"),
@@ -107,14 +111,16 @@ class Bundle:
                 f"{self.path}: expected features of shape (n, {self.manifest['n_features']}), found "
                 f"{features.shape}. {self._remedy()}"
             )
+        from classify.temperature import at_temperature
         from classify.tuning import all_classes
 
         first, end = self.manifest["columns"]
-        return all_classes(
+        said = all_classes(
             self.estimator.predict_proba(features[:, first:end]),
             labels=self.manifest["labels"],
             n_classes=len(self.classes),
         )
+        return at_temperature(said, self.manifest.get("temperature", 1.0))
 
     def _remedy(self) -> str:
         """Return which command makes the right features, store by store where there are several."""
@@ -136,6 +142,7 @@ def save_bundle(
     weights: Mapping[str, Any],
     metrics: Mapping[str, Any],
     seed: int,
+    temperature: float = 1.0,
 ) -> None:
     """Write a fitted head to ``folder``, made where it is missing.
 
@@ -153,6 +160,8 @@ def save_bundle(
     metrics : mapping
         What is known of the head's worth.
     seed : int
+    temperature : float, default=1.0
+        That its probabilities are scaled by; see `classify.temperature`.
     """
     from classify.portfolios import is_portfolio
 
@@ -193,6 +202,43 @@ def save_bundle(
         fields |= {"config": samples.config, "weights": place_weights(folder, weights)}
     if is_portfolio(samples):
         fields["join"] = samples.join
+    if temperature != 1.0:
+        fields["temperature"] = temperature
+    write_manifest(folder, fields)
+
+
+def save_ensemble(
+    folder: Path, members: Sequence[Path], *, head: str, samples: Samples, metrics: Mapping[str, Any]
+) -> None:
+    """Write bundles that grade together: the mean of their probabilities.
+
+    Parameters
+    ----------
+    folder : Path
+    members : sequence of Path
+        Folders of bundles; their files are linked or copied.
+    head : str
+        The ensemble's name.
+    samples : Samples
+        Of the same classes; they name the stores.
+    metrics : mapping
+        What is known of its worth.
+    """
+    names = [MEMBER.format(k + 1) for k in range(len(members))]
+    for name, member in zip(names, members, strict=True):
+        (folder / name).mkdir(parents=True)
+        for file in sorted(member.iterdir()):
+            link_or_copy(file, folder / name / file.name)
+    fields = {
+        "head": head,
+        "members": names,
+        "classes": samples.classes,
+        "ordered": samples.ordered,
+        "dataset": samples.dataset,
+        "store": samples.store,
+        "metrics": metrics,
+        "created_with": packages(),
+    }
     write_manifest(folder, fields)
 
 
@@ -215,6 +261,8 @@ def load_bundle(path: str | os.PathLike[str]) -> Bundle:
     """
     folder = Path(path)
     manifest = read_manifest(folder)
+    if "members" in manifest:
+        return _load_ensemble(folder, manifest)
     for part in manifest.get("parts", [manifest]):
         carried = part["weights"].get("file")
         if carried and file_digest(_inside(folder, carried)) != part["weights"]["file_sha256"]:
@@ -225,6 +273,17 @@ def load_bundle(path: str | os.PathLike[str]) -> Bundle:
     first, end = manifest["columns"]
     estimator = load_head(_inside(folder, manifest["head_file"]), manifest, n_features=end - first)
     return Bundle(path=folder, manifest=manifest, estimator=estimator)
+
+
+def _load_ensemble(folder: Path, manifest: Mapping[str, Any]) -> Bundle:
+    members = tuple(load_bundle(folder / name) for name in manifest["members"])
+    for name, member in zip(manifest["members"], members, strict=True):
+        if member.members or list(member.classes) != manifest["classes"]:
+            raise BundleError(
+                f"{folder / name}: not a head of the classes {', '.join(manifest['classes'])}. Make the "
+                "bundle anew."
+            )
+    return Bundle(path=folder, manifest=manifest, estimator=None, members=members)
 
 
 def extract_command(config: Mapping[str, Any], *, images: str = "IMAGES") -> str:

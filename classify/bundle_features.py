@@ -3,36 +3,52 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from featurize import BundleError, EngineError
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from classify.bundle import Bundle, BundlePart
     from featurize import ImageFeatures
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class BundleFeatures:
+    """Features of the files that every backbone could read, and why the others have none."""
+
+    features: tuple[npt.NDArray[np.float32], ...]  # one a bundle, (n_readable, its n_features)
+    index: npt.NDArray[np.int64]  # (n_readable,) position of each row in the list of files
+    problems: Mapping[int, str]  # position → reason
+    notes: tuple[str, ...]  # what the user should know
+
+
 def bundle_features(
-    bundle: Bundle,
+    bundles: Sequence[Bundle],
     files: Sequence[Path],
     *,
     weights: str | os.PathLike[str] | None,
     device: str,
     gpu_memory: float | None,
     on_progress: Callable[[int, int], None] | None,
-) -> tuple[ImageFeatures, tuple[str, ...]]:
-    """Return the plain-view features of image files, and what the user should know.
+) -> BundleFeatures:
+    """Return the plain-view features of image files, as each of some bundles needs them.
 
-    Several backbones each read all files; a file has features where all of them could read it.
+    Every backbone reads all files, once; a file has features where all of them could read it.
 
     Parameters
     ----------
-    bundle : Bundle
+    bundles : sequence of Bundle
+        That grade together; one alone as a rule.
     files : sequence of Path
     weights : path-like, optional
-        The weights that did not come along with the bundle.
+        The weights that did not come along with the bundles.
     device, gpu_memory, on_progress
         As in `classify.predict.predict`.
 
@@ -46,53 +62,64 @@ def bundle_features(
     import numpy as np
 
     from classify.fusion import fuse_rows
-    from featurize import ImageFeatures
 
-    sources = _weights(bundle, weights)
-    parts, found, notes = bundle.parts, [], []
-    for k, part in enumerate(parts):
+    sources = {part.config_digest: part for bundle in bundles for part in bundle.parts}
+    carried = _weights(bundles[0].path, list(sources.values()), weights)
+    found: dict[str, ImageFeatures] = {}
+    notes: list[str] = []
+    for k, part in enumerate(sources.values()):
 
         def told(done: int, total: int, before: int = k) -> None:
             if on_progress is not None:
-                on_progress(before * total + done, len(parts) * total)
+                on_progress(before * total + done, len(sources) * total)
 
-        features, note = _part_features(
-            part, files, weights=sources[k], device=device, gpu_memory=gpu_memory, on_progress=told
+        found[part.config_digest], note = _part_features(
+            part, files, weights=carried[k], device=device, gpu_memory=gpu_memory, on_progress=told
         )
-        found.append(features)
-        notes += [f"{part.store}: {line}" if len(parts) > 1 else line for line in note]
-    if len(parts) == 1:
-        return found[0], tuple(notes)
-    index = found[0].index
-    for one in found[1:]:
-        index = np.intersect1d(index, one.index)
-    places = [{position: row for row, position in enumerate(one.index.tolist())} for one in found]
-    blocks = [
-        one.features[[place[position] for position in index.tolist()]]
-        for one, place in zip(found, places, strict=True)
-    ]
-    joined = ImageFeatures(
-        features=fuse_rows(blocks, [part.level_ends for part in parts]),
-        index=index,
-        problems={position: why for one in reversed(found) for position, why in one.problems.items()},
+        notes += [f"{part.store}: {line}" if len(sources) > 1 else line for line in note]
+    index = reduce(np.intersect1d, [one.index for one in found.values()]) if len(found) > 1 else None
+    rows = {digest: _rows(one, index) for digest, one in found.items()}
+    return BundleFeatures(
+        features=tuple(
+            rows[bundle.parts[0].config_digest]
+            if len(bundle.parts) == 1
+            else fuse_rows(
+                [rows[part.config_digest] for part in bundle.parts],
+                [part.level_ends for part in bundle.parts],
+            )
+            for bundle in bundles
+        ),
+        index=next(iter(found.values())).index if index is None else index,
+        problems={
+            position: why for one in reversed(found.values()) for position, why in one.problems.items()
+        },
+        notes=tuple(dict.fromkeys(notes)),
     )
-    return joined, tuple(dict.fromkeys(notes))
 
 
-def _weights(bundle: Bundle, given: str | os.PathLike[str] | None) -> list[Path | None]:
+def _rows(found: ImageFeatures, index: npt.NDArray[np.int64] | None) -> npt.NDArray[np.float32]:
+    """Return the features of the files at these positions, in their order; of all without positions."""
+    if index is None:
+        return found.features
+    place = {position: row for row, position in enumerate(found.index.tolist())}
+    return found.features[[place[position] for position in index.tolist()]]
+
+
+def _weights(
+    where: Path, parts: Sequence[BundlePart], given: str | os.PathLike[str] | None
+) -> list[Path | None]:
     """Return the weights file of each part, None for published ones; one that is given is for what lacks."""
-    parts = bundle.parts
     lacking = [part for part in parts if part.missing and part.config["weights"]["kind"] != "random"]
     if given is not None and len(parts) > 1 and len(lacking) != 1:
         which = ", ".join(part.store for part in lacking) or "none"
         raise BundleError(
-            f"{bundle.path}: --weights {os.fspath(given)} is one file, but of this bundle's {len(parts)} "
+            f"{where}: --weights {os.fspath(given)} is one file, but of this bundle's {len(parts)} "
             f"backbones {which} lack theirs. Make the bundle anew where the weights are"
         )
     for part in lacking if given is None else []:
         whose = f"its backbone ({part.missing})" if len(parts) == 1 else f"{part.store} ({part.missing})"
         raise BundleError(
-            f"{bundle.path}: this bundle lacks the weights of {whose}. Name the file with: --weights FILE"
+            f"{where}: this bundle lacks the weights of {whose}. Name the file with: --weights FILE"
         )
     if given is None:
         return [part.weights for part in parts]

@@ -64,12 +64,13 @@ def place_weights(folder: Path, weights: Mapping[str, Any], *, name: str = WEIGH
     carried = dict(weights)
     source = carried.pop("path", None)
     if source is not None:
-        _link_or_copy(Path(source), folder / name)
+        link_or_copy(Path(source), folder / name)
         carried["file"] = name
     return carried
 
 
-def _link_or_copy(source: Path, target: Path) -> None:
+def link_or_copy(source: Path, target: Path) -> None:
+    """Give a file a second name, or a copy where the file system has no such names."""
     try:
         os.link(source, target)
     except OSError:  # another file system, or one without hard links

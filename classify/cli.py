@@ -10,7 +10,8 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from classify.compare import BASELINE, DEFAULT_HEADS, DenseOptions, compare
+from classify.compare import CALIBRATIONS, DenseOptions, compare
+from classify.head_choice import BASELINE, DEFAULT_HEADS
 from classify.heads import HEADS
 from classify.levels import LEVELS
 from classify.options import device_options, fit_options, parameter, with_dense
@@ -19,6 +20,7 @@ from classify.studies import ALL, STUDIES
 from featurize import (
     CommaList,
     FolioGroup,
+    default_of,
     flatten,
     orderly_stop,
     printable,
@@ -49,7 +51,8 @@ def cli(verbose: bool) -> None:
     "--heads",
     multiple=True,
     type=CommaList(),
-    help=f"Names from `classify heads`; with commas or repeated.  [default: {','.join(DEFAULT_HEADS)}]",
+    help="Names from `classify heads`, with commas or repeated; all of them: all; the vote of the best: "
+    f"ensemble.  [default: {','.join(DEFAULT_HEADS)}, and their ordinal siblings where classes are ordered]",
 )
 @click.option("--out", type=PATH, help="The run folder.  [default: artifacts/runs/DATASET]")
 @click.option(
@@ -57,6 +60,12 @@ def cli(verbose: bool) -> None:
     multiple=True,
     type=CommaList(),
     help=f"What else to find out from the training images: {', '.join((*STUDIES, ALL))}; with commas.",
+)
+@click.option(
+    "--calibrate",
+    type=click.Choice(CALIBRATIONS),
+    default=default_of(compare, "calibrate"),
+    help="temperature: scale each head's probabilities as held out training images call for.",
 )
 @click.option("--fuse", is_flag=True, help="Compare all stores side by side, too, as one more store.")
 @fit_options
@@ -81,7 +90,7 @@ def compare_command(
     with progress_bar(title="fitting", unit="fits") as bar:
         done = compare(
             stores,
-            heads=flatten(heads) or DEFAULT_HEADS,
+            heads=flatten(heads) or None,
             study=flatten(study),
             on_progress=bar,
             **with_dense(options),

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from classify.heads import get_head, make_head
+from classify.head_choice import ALL, ENSEMBLE, known_heads, suitable_heads
+from classify.heads import HEADS, get_head, make_head
 from featurize import CompareError, ConfigError
 
 if TYPE_CHECKING:
+    from classify.protocol import Plan
     from classify.recall import Memory
     from classify.results import Comparison
     from classify.samples import Samples
+    from classify.search import Trial
 
-DEFAULT_HEADS = ("dense", "logreg", "svm-linear", "svm-rbf")
-BASELINE = "baseline"
+CALIBRATIONS = ("none", "temperature")
 RUNS = Path("artifacts") / "runs"
 MAX_SEED = 2**32 - 1  # NumPy's and scikit-learn's limit
 
@@ -39,7 +41,7 @@ class DenseOptions:
 def compare(
     stores: Sequence[str | os.PathLike[str]],
     *,
-    heads: Sequence[str] = DEFAULT_HEADS,
+    heads: Sequence[str] | None = None,
     out: str | os.PathLike[str] | None = None,
     order: Sequence[str] | None = None,
     jobs: int | None = None,
@@ -50,6 +52,7 @@ def compare(
     gpu_memory: float | None = None,
     join: str = "probabilities",
     fuse: bool = False,
+    calibrate: str = "none",
     study: Sequence[str] = (),
     fresh: bool = False,
     overwrite: bool = False,
@@ -64,8 +67,10 @@ def compare(
     ----------
     stores : sequence of path-like
         Stores of one data set, made by ``featurize extract``.
-    heads : sequence of str
-        Names from ``classify heads``. The majority-class baseline always joins them.
+    heads : sequence of str, optional
+        Names from ``classify heads``; "all" of them; "ensemble" adds the vote of the best. By default the
+        usual ones, with those that know an order where the classes have one. The majority-class baseline
+        always joins them.
     out : path-like, optional
         The run folder; ``artifacts/runs/<dataset>`` by default.
     order : sequence of str, optional
@@ -86,6 +91,8 @@ def compare(
         What is averaged over the images of an entry that has several: figures are those of whole entries.
     fuse : bool
         Whether the features of all stores side by side are compared as one more store.
+    calibrate : {"none", "temperature"}
+        Whether each head's probabilities are scaled by a temperature fitted on held out training images.
     study : sequence of str
         What else to find out from the training images: names from `classify.studies.STUDIES`, or "all".
     fresh : bool
@@ -113,12 +120,15 @@ def compare(
     from classify.search import Settings, run_trials
     from classify.studies import known_studies, run_studies
 
-    names, studies = known_heads(heads), known_studies(study)
-    check_options(names, dense=dense, seed=seed, device=device, gpu_memory=gpu_memory)
+    asked, studies = known_heads(heads), known_studies(study)
+    if calibrate not in CALIBRATIONS:
+        raise CompareError(f"calibrate is {calibrate!r}: expected {' or '.join(CALIBRATIONS)}")
+    check_options(asked, dense=dense, seed=seed, device=device, gpu_memory=gpu_memory)
     paths = list(dict.fromkeys(Path(store) for store in stores))
     samples = load_same_dataset(paths, order=order, join=join, fuse=fuse)
     folder = Path(out) if out is not None else RUNS / folder_name(samples[0].dataset)
     refuse_existing(folder, mark=RESULTS, what="run", overwrite=overwrite)
+    names = suitable_heads(asked, classes=samples[0].classes, ordered=samples[0].ordered)
     plan = make_plan(samples[0], seed=seed)
     with new_folder(folder, mark=RESULTS, parts=PARTS) as temporary:
         settings = Settings(
@@ -135,6 +145,9 @@ def compare(
             "on_progress": on_progress,
         }
         trials = run_trials(samples, names, plan, **running)
+        trials = _afterwards(
+            trials, plan, calibrate=calibrate, ensemble=bool({ALL, ENSEMBLE} & set(asked)), running=running
+        )
         record = make_record(trials, plan, paths=paths, settings=settings, folder=temporary)
         record["studies"] = run_studies(
             studies, trials, plan, recommended=record["recommended"], folder=temporary, **running
@@ -144,17 +157,22 @@ def compare(
     return Comparison(folder=folder, record=record, tensorboard=tensorboard)
 
 
-def known_heads(names: Sequence[str]) -> list[str]:
-    """Return the heads asked for, once each, with the baseline at the end.
+def _afterwards(
+    trials: list[Trial], plan: Plan, *, calibrate: str, ensemble: bool, running: Mapping[str, Any]
+) -> list[Trial]:
+    """Return trials with all that is made of several, or of one more fit in each fold."""
+    if calibrate == "none" and not ensemble:
+        return trials
+    from classify.ensemble import make_ensemble
+    from classify.search import runner
+    from classify.tempering import temper
 
-    Raises
-    ------
-    CompareError
-        If one is unknown, or none is named.
-    """
-    if not names:
-        raise CompareError("no head to compare: name some with --heads. See: classify heads")
-    return [get_head(name).name for name in dict.fromkeys((*names, BASELINE))]
+    settings = running["settings"]
+    run = runner(**{name: value for name, value in running.items() if name != "settings"})
+    if calibrate == "temperature":
+        trials = temper(trials, plan, settings=settings, run=run)
+    voted = make_ensemble(trials, plan, settings=settings, run=run) if ensemble else None
+    return trials if voted is None else [*trials[:-1], voted, trials[-1]]
 
 
 def check_options(
@@ -172,8 +190,8 @@ def check_options(
     if not 0 <= seed <= MAX_SEED:
         raise CompareError(f"seed is {seed}: expected a whole number from 0 to {MAX_SEED}")
     check_device(device, gpu_memory=gpu_memory)
-    for name in heads:
-        if get_head(name).tensorflow:
+    for name in heads or HEADS:
+        if name in HEADS and get_head(name).tensorflow:
             make_head(name, params=asdict(dense)).check_parameters()
 
 

@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 
+from classify.head_choice import ENSEMBLE
 from classify.heads import balanced_accuracy, get_head
 from classify.predicted import join_entries
 from classify.protocol import Plan, Round
 from classify.samples import Samples
-from classify.search import Settings, Trial, first_failure, fit_task
-from classify.tuning import Choice, FitTask, Fitted
+from classify.search import Run, Settings, Trial, first_failure, fit_task
+from classify.temperature import at_temperature
+from classify.tuning import Choice, Fitted
 
-ENSEMBLE = "ensemble"
 MEMBERS = 3  # more of them add little but what is slower to grade with
 
 FloatArray = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Ensemble:
-    """The ensemble as a trial, and the trials whose bundles grade together."""
-
-    trial: Trial
-    members: tuple[Trial, ...]
 
 
 def make_ensemble(
@@ -34,8 +27,8 @@ def make_ensemble(
     plan: Plan,
     *,
     settings: Settings,
-    run: Callable[[list[FitTask]], list[Fitted]],
-) -> Ensemble | None:
+    run: Run,
+) -> Trial | None:
     """Let the heads with the best scores of their searches vote: the mean of their probabilities.
 
     In every round the members are chosen anew, by that round's training folds. What they were tested on
@@ -52,8 +45,9 @@ def make_ensemble(
 
     Returns
     -------
-    Ensemble or None
-        None where fewer than two heads could be tuned; the baseline, which has nothing to tune, never votes.
+    Trial or None
+        With its `members`; None where fewer than two heads could be tuned. The baseline, which has nothing
+        to tune, never votes.
     """
     able = [
         trial
@@ -73,7 +67,7 @@ def make_ensemble(
         )
         for k, members in enumerate(chosen)
     )
-    trial = Trial(
+    return Trial(
         samples=_samples(final),
         head=ENSEMBLE,
         choices=choices,
@@ -82,8 +76,8 @@ def make_ensemble(
         final_params={"members": [name_of(member) for member in final]},
         n_tasks=sum(member.n_tasks for member in final),
         n_remembered=sum(member.n_remembered for member in final),
+        members=tuple(final),
     )
-    return Ensemble(trial=trial, members=tuple(final))
 
 
 def name_of(trial: Trial) -> str:
@@ -107,7 +101,7 @@ def _score(
     work: Round,
     *,
     settings: Settings,
-    run: Callable[[list[FitTask]], list[Fitted]],
+    run: Run,
 ) -> float | None:
     """Return the mean balanced accuracy over the folds that the members were tuned on; None if one fails."""
     without_logs = replace(settings, log_folder=None)
@@ -129,7 +123,11 @@ def _score(
     found = []
     for k, (_, scored) in enumerate(work.pairs):
         fold = outcomes[k * len(members) : (k + 1) * len(members)]
-        joined = join_entries(members[0].samples, scored, _mean([one.probabilities for one in fold]))
+        votes = [
+            at_temperature(one.probabilities, member.temperature)
+            for one, member in zip(fold, members, strict=True)
+        ]
+        joined = join_entries(members[0].samples, scored, _mean(votes))
         found.append(balanced_accuracy(joined.y, np.argmax(joined.probabilities, axis=1)))
     return float(np.mean(found))
 

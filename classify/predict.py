@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from classify.bundle import Bundle
-    from featurize import ImageFeatures
+    from classify.bundle_features import BundleFeatures
 
 
 ENTRIES = ("folder", "image")
@@ -92,16 +92,17 @@ def predict(
     listed, notes = _listed([Path(one) for one in inputs])
     bundle = load_bundle(bundle_folder(bundle_or_run))
     by_entry = entries == "folder" or (entries is None and bool(bundle.join))
-    features, more = bundle_features(
-        bundle,
+    members = bundle.members or (bundle,)
+    found = bundle_features(
+        members,
         [one.file for one in listed if not one.problem],
         weights=weights,
         device=device,
         gpu_memory=gpu_memory,
         on_progress=on_progress,
     )
-    grades = _grades(bundle, listed, features, by_entry=by_entry)
-    notes = (*notes, *more, *_said(bundle, listed, by_entry=by_entry, asked=entries is not None))
+    grades = _grades(bundle, listed, found, by_entry=by_entry)
+    notes = (*notes, *found.notes, *_said(bundle, listed, by_entry=by_entry, asked=entries is not None))
     return Graded(
         bundle=bundle.path,
         head=str(bundle.manifest["head"]),
@@ -200,12 +201,12 @@ def _said(bundle: Bundle, listed: Sequence[_Listed], *, by_entry: bool, asked: b
 
 
 def _grades(
-    bundle: Bundle, listed: Sequence[_Listed], found: ImageFeatures, *, by_entry: bool
+    bundle: Bundle, listed: Sequence[_Listed], found: BundleFeatures, *, by_entry: bool
 ) -> tuple[Grade, ...]:
     """Return one row an entry, or an image; `found` is of those listed without a problem."""
     import numpy as np
 
-    from classify.portfolios import mean_by, number_names
+    from classify.portfolios import number_names
 
     problems = [one.problem for one in listed]
     given = np.flatnonzero([not one.problem for one in listed])
@@ -216,11 +217,11 @@ def _grades(
     if len(found.index):
         order = np.argsort(found.index)  # so that sums do not depend on which file was read first
         graded, place = np.unique(row[given[found.index[order]]], return_inverse=True)
-        features = found.features[order]
-        if bundle.join == "features":
-            features, place = mean_by(features, place, n=len(graded)), np.arange(len(graded))
-        said = bundle.predict_proba(features, bundle.manifest["config_digest"])
-        probabilities = dict(zip(graded.tolist(), mean_by(said, place, n=len(graded)), strict=True))
+        said = [
+            _entry_probabilities(member, features[order], place, n=len(graded))
+            for member, features in zip(bundle.members or (bundle,), found.features, strict=True)
+        ]
+        probabilities = dict(zip(graded.tolist(), np.mean(said, axis=0), strict=True))
     images: dict[int, list[int]] = {}
     for k, number in enumerate(row.tolist()):
         images.setdefault(number, []).append(k)
@@ -228,6 +229,18 @@ def _grades(
         _grade(bundle, [(listed[k], problems[k]) for k in members], probabilities.get(number))
         for number, members in images.items()
     )
+
+
+def _entry_probabilities(
+    bundle: Bundle, features: npt.NDArray[np.float32], entry: npt.NDArray[np.int64], *, n: int
+) -> npt.NDArray[np.float64]:
+    """Return the probabilities of n entries from the features of their images (n_images, n_features)."""
+    from classify.portfolios import mean_by
+
+    digest = bundle.manifest["config_digest"]
+    if bundle.join == "features":
+        return bundle.predict_proba(mean_by(features, entry, n=n), digest)
+    return mean_by(bundle.predict_proba(features, digest), entry, n=n)
 
 
 def _grade(

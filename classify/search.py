@@ -26,6 +26,8 @@ from classify.tuning import (
     search_points,
 )
 
+Run = Callable[[list[Any]], list[Any]]  # tasks to their outcomes
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
@@ -53,6 +55,8 @@ class Trial:
     fits: tuple[Fitted, ...] = ()  # one a round
     final: Fitted | None = None  # what becomes the bundle
     final_params: Mapping[str, Any] | None = None
+    temperature: float = 1.0  # that the bundle's probabilities are scaled by
+    members: tuple[Trial, ...] = ()  # of an ensemble: those whose bundles grade together
     n_tasks: int = 0  # folds scored and heads fitted
     n_remembered: int = 0  # those of them that an earlier run had done
 
@@ -195,6 +199,25 @@ class Counter:
         self.done += more
         if self._tell is not None:
             self._tell(self.done, self.total)
+
+
+def runner(
+    *,
+    memory: Memory | None,
+    jobs: int,
+    before_tensorflow: Callable[[], object] | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Run:
+    """Return what runs tasks, or recalls them, and tells the progress over all lists it is given."""
+    counter = Counter(0, on_progress)
+
+    def run(tasks: list[Any]) -> list[Any]:
+        counter.total += len(tasks)
+        return run_or_recall(
+            tasks, memory=memory, jobs=jobs, on_progress=counter, before_tensorflow=before_tensorflow
+        )
+
+    return run
 
 
 def _fit_tasks(

@@ -81,7 +81,8 @@ def run_studies(
     """
     if not names:
         return {}
-    from classify.studies.case import make_case, runner
+    from classify.search import runner
+    from classify.studies.case import make_case
 
     run = runner(memory=memory, jobs=jobs, before_tensorflow=before_tensorflow, on_progress=on_progress)
     found: dict[str, dict[str, Any]] = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,8 @@ import numpy.typing as npt
 from classify.heads import HEADS, get_head
 from classify.predicted import Predicted, join_entries
 from classify.protocol import OUTER_FOLDS, Plan, Round
-from classify.recall import Memory, run_or_recall
 from classify.samples import Samples
-from classify.search import Counter, Settings, Trial, first_failure, score_tasks
+from classify.search import Run, Settings, Trial, first_failure, score_tasks
 from classify.splits import grouped_folds
 from classify.tuning import Choice, FitTask, Scores, choose, search_points
 from featurize import CompareError
@@ -23,7 +22,6 @@ from featurize import CompareError
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 Pairs = tuple[tuple[IntArray, IntArray], ...]
-Run = Callable[[list[Any]], list[Any]]  # tasks to their outcomes
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -86,25 +84,6 @@ def make_case(
         run=run,
         folder=folder,
     )
-
-
-def runner(
-    *,
-    memory: Memory | None,
-    jobs: int,
-    before_tensorflow: Callable[[], object] | None = None,
-    on_progress: Callable[[int, int], None] | None = None,
-) -> Run:
-    """Return what runs tasks, or recalls them, and tells the progress over all lists it is given."""
-    counter = Counter(0, on_progress)
-
-    def run(tasks: list[Any]) -> list[Any]:
-        counter.total += len(tasks)
-        return run_or_recall(
-            tasks, memory=memory, jobs=jobs, on_progress=counter, before_tensorflow=before_tensorflow
-        )
-
-    return run
 
 
 def study_pairs(samples: Samples, plan: Plan, *, seed: int) -> Pairs:

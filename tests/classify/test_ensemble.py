@@ -1,5 +1,6 @@
 """The soft-voting ensemble: its members, its votes and its score, against a recomputation by hand."""
 
+import csv
 from dataclasses import replace
 from functools import partial
 
@@ -10,11 +11,14 @@ from sklearn.metrics import balanced_accuracy_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import Normalizer, StandardScaler
 
+from classify.bundle import load_bundle
+from classify.compare import compare
 from classify.ensemble import make_ensemble
 from classify.protocol import make_plan
 from classify.running import Failure, run_tasks
 from classify.samples import load_samples
 from classify.search import Settings, run_trials
+from featurize import BundleError, open_store
 
 SETTINGS = Settings(seed=0, class_weight=None, dense_options={}, log_folder=None)
 HEADS = ["logreg", "svm-linear", "svm-rbf", "baseline"]
@@ -42,7 +46,7 @@ def test_the_votes_are_the_mean_of_the_members_probabilities(compared):
         HEADS[:3], key=lambda name: -trials[HEADS.index(name)].choices[0].score
     )
     expected = sum(trial.fits[0].probabilities for trial in trials[:3]) / 3
-    np.testing.assert_allclose(found.trial.fits[0].probabilities, expected, atol=1e-12)
+    np.testing.assert_allclose(found.fits[0].probabilities, expected, atol=1e-12)
 
 
 def test_the_score_is_that_of_the_votes_in_the_folds_the_members_were_tuned_on(compared):
@@ -58,8 +62,8 @@ def test_the_score_is_that_of_the_votes_in_the_folds_the_members_were_tuned_on(c
         alone.fit(rows.X.astype(float), rows.y)
         predicted = alone.predict(samples.rows(scored, views=False).X.astype(float))
         scores.append(balanced_accuracy_score(samples.y[scored], predicted))
-    assert found.trial.choices[0].score == pytest.approx(np.mean(scores), abs=1e-12)  # equal votes
-    assert found.trial.samples.store == "efficientnet_lite0, another"
+    assert found.choices[0].score == pytest.approx(np.mean(scores), abs=1e-12)  # equal votes
+    assert found.samples.store == "efficientnet_lite0, another"
 
 
 def test_what_was_tested_decides_nothing(compared):
@@ -74,17 +78,17 @@ def test_what_was_tested_decides_nothing(compared):
     ]
     one, other = ensemble_of(trials, plan), ensemble_of(upside_down, plan)
     assert [member.head for member in one.members] == [member.head for member in other.members]
-    assert one.trial.choices[0].score == other.trial.choices[0].score
+    assert one.choices[0].score == other.choices[0].score
 
 
 def test_without_a_test_split_each_round_has_members_of_its_own(compared, monkeypatch):
     monkeypatch.setattr("classify.ensemble.MEMBERS", 1)
     _, plan, trials = compared(counts={"train": 15})
     found = ensemble_of(trials, plan)
-    for k, fit in enumerate(found.trial.fits):
+    for k, fit in enumerate(found.fits):
         scores = [round(trial.choices[k].score, 10) for trial in trials[:3]]
         best = trials[int(np.argmax(scores))]
-        assert found.trial.choices[k].params["members"] == [f"{best.head} on efficientnet_lite0"]
+        assert found.choices[k].params["members"] == [f"{best.head} on efficientnet_lite0"]
         np.testing.assert_array_equal(fit.probabilities, best.fits[k].probabilities)
 
 
@@ -96,5 +100,41 @@ def test_one_head_alone_makes_no_ensemble(compared):
 def test_a_member_that_fails_in_a_fold_leaves_the_ensemble_without_a_score(compared):
     _, plan, trials = compared()
     found = ensemble_of(trials, plan, run=lambda tasks: [Failure(reason="no memory")] * len(tasks))
-    assert found.trial.choices[0].score is None
+    assert found.choices[0].score is None
     assert len(found.members) == 3
+
+
+def test_a_bundle_of_the_ensemble_grades_as_its_members_do_on_average(make_store, tmp_path):
+    store = make_store(distance=1.5)
+    done = compare([store], heads=["logreg", "svm-linear", "ensemble"], out=tmp_path / "run")
+    row = next(row for row in done.record["results"] if row["head"] == "ensemble")
+    whole = load_bundle(done.folder / row["bundle"])
+    assert row["bundle_params"] == {
+        "members": [f"{member.manifest['head']} on efficientnet_lite0" for member in whole.members]
+    }
+    with open_store(store) as opened:
+        features, digest = opened.plain(), opened.config_digest
+    said = [
+        load_bundle(done.folder / "bundles" / f"efficientnet_lite0__{name}").predict_proba(features, digest)
+        for name in ("logreg", "svm-linear")
+    ]
+    members = [member.predict_proba(features, digest) for member in whole.members]
+    np.testing.assert_allclose(np.mean(members, axis=0), np.mean(said, axis=0), atol=1e-12)
+    predictions = csv.DictReader((done.folder / "predictions.csv").read_text().splitlines())
+    voted = [float(line["p_low"]) for line in predictions if line["head"] == "ensemble"]
+    with open_store(store) as opened:
+        tested = [i for i, split in enumerate(opened.images.split) if split == "test"]
+        rows = opened.images.content[tested]
+    np.testing.assert_allclose(voted, np.mean(said, axis=0)[rows, 1], atol=1e-6)
+
+
+def test_a_bundle_whose_member_is_missing_or_altered_is_refused(make_store, tmp_path):
+    done = compare([make_store()], heads=["logreg", "svm-linear", "ensemble"], out=tmp_path / "run")
+    bundle = done.folder / "bundles" / "ensemble"
+    manifest = bundle / "member_2" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"award"', '"gold"'))
+    with pytest.raises(BundleError, match=r"member_2/manifest.json: altered"):
+        load_bundle(bundle)
+    manifest.unlink()
+    with pytest.raises(BundleError, match=r"member_2: no bundle there"):
+        load_bundle(bundle)
