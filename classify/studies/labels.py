@@ -217,6 +217,6 @@ def _text(case: Case, *, n_entries: int, counts: tuple[int, int, int], n: int) -
         return f"{where}: no grade of {n_entries} training entries is in doubt."
     return (
         f"{where}: of {n_entries} training entries {counts[0]} clearly look like another grade; images "
-        f"nearly the same as one of another grade or split: {counts[1]}; unlike all others: {counts[2]}. {n} are "
-        f"listed in {DOUBTFUL}, to be looked at again from the top:"
+        f"nearly the same as one of another grade or split: {counts[1]}; unlike all others: {counts[2]}. "
+        f"{n} are listed in {DOUBTFUL}, to be looked at again from the top:"
     )
