@@ -163,7 +163,7 @@ def _curve(case: Case) -> Curve:
 
     def by_group(found: Predicted) -> FloatArray:
         right = np.argmax(found.probabilities, axis=1) == found.y
-        return np.bincount(group, weights=right.astype(np.float64))
+        return np.bincount(group, weights=right).astype(np.float64)
 
     return Curve(
         fractions=tuple(useful),

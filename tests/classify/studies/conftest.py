@@ -4,8 +4,8 @@ import pytest
 
 from classify.protocol import make_plan
 from classify.samples import load_samples
-from classify.search import Settings
-from classify.studies.case import Case, runner, study_pairs
+from classify.search import Settings, runner
+from classify.studies.case import Case, study_pairs
 
 
 @pytest.fixture

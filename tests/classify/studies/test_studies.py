@@ -44,7 +44,9 @@ def test_a_comparison_does_them_and_a_second_one_computes_nothing(make_store, tm
     assert studies == json.loads((one.folder / "results.json").read_text())["studies"]
     for name in ("leaks", "learning", "views", "levels", "labels"):
         assert (studies[name]["store"], studies[name]["head"]) == ("efficientnet_lite0", "logreg")
-    assert studies["ordering"]["text"].startswith("Study of ordering not done: it needs three ordered classes")
+    assert studies["ordering"]["text"].startswith(
+        "Study of ordering not done: it needs three ordered classes"
+    )
     assert (one.folder / "doubtful.csv").is_file()
     tasks.clear()
     two = compare([path], heads=("logreg",), study=("all",), out=tmp_path / "two", jobs=1)
