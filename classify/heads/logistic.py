@@ -34,19 +34,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg import LinAlgError, cho_factor, cho_solve, helmert, qr
+from scipy.linalg import helmert
 from scipy.special import logsumexp
+
+from classify.heads.newton import Problem, factorise, row_space, times_columns, times_rows
 
 F64 = npt.NDArray[np.float64]
 F32 = npt.NDArray[np.float32]
-
-FORCING = 0.1  # a Newton step is solved until its residual has shrunk to this
-REFRESH = 10  # conjugate gradient steps that cost more than a preconditioner that fits the current weights
-INNER_STEPS = 500
-ROW_SPACE = 0.75  # rows per column below which a QR pays for itself
-FEW = 3  # vectors up to which products one by one beat OpenBLAS' product of matrices
-ROUNDING = 1e-14  # of the loss
-PATIENCE = 20  # steps in which the gradient must halve: what float32 can gain, it gains in fewer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,23 +88,18 @@ def solve_path(
     Dembo, Eisenstat & Steihaug, "Inexact Newton methods", 1982.
     """
     weight = np.ones(len(Z)) if weight is None else np.asarray(weight, dtype=np.float64)
-    basis = None
-    if len(Z) < ROW_SPACE * Z.shape[1]:
-        basis, triangle = qr(
-            Z.T, mode="economic", check_finite=False
-        )  # (n_columns, n_rows), (n_rows, n_rows)
-        Z = np.ascontiguousarray(triangle.T)
+    Z, basis = row_space(Z)
     problem = _Problem(Z, label, weight, rotated=basis is not None)
     unknowns = np.zeros((problem.n_unknown, Z.shape[1] + 1))
     for value in C:
-        penalty = 1.0 / (value * weight.sum())
+        penalty = problem.factor / (value * weight.sum())
         unknowns, size, n_iter = problem.minimise(unknowns, penalty, tol=tol, max_iter=max_iter)
         back = problem.back @ unknowns
         coef = back[:, :-1] if basis is None else back[:, :-1] @ basis.T
         yield Solution(coef=coef, intercept=back[:, -1].copy(), gradient=size, n_iter=n_iter)
 
 
-class _Problem:
+class _Problem(Problem):
     """Rows and classes of one data set; unknowns are (n_unknown, n_columns + 1), the intercepts last."""
 
     def __init__(self, Z: F64, label: npt.NDArray[np.integer], weight: F64, *, rotated: bool) -> None:
@@ -132,29 +121,6 @@ class _Problem:
             self.back, self.to_gradient, self.factor = self.contrast.T, self.contrast.T, 1.0
         self._moments: F32 | None = None
 
-    def minimise(self, unknowns: F64, penalty: float, *, tol: float, max_iter: int) -> tuple[F64, float, int]:
-        """Return the minimum, the largest component of the gradient there, and the Newton steps it took."""
-        penalty *= self.factor
-        loss, gradient, shares = self._evaluate(unknowns, penalty)
-        factor, weighted = None, False
-        goal, deadline = np.inf, 0
-        for step in range(max_iter):
-            size = self._size(gradient)
-            if size <= goal:
-                goal, deadline = size / 2, step + PATIENCE
-            if size <= tol or step >= deadline:
-                return unknowns, size, step
-            if factor is None:
-                factor = self._preconditioner(shares, penalty, weighted=weighted)
-            direction, n_inner = self._direction(gradient, shares, penalty, factor)
-            found = self._search(unknowns, loss, gradient, direction, penalty)
-            if found is None:
-                return unknowns, size, step
-            unknowns, loss, gradient, shares = found
-            if n_inner >= REFRESH:
-                factor, weighted = None, True
-        return unknowns, self._size(gradient), max_iter
-
     def _size(self, gradient: F64) -> float:
         original = self.to_gradient @ gradient
         if self.rotated:  # a component in the caller's columns is no larger than the length in these
@@ -163,7 +129,7 @@ class _Problem:
 
     def _evaluate(self, unknowns: F64, penalty: float) -> tuple[float, F64, F64]:
         """Return the loss, its gradient, and each class's share in each row: (n_classes, n_rows)."""
-        scores = self.contrast.T @ (_times_columns(unknowns[:, :-1], self.Z) + unknowns[:, -1:])
+        scores = self.contrast.T @ (times_columns(unknowns[:, :-1], self.Z) + unknowns[:, -1:])
         total = logsumexp(scores, axis=0)
         rows = np.arange(len(self.label))
         loss = float(self.share @ (total - scores[self.label, rows]))
@@ -172,15 +138,15 @@ class _Problem:
         residual[self.label, rows] -= self.share
         residual = self.contrast @ residual  # (n_unknown, n_rows)
         gradient = np.empty_like(unknowns)
-        gradient[:, :-1] = _times_rows(residual, self.Z) + penalty * unknowns[:, :-1]
+        gradient[:, :-1] = times_rows(residual, self.Z) + penalty * unknowns[:, :-1]
         gradient[:, -1] = residual.sum(axis=1)
         return loss + 0.5 * penalty * float(np.sum(unknowns[:, :-1] ** 2)), gradient, shares
 
     def _curvature(self, vector: F32, shares: F64, penalty: float) -> F32:
         """Return the Hessian times a vector; what is small in `shares` is kept by float64."""
-        scores = self.contrast.T @ _times_columns(vector, self.Z32).astype(np.float64)
+        scores = self.contrast.T @ times_columns(vector, self.Z32).astype(np.float64)
         change = shares * (scores - np.sum(shares * scores, axis=0)) * self.share
-        product = _times_rows((self.contrast @ change).astype(np.float32), self.Z32)
+        product = times_rows((self.contrast @ change).astype(np.float32), self.Z32)
         product[:, :-1] += np.float32(penalty) * vector[:, :-1]
         return product
 
@@ -197,72 +163,4 @@ class _Problem:
             moments = self._moments * np.float32(self.share @ doubt)
         diagonal = np.arange(len(moments))
         moments[diagonal[:-1], diagonal[:-1]] += np.float32(penalty)
-        # float32 sees a singular matrix where the penalty is lost against the moments: add what it can see.
-        seen = moments[diagonal, diagonal].mean()
-        for extra in (1e-6, 1e-5, 1e-4, 1e-3, 1e-2):
-            try:
-                return cho_factor(moments, lower=True, check_finite=False)
-            except LinAlgError:
-                moments[diagonal, diagonal] += np.float32(extra) * seen
-        return cho_factor(moments, lower=True, check_finite=False)
-
-    def _direction(
-        self, gradient: F64, shares: F64, penalty: float, factor: tuple[F32, bool]
-    ) -> tuple[F64, int]:
-        """Solve for the Newton step by conjugate gradients; return it and the number of their steps."""
-        scale = float(np.abs(gradient).max())
-        residual = (-gradient / scale).astype(np.float32)
-        found = np.zeros_like(residual)
-        preconditioned = cho_solve(factor, residual.T, check_finite=False).T
-        along = np.ascontiguousarray(preconditioned)
-        size = first = float(np.vdot(residual, preconditioned))
-        steps = 0
-        while steps < INNER_STEPS:
-            steps += 1
-            product = self._curvature(along, shares, penalty)
-            curvature = float(np.vdot(along, product))
-            if not curvature > 0:
-                break
-            length = np.float32(size / curvature)
-            found += length * along
-            residual -= length * product
-            preconditioned = cho_solve(factor, residual.T, check_finite=False).T
-            before, size = size, float(np.vdot(residual, preconditioned))
-            if not size > FORCING**2 * first:
-                break
-            along = np.ascontiguousarray(preconditioned + np.float32(size / before) * along)
-        return found.astype(np.float64) * scale, steps
-
-    def _search(
-        self, unknowns: F64, loss: float, gradient: F64, direction: F64, penalty: float
-    ) -> tuple[F64, float, F64, F64] | None:
-        """Halve the step until the loss falls as it should; None when rounding leaves nothing to gain."""
-        slope = float(np.vdot(gradient, direction))
-        length = 1.0
-        while slope < 0 and length > 1e-8:
-            there = unknowns + length * direction
-            found = self._evaluate(there, penalty)
-            if found[0] <= loss + 1e-4 * length * slope + ROUNDING * abs(loss):
-                return there, *found
-            length /= 2
-        return None
-
-
-def _times_columns(vectors: npt.NDArray, matrix: npt.NDArray) -> npt.NDArray:
-    """Return vectors @ matrix.T, for (k, n_columns) and (n_rows, n_columns)."""
-    if len(vectors) > FEW:
-        return vectors @ matrix.T
-    product = np.empty((len(vectors), len(matrix)), dtype=matrix.dtype)
-    for vector, out in zip(vectors, product, strict=True):
-        np.dot(matrix, vector, out=out)
-    return product
-
-
-def _times_rows(vectors: npt.NDArray, matrix: npt.NDArray) -> npt.NDArray:
-    """Return vectors @ matrix, for (k, n_rows) and (n_rows, n_columns)."""
-    if len(vectors) > FEW:
-        return vectors @ matrix
-    product = np.empty((len(vectors), matrix.shape[1]), dtype=matrix.dtype)
-    for vector, out in zip(vectors, product, strict=True):
-        np.dot(vector, matrix, out=out)
-    return product
+        return factorise(moments)

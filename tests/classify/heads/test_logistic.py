@@ -7,7 +7,7 @@ from scipy.special import expit, softmax
 from sklearn.linear_model import LogisticRegression
 from sklearn.utils.class_weight import compute_class_weight
 
-from classify.heads import logistic
+from classify.heads import newton
 from classify.heads.logistic import solve_path
 
 
@@ -105,8 +105,8 @@ def test_a_warm_start_saves_steps():
 
 def test_the_space_of_the_rows_is_used_where_it_is_smaller(monkeypatch):
     sizes = []
-    cholesky = logistic.cho_factor
-    monkeypatch.setattr(logistic, "cho_factor", lambda M, **how: sizes.append(len(M)) or cholesky(M, **how))
+    cholesky = newton.cho_factor
+    monkeypatch.setattr(newton, "cho_factor", lambda M, **how: sizes.append(len(M)) or cholesky(M, **how))
     for shape in ((40, 100), (100, 40)):
         (solution,) = solve_path(*rows(*shape, 3), C=[1.0])
         assert solution.coef.shape == (3, shape[1])
@@ -141,8 +141,8 @@ def test_the_callers_rows_are_left_alone():
 def test_preconditioned_steps_are_few(monkeypatch):
     """A count, not a time: each solve with the factor goes with one pass over the rows, there and back."""
     solves = []
-    solve = logistic.cho_solve
-    monkeypatch.setattr(logistic, "cho_solve", lambda *how, **more: solves.append(1) or solve(*how, **more))
+    solve = newton.cho_solve
+    monkeypatch.setattr(newton, "cho_solve", lambda *how, **more: solves.append(1) or solve(*how, **more))
     Z, label = rows(400, 200, 3)
     Z *= np.logspace(0, -3, 200)  # as ill-conditioned as features are
     theirs = LogisticRegression(C=1e3, tol=1e-6, max_iter=10**5).fit(Z, label)

@@ -1,0 +1,155 @@
+"""Logistic regression for ordered classes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from sklearn.base import TransformerMixin
+from sklearn.utils import Tags, assert_all_finite
+from sklearn.utils.class_weight import compute_class_weight
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+from classify.heads.base import BaseHead, make_scaler, require_two_classes
+from classify.heads.ordinal_logistic import OrdinalSolution, class_probabilities, solve_ordinal_path
+
+
+class OrdinalLogisticHead(BaseHead):
+    """Proportional odds with an L2 penalty: one score, parted by thresholds. Labels ascend with the grade.
+
+    Two classes make it logistic regression. Solved by `ordinal_logistic.solve_ordinal_path`, on one thread.
+
+    Parameters
+    ----------
+    C : float, default=1.0
+        Inverse strength of the penalty, as in scikit-learn's logistic regression. Thresholds are free.
+    scaling : {"standardise", "l2"}, default="standardise"
+    class_weight : {None, "balanced"} or dict, default=None
+    tol : float, default=1e-6
+        Largest component of the mean loss's gradient at the solution, in float64.
+    max_iter : int, default=10000
+        Newton steps.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+    scaler_ : fitted transformer
+    coef_ : ndarray of shape (n_features,)
+        Of scaled columns.
+    thresholds_ : ndarray of shape (n_classes - 1,)
+        Ascending.
+    n_iter_ : int
+    converged_ : bool
+        False when the solver stopped short of `tol`; no warning is given.
+
+    References
+    ----------
+    McCullagh, "Regression models for ordinal data", 1980.
+    """
+
+    def __init__(
+        self,
+        *,
+        C: float = 1.0,
+        scaling: str = "standardise",
+        class_weight: str | dict | None = None,
+        tol: float = 1e-6,
+        max_iter: int = 10_000,
+    ) -> None:
+        self.C = C
+        self.scaling = scaling
+        self.class_weight = class_weight
+        self.tol = tol
+        self.max_iter = max_iter
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.poor_score = True  # where classes do not lie in their order along any line
+        return tags
+
+    def fit(
+        self,
+        X: np.ndarray,
+        y: np.ndarray,
+        *,
+        groups: np.ndarray | None = None,
+        image: np.ndarray | None = None,
+    ) -> OrdinalLogisticHead:
+        """Fit on all rows; `groups` and `image` make no difference.
+
+        Parameters
+        ----------
+        X : ndarray of shape (n_rows, n_features)
+            Unscaled features.
+        y : ndarray of shape (n_rows,)
+            Ascending with the grade.
+
+        Raises
+        ------
+        FitError
+            If there is one class only.
+        """
+        X, y = self._check_fit(X, y, dtype=np.float64)
+        require_two_classes(self.classes_)
+        scaler = make_scaler(self.scaling)
+        with threadpool_limits(1):
+            solution = next(_solutions([self], scaler.fit_transform(X), y))
+        self._take(scaler, solution)
+        return self
+
+    def predict_proba(self, X: np.ndarray) -> np.ndarray:
+        """Return the class probabilities: (n_rows, n_classes), float64, columns as in `classes_`."""
+        X = self._check_predict(X, dtype=np.float64)
+        return class_probabilities(self.scaler_.transform(X) @ self.coef_, self.thresholds_)
+
+    def _take(self, scaler: TransformerMixin, solution: OrdinalSolution) -> None:
+        self.scaler_, self.coef_, self.thresholds_ = scaler, solution.coef, solution.thresholds
+        self.n_iter_ = solution.n_iter
+        self.converged_ = solution.gradient <= self.tol
+
+
+def fold_scores(
+    heads: Sequence[OrdinalLogisticHead],
+    X_fit: np.ndarray,
+    y_fit: np.ndarray,
+    X_score: np.ndarray,
+    *,
+    soft: bool = False,
+) -> list[np.ndarray]:
+    """Return each head's predictions on `X_score` after a fit on the other rows; the heads stay unfitted.
+
+    Heads that differ in C alone are solved in ascending C, each from the solution before it. With `soft` it
+    is the probabilities, (n_score, n_classes).
+    """
+    predictions: dict[int, np.ndarray] = {}
+    by_scaling: dict[str, dict[tuple, list[int]]] = {}
+    for index, head in enumerate(heads):
+        path = (str(head.class_weight), head.tol, head.max_iter)
+        by_scaling.setdefault(head.scaling, {}).setdefault(path, []).append(index)
+    assert_all_finite(X_fit)
+    assert_all_finite(X_score)
+    classes = np.unique(y_fit)
+    for scaling, paths in by_scaling.items():
+        scaler = make_scaler(scaling, copy=False)
+        Z_fit = scaler.fit_transform(X_fit.astype(np.float64))
+        Z_score = scaler.transform(X_score.astype(np.float64))
+        for members in paths.values():
+            members.sort(key=lambda index: heads[index].C)
+            with threadpool_limits(1):
+                solutions = _solutions([heads[index] for index in members], Z_fit, y_fit)
+                for index, solution in zip(members, solutions, strict=True):
+                    found = class_probabilities(Z_score @ solution.coef, solution.thresholds)
+                    predictions[index] = found if soft else classes[np.argmax(found, axis=1)]
+    return [predictions[index] for index in range(len(heads))]
+
+
+def _solutions(
+    heads: Sequence[OrdinalLogisticHead], Z: np.ndarray, y: np.ndarray
+) -> Iterator[OrdinalSolution]:
+    """Yield the solution of heads that differ in C alone, in their order."""
+    head = heads[0]
+    classes, label = np.unique(y, return_inverse=True)
+    weight = compute_class_weight(head.class_weight, classes=classes, y=y)[label]
+    yield from solve_ordinal_path(
+        Z, label, C=[one.C for one in heads], weight=weight, tol=head.tol, max_iter=head.max_iter
+    )

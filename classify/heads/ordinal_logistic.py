@@ -1,0 +1,187 @@
+"""Proportional odds: one score a row, and thresholds that part it into ordered classes.
+
+P(y <= k) is the logistic function S of threshold k less the score. With b and a the thresholds above and
+below a class, less the score, its probability is S(b) S(-a) (1 - e^(a-b)), where a - b is the same for every
+row. So the loss is that of logistic regressions, one at each threshold beside a row's class, plus a barrier
+that keeps thresholds apart; it is convex (Pratt, "Concavity of the log likelihood", 1981).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy.special import expit
+
+from classify.heads.newton import Problem, factorise, row_space, times_columns, times_rows
+
+F64 = npt.NDArray[np.float64]
+F32 = npt.NDArray[np.float32]
+_GAP = np.array([[1.0, -1.0], [-1.0, 1.0]], dtype=np.float32)  # the Hessian of a squared gap, halved
+Curvature = tuple[F64, F64, F64]  # of each row at the threshold above and below, and of each gap
+
+
+@dataclass(frozen=True, kw_only=True)
+class OrdinalSolution:
+    """A score, ``Z @ coef``, and the thresholds that part the classes, ascending."""
+
+    coef: F64  # (n_columns,)
+    thresholds: F64  # (n_classes - 1,)
+    gradient: float  # largest component of the mean loss's gradient
+    n_iter: int  # Newton steps
+
+
+def solve_ordinal_path(
+    Z: F64,
+    label: npt.NDArray[np.integer],
+    *,
+    C: Sequence[float],
+    weight: F64 | None = None,
+    tol: float = 1e-6,
+    max_iter: int = 100,
+) -> Iterator[OrdinalSolution]:
+    """Yield the solution for each C, each found from the one before it.
+
+    The objective is that of `classify.heads.logistic`: the weighted sum of the log losses times C, plus half
+    the squared coefficients; thresholds are not penalised.
+
+    Parameters
+    ----------
+    Z : ndarray of shape (n_rows, n_columns), float64
+        Scaled rows. Left unchanged.
+    label : ndarray of shape (n_rows,), int
+        Class of each row in its order, 0 to n_classes - 1, each present.
+    C : sequence of float
+        Ascending is quickest.
+    weight : ndarray of shape (n_rows,), optional
+        Of each row; 1 by default.
+    tol : float
+        Largest component of the mean loss's gradient at which to stop.
+    max_iter : int
+        Newton steps for each C.
+
+    References
+    ----------
+    McCullagh, "Regression models for ordinal data", 1980.
+    """
+    weight = np.ones(len(Z)) if weight is None else np.asarray(weight, dtype=np.float64)
+    Z, basis = row_space(Z)
+    n_columns = Z.shape[1]
+    problem = _OrdinalProblem(Z, label, weight, rotated=basis is not None)
+    below = np.cumsum(problem.class_share)[:-1]
+    unknowns = np.zeros((1, n_columns + len(below)))
+    unknowns[0, n_columns:] = np.log(below / (1.0 - below))  # the solution without any coefficient
+    for value in C:
+        penalty = 1.0 / (value * weight.sum())
+        unknowns, size, n_iter = problem.minimise(unknowns, penalty, tol=tol, max_iter=max_iter)
+        coef, thresholds = unknowns[0, :n_columns], unknowns[0, n_columns:].copy()
+        coef = coef.copy() if basis is None else basis @ coef
+        yield OrdinalSolution(coef=coef, thresholds=thresholds, gradient=size, n_iter=n_iter)
+
+
+def class_probabilities(score: F64, thresholds: F64) -> F64:
+    """Return the probability of each class: (n_rows, n_classes), from scores (n_rows,)."""
+    above = thresholds - score[:, None]  # (n_rows, n_classes - 1)
+    parts = np.empty((len(score), len(thresholds) + 1))
+    parts[:, 0], parts[:, -1] = expit(above[:, 0]), expit(-above[:, -1])
+    parts[:, 1:-1] = expit(above[:, 1:]) * expit(-above[:, :-1]) * -np.expm1(-np.diff(thresholds))
+    return parts
+
+
+class _OrdinalProblem(Problem):
+    """Rows and ordered classes of one data set; unknowns are (1, n_columns + n_thresholds)."""
+
+    def __init__(self, Z: F64, label: npt.NDArray[np.integer], weight: F64, *, rotated: bool) -> None:
+        self.Z, self.Z32 = Z, Z.astype(np.float32)
+        self.n_columns = Z.shape[1]
+        self.rotated = rotated  # columns are not those of the caller: components of a gradient mean nothing
+        self.label = label
+        n_classes = int(label.max()) + 1
+        self.n_thresholds = n_classes - 1
+        self.share = weight / weight.sum()  # (n_rows,)
+        self.class_share = np.bincount(label, weights=self.share)  # (n_classes,)
+        # The first class has no threshold below it, the last none above: their shares there are 0.
+        self.upper, self.lower = np.minimum(label, n_classes - 2), np.maximum(label - 1, 0)
+        self.upper_share = np.where(label < n_classes - 1, self.share, 0.0)
+        self.lower_share = np.where(label > 0, self.share, 0.0)
+        self._mean_moments: list[F32] | None = None
+
+    def _size(self, gradient: F64) -> float:
+        columns, thresholds = gradient[0, : self.n_columns], gradient[0, self.n_columns :]
+        # A component in the caller's columns is no larger than the length in rotated ones.
+        size = np.linalg.norm(columns) if self.rotated else np.abs(columns).max()
+        return float(max(size, np.abs(thresholds).max()))
+
+    def _evaluate(self, unknowns: F64, penalty: float) -> tuple[float, F64, Curvature | None]:
+        """Return the loss (infinite where thresholds are out of order), its gradient, and curvatures."""
+        coef, thresholds = unknowns[:, : self.n_columns], unknowns[0, self.n_columns :]
+        gaps = np.diff(thresholds)
+        if not (gaps > 0).all():
+            return np.inf, np.zeros_like(unknowns), None
+        score = times_columns(coef, self.Z)[0]
+        above, below = thresholds[self.upper] - score, thresholds[self.lower] - score
+        middle, apart = self.class_share[1:-1], -np.expm1(-gaps)
+        loss = float(self.upper_share @ np.logaddexp(0.0, -above))
+        loss += float(self.lower_share @ np.logaddexp(0.0, below)) - float(middle @ np.log(apart))
+        pull, push = self.upper_share * expit(-above), self.lower_share * expit(below)
+        gradient = np.empty_like(unknowns)
+        gradient[:, : self.n_columns] = times_rows((pull - push)[None], self.Z) + penalty * coef
+        gradient[0, self.n_columns :] = self._at_thresholds(-pull, push, -middle * np.exp(-gaps) / apart)
+        loss += 0.5 * penalty * float(np.sum(coef**2))
+        curvature = (pull * expit(above), push * expit(-below), middle * np.exp(-gaps) / apart**2)
+        return loss, gradient, curvature
+
+    def _at_thresholds(self, upper: F64, lower: F64, gaps: F64) -> F64:
+        """Return the sum at each threshold of rows' values above and below, and of the gaps' at both ends."""
+        total = np.bincount(self.upper, weights=upper, minlength=self.n_thresholds)
+        total += np.bincount(self.lower, weights=lower, minlength=self.n_thresholds)
+        total[1:] += gaps
+        total[:-1] -= gaps
+        return total
+
+    def _curvature(self, vector: F32, state: Curvature, penalty: float) -> F32:
+        """Return the Hessian times a vector; what is small in the curvatures is kept by float64."""
+        above, below, gaps = state
+        score = times_columns(vector[:, : self.n_columns], self.Z32)[0].astype(np.float64)
+        thresholds = vector[0, self.n_columns :].astype(np.float64)
+        at_upper = above * (thresholds[self.upper] - score)
+        at_lower = below * (thresholds[self.lower] - score)
+        product = np.empty_like(vector)
+        product[:, : self.n_columns] = times_rows(-(at_upper + at_lower).astype(np.float32)[None], self.Z32)
+        product[:, : self.n_columns] += np.float32(penalty) * vector[:, : self.n_columns]
+        product[0, self.n_columns :] = self._at_thresholds(at_upper, at_lower, gaps * np.diff(thresholds))
+        return product
+
+    def _preconditioner(self, state: Curvature, penalty: float, *, weighted: bool) -> tuple[F32, bool]:
+        """Factorise the Hessian; unless `weighted`, with mean curvatures above and below the classes."""
+        above, below, gaps = state
+        n = self.n_columns
+        if weighted:
+            matrix = self._moments(above, below)
+        else:
+            if self._mean_moments is None:
+                nothing = np.zeros(len(self.label))
+                sides = (self.upper_share, nothing), (nothing, self.lower_share)
+                self._mean_moments = [self._moments(*side) for side in sides]
+            means = above.sum() / self.upper_share.sum(), below.sum() / self.lower_share.sum()
+            matrix = sum(np.float32(m) * part for m, part in zip(means, self._mean_moments, strict=True))
+        for k, gap in enumerate(gaps):
+            matrix[n + k : n + k + 2, n + k : n + k + 2] += np.float32(gap) * _GAP
+        diagonal = np.arange(n)
+        matrix[diagonal, diagonal] += np.float32(penalty)
+        return factorise(matrix)
+
+    def _moments(self, above: F64, below: F64) -> F32:
+        """Return the part of the Hessian that rows of such curvatures have."""
+        n = self.n_columns
+        matrix = np.zeros((n + self.n_thresholds, n + self.n_thresholds), dtype=np.float32)
+        scaled = self.Z32 * np.sqrt(above + below).astype(np.float32)[:, None]
+        matrix[:n, :n] = scaled.T @ scaled
+        for k in range(self.n_thresholds):
+            rows = above * (self.upper == k) + below * (self.lower == k)
+            matrix[n + k, :n] = -times_rows(rows.astype(np.float32)[None], self.Z32)[0]
+            matrix[n + k, n + k] = rows.sum()
+        matrix[:n, n:] = matrix[n:, :n].T
+        return matrix
