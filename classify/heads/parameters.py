@@ -118,6 +118,8 @@ def _typed(key: str, value: Any, default: Any) -> Any:
         sound, expected = number and isfinite(value) and value == int(value), "a whole number"
     elif isinstance(default, float):
         sound, expected = number and isfinite(value), "a number"
+    elif key == "shrinkage":
+        sound, expected = value == "auto" or (number and 0 < value <= 1), "auto, or a share above 0 up to 1"
     elif isinstance(default, str):
         sound, expected = isinstance(value, str), "a word"
     else:  # class_weight

@@ -1,0 +1,174 @@
+"""Linear discriminant analysis with a shrunk covariance."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from scipy.linalg import cho_factor, cho_solve
+from sklearn.covariance import ledoit_wolf_shrinkage
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.pipeline import Pipeline
+from sklearn.utils import assert_all_finite
+from sklearn.utils.class_weight import compute_class_weight
+
+from classify.heads.base import BaseHead, FitError, make_scaler, require_two_classes
+
+F64 = npt.NDArray[np.float64]
+
+LEAST = 1e-6  # shrinkage: without any, a covariance of fewer rows than columns has no inverse
+
+
+class DiscriminantHead(BaseHead):
+    """Normal classes of one covariance, which is shrunk towards a sphere.
+
+    The solution is that of ``LinearDiscriminantAnalysis(solver="lsqr")``, found by a Cholesky factor in place
+    of an SVD of as many columns. "auto" is the shrinkage of Ledoit and Wolf for all rows together, each
+    about its class mean; scikit-learn's "auto" finds one for each class apart, and needs many rows for that.
+    It takes rows for independent, which views of one image are not: so other values are searched beside it.
+
+    Parameters
+    ----------
+    shrinkage : "auto" or float, default="auto"
+        Share of the sphere, above 0 up to 1.
+    scaling : {"standardise", "l2"}, default="standardise"
+    class_weight : {None, "balanced"} or dict, default=None
+        Weighs the classes' shares, which are their prior probabilities.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+    pipeline_ : Pipeline
+        Scaler and LinearDiscriminantAnalysis, fitted.
+    shrinkage_ : float
+        The one used.
+
+    References
+    ----------
+    Ledoit & Wolf, "A well-conditioned estimator for large-dimensional covariance matrices", 2004.
+    """
+
+    def __init__(
+        self,
+        *,
+        shrinkage: str | float = "auto",
+        scaling: str = "standardise",
+        class_weight: str | dict | None = None,
+    ) -> None:
+        self.shrinkage = shrinkage
+        self.scaling = scaling
+        self.class_weight = class_weight
+
+    def fit(
+        self,
+        X: np.ndarray,
+        y: np.ndarray,
+        *,
+        groups: np.ndarray | None = None,
+        image: np.ndarray | None = None,
+    ) -> DiscriminantHead:
+        """Fit on all rows; `groups` and `image` make no difference.
+
+        Parameters
+        ----------
+        X : ndarray of shape (n_rows, n_features)
+            Unscaled features.
+        y : ndarray of shape (n_rows,)
+
+        Raises
+        ------
+        FitError
+            If there is one class only, or the shrinkage is not one.
+        """
+        X, y = self._check_fit(X, y, dtype=np.float64)
+        require_two_classes(self.classes_)
+        scaler = make_scaler(self.scaling)
+        analysis = _Moments(scaler.fit_transform(X), y).solve(self)
+        self.pipeline_ = Pipeline([("scale", scaler), ("classify", analysis)])
+        self.shrinkage_ = float(analysis.shrinkage)
+        return self
+
+    def predict_proba(self, X: np.ndarray) -> np.ndarray:
+        """Return the class probabilities: (n_rows, n_classes), float64, columns as in `classes_`."""
+        X = self._check_predict(X, dtype=np.float64)
+        return self.pipeline_.predict_proba(X)
+
+
+def fold_scores(
+    heads: Sequence[DiscriminantHead],
+    X_fit: np.ndarray,
+    y_fit: np.ndarray,
+    X_score: np.ndarray,
+    *,
+    soft: bool = False,
+) -> list[np.ndarray]:
+    """Return each head's predictions on `X_score` after a fit on the other rows; the heads stay unfitted.
+
+    Heads of one scaling share the covariance. With `soft` it is the probabilities, (n_score, n_classes).
+    """
+    predictions: dict[int, np.ndarray] = {}
+    assert_all_finite(X_fit)
+    assert_all_finite(X_score)
+    for scaling in {head.scaling: None for head in heads}:
+        scaler = make_scaler(scaling, copy=False)
+        moments = _Moments(scaler.fit_transform(X_fit.astype(np.float64)), y_fit)
+        Z_score = scaler.transform(X_score.astype(np.float64))
+        for index, head in enumerate(heads):
+            if head.scaling == scaling:
+                analysis = moments.solve(head)
+                predictions[index] = (analysis.predict_proba if soft else analysis.predict)(Z_score)
+    return [predictions[index] for index in range(len(heads))]
+
+
+class _Moments:
+    """Class means, and the covariance about them, of scaled rows."""
+
+    def __init__(self, Z: F64, y: np.ndarray) -> None:
+        self.y = y
+        self.classes, label = np.unique(y, return_inverse=True)
+        self.means = np.stack([Z[label == k].mean(axis=0) for k in range(len(self.classes))])
+        self.centred = Z - self.means[label]
+        self.label = label
+        self._covariances: dict[tuple, F64] = {}
+        self._ledoit_wolf: float | None = None
+
+    def solve(self, head: DiscriminantHead) -> LinearDiscriminantAnalysis:
+        """Return scikit-learn's estimator at the solution, as if it had found it."""
+        weight = compute_class_weight(head.class_weight, classes=self.classes, y=self.y)
+        shares = np.bincount(self.label) * weight
+        priors = shares / shares.sum()
+        shrinkage = self._settled(head.shrinkage)
+        analysis = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=shrinkage, priors=priors)
+        covariance = (1.0 - shrinkage) * self._covariance(priors)
+        diagonal = np.arange(len(covariance))
+        sphere = self._covariance(priors)[diagonal, diagonal].mean()
+        # Rows that never differ within a class leave a covariance of zeros.
+        covariance[diagonal, diagonal] += shrinkage * sphere or np.finfo(np.float64).eps
+        factor = cho_factor(covariance, lower=True, overwrite_a=True, check_finite=False)
+        coef = cho_solve(factor, self.means.T, check_finite=False).T
+        intercept = -0.5 * np.sum(self.means * coef, axis=1) + np.log(priors)
+        if len(self.classes) == 2:  # scikit-learn's one row is the difference of the two classes
+            coef, intercept = coef[1:] - coef[:1], intercept[1:] - intercept[:1]
+        analysis.classes_, analysis.priors_, analysis.means_ = self.classes, priors, self.means
+        analysis.coef_, analysis.intercept_ = coef, intercept
+        analysis.n_features_in_ = self.means.shape[1]
+        return analysis
+
+    def _settled(self, shrinkage: str | float) -> float:
+        if shrinkage == "auto":
+            if self._ledoit_wolf is None:
+                self._ledoit_wolf = float(ledoit_wolf_shrinkage(self.centred, assume_centered=True))
+            return max(self._ledoit_wolf, LEAST)
+        if isinstance(shrinkage, str) or not 0 < shrinkage <= 1:
+            raise FitError(f"shrinkage is {shrinkage!r}: expected auto, or a share above 0 up to 1.")
+        return max(float(shrinkage), LEAST)
+
+    def _covariance(self, priors: F64) -> F64:
+        """Return the mean of the classes' covariances, weighted by their prior probabilities."""
+        key = tuple(priors)
+        if key not in self._covariances:
+            share = (priors / np.bincount(self.label))[self.label]  # (n_rows,)
+            scaled = self.centred * np.sqrt(share)[:, None]
+            self._covariances[key] = scaled.T @ scaled
+        return self._covariances[key]
