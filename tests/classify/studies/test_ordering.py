@@ -52,15 +52,15 @@ def test_both_siblings_are_searched_and_graded_out_of_fold(ordered_case):
 @pytest.mark.parametrize(
     ("head", "heads", "ordered"),
     [
-        ("svm-rbf", ("svm-rbf",), "ordinal-svm"),  # its sibling, compared or not
-        ("ordinal-svm", ("ordinal-svm", "logreg"), "ordinal-svm"),
+        ("dense", ("dense",), "ordinal-dense"),  # its sibling, compared or not
+        ("ordinal-dense", ("ordinal-dense", "logreg"), "ordinal-dense"),
         ("svm-linear", ("svm-linear", "ordinal-logistic"), "ordinal-logistic"),  # one that was compared
         ("svm-linear", ("svm-linear",), "ordinal-logistic"),  # none of them has one
     ],
 )
 def test_the_pair_is_that_of_the_recommended_head_where_it_has_one(ordered_case, head, heads, ordered):
     assert ordering._ordered_head(ordered_case(head, heads=heads)) == ordered
-    assert HEADS[HEADS[ordered].nominal].name in ("logreg", "svm-rbf")
+    assert HEADS[HEADS[ordered].nominal].name in ("logreg", "dense")
 
 
 def test_classes_without_an_order_say_how_to_give_one(make_case):
