@@ -154,7 +154,7 @@ def _intervals(record: Any) -> list[str]:
     if statistics["primary_metric"] is None:
         return []
     about = f", approximate ({statistics['why']})" if statistics["approximate"] else ""
-    lines = [f"In brackets: its 95 % interval{about}; those of all other figures are in results.json."]
+    lines = [f"In brackets: 95 % intervals{about}; those of all other figures are in results.json."]
     if statistics["primary_metric"] == "quadratic_kappa":
         name = METRIC_NAMES["quadratic_kappa"]
         lines += [

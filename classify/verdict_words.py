@@ -10,6 +10,7 @@ from classify.results import SIMPLEST_FIRST
 
 METRIC_NAMES = {"accuracy": "accuracy", "quadratic_kappa": "quadratic-weighted kappa"}
 _BETTER = "better"
+_OF_NO_STORE = ("baseline", "ensemble")  # the one says the same of every store, the other is of several
 _MOST_NAMES = 8  # in one line; the rest is counted
 _MOST_IMAGES = 100_000  # more than these nobody grades
 
@@ -91,9 +92,7 @@ def _entries(record: Mapping[str, Any]) -> str:
 
 
 def _unit(record: Mapping[str, Any]) -> str:
-    images = {result["n_test"] for result in record["results"]}
-    entries = record.get("join") or record["statistics"]["n_entries"] not in images
-    return "entries" if entries else "images"
+    return "entries" if record["join"] else "images"
 
 
 def _line(text: str, names: Iterable[Mapping[str, Any]], *, several: bool) -> list[str]:
@@ -108,7 +107,7 @@ def _names(names: Sequence[Mapping[str, Any]], *, several: bool) -> str:
 
 
 def _named(name: Mapping[str, Any], *, several: bool) -> str:
-    alone = not several or name["head"] == "baseline"  # which says the same of every store
+    alone = not several or name["head"] in _OF_NO_STORE
     return str(name["head"]) if alone else f"{name['head']} on {name['store']}"
 
 

@@ -90,7 +90,7 @@ def _interval(
     *,
     nested: bool,
 ) -> dict[str, Any]:
-    share = share_by_group(sums, metric)
+    share = _share_by_group(sums, metric)
     n_groups = _n_groups(sums, metric, share)
     whys = []
     if nested:
@@ -124,7 +124,7 @@ def _interval(
     }
 
 
-def share_by_group(sums: Sums, metric: str) -> tuple[FloatArray, FloatArray] | None:
+def _share_by_group(sums: Sums, metric: str) -> tuple[FloatArray, FloatArray] | None:
     """Return the entries of each group that a share counts and those it is a share of; None for others."""
     kind, _, name = metric.partition(" of ")
     counts = sums.confusions

@@ -14,7 +14,9 @@ def verdict(a, b, *, better=False, more=None, store="vgg16"):
     }
 
 
-def record(verdicts, *, head="svm-rbf", stores=("vgg16",), metric="accuracy", n_entries=91, **statistics):
+def record(
+    verdicts, *, head="svm-rbf", stores=("vgg16",), metric="accuracy", n_entries=91, join=None, **statistics
+):
     return {
         "recommended": {"store": "vgg16", "head": head, "bundle": "bundles/x"},
         "statistics": {
@@ -25,7 +27,8 @@ def record(verdicts, *, head="svm-rbf", stores=("vgg16",), metric="accuracy", n_
             "why": "",
             **statistics,
         },
-        "results": [{"store": store, "n_test": 91} for store in stores],
+        "join": join,
+        "results": [{"store": store} for store in stores],
         "verdicts": verdicts,
     }
 
@@ -76,9 +79,14 @@ def test_numbers_are_known_to_two_digits(more, shown):
 def test_several_stores_are_named_and_entries_too():
     lines = verdict_lines(
         record(
-            [verdict("svm-rbf", "logreg"), verdict("svm-rbf", "baseline", better=True)],
+            [
+                verdict("svm-rbf", "logreg"),
+                verdict("svm-rbf", "baseline", better=True),
+                {**verdict("svm-rbf", "ensemble"), "b": {"store": "vgg16, resnet50", "head": "ensemble"}},
+            ],
             stores=("vgg16", "resnet50"),
             n_entries=30,
+            join="probabilities",
             metric="quadratic_kappa",
             approximate=True,
             why="fewer than 30 groups",
@@ -88,7 +96,10 @@ def test_several_stores_are_named_and_entries_too():
         "svm-rbf on vgg16 against each other head (quadratic-weighted kappa on the same 30 test entries; "
         "paired tests, Holm-corrected over 6 pairs; approximate: fewer than 30 groups):"
     )
-    assert lines[1:3] == ["  better than: baseline", "  no detectable difference from: logreg on vgg16"]
+    assert lines[1:3] == [
+        "  better than: baseline",
+        "  no detectable difference from: logreg on vgg16, ensemble",
+    ]
 
 
 def test_many_are_counted():
