@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from classify.heads import get_head
 from classify.predicted import Predicted, join_entries
 from classify.samples import IntArray, Samples
-from classify.studies.case import Case, FloatArray, fit_tasks, run_all, searched
+from classify.search import first_failure
+from classify.studies.case import Case, FloatArray, fit_tasks, searched
 from classify.studies.law import at, fit_law
 from featurize import CompareError
 
@@ -105,9 +105,11 @@ def study(case: Case) -> dict[str, Any]:
 
 
 def subsets(
-    samples: Samples, images: IntArray, *, fractions: Sequence[float], least: int, seed: Sequence[int]
+    samples: Samples, images: IntArray, *, fractions: Sequence[float], seed: Sequence[int]
 ) -> Iterator[IntArray]:
     """Yield parts of some images, whole groups of each class by the same share, each part within the next.
+
+    Every part has two groups of each class at least: heads that set groups aside need them.
 
     Parameters
     ----------
@@ -115,8 +117,6 @@ def subsets(
     images : ndarray of shape (n_chosen,), int
     fractions : sequence of float
         Ascending, in (0, 1].
-    least : int
-        Groups of each class that every part has.
     seed : sequence of int
 
     Yields
@@ -129,7 +129,7 @@ def subsets(
     label = samples.y[images][first]
     order = {int(k): generator.permutation(groups[label == k]) for k in np.unique(label)}
     for fraction in fractions:
-        kept = [mine[: max(least, round(fraction * len(mine)))] for mine in order.values()]
+        kept = [mine[: max(2, round(fraction * len(mine)))] for mine in order.values()]
         yield images[np.isin(samples.group[images], np.concatenate(kept))]
 
 
@@ -140,25 +140,19 @@ def round_number(wanted: float) -> int:
 
 
 def _curve(case: Case) -> Curve:
-    """Fit on all subsets at once; sizes that are too small for the head, or equal, are left out."""
-    params, least = searched(case).params, 2 if get_head(case.head).splits else 1
-    plans: dict[tuple[float, int], list[IntArray]] = {}
-    for fold, (fitted, _) in enumerate(case.pairs):
-        for draw in range(N_DRAWS):
-            parts = subsets(
-                case.samples, fitted, fractions=FRACTIONS[:-1], least=least, seed=(case.seed, fold, draw)
-            )
-            for fraction, part in zip(FRACTIONS, parts, strict=False):
-                plans.setdefault((fraction, draw), []).append(part)
-        plans.setdefault((1.0, 0), []).append(np.sort(fitted))
-    sizes = {key: float(np.mean([len(part) for part in parts])) for key, parts in plans.items()}
-    mean = {f: float(np.mean([n for (g, _), n in sizes.items() if g == f])) for f in FRACTIONS}
-    useful = [f for i, f in enumerate(FRACTIONS) if i == 0 or mean[f] > 1.1 * mean[FRACTIONS[i - 1]]]
+    """Fit on all parts at once; sizes that are too small for the head, or hardly grow, are left out."""
+    params = searched(case).params
+    parts = _parts(case)
+    size = {
+        f: float(np.mean([len(one) for (g, _), fs in parts.items() if g == f for one in fs]))
+        for f in FRACTIONS
+    }
+    grows = [f for i, f in enumerate(FRACTIONS) if i == 0 or size[f] > 1.1 * size[FRACTIONS[i - 1]]]
+    graded = _graded(case, params, {key: fold_parts for key, fold_parts in parts.items() if key[0] in grows})
+    useful = [f for f in grows if all(key in graded for key in parts if key[0] == f)]
     if len(useful) < 3:
         raise CompareError("there are too few training images for a learning curve: add some first")
-    chosen = {key: parts for key, parts in plans.items() if key[0] in useful}
-    graded = _graded(case, params, chosen)
-    entries = next(iter(graded.values()))
+    entries = graded[useful[-1], 0]
     group = np.unique(entries.group, return_inverse=True)[1]
 
     def by_group(found: Predicted) -> FloatArray:
@@ -167,29 +161,43 @@ def _curve(case: Case) -> Curve:
 
     return Curve(
         fractions=tuple(useful),
-        n_images=np.array([mean[f] for f in useful]),
+        n_images=np.array([size[f] for f in useful]),
         hits=[np.stack([by_group(found) for (g, _), found in graded.items() if g == f]) for f in useful],
         sizes=np.bincount(group).astype(float),
     )
 
 
+def _parts(case: Case) -> dict[tuple[float, int], list[IntArray]]:
+    """Return the images of each fraction and draw, one array a fold; all of them are drawn once."""
+    parts: dict[tuple[float, int], list[IntArray]] = {}
+    for fold, (fitted, _) in enumerate(case.pairs):
+        for draw in range(N_DRAWS):
+            drawn = subsets(case.samples, fitted, fractions=FRACTIONS[:-1], seed=(case.seed, fold, draw))
+            for fraction, part in zip(FRACTIONS[:-1], drawn, strict=True):
+                parts.setdefault((fraction, draw), []).append(part)
+        parts.setdefault((FRACTIONS[-1], 0), []).append(np.sort(fitted))
+    return parts
+
+
 def _graded(
-    case: Case, params: Mapping[str, Any], plans: Mapping[tuple[float, int], list[IntArray]]
+    case: Case, params: Mapping[str, Any], parts: Mapping[tuple[float, int], list[IntArray]]
 ) -> dict[tuple[float, int], Predicted]:
-    """Return the predictions of all held-out entries by the heads of each fraction and draw."""
+    """Return the predictions of all held-out entries by the heads of each part that could be fitted on."""
     held_out = [scored for _, scored in case.pairs]
     tasks = [
         task
-        for parts in plans.values()
-        for task in fit_tasks(case, params, tuple(zip(parts, held_out, strict=True)))
+        for fold_parts in parts.values()
+        for task in fit_tasks(case, params, tuple(zip(fold_parts, held_out, strict=True)))
     ]
-    outcomes = iter(run_all(case, list(tasks)))
+    outcomes = iter(case.run(list(tasks)))
     images = np.concatenate(held_out)
     order = np.argsort(images, kind="stable")
     found = {}
-    for key in plans:
-        probabilities = np.concatenate([next(outcomes).probabilities for _ in held_out])
-        found[key] = join_entries(case.samples, images[order], probabilities[order])
+    for key in parts:
+        folds = [next(outcomes) for _ in held_out]
+        if not first_failure(folds):
+            probabilities = np.concatenate([one.probabilities for one in folds])
+            found[key] = join_entries(case.samples, images[order], probabilities[order])
     return found
 
 
@@ -228,11 +236,12 @@ def _text(case: Case, curve: Curve, means: FloatArray, gain: Mapping[str, Any]) 
     )
     low, high = (f"{100 * gain[key]:+.1f}".replace("-", "−") for key in ("low", "high"))
     brought = f"{100 * gain['gain']:+.1f}".replace("-", "−")
+    things = "images" if case.samples.n_joined is None else "entries"
     end = (
-        f"{gain['more_images']} more images would bring about {brought} points "
+        f"{gain['more_images']} more {things} would bring about {brought} points "
         f"(approximate 95 % interval {low} to {high})"
     )
     if gain["low"] <= 0:
         end = f"{end}: that they would help is not sure"
     where = f"{case.head} on {case.samples.store}, out of fold, accuracy"
-    return f"Learning curve ({where}): {points} images. {end}."
+    return f"Learning curve ({where}): {points} {things}. {end}."

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from classify.running import Failure
 from classify.studies.learning import FRACTIONS, N_DRAWS, round_number, study, subsets
 from featurize import CompareError
 
@@ -14,7 +15,7 @@ def test_parts_hold_whole_groups_by_the_same_share_of_each_class(make_case):
     images = samples.train_images
     group = np.where(np.isin(np.arange(len(samples.y)), images), samples.group // 2, samples.group)
     pairs = replace(samples, group=group)  # two neighbours of one class are a group: eight a class
-    parts = list(subsets(pairs, images, fractions=(0.25, 0.5, 1.0), least=1, seed=(0, 1)))
+    parts = list(subsets(pairs, images, fractions=(0.25, 0.5, 1.0), seed=(0, 1)))
     for part, n_groups in zip(parts, (2, 4, 8), strict=True):
         for label in (0, 1):
             mine = part[pairs.y[part] == label]
@@ -22,15 +23,15 @@ def test_parts_hold_whole_groups_by_the_same_share_of_each_class(make_case):
         others = np.setdiff1d(images, part)
         assert not np.isin(pairs.group[part], pairs.group[others]).any()
     assert set(parts[0]) < set(parts[1]) < set(parts[2]) == set(images)
-    again = next(subsets(pairs, images, fractions=(0.25,), least=1, seed=(0, 1)))
+    again = next(subsets(pairs, images, fractions=(0.25,), seed=(0, 1)))
     np.testing.assert_array_equal(again, parts[0])
-    other = next(subsets(pairs, images, fractions=(0.25,), least=1, seed=(0, 2)))
+    other = next(subsets(pairs, images, fractions=(0.25,), seed=(0, 2)))
     assert not np.array_equal(other, parts[0])
 
 
-def test_a_part_never_has_less_than_the_head_needs(make_case):
+def test_a_part_never_has_less_than_two_groups_of_a_class(make_case):
     samples = make_case(counts={"train": 5, "test": 2}).samples
-    (part,) = subsets(samples, samples.train_images, fractions=(0.125,), least=2, seed=(0,))
+    (part,) = subsets(samples, samples.train_images, fractions=(0.125,), seed=(0,))
     assert np.bincount(samples.y[part]).tolist() == [2, 2]
 
 
@@ -65,6 +66,18 @@ def test_accuracy_at_the_full_size_is_that_of_the_folds(make_case):
     whole = graded(case, searched(case).params)
     hits = np.argmax(whole.probabilities, axis=1) == whole.y
     assert study(case)["points"][-1]["accuracy"] == pytest.approx(hits.mean())
+
+
+def test_sizes_that_the_head_cannot_be_fitted_on_are_left_out(make_case):
+    case = make_case()
+
+    def run(tasks):
+        small = [task.n_points == 0 and len(task.fit) < 10 for task in tasks]
+        done = iter(case.run([task for task, skip in zip(tasks, small, strict=True) if not skip]))
+        return [Failure(reason="too few") if skip else next(done) for skip in small]
+
+    found = study(replace(case, run=run))
+    assert [point["n_images"] for point in found["points"]] == [16.0, 24.0, 32.0]
 
 
 def test_too_few_images_make_no_curve(make_case):
