@@ -178,7 +178,7 @@ def heads_command(as_json: bool) -> None:
         for part in head.grid:
             for key, values in part.items():
                 click.echo(f"  searched: {key} = {', '.join(map(_shown, values))}")
-        if head.name == "dense":
+        if head.tensorflow:
             given = ", ".join(f"--{field.name.replace('_', '-')}" for field in fields(DenseOptions))
             click.echo(f"  given: {given}")
     click.echo(

@@ -216,7 +216,7 @@ def _longest_first(indices: list[int], tasks: Sequence[Task]) -> list[int]:
 
 def _start_tensorflow(before: Callable[[], object] | None) -> bool:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    from classify.heads.dense import start_tensorflow
+    from classify.heads.dense_training import start_tensorflow
 
     if before is not None:
         before()

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from sklearn.utils.class_weight import compute_class_weight
 
-from classify.heads import SCALINGS
-from classify.heads.base import BaseHead, FitError, require_two_classes
+from classify.heads.base import BaseHead, require_two_classes
+from classify.heads.cumulative_link import first_thresholds
 from classify.heads.curves import write_curves
-from classify.heads.dense_network import ROWS_A_PASS
+from classify.heads.dense_checks import check_parameters, check_validation
+from classify.heads.dense_network import ROWS_A_PASS, is_ordinal
 from classify.heads.rows import rows_by_image, settle_rows, validation_images
 
 _warnings_caught = threading.Lock()  # by one thread at a time
 
 
 class DenseHead(BaseHead):
-    """Batch norm, ReLU layers, batch norm, dropout, then a sigmoid (two classes) or a softmax; Adam.
+    """Batch norm, ReLU layers, batch norm, dropout, then sigmoid, softmax or cumulative link; Adam.
 
     Each epoch shows one view of each image, drawn at random, the plain one among them. A grouped part of the
     images is set aside (or `X_val` is given), on plain views; training stops when the loss there has not
@@ -49,6 +48,10 @@ class DenseHead(BaseHead):
         Share of each class's groups that is set aside where no validation rows are given; at least one group.
     scaling : {"standardise", "l2"}, default="standardise"
         Done inside the network.
+    output : {"nominal", "ordinal"}, default="nominal"
+        Whether the classes, in the order of their labels, are grades: then one score decides, and thresholds
+        on it part each class from the next (`classify.heads.cumulative_link`). Two classes have a sigmoid
+        either way, more that are no grades a softmax.
     class_weight : {None, "balanced"} or dict, default=None
         Weighs the loss, on validation rows too.
     seed : int, default=0
@@ -83,6 +86,7 @@ class DenseHead(BaseHead):
         patience: int = 30,
         validation_fraction: float = 0.2,
         scaling: str = "standardise",
+        output: str = "nominal",
         class_weight: str | dict | None = None,
         seed: int = 0,
         log_dir: str | Path | None = None,
@@ -95,6 +99,7 @@ class DenseHead(BaseHead):
         self.patience = patience
         self.validation_fraction = validation_fraction
         self.scaling = scaling
+        self.output = output
         self.class_weight = class_weight
         self.seed = seed
         self.log_dir = log_dir
@@ -142,12 +147,16 @@ class DenseHead(BaseHead):
             X, y, image = X[kept], y[kept], image[kept]
         else:
             X_val = self._check_predict(X_val, dtype=np.float32)
-            y_val = self._check_validation(X_val, y_val)
+            y_val = check_validation(y_val, n_rows=len(X_val), classes=self.classes_)
         self.n_validation_ = len(X_val)
         self._train(X, y, image, X_val, y_val)
         if self.log_dir is not None:
             write_curves(self.log_dir, self.history_)
         return self
+
+    def check_parameters(self) -> None:
+        """Raise FitError if a parameter cannot be used."""
+        check_parameters(self.get_params())
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
         """Return the class probabilities: (n_rows, n_classes), float64, columns as in `classes_`."""
@@ -172,12 +181,14 @@ class DenseHead(BaseHead):
     def load(cls, path: str | Path, classes: Sequence) -> DenseHead:
         """Return a fitted head from a file of `save` and its classes, in the order of the probabilities.
 
-        Nothing in the file is run as code. How it was trained is not in it: parameters are the defaults.
+        Nothing in the file is run as code. How it was trained is not in it: parameters but `output`
+        are the defaults.
         """
         import keras
 
-        head = cls()
-        head.model_ = keras.models.load_model(path, compile=False, safe_mode=True)
+        network = keras.models.load_model(path, compile=False, safe_mode=True)
+        head = cls(output="ordinal" if is_ordinal(network) else "nominal")
+        head.model_ = network
         head.classes_ = np.asarray(classes)
         head.n_features_in_ = int(head.model_.input_shape[-1])
         return head
@@ -192,20 +203,29 @@ class DenseHead(BaseHead):
         tf.config.experimental.enable_op_determinism()
         units, n_classes = tuple(int(size) for size in self.units), len(self.classes_)
         images = rows_by_image(image)
+        labels = np.searchsorted(self.classes_, y[images.plain])
+        weight = compute_class_weight(self.class_weight, classes=self.classes_, y=y[images.plain])
+        ordinal = self.output == "ordinal"
         scaling = net.scaling_layers(X, self.scaling)
         self.model_ = net.build_network(
-            X.shape[1], n_classes, units=units, dropout=self.dropout, seed=self.seed, before=scaling
+            X.shape[1],
+            n_classes,
+            units=units,
+            dropout=self.dropout,
+            seed=self.seed,
+            before=scaling,
+            thresholds=first_thresholds(np.bincount(labels) * weight) if ordinal else None,
         )
         rows = training.as_tensors(
             X=net.scale_rows(scaling, X, images.rows),
             start=images.start,
             count=images.count,
-            y=np.searchsorted(self.classes_, y[images.plain]),
+            y=labels,
             X_val=net.scale_rows(scaling, X_val, np.arange(len(X_val))),
             y_val=np.searchsorted(self.classes_, y_val),
-            class_weight=compute_class_weight(self.class_weight, classes=self.classes_, y=y[images.plain]),
+            class_weight=weight,
         )
-        epoch = training.epoch_function(X.shape[1], n_classes, units, self.dropout)
+        epoch = training.epoch_function(X.shape[1], n_classes, units, self.dropout, ordinal=ordinal)
         self.history_, self.best_epoch_ = training.train(
             self.model_,
             rows,
@@ -217,42 +237,3 @@ class DenseHead(BaseHead):
             seed=self.seed,
         )
         self.n_iter_ = len(self.history_["loss"])
-
-    def check_parameters(self) -> None:
-        """Raise FitError if a parameter cannot be used."""
-        positive = {"learning_rate": self.learning_rate, "epochs": self.epochs, "batch_size": self.batch_size}
-        positive |= {"patience": self.patience, "units": min(self.units, default=1)}
-        for name, value in positive.items():
-            if not value > 0:
-                raise FitError(f"{name} is {value}: expected a positive number.")
-        if not 0 <= self.dropout < 1:
-            raise FitError(f"dropout is {self.dropout}: expected a share from 0 to below 1.")
-        if not 0 < self.validation_fraction < 1:
-            raise FitError(
-                f"validation_fraction is {self.validation_fraction}: expected a share between 0 and 1."
-            )
-        if self.scaling not in SCALINGS:
-            raise FitError(f"Unknown scaling {self.scaling!r}: expected one of {', '.join(SCALINGS)}.")
-
-    def _check_validation(self, X_val: np.ndarray, y_val: Any) -> np.ndarray:
-        if y_val is None or len(y_val) != len(X_val):
-            found = "no" if y_val is None else len(y_val)
-            raise FitError(f"{found} labels for {len(X_val)} validation rows: expected y_val beside X_val.")
-        strange = np.setdiff1d(y_val, self.classes_)
-        if len(strange):
-            raise FitError(f"Validation class '{strange[0]}' is not among the training classes.")
-        return np.asarray(y_val)
-
-
-def start_tensorflow() -> bool:
-    """Import TensorFlow, to compute each operation in one thread; return whether that is on a GPU.
-
-    So several fits can run side by side, and one alone gives the same bytes. Where TensorFlow has computed
-    something before, its threads are what they were.
-    """
-    import keras  # noqa: F401  # imported here, while other work goes on
-    import tensorflow as tf
-
-    with contextlib.suppress(RuntimeError):
-        tf.config.threading.set_intra_op_parallelism_threads(1)
-    return bool(tf.config.list_logical_devices("GPU"))

@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from classify.heads.cumulative_link import link_layers, set_thresholds
+
 if TYPE_CHECKING:
     import keras
 
 ROWS_A_PASS = 8192  # bounds memory
+_NOMINAL, _ORDINAL = "dense_head", "ordinal_dense_head"  # a network's name, kept in its file
 
 
 def scaling_layers(X: np.ndarray, scaling: str) -> list[keras.layers.Layer]:
@@ -42,13 +45,15 @@ def build_network(
     dropout: float,
     seed: int,
     before: Sequence[keras.layers.Layer] = (),
+    thresholds: np.ndarray | None = None,
 ) -> keras.Sequential:
-    """Return the network, its weights drawn: batch norm, ReLU layers, batch norm, dropout, class layer.
+    """Return the network, its weights drawn: batch norm, ReLU layers, batch norm, dropout, classes.
 
     Parameters
     ----------
     n_features, n_classes : int
-        Two classes get one sigmoid unit, the probability of the second; more get a softmax.
+        Two classes get one sigmoid unit, the probability of the second; more get a softmax, or a cumulative
+        link.
     units : sequence of int
         Widths of the ReLU layers.
     dropout : float
@@ -56,6 +61,8 @@ def build_network(
     seed : int
     before : sequence of layers
         Put between input and first batch norm; no weights are learned there.
+    thresholds : ndarray of shape (n_classes - 1,), optional
+        Of ordered classes: where those of the cumulative link start, ascending.
     """
     import keras
 
@@ -66,8 +73,15 @@ def build_network(
         first = keras.initializers.GlorotUniform(seed=seeds[index])
         return layers.Dense(width, activation=activation, kernel_initializer=first, name=name)
 
-    width, activation = (1, "sigmoid") if n_classes == 2 else (n_classes, "softmax")
-    return keras.Sequential(
+    linked = thresholds is not None and n_classes > 2
+    if linked:
+        first = keras.initializers.GlorotUniform(seed=seeds[len(units)])
+        score = layers.Dense(1, use_bias=False, kernel_initializer=first, name="score")
+        last = [score, *link_layers(n_classes)]
+    else:
+        width, activation = (1, "sigmoid") if n_classes == 2 else (n_classes, "softmax")
+        last = [dense(width, activation, len(units), "probabilities")]
+    network = keras.Sequential(
         [
             keras.Input((n_features,), dtype="float32", name="features"),
             *before,
@@ -75,10 +89,18 @@ def build_network(
             *[dense(size, "relu", i, f"dense_{i + 1}") for i, size in enumerate(units)],
             layers.BatchNormalization(name="norm_dense"),
             layers.Dropout(dropout, seed=seeds[-1], name="dropout"),
-            dense(width, activation, len(units), "probabilities"),
+            *last,
         ],
-        name="dense_head",
+        name=_NOMINAL if thresholds is None else _ORDINAL,
     )
+    if linked:
+        set_thresholds(network, thresholds)
+    return network
+
+
+def is_ordinal(network: keras.Sequential) -> bool:
+    """Return whether a network was built for ordered classes."""
+    return network.name == _ORDINAL
 
 
 def scale_rows(layers: Sequence[keras.layers.Layer], X: np.ndarray, rows: np.ndarray) -> np.ndarray:

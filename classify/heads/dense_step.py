@@ -9,6 +9,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from classify.heads.cumulative_link import (
+    free_parameters,
+    get_thresholds,
+    has_link,
+    log_probabilities,
+    ordered_thresholds,
+    set_thresholds,
+)
+
 if TYPE_CHECKING:
     import keras
     import tensorflow as tf
@@ -19,9 +28,9 @@ _NORM_MOMENTUM, _NORM_EPSILON = 0.99, 1e-3
 
 
 class State(NamedTuple):
-    """All that training changes, as lists of `tf.Variable`; the first two are the network's own."""
+    """All that training changes, as lists of `tf.Variable`; weights and moving are the network's own."""
 
-    weights: list  # trainable, in the network's order
+    weights: list  # trainable, in the network's order; behind them, what gives a link's thresholds
     moving: list  # mean and variance of each batch norm, in the network's order
     first: list  # Adam's moments, one for each weight
     second: list
@@ -35,16 +44,20 @@ def first_state(network: keras.Sequential) -> State:
 
     norms = [network.get_layer(name) for name in ("norm_features", "norm_dense")]
     weights = [variable.value for variable in network.trainable_variables]
+    if has_link(network):
+        weights.append(tf.Variable(free_parameters(get_thresholds(network)), dtype=tf.float32))
     moving = [v.value for norm in norms for v in (norm.moving_mean, norm.moving_variance)]
     first, second = ([tf.Variable(tf.zeros_like(w)) for w in weights] for _ in range(2))
     best = [tf.Variable(value) for value in (*weights, *moving)]
     return State(weights, moving, first, second, best, steps=tf.Variable(0.0))
 
 
-def take_best(state: State) -> None:
+def take_best(state: State, network: keras.Sequential) -> None:
     """Put the best epoch's weights and statistics into the network."""
     for variable, value in zip((*state.weights, *state.moving), state.best, strict=True):
         variable.assign(value)
+    if has_link(network):
+        set_thresholds(network, ordered_thresholds(state.weights[-1].numpy()))
 
 
 def make_step(
@@ -125,7 +138,9 @@ def _forward(
     if mask_seed is not None and dropout:
         kept = tf.random.stateless_uniform(tf.shape(X), mask_seed) >= dropout
         X = tf.where(kept, X / (1.0 - dropout), 0.0)
-    return X @ kernel + bias, [*moments, *last_moments]
+    linked = kernel.shape[-1] < bias.shape[0]  # one score, and several thresholds on it
+    logits = log_probabilities(X @ kernel, bias) if linked else X @ kernel + bias
+    return logits, [*moments, *last_moments]
 
 
 def _normalise(X: tf.Tensor, moments: Sequence | None) -> tuple[tf.Tensor, Sequence]:

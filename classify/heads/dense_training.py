@@ -6,6 +6,7 @@ after another or in several threads.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import threading
 from collections.abc import Callable, Sequence
@@ -102,11 +103,13 @@ def train(
             f"The dense head's loss is not finite after {number} epochs with learning rate "
             f"{learning_rate}: expected a finite one. Lower the learning rate."
         )
-    take_best(state)
+    take_best(state, network)
     return history, best
 
 
-def epoch_function(n_features: int, n_classes: int, units: Sequence[int], dropout: float) -> Callable:
+def epoch_function(
+    n_features: int, n_classes: int, units: Sequence[int], dropout: float, *, ordinal: bool = False
+) -> Callable:
     """Return the compiled ``epoch(state, rows, seed, best_loss, rate, batch_size) -> figures``.
 
     An epoch draws one view of each image and the order of the images from `seed` (2 int32). It makes as many
@@ -116,11 +119,13 @@ def epoch_function(n_features: int, n_classes: int, units: Sequence[int], dropou
     rows afterwards. If that loss is below `best_loss`, the state is kept as the best one.
     """
     with _tracing:  # threads that need the same one wait for it
-        return _compile_epoch(n_features, n_classes, tuple(units), float(dropout))
+        return _compile_epoch(n_features, n_classes, tuple(units), float(dropout), ordinal=ordinal)
 
 
 @functools.lru_cache(maxsize=16)
-def _compile_epoch(n_features: int, n_classes: int, units: tuple[int, ...], dropout: float) -> Callable:
+def _compile_epoch(
+    n_features: int, n_classes: int, units: tuple[int, ...], dropout: float, *, ordinal: bool
+) -> Callable:
     import tensorflow as tf
 
     def epoch(
@@ -151,7 +156,11 @@ def _compile_epoch(n_features: int, n_classes: int, units: tuple[int, ...], drop
         n = tf.cast(n, tf.float32)
         return tf.stack([loss / n, correct / n, val_loss / n_val, val_correct / n_val])
 
-    state = first_state(build_network(n_features, n_classes, units=units, dropout=dropout, seed=0))
+    thresholds = np.arange(n_classes - 1.0) if ordinal else None  # of the right shape
+    network = build_network(
+        n_features, n_classes, units=units, dropout=dropout, seed=0, thresholds=thresholds
+    )
+    state = first_state(network)
     whole, real = tf.TensorSpec([], tf.int64), tf.TensorSpec([])
     features, numbers = tf.TensorSpec([None, n_features]), tf.TensorSpec([None], tf.int64)
     # Without autograph, which would spend most of a second on rewriting this source.
@@ -175,3 +184,17 @@ def _draw(rows: Rows, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]
     draw = tf.random.stateless_uniform(shape, view_seed, dtype=tf.float64)
     row = rows.start + tf.cast(draw * tf.cast(rows.count, tf.float64), tf.int64)
     return tf.gather(row, order), tf.gather(rows.y, order), mask_seed
+
+
+def start_tensorflow() -> bool:
+    """Import TensorFlow, to compute each operation in one thread; return whether that is on a GPU.
+
+    So several fits can run side by side, and one alone gives the same bytes. Where TensorFlow has computed
+    something before, its threads are what they were.
+    """
+    import keras  # noqa: F401  # imported here, while other work goes on
+    import tensorflow as tf
+
+    with contextlib.suppress(RuntimeError):
+        tf.config.threading.set_intra_op_parallelism_threads(1)
+    return bool(tf.config.list_logical_devices("GPU"))

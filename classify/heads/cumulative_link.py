@@ -1,0 +1,107 @@
+"""A cumulative link: the probabilities of ordered classes from one score and ascending thresholds.
+
+P(class > k) = sigmoid(score - threshold k): McCullagh, "Regression Models for Ordinal Data", JRSS B 42, 1980.
+A class between two thresholds has the difference of two sigmoids, which in float32 leaves nothing of a small
+probability; so everything is a sum of logs, by
+sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a)).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
+
+_LEAST_SHARE = 1e-3  # of a class where training starts, so that thresholds are apart
+_LEAST_GAP = 1e-30  # has a logarithm in float32
+_THRESHOLDS = "thresholds"
+
+
+def first_thresholds(weight: np.ndarray) -> np.ndarray:
+    """Return the thresholds that give each class its share of the weight where every score is 0.
+
+    Parameters
+    ----------
+    weight : ndarray of shape (n_classes,)
+        Number of images of each class, times the weight of one.
+
+    Returns
+    -------
+    ndarray of shape (n_classes - 1,), float64
+        Ascending.
+    """
+    share = np.maximum(weight / weight.sum(), _LEAST_SHARE)
+    below = np.cumsum(share / share.sum())[:-1]
+    return np.log(below / (1.0 - below))
+
+
+def free_parameters(thresholds: np.ndarray) -> np.ndarray:
+    """Return what `ordered_thresholds` takes for these: the first, and the inverse softplus of the gaps."""
+    return np.concatenate([thresholds[:1], np.log(np.expm1(np.diff(thresholds)))])
+
+
+def ordered_thresholds(free: np.ndarray) -> np.ndarray:
+    """Return ascending thresholds, (n_classes - 1,) float64, from as many numbers that may be anything."""
+    free = free.astype(np.float64)
+    return np.cumsum(np.concatenate([free[:1], np.logaddexp(0.0, free[1:])]))
+
+
+def log_probabilities(score: tf.Tensor, free: tf.Tensor) -> tf.Tensor:
+    """Return the log of each class's probability.
+
+    Parameters
+    ----------
+    score : tensor of shape (n_rows, 1)
+    free : tensor of shape (n_classes - 1,)
+        Of `free_parameters`.
+
+    Returns
+    -------
+    tensor of shape (n_rows, n_classes)
+    """
+    import tensorflow as tf
+
+    gaps = tf.math.softplus(free[1:]) + _LEAST_GAP
+    above = score - tf.cumsum(tf.concat([free[:1], gaps], axis=0))  # (n_rows, n_classes - 1)
+    return (
+        tf.pad(tf.math.log_sigmoid(above), [[0, 0], [1, 0]])
+        + tf.pad(tf.math.log_sigmoid(-above), [[0, 0], [0, 1]])
+        + tf.pad(tf.math.log(-tf.math.expm1(-gaps)), [[1, 1]])
+    )
+
+
+def link_layers(n_classes: int) -> list[keras.layers.Layer]:
+    """Return the same as layers of Keras' own, from score to probabilities; `set_thresholds` fills them."""
+    import keras
+
+    dense = keras.layers.Dense
+    return [
+        dense(2 * (n_classes - 1), activation="log_sigmoid", trainable=False, name=_THRESHOLDS),
+        dense(n_classes, activation="softmax", trainable=False, name="probabilities"),
+    ]
+
+
+def has_link(network: keras.Sequential) -> bool:
+    """Return whether a network ends in `link_layers`."""
+    return any(layer.name == _THRESHOLDS for layer in network.layers)
+
+
+def get_thresholds(network: keras.Sequential) -> np.ndarray:
+    """Return the thresholds of a network that ends in `link_layers`: (n_classes - 1,), float64."""
+    bias = network.get_layer(_THRESHOLDS).bias.numpy()
+    return bias[len(bias) // 2 :].astype(np.float64)
+
+
+def set_thresholds(network: keras.Sequential, thresholds: np.ndarray) -> None:
+    """Make the layers at a network's end say what these thresholds do: (n_classes - 1,), ascending."""
+    inner, outer = network.layers[-2:]
+    one = np.ones((1, len(thresholds)))
+    inner.set_weights([np.hstack([one, -one]), np.concatenate([-thresholds, thresholds])])
+    above = np.eye(len(thresholds), len(thresholds) + 1, k=1)  # a class lies above the threshold before it
+    below = np.eye(len(thresholds), len(thresholds) + 1)
+    between = np.log(-np.expm1(-np.maximum(np.diff(thresholds), _LEAST_GAP)))
+    outer.set_weights([np.vstack([above, below]), np.concatenate([[0.0], between, [0.0]])])
