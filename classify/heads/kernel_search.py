@@ -53,11 +53,35 @@ def fold_scores(
     list of ndarray of shape (n_score,), or (n_score, n_classes)
         In the order of the heads.
     """
+    return solve_together([(heads, y_fit)], X_fit, X_score, soft=soft)[0]
+
+
+def solve_together(
+    problems: Sequence[tuple[Sequence[SVMHead], np.ndarray]],
+    X_fit: np.ndarray,
+    X_score: np.ndarray,
+    *,
+    soft: bool,
+) -> list[list[np.ndarray]]:
+    """Return what `fold_scores` does for each problem; they share scaled rows and kernels.
+
+    Parameters
+    ----------
+    problems : sequence of (heads, y_fit)
+        As many heads each, that differ between problems in class weights alone.
+    X_fit, X_score, soft
+        As in `fold_scores`.
+    """
     assert_all_finite(X_fit)
     assert_all_finite(X_score)
-    heads = [settle_solver(head, len(X_fit)) for head in heads]
-    order = sorted(range(len(heads)), key=lambda i: (*_shared(heads[i]), *_path(heads[i]), heads[i].C))
-    predictions: dict[int, np.ndarray] = {}
+    settled = [[settle_solver(head, len(X_fit)) for head in heads] for heads, _ in problems]
+    heads = settled[0]
+
+    def path_of(index: int) -> tuple:
+        return tuple(_path(part[index]) for part in settled)
+
+    order = sorted(range(len(heads)), key=lambda i: (*_shared(heads[i]), path_of(i), heads[i].C))
+    predictions: list[dict[int, np.ndarray]] = [{} for _ in problems]
     for _, together in groupby(order, key=lambda i: _shared(heads[i])):
         members = list(together)
         one, factors = heads[members[0]], sorted({_factor(heads[i]) for i in members})
@@ -65,12 +89,13 @@ def fold_scores(
         rows = (_kernels if exact else _features)(one, X_fit, X_score, factors)
         by_factor = groupby(members, key=lambda i: _factor(heads[i]))
         for (_, alike), (fit_rows, score_rows) in zip(by_factor, rows, strict=True):
-            for _, ascending in groupby(alike, key=lambda i: _path(heads[i])):
+            for _, ascending in groupby(alike, key=path_of):
                 path = list(ascending)
                 predict = _exact_predictions if exact else _approximate_predictions
-                found = predict([heads[i] for i in path], fit_rows, y_fit, score_rows, soft=soft)
-                predictions.update(zip(path, found, strict=True))
-    return [predictions[index] for index in range(len(heads))]
+                for part, (_, y), found in zip(settled, problems, predictions, strict=True):
+                    said = predict([part[i] for i in path], fit_rows, y, score_rows, soft=soft)
+                    found.update(zip(path, said, strict=True))
+    return [[found[index] for index in range(len(heads))] for found in predictions]
 
 
 def _shared(head: SVMHead) -> tuple:

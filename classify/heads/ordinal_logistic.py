@@ -135,7 +135,8 @@ class _OrdinalProblem(Problem):
 
     def _at_thresholds(self, upper: F64, lower: F64, gaps: F64) -> F64:
         """Return the sum at each threshold of rows' values above and below, and of the gaps' at both ends."""
-        total = np.bincount(self.upper, weights=upper, minlength=self.n_thresholds)
+        total: F64 = np.zeros(self.n_thresholds)
+        total += np.bincount(self.upper, weights=upper, minlength=self.n_thresholds)
         total += np.bincount(self.lower, weights=lower, minlength=self.n_thresholds)
         total[1:] += gaps
         total[:-1] -= gaps
@@ -166,7 +167,8 @@ class _OrdinalProblem(Problem):
                 sides = (self.upper_share, nothing), (nothing, self.lower_share)
                 self._mean_moments = [self._moments(*side) for side in sides]
             means = above.sum() / self.upper_share.sum(), below.sum() / self.lower_share.sum()
-            matrix = sum(np.float32(m) * part for m, part in zip(means, self._mean_moments, strict=True))
+            upper, lower = (np.float32(m) * one for m, one in zip(means, self._mean_moments, strict=True))
+            matrix = upper + lower
         for k, gap in enumerate(gaps):
             matrix[n + k : n + k + 2, n + k : n + k + 2] += np.float32(gap) * _GAP
         diagonal = np.arange(n)

@@ -99,7 +99,7 @@ def validation_images(
     n_groups = groups_per_class(y, groups)
     for label in sorted(n_groups, key=lambda label: n_groups[label]):  # scarce classes choose first
         name = label if names is None else names[label]
-        _require_two_groups(name, n_groups[label])
+        require_two_groups(name, n_groups[label])
         wanted = max(1, round(fraction * n_groups[label]))
         for group in generator.permutation(np.unique(groups[y == label])):
             if len(np.unique(groups[aside & (y == label)])) >= wanted:
@@ -114,7 +114,8 @@ def validation_images(
     return aside
 
 
-def _require_two_groups(label: object, n_groups: int) -> None:
+def require_two_groups(label: object, n_groups: int) -> None:
+    """Raise FitError if a class has too few groups to set one aside."""
     if n_groups < 2:
         raise FitError(
             f"Class '{label}' has a single group of images (one entry, or near duplicates): "

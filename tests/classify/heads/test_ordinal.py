@@ -42,9 +42,7 @@ def test_every_grid_cell_is_that_of_a_fit_of_its_own(class_weight, entry):
     head = get_head("ordinal-logistic")
     rows = {"fit_rows": np.arange(100), "score_rows": np.arange(100, 150), "entry": entry}
     predicted = []
-    grid_scores(
-        head, X, y, class_weight=class_weight, scorer=lambda _, p: predicted.append(p) or 0.0, **rows
-    )
+    grid_scores(head, X, y, class_weight=class_weight, scorer=lambda _, p: predicted.append(p) or 0.0, **rows)
     for point, ours in zip(grid_points(head), predicted, strict=True):
         fitted = make_head(head.name, params=point, class_weight=class_weight).fit(X[:100], y[:100])
         alone = fitted.predict_proba(X[100:])
@@ -64,3 +62,27 @@ def test_labels_of_any_kind_are_in_their_order():
 def test_one_step_is_not_enough_and_said():
     X, y = ordered()
     assert not make_head("ordinal-logistic", params={"C": 10.0, "max_iter": 1}).fit(X, y).converged_
+
+
+def best_error(name, X, y):
+    """Return the mean absolute error on the last rows of the grid point that is best on middle ones."""
+    head = get_head(name)
+    rows = {"fit_rows": np.arange(80), "score_rows": np.arange(80, 160)}
+    scores = grid_scores(head, X, y, scorer=lambda t, p: -float(np.mean(np.abs(t - p))), **rows)
+    point = grid_points(head)[int(np.argmax(scores))]
+    return np.mean(np.abs(make_head(name, params=point).fit(X[:160], y[:160]).predict(X[160:]) - y[160:]))
+
+
+@pytest.mark.slow
+def test_where_grades_lie_in_order_its_errors_are_smaller_and_only_there():
+    ordinal, nominal, stirred, plain = [], [], [], []
+    for seed in range(8):
+        X, y = ordered(660, 60, 5, seed=seed, apart=0.7)
+        ordinal.append(best_error("ordinal-logistic", X, y))
+        nominal.append(best_error("logreg", X, y))
+        mixed = np.array([2, 0, 4, 1, 3])[y]  # neighbours are no longer neighbours
+        stirred.append(best_error("ordinal-logistic", X, mixed))
+        plain.append(best_error("logreg", X, mixed))
+    differences = np.array(nominal) - np.array(ordinal)
+    assert differences.mean() > 2 * differences.std(ddof=1) / np.sqrt(8)
+    assert np.mean(stirred) > np.mean(plain)
