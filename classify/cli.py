@@ -139,6 +139,8 @@ def fit_command(
     from classify.printing import print_fit
 
     given = dict(parameter(text) for text in params)
+    if context.get_parameter_source("join") is not ParameterSource.COMMANDLINE:
+        options["join"] = None  # then it is that of --like
     if options["like"] is not None and HEADS[head].tensorflow:  # what is typed wins over what is taken over
         typed = {
             name for name in options if context.get_parameter_source(name) is ParameterSource.COMMANDLINE

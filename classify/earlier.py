@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from classify.manifest import MANIFEST, read_manifest
+from classify.manifest import JOINS, MANIFEST, read_manifest
 from classify.results import RESULTS, read_record
 from featurize import CompareError
 
@@ -56,6 +56,15 @@ def earlier_params(
         raise CompareError(f"{what} is not an object. Make it anew, or give each with --param")
     weight = params.get("class_weight") or weight
     return {key: value for key, value in params.items() if key != "class_weight"}, weight
+
+
+def earlier_join(path: str | os.PathLike[str] | None) -> str:
+    """Return what an earlier run or bundle averaged over the images of an entry; without one the default."""
+    if path is None:
+        return JOINS[0]
+    folder = Path(path)
+    known = read_manifest(folder) if (folder / MANIFEST).is_file() else read_record(folder)
+    return str(known.get("join") or JOINS[0])
 
 
 def _of_run(record: Mapping[str, Any], head: str, *, folder: Path, store: str) -> Any:

@@ -67,7 +67,7 @@ def fit(
     dense: DenseOptions = DenseOptions(),  # noqa: B008 - frozen
     device: str = "auto",
     gpu_memory: float | None = None,
-    join: str = "probabilities",
+    join: str | None = None,
     fresh: bool = False,
     overwrite: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
@@ -87,8 +87,10 @@ def fit(
         options of its dense head among them; nothing is searched.
     out : path-like, optional
         The bundle's folder; ``artifacts/bundles/<dataset>/<store>__<head>`` by default.
-    order, jobs, seed, class_weight, dense, device, gpu_memory, join, fresh, overwrite, on_progress
+    order, jobs, seed, class_weight, dense, device, gpu_memory, fresh, overwrite, on_progress
         As in `classify.compare.compare`.
+    join : {"probabilities", "features"}, optional
+        As there; by default what `like` averaged over the images of an entry, else the probabilities.
 
     Returns
     -------
@@ -99,6 +101,7 @@ def fit(
     CompareError
         If the head cannot be fitted, or the folder is taken.
     """
+    from classify.earlier import earlier_join
     from classify.folder import refuse_existing
     from classify.manifest import MANIFEST
     from classify.portfolios import entry_numbers, is_portfolio
@@ -110,7 +113,7 @@ def fit(
     check_options([head], dense=dense, seed=seed, device=device, gpu_memory=gpu_memory)
     given, class_weight = _given(store, head, params, like=like, class_weight=class_weight, dense=dense)
     settings = Settings(seed=seed, class_weight=class_weight, dense_options=asdict(dense), log_folder=None)
-    (samples,) = load_same_dataset([Path(store)], order=order, join=join)
+    (samples,) = load_same_dataset([Path(store)], order=order, join=join or earlier_join(like))
     if given is not None:
         given = settle_levels(given, level_names=samples.level_names, store=samples.store)
     place = f"{samples.store}__{head}"

@@ -296,3 +296,9 @@ def test_the_command_line_counts_entries(call, portfolios, tmp_path, monkeypatch
     said = call("fit", portfolios, "--head", "logreg", "--param", "C=0.1", "--join", "features")
     assert "logreg on 40 entries of efficientnet_lite0" in said
     assert " on 20 entries Bundle: " in said
+    said = call("fit", portfolios, "--head", "logreg", "--like", "run", "--overwrite")
+    assert "logreg on 40 entries of efficientnet_lite0" in said
+    said = call(
+        "fit", portfolios, "--head", "logreg", "--like", "run", "--join", "probabilities", "--overwrite"
+    )
+    assert "logreg on 120 images of efficientnet_lite0" in said
