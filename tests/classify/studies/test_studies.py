@@ -56,7 +56,13 @@ def test_a_comparison_does_them_and_a_second_one_computes_nothing(make_store, tm
     assert lists[0] == lists[1]
 
 
-@pytest.mark.parametrize("counts", [{"train": 15, "test": 6}, {"train": 10, "val": 5, "test": 6}])
+@pytest.mark.parametrize(
+    "counts",
+    [
+        {"train": 10, "test": 6},
+        pytest.param({"train": 7, "val": 3, "test": 6}, marks=pytest.mark.slow),
+    ],
+)
 def test_none_of_them_looks_at_a_test_image(make_store, tmp_path, counts):
     samples = load_samples(make_store(**{**STORE, "counts": counts}))
     generator = np.random.default_rng(0)
