@@ -57,7 +57,8 @@ def study(case: Case) -> dict[str, Any]:
                 "by_image": None if by_image is None else _naive(mine, by_image, case.images),
             }
         )
-    return {"heads": found, "text": _text(found, n_views=samples.n_views)}
+    text, shown = _said(found, n_views=samples.n_views)
+    return {"heads": found, "text": text, "shown": shown}
 
 
 def _naive(case: Case, samples: Samples, images: IntArray) -> float | None:
@@ -70,26 +71,26 @@ def _stratified(y: IntArray, images: IntArray, *, n_folds: int, seed: int) -> Pa
     return tuple((images[fitted], images[held_out]) for fitted, held_out in folds)
 
 
-def _text(found: list[dict[str, Any]], *, n_views: int) -> str:
-    sentences = []
+def _said(found: list[dict[str, Any]], *, n_views: int) -> tuple[str, list[str]]:
+    """Return what the meter comes to, and a line for each head."""
+    rows = f"folds over rows of {n_views} views" if n_views > 1 else "folds over rows of views"
+    what = {"by_row": rows, "by_image": "folds over images that ignore groups"}
+    lines, most = [], 0.0
     for one in found:
-        parts = []
-        for key, what in (
-            ("by_row", f"folds over rows of {n_views} views" if n_views > 1 else "folds over rows of views"),
-            ("by_image", "folds over images that ignore groups"),
-        ):
-            if one[key] is not None and one["grouped"] is not None:
-                points = 100 * (one[key] - one["grouped"])
-                parts.append(f"{one[key]:.3f} with {what} ({points:+.1f} points)")
-        if parts:
-            sentences.append(
-                f"{one['head']} would have shown a balanced accuracy of {' and '.join(parts)}, where grouped "
-                f"folds show {one['grouped']:.3f}"
-            )
-    if not sentences:
-        return "Leak meter: no head could be searched on the grouped folds."
-    above = any(
-        (one[key] or 0.0) > (one["grouped"] or 0.0) for one in found for key in ("by_row", "by_image")
+        grouped = one["grouped"]
+        shown = {key: one[key] for key in what if one[key] is not None and grouped is not None}
+        if not shown:
+            continue
+        most = max(most, *(score - grouped for score in shown.values()))
+        parts = [
+            f"{what[key]} {score:.3f} ({100 * (score - grouped):+.1f} points)" for key, score in shown.items()
+        ]
+        lines.append(f"{one['head']}: grouped folds {grouped:.3f}, {', '.join(parts)}")
+    if not lines:
+        return "Leak meter: no head could be searched on the grouped folds.", []
+    end = (
+        f"what is above the grouped figure is leak, not skill: up to {100 * most:.1f} points here"
+        if most > 0
+        else "nothing leaked into view here"
     )
-    end = "What is above the grouped figure is leak, not skill" if above else "Here nothing leaked into view"
-    return f"Leak meter: {'; '.join(sentences)}. {end}."
+    return f"Leak meter (balanced accuracy of the same search): {end}.", lines

@@ -19,10 +19,13 @@ def test_views_of_an_image_on_both_sides_show_skill_where_there_is_none(make_cas
     assert found["grouped"] < 0.65
     assert found["by_row"] > 0.85
     assert found["by_image"] is None  # each image is a group of its own
-    text = study(case)["text"]
-    assert f"of {found['by_row']:.3f} with folds over rows of 4 views" in text
-    assert f"grouped folds show {found['grouped']:.3f}" in text
-    assert text.endswith("is leak, not skill.")
+    said = study(case)
+    points = 100 * (found["by_row"] - found["grouped"])
+    assert said["shown"][0] == (
+        f"{case.head}: grouped folds {found['grouped']:.3f}, folds over rows of 4 views {found['by_row']:.3f} "
+        f"({points:+.1f} points)"
+    )
+    assert "is leak, not skill: up to " in said["text"]
 
 
 def test_the_naive_figure_is_that_of_scikit_learn(make_case):
@@ -55,7 +58,7 @@ def test_groups_that_are_ignored_leak_too(make_case):
     (found,) = study(tied)["heads"]
     assert found["by_row"] is None
     assert found["by_image"] > found["grouped"] + 0.2
-    assert "folds over images that ignore groups" in study(tied)["text"]
+    assert "folds over images that ignore groups" in study(tied)["shown"][0]
 
 
 def test_without_views_and_groups_there_is_nothing_to_leak(make_case):

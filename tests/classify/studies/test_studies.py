@@ -91,8 +91,9 @@ def test_they_are_printed_below_the_leaderboard(make_store, tmp_path):
     record = json.loads((tmp_path / "run" / "results.json").read_text())
     assert list(record["studies"]) == ["leaks", "labels"]
     lines = study_lines(record)
-    assert lines[0] == record["studies"]["leaks"]["text"]
-    assert lines[2:] == [f"  {one}" for one in record["studies"]["labels"]["shown"]]
+    leaks, labels = record["studies"]["leaks"], record["studies"]["labels"]
+    shown = [[found["text"], *(f"  {line}" for line in found["shown"])] for found in (leaks, labels)]
+    assert lines == sum(shown, [])
     for line in lines:
         assert f"{line}\n" in done.output
 
