@@ -11,11 +11,11 @@ import click
 from click.core import ParameterSource
 
 from classify.compare import CALIBRATIONS, DenseOptions, compare
+from classify.entries import ENTRIES
 from classify.head_choice import BASELINE, DEFAULT_HEADS
 from classify.heads import HEADS
 from classify.levels import LEVELS
 from classify.options import device_options, fit_options, parameter, with_dense
-from classify.predict import ENTRIES
 from classify.studies import ALL, STUDIES
 from featurize import (
     CommaList,

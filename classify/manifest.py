@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from classify.entries import JOINS
 from classify.heads import get_head
 from classify.results import plain_json
 from featurize import BundleError, CompareError, config_digest
@@ -16,7 +17,6 @@ FORMAT_VERSION = 1
 ENSEMBLE_FORMAT = "folio-ensemble"  # members are bundles in folders of its own
 FUSED_VERSION = 2  # with ``parts`` in the place of ``config`` and ``weights``
 MANIFEST = "manifest.json"
-JOINS = ("probabilities", "features")  # of an entry of several images, what is averaged
 Checks = Mapping[str, tuple[Callable[[Any], bool], str]]  # key → what is sound, and that in words
 SEAL = "manifest_sha256"  # over the canonical JSON of all the rest
 

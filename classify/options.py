@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from classify.compare import MAX_SEED, DenseOptions, compare
-from classify.manifest import JOINS
+from classify.entries import JOINS
 from featurize import CommaList, default_of
 
 DENSE = DenseOptions()

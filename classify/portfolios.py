@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from classify.manifest import JOINS
+from classify.entries import JOINS
 from classify.samples import IntArray, Samples
 from featurize import CompareError
 

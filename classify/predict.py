@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from classify.entries import ENTRIES, JOINS
 from classify.grades import Grade, Graded
 from classify.manifest import MANIFEST
 from classify.results import RESULTS, read_record
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
 
     from classify.bundle import Bundle
     from classify.bundle_features import BundleFeatures
-
-
-ENTRIES = ("folder", "image")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,7 +176,6 @@ def _listed(inputs: Sequence[Path]) -> tuple[list[_Listed], tuple[str, ...]]:
 
 def _said(bundle: Bundle, listed: Sequence[_Listed], *, by_entry: bool, asked: bool) -> tuple[str, ...]:
     """Say how entries of several images are graded, and which images are in no folder of their entry."""
-    from classify.manifest import JOINS
     from classify.portfolios import portfolio_line
 
     notes = []
