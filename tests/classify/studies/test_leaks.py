@@ -22,8 +22,8 @@ def test_views_of_an_image_on_both_sides_show_skill_where_there_is_none(make_cas
     said = study(case)
     points = 100 * (found["by_row"] - found["grouped"])
     assert said["shown"][0] == (
-        f"{case.head}: grouped folds {found['grouped']:.3f}, folds over rows of 4 views {found['by_row']:.3f} "
-        f"({points:+.1f} points)"
+        f"{case.head}: grouped folds {found['grouped']:.3f}, folds over rows of 4 views "
+        f"{found['by_row']:.3f} ({points:+.1f} points)"
     )
     assert "is leak, not skill: up to " in said["text"]
 

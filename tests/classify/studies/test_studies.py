@@ -93,7 +93,7 @@ def test_they_are_printed_below_the_leaderboard(make_store, tmp_path):
     lines = study_lines(record)
     leaks, labels = record["studies"]["leaks"], record["studies"]["labels"]
     shown = [[found["text"], *(f"  {line}" for line in found["shown"])] for found in (leaks, labels)]
-    assert lines == sum(shown, [])
+    assert lines == [*shown[0], *shown[1]]
     for line in lines:
         assert f"{line}\n" in done.output
 
