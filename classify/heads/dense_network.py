@@ -73,8 +73,7 @@ def build_network(
         first = keras.initializers.GlorotUniform(seed=seeds[index])
         return layers.Dense(width, activation=activation, kernel_initializer=first, name=name)
 
-    linked = thresholds is not None and n_classes > 2
-    if linked:
+    if thresholds is not None and n_classes > 2:
         first = keras.initializers.GlorotUniform(seed=seeds[len(units)])
         score = layers.Dense(1, use_bias=False, kernel_initializer=first, name="score")
         last = [score, *link_layers(n_classes)]
@@ -93,7 +92,7 @@ def build_network(
         ],
         name=_NOMINAL if thresholds is None else _ORDINAL,
     )
-    if linked:
+    if thresholds is not None and n_classes > 2:
         set_thresholds(network, thresholds)
     return network
 

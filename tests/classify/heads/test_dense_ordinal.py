@@ -170,11 +170,14 @@ def test_what_makes_the_head_cannot_be_chosen():
 
 @pytest.mark.slow
 def test_grades_are_nearer_than_those_of_the_nominal_head():
-    """On truly ordered classes, over seeds: a smaller mean absolute error, and a better likelihood."""
+    """Eight ordered classes, over seeds: a smaller mean absolute error, and a better likelihood.
+
+    With half as many images, or five classes, only the likelihood is reliably better.
+    """
     errors, losses = [], []
-    for seed in range(6):
-        X, y = grades(150, seed=seed)
-        X_new, y_new = grades(1000, seed=100 + seed)
+    for seed in range(5):
+        X, y = grades(300, n_classes=8, seed=seed)
+        X_new, y_new = grades(1500, n_classes=8, seed=100 + seed)
         heads = [make_head(name, seed=seed).fit(X, y) for name in ("ordinal-dense", "dense")]
         errors.append([mean_absolute_error(y_new, head.predict(X_new)) for head in heads])
         losses.append([log_loss(y_new, head.predict_proba(X_new)) for head in heads])
