@@ -33,8 +33,15 @@ def fit_temperature(y: npt.ArrayLike, probabilities: npt.ArrayLike) -> float:
     ----------
     Guo, Pleiss, Sun & Weinberger, "On calibration of modern neural networks", arXiv:1706.04599, section 4.2.
     """
-    labels = np.asarray(y, dtype=np.int64)
-    logs = _logs(probabilities)
+    return temperature_of_scores(y, _logs(probabilities))
+
+
+def temperature_of_scores(y: npt.ArrayLike, scores: npt.ArrayLike) -> float:
+    """Return the temperature for scores (n, n_classes) whose softmax is the probabilities.
+
+    As `fit_temperature`, and without its loss of digits where a probability is next to 0.
+    """
+    labels, logs = np.asarray(y, dtype=np.int64), np.asarray(scores, dtype=np.float64)
 
     def loss(log_temperature: float) -> float:
         scaled = logs / math.exp(log_temperature)

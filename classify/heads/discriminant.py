@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 from scipy.linalg import cho_factor, cho_solve
+from scipy.special import softmax
 from sklearn.covariance import ledoit_wolf_shrinkage
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.pipeline import Pipeline
@@ -14,6 +15,9 @@ from sklearn.utils import assert_all_finite
 from sklearn.utils.class_weight import compute_class_weight
 
 from classify.heads.base import BaseHead, FitError, make_scaler, require_two_classes
+from classify.heads.rows import rows_by_image, settle_rows
+from classify.splits import grouped_folds
+from classify.temperature import temperature_of_scores
 
 F64 = npt.NDArray[np.float64]
 
@@ -35,6 +39,10 @@ class DiscriminantHead(BaseHead):
     scaling : {"standardise", "l2"}, default="standardise"
     class_weight : {None, "balanced"} or dict, default=None
         Weighs the classes' shares, which are their prior probabilities.
+    n_folds : int, default=5
+        Parts for the temperature; fewer where a class has fewer groups.
+    seed : int, default=0
+        Of these parts.
 
     Attributes
     ----------
@@ -43,6 +51,9 @@ class DiscriminantHead(BaseHead):
         Scaler and LinearDiscriminantAnalysis, fitted.
     shrinkage_ : float
         The one used.
+    temperature_ : float
+        That scores are divided by: with many columns, and views that are no independent rows, the analysis
+        is far too sure of itself.
 
     References
     ----------
@@ -55,10 +66,14 @@ class DiscriminantHead(BaseHead):
         shrinkage: str | float = "auto",
         scaling: str = "standardise",
         class_weight: str | dict | None = None,
+        n_folds: int = 5,
+        seed: int = 0,
     ) -> None:
         self.shrinkage = shrinkage
         self.scaling = scaling
         self.class_weight = class_weight
+        self.n_folds = n_folds
+        self.seed = seed
 
     def fit(
         self,
@@ -68,23 +83,28 @@ class DiscriminantHead(BaseHead):
         groups: np.ndarray | None = None,
         image: np.ndarray | None = None,
     ) -> DiscriminantHead:
-        """Fit on all rows; `groups` and `image` make no difference.
+        """Fit on all rows, and the temperature on plain ones that were held out.
 
         Parameters
         ----------
         X : ndarray of shape (n_rows, n_features)
             Unscaled features.
         y : ndarray of shape (n_rows,)
+        groups, image : ndarray of shape (n_rows,), optional
+            What must not be parted, by default each image, and which rows are views of one image, by default
+            none.
 
         Raises
         ------
-        FitError
-            If there is one class only, or the shrinkage is not one.
+        CompareError
+            If there is one class only, a class has a single group, or the shrinkage is not one.
         """
         X, y = self._check_fit(X, y, dtype=np.float64)
         require_two_classes(self.classes_)
         scaler = make_scaler(self.scaling)
-        analysis = _Moments(scaler.fit_transform(X), y).solve(self)
+        Z = scaler.fit_transform(X)
+        analysis = _Moments(Z, y).solve(self)
+        self.temperature_ = self._temperature(Z, y, *settle_rows(len(y), groups, image))
         self.pipeline_ = Pipeline([("scale", scaler), ("classify", analysis)])
         self.shrinkage_ = float(analysis.shrinkage)
         return self
@@ -92,7 +112,29 @@ class DiscriminantHead(BaseHead):
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
         """Return the class probabilities: (n_rows, n_classes), float64, columns as in `classes_`."""
         X = self._check_predict(X, dtype=np.float64)
-        return self.pipeline_.predict_proba(X)
+        return softmax(_scores(self.pipeline_, X) / self.temperature_, axis=1)
+
+    def _temperature(self, Z: F64, y: np.ndarray, groups: np.ndarray, image: np.ndarray) -> float:
+        plain = rows_by_image(image).plain
+        label = np.searchsorted(self.classes_, y)
+        folds = grouped_folds(
+            label[plain],
+            groups[plain],
+            n_folds=self.n_folds,
+            seed=self.seed,
+            classes=[str(one) for one in self.classes_],
+        )
+        scores = np.empty((len(plain), len(self.classes_)))
+        for _, held in folds.pairs:
+            fitted = ~np.isin(groups, groups[plain[held]])
+            scores[held] = _scores(_Moments(Z[fitted], y[fitted]).solve(self), Z[plain[held]])
+        return temperature_of_scores(label[plain], scores)
+
+
+def _scores(fitted: Pipeline | LinearDiscriminantAnalysis, X: F64) -> F64:
+    """Return scores (n_rows, n_classes) whose softmax is the probabilities of the analysis."""
+    scores = fitted.decision_function(X)
+    return scores if scores.ndim > 1 else np.column_stack([np.zeros(len(scores)), scores])
 
 
 def fold_scores(

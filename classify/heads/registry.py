@@ -151,11 +151,13 @@ HEADS: Mapping[str, Head] = {
         Head(
             name="lda",
             title="Shrinkage LDA",
-            about="Linear discriminant analysis; auto is the shrinkage of Ledoit and Wolf.",
+            about="Linear discriminant analysis; auto is the shrinkage of Ledoit and Wolf. Its probabilities "
+            "are at a temperature found on grouped folds.",
             factory="discriminant.DiscriminantHead",
             params={},
             grid=({"scaling": SCALINGS, "shrinkage": (0.9, 0.6, 0.3, 0.1, 0.03, "auto")},),
             search="discriminant.fold_scores",
+            splits=True,
         ),
         Head(
             name="baseline",

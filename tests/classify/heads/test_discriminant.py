@@ -2,14 +2,25 @@
 
 import numpy as np
 import pytest
+from scipy.special import softmax
 from sklearn.covariance import LedoitWolf
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.preprocessing import Normalizer, StandardScaler
 
 from classify.heads import get_head, grid_points, grid_scores, make_head, settle_params
+from classify.splits import grouped_folds
+from classify.temperature import fit_temperature
 from featurize import CompareError
 
 SCALERS = {"standardise": StandardScaler, "l2": Normalizer}
+
+
+def at(theirs, Z, temperature):
+    """Return scikit-learn's probabilities at a temperature."""
+    scores = theirs.decision_function(Z)
+    scores = scores if scores.ndim > 1 else np.column_stack([np.zeros(len(Z)), scores])
+    np.testing.assert_allclose(softmax(scores, axis=1), theirs.predict_proba(Z), atol=1e-12)
+    return softmax(scores / temperature, axis=1)
 
 
 @pytest.mark.parametrize("scaling", ["standardise", "l2"])
@@ -22,7 +33,8 @@ def test_probabilities_are_scikit_learn_s(blobs, scaling, n_classes, n_features,
     head = make_head("lda", params={"shrinkage": shrinkage, "scaling": scaling}).fit(X[:100], y[:100])
     Z = SCALERS[scaling]().fit(X[:100].astype(float)).transform(X.astype(float))
     theirs = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=shrinkage).fit(Z[:100], y[:100])
-    np.testing.assert_allclose(head.predict_proba(X[100:]), theirs.predict_proba(Z[100:]), atol=1e-8)
+    expected = at(theirs, Z[100:], head.temperature_)
+    np.testing.assert_allclose(head.predict_proba(X[100:]), expected, atol=1e-8)
 
 
 def test_auto_is_ledoit_and_wolf_s_for_rows_about_their_class_mean(blobs):
@@ -41,7 +53,8 @@ def test_balanced_classes_have_equal_priors(blobs):
     head = make_head("lda", params={"shrinkage": 0.3}, class_weight="balanced").fit(X, y)
     Z = StandardScaler().fit_transform(X.astype(float))
     theirs = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=0.3, priors=[1 / 3] * 3).fit(Z, y)
-    np.testing.assert_allclose(head.predict_proba(X), theirs.predict_proba(Z), atol=1e-8)
+    expected = at(theirs, Z, head.temperature_)
+    np.testing.assert_allclose(head.predict_proba(X), expected, atol=1e-8)
 
 
 @pytest.mark.parametrize("entry", [None, np.arange(120) // 2])
@@ -52,7 +65,7 @@ def test_every_grid_cell_is_that_of_a_fit_of_its_own(blobs, entry):
     rows = {"fit_rows": np.arange(80), "score_rows": np.arange(80, 120), "entry": entry}
     grid_scores(get_head("lda"), X, y, scorer=lambda _, p: predicted.append(p) or 0.0, **rows)
     for point, ours in zip(grid_points(get_head("lda")), predicted, strict=True):
-        alone = make_head("lda", params=point).fit(X[:80], y[:80]).predict_proba(X[80:])
+        alone = make_head("lda", params=point).fit(X[:80], y[:80]).pipeline_.predict_proba(X[80:])
         if entry is not None:
             alone = (alone[::2] + alone[1::2]) / 2
         np.testing.assert_array_equal(ours, np.argmax(alone, axis=1))
@@ -73,3 +86,21 @@ def test_a_user_may_give_either_kind_of_shrinkage():
             settle_params("lda", {"shrinkage": wrong})
         with pytest.raises(CompareError, match="expected auto, or a share above 0 up to 1"):
             make_head("lda", params={"shrinkage": wrong}).fit(np.eye(4), np.arange(4) % 2)
+
+
+def test_the_temperature_is_that_of_images_that_were_held_out_with_their_views(blobs):
+    """Against scikit-learn's analysis of each fold; with many columns it is far too sure."""
+    X, y = blobs(120, n_features=150, apart=0.3)
+    image = np.repeat(np.arange(60), 2)
+    y = np.repeat(y[::2], 2)
+    head = make_head("lda", params={"shrinkage": 0.05}).fit(X, y, image=image)
+    Z = StandardScaler().fit_transform(X.astype(float))
+    held_out, probabilities = [], []
+    for _, held in grouped_folds(y[::2], np.arange(60), seed=0).pairs:
+        fitted = ~np.isin(image, held)
+        theirs = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=0.05).fit(Z[fitted], y[fitted])
+        held_out.append(y[2 * held])
+        probabilities.append(theirs.predict_proba(Z[2 * held]))
+    expected = fit_temperature(np.concatenate(held_out), np.concatenate(probabilities))
+    assert head.temperature_ == pytest.approx(expected, rel=1e-3)
+    assert head.temperature_ > 1.5
