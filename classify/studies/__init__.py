@@ -24,6 +24,7 @@ STUDIES: Mapping[str, tuple[str, str]] = {
     "learning": ("learning", "what more training images would bring"),
     "views": ("views", "whether the augmented views paid"),
     "levels": ("levels", "whether the levels before the final one paid"),
+    "fusion": ("fusion", "whether the features of several stores side by side paid"),
     "ordering": ("ordering", "whether it helped to tell the head the order of the classes"),
     "labels": ("labels", "which grades to look at again: doubtful.csv"),
 }

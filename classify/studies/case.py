@@ -34,6 +34,7 @@ class Case:
     pairs: Pairs  # images to fit on and held out; every training image is held out once
     settings: Settings
     run: Run
+    stores: tuple[Samples, ...] = ()  # all that were compared, a fused one last
     folder: Path | None = None  # of the run, where lists are written
 
     @property
@@ -82,6 +83,7 @@ def make_case(
         pairs=study_pairs(best.samples, plan, seed=settings.seed),
         settings=settings,
         run=run,
+        stores=tuple({trial.samples.store: trial.samples for trial in able}.values()),
         folder=folder,
     )
 
