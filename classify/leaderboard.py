@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from classify.head_choice import BASELINE
 from classify.results import leaderboard
+from classify.store_labels import store_labels
 from featurize import printable
 
 if TYPE_CHECKING:
@@ -48,7 +50,12 @@ def is_graded(record: Mapping[str, Any]) -> bool:
 
 def make_tables(record: Mapping[str, Any]) -> list[Table]:
     """Return the leaderboard, and for ordered grades the errors of each class and what else there is."""
-    rows = leaderboard(record)
+    labels = store_labels(record)
+    rows: list[dict[str, Any]] = []
+    for row in leaderboard(record):
+        if row["head"] != BASELINE or all(other["head"] != BASELINE for other in rows):
+            label = ", ".join(labels.get(name, name) for name in row["store"].split(", "))
+            rows.append({**row, "store": label})  # the baseline says the same of every store: once
     chosen = columns(record)
     title = f"{record['dataset']}: {record['protocol']['kind']}"
     tables = [_table(rows, title, chosen, primary=record["statistics"]["primary_metric"], seconds=True)]
@@ -75,7 +82,7 @@ def _table(
     table = Table(
         title=escape(printable(title)), box=SIMPLE_HEAD, show_edge=False, padding=0, collapse_padding=True
     )
-    table.add_column("store", overflow="fold", min_width=18)
+    table.add_column("store", overflow="fold", min_width=min(18, max(len(row["store"]) for row in rows)))
     table.add_column("head", no_wrap=True)
     levels = seconds and any(row["levels"] for row in rows)
     if levels:

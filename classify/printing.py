@@ -9,6 +9,7 @@ import click
 
 from classify.head_choice import BASELINE
 from classify.leaderboard import columns, make_tables
+from classify.store_labels import label_lines, store_labels
 from classify.studies import study_lines
 from classify.verdict_words import METRIC_NAMES, verdict_lines
 from featurize import console, printable
@@ -27,6 +28,8 @@ def print_comparison(done: Comparison) -> None:
     for line in record["facts"]:
         click.echo(printable(line))
     click.echo(_classes(record))
+    for line in label_lines(record):
+        click.echo(printable(line))
     for table in make_tables(record):
         console().print(table)
     for line in [*_explained(record), *verdict_lines(record)]:
@@ -134,8 +137,9 @@ def _explained(record: Any) -> list[str]:
         ]
     lines += _intervals(record)
     lines += [f"Note: {note}" for note in protocol["notes"]]
+    labels = store_labels(record)
     for result in record["results"]:
-        name = f"{result['head']} on {result['store']}"
+        name = f"{result['head']} on {labels.get(result['store'], result['store'])}"
         if result["status"] != "ok":
             lines.append(f"{name} {result['status']}")
         lines += [f"{name}: {note}" for note in result["notes"]]

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from math import floor, log10
 from typing import Any
 
 from classify.results import SIMPLEST_FIRST
+from classify.store_labels import store_labels
 
 METRIC_NAMES = {"accuracy": "accuracy", "quadratic_kappa": "quadratic-weighted kappa"}
 _BETTER = "better"
 _OF_NO_STORE = ("baseline", "ensemble")  # the one says the same of every store, the other is of several
-_MOST_NAMES = 8  # in one line; the rest is counted
+_MOST_NAMES = 60  # in one line; the rest is counted
+_FEW_NAMES = 3
 _MOST_IMAGES = 100_000  # more than these nobody grades
 
 
@@ -26,9 +28,15 @@ def verdict_lines(record: Mapping[str, Any]) -> list[str]:
     chosen, statistics = record["recommended"], record["statistics"]
     if chosen is None:
         return []
-    me = (chosen["store"], chosen["head"])
-    several = len({result["store"] for result in record["results"]}) > 1
-    mine = [verdict for verdict in record["verdicts"] if me in (_key(verdict["a"]), _key(verdict["b"]))]
+    labels = store_labels(record)
+    verdicts = [
+        {**verdict, "a": _labelled(verdict["a"], labels), "b": _labelled(verdict["b"], labels)}
+        for verdict in record["verdicts"]
+    ]
+    chosen = _labelled(chosen, labels)
+    me = _key(chosen)
+    several = len(labels) > 1
+    mine = [verdict for verdict in verdicts if me in (_key(verdict["a"]), _key(verdict["b"]))]
     if not mine:
         return []
     better = [verdict for verdict in mine if verdict["verdict"] == _BETTER and _key(verdict["a"]) == me]
@@ -36,20 +44,26 @@ def verdict_lines(record: Mapping[str, Any]) -> list[str]:
     alike = [verdict for verdict in mine if verdict["verdict"] != _BETTER]
     name = _named(chosen, several=several)
     what = METRIC_NAMES[statistics["primary_metric"]]
+    said = (
+        ("better than", better),
+        ("worse than", worse),
+        ("no detectable difference from", alike),
+    )
     lines = [
         f"{name} against each other head ({what} on the same {_entries(record)}; {_how(statistics)}):",
-        *_line("  better than", (_other(verdict, me) for verdict in better), several=several),
-        *_line("  worse than", (_other(verdict, me) for verdict in worse), several=several),
-        *_line(
-            "  no detectable difference from",
-            (_other(verdict, me) for verdict in alike),
-            several=several,
+        *(
+            f"  {text}: {_names([_other(verdict, me) for verdict in part], several=several)}"
+            for text, part in said
+            if part
         ),
         *_more(record, alike, me, several=several),
     ]
-    simpler = [verdict for verdict in alike if _simplicity(_other(verdict, me)) < _simplicity(chosen)]
+    simpler = [_other(verdict, me) for verdict in alike]
+    simpler = sorted((one for one in simpler if _simplicity(one) < _simplicity(chosen)), key=_simplicity)
     if simpler:
-        names = _names([_other(verdict, me) for verdict in simpler], several=several)
+        names = _names(simpler, several=several)
+        if len(simpler) > _FEW_NAMES:
+            names = f"{len(simpler)} of them, {_named(simpler[0], several=several)} the simplest"
         lines.append(f"Note: {name} is not detectably better than simpler heads: {names}.")
     return lines
 
@@ -57,23 +71,28 @@ def verdict_lines(record: Mapping[str, Any]) -> list[str]:
 def _more(
     record: Mapping[str, Any], alike: Sequence[Mapping[str, Any]], me: tuple[str, str], *, several: bool
 ) -> list[str]:
-    """Return how many more test entries would settle what is open."""
-    known = [verdict for verdict in alike if verdict["more_images"] is not None]
+    """Return how many more test entries would settle what is open, where that can be said."""
+    known = [
+        verdict for verdict in alike if verdict["more_images"] and verdict["more_images"][1] <= _MOST_IMAGES
+    ]
     unit = _unit(record)
     if not known:
-        why = "the intervals of the differences hold zero"
+        why = "the intervals of the differences hold zero, or nearly"
         return [f"  how many more test {unit} would settle it: not estimable ({why})"] if alike else []
+    known.sort(key=lambda verdict: verdict["more_images"][1])
     parts = [
         f"{_named(_other(verdict, me), several=several)} {_range(verdict['more_images'])}"
-        for verdict in known[:_MOST_NAMES]
+        for verdict in known[:_FEW_NAMES]
     ]
-    rest = "" if len(known) == len(alike) else "; not estimable for the others"
+    if len(known) > _FEW_NAMES:
+        parts.append(f"{len(known) - _FEW_NAMES} more (results.json)")
+    rest = "" if len(known) == len(alike) else "; not estimable for the rest"
     return [f"  how many more test {unit} would settle it: {', '.join(parts)}{rest}"]
 
 
 def _range(ends: Sequence[int]) -> str:
     low, high = (_rounded(end) for end in ends)
-    return f"{low} to more than {_MOST_IMAGES:,}" if ends[1] > _MOST_IMAGES else f"{low} to {high}"
+    return f"{low} to {high}"
 
 
 def _rounded(number: int) -> str:
@@ -95,15 +114,15 @@ def _unit(record: Mapping[str, Any]) -> str:
     return "entries" if record["join"] else "images"
 
 
-def _line(text: str, names: Iterable[Mapping[str, Any]], *, several: bool) -> list[str]:
-    found = list(names)
-    return [f"{text}: {_names(found, several=several)}"] if found else []
-
-
 def _names(names: Sequence[Mapping[str, Any]], *, several: bool) -> str:
-    shown = [_named(name, several=several) for name in names[:_MOST_NAMES]]
+    """Return names, those on one store together where there are several."""
+    shown = names[:_MOST_NAMES]
     rest = f" and {len(names) - _MOST_NAMES} more (results.json)" if len(names) > _MOST_NAMES else ""
-    return f"{', '.join(shown)}{rest}"
+    by_store: dict[str, list[str]] = {}
+    for name in shown:
+        place = "" if not several or name["head"] in _OF_NO_STORE else f" on {name['store']}"
+        by_store.setdefault(place, []).append(str(name["head"]))
+    return "; ".join(f"{', '.join(heads)}{place}" for place, heads in by_store.items()) + rest
 
 
 def _named(name: Mapping[str, Any], *, several: bool) -> str:
@@ -123,3 +142,7 @@ def _key(name: Mapping[str, Any]) -> tuple[str, str]:
 def _simplicity(name: Mapping[str, Any]) -> int:
     head = name["head"]
     return -1 if head == "baseline" else (*SIMPLEST_FIRST, head).index(head)
+
+
+def _labelled(name: Mapping[str, Any], labels: Mapping[str, str]) -> dict[str, Any]:
+    return {**name, "store": labels.get(name["store"], name["store"])}

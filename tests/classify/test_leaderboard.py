@@ -37,6 +37,7 @@ def shown(*results, graded=True, classes=("low", "middle", "award")):
         "recommended": {"store": "efficientnet_lite0", "head": results[0]["head"]},
         "statistics": {"primary_metric": "quadratic_kappa" if graded else "accuracy"},
         "results": results,
+        "stores": [{"store": name, "parts": []} for name in dict.fromkeys(one["store"] for one in results)],
     }
     stream = io.StringIO()
     for table in make_tables(record):
@@ -87,3 +88,11 @@ def test_the_widest_tables_fit():
         assert max(map(len, lines)) <= 100
         assert not [line for line in lines if "…" in line]
         assert any("efficientnet_lite0" in line for line in lines)
+
+
+def test_long_names_of_several_stores_are_letters_and_the_baseline_stands_once():
+    long = ("efficientnet_lite0+levels", "efficientnet_lite0+300px")
+    lines = shown(*(result(head, store=store) for store in long for head in ("logreg", "baseline")))
+    first = lines[: next(k for k, line in enumerate(lines) if "error of each grade" in line)]
+    rows = [line.split()[:2] for line in first if "logreg" in line or "baseline" in line]
+    assert rows == [["A", "logreg"], ["A", "baseline"], ["B", "logreg"]]

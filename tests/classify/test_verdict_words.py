@@ -29,6 +29,7 @@ def record(
         },
         "join": join,
         "results": [{"store": store} for store in stores],
+        "stores": [{"store": store, "parts": []} for store in stores],
         "verdicts": verdicts,
     }
 
@@ -51,7 +52,7 @@ def test_verdicts_are_grouped():
         "  better than: baseline",
         "  worse than: lda",
         "  no detectable difference from: dense, logreg",
-        "  how many more test images would settle it: dense 37 to 2,100; not estimable for the others",
+        "  how many more test images would settle it: dense 37 to 2,100; not estimable for the rest",
         "Note: svm-rbf is not detectably better than simpler heads: logreg.",
     ]
 
@@ -69,7 +70,7 @@ def test_a_simple_head_has_no_simpler_one():
 
 @pytest.mark.parametrize(
     ("more", "shown"),
-    [([1, 9], "1 to 9"), ([123, 45678], "120 to 46,000"), ([80, 10**8], "80 to more than 100,000")],
+    [([1, 9], "1 to 9"), ([123, 45678], "120 to 46,000")],
 )
 def test_numbers_are_known_to_two_digits(more, shown):
     lines = verdict_lines(record([verdict("svm-rbf", "logreg", more=more)]))
@@ -98,13 +99,47 @@ def test_several_stores_are_named_and_entries_too():
     )
     assert lines[1:3] == [
         "  better than: baseline",
-        "  no detectable difference from: logreg on vgg16, ensemble",
+        "  no detectable difference from: logreg on vgg16; ensemble",
     ]
 
 
+def test_what_would_take_too_many_images_is_not_estimable():
+    lines = verdict_lines(record([verdict("svm-rbf", "logreg", more=[80, 10**8])]))
+    assert "settle it: not estimable (the intervals of the differences hold zero, or nearly)" in lines[-2]
+
+
 def test_many_are_counted():
-    lines = verdict_lines(record([verdict("svm-rbf", f"head{k}") for k in range(12)]))
-    assert lines[1].endswith("head7 and 4 more (results.json)")
+    lines = verdict_lines(record([verdict("svm-rbf", f"head{k}", more=[k + 1, 10]) for k in range(63)]))
+    assert lines[1].endswith("head59 and 3 more (results.json)")
+    assert lines[2].endswith(
+        "settle it: head0 1 to 10, head1 2 to 10, head2 3 to 10, 60 more (results.json)"
+    )
+    assert lines[3:] == []
+
+
+def test_many_simpler_heads_are_counted():
+    simple = ["dense", "logreg", "svm-linear", "svm-rbf"]
+    lines = verdict_lines(record([verdict("ensemble", one) for one in simple], head="ensemble"))
+    assert lines[-1] == (
+        "Note: ensemble is not detectably better than simpler heads: 4 of them, logreg the simplest."
+    )
+
+
+def test_stores_of_long_names_have_letters_and_stand_together():
+    long = ("efficientnet_lite0+levels", "efficientnet_lite0+300px")
+    verdicts = [
+        {
+            **verdict("svm-rbf", "dense"),
+            "a": {"store": long[0], "head": "svm-rbf"},
+            "b": {"store": store, "head": one},
+        }
+        for store, one in [(long[0], "dense"), (long[1], "dense"), (long[0], "lda"), ("+".join(long), "lda")]
+    ]
+    made = {**record(verdicts, stores=long), "recommended": {"store": long[0], "head": "svm-rbf"}}
+    made["stores"].append({"store": "+".join(long), "parts": list(long)})
+    assert (
+        verdict_lines(made)[1] == "  no detectable difference from: dense, lda on A; dense on B; lda on A+B"
+    )
 
 
 def test_nothing_to_say():
