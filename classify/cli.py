@@ -98,7 +98,7 @@ def compare_command(
     if as_json:
         click.echo(json.dumps(done.record, indent=2))
     else:
-        from classify.printing import print_comparison
+        from classify.showing.printing import print_comparison
 
         print_comparison(done)
     if done.recommended is None and any(result["head"] != BASELINE for result in done.record["results"]):
@@ -136,7 +136,7 @@ def fit_command(
     this STORE. Where there is a test split the head is tested on it, once.
     """  # noqa: D301 - click reads the \b
     from classify.fitting import fit
-    from classify.printing import print_fit
+    from classify.showing.printing import print_fit
 
     given = dict(parameter(text) for text in params)
     if context.get_parameter_source("join") is not ParameterSource.COMMANDLINE:
@@ -232,7 +232,7 @@ def predict_command(
             f"{len(graded.grades) - graded.n_failed} graded, {graded.n_failed} not: {printable(str(out))}"
         )
     else:
-        from classify.printing import print_grades
+        from classify.showing.printing import print_grades
 
         print_grades(graded)
     if graded.n_failed == len(graded.grades):

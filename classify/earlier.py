@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from classify.bundles.manifest import MANIFEST, read_manifest
 from classify.entries import JOINS
-from classify.manifest import MANIFEST, read_manifest
 from classify.results import RESULTS, read_record
 from featurize import CompareError
 

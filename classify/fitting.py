@@ -101,9 +101,9 @@ def fit(
     CompareError
         If the head cannot be fitted, or the folder is taken.
     """
+    from classify.bundles.manifest import MANIFEST
     from classify.earlier import earlier_join
     from classify.folder import refuse_existing
-    from classify.manifest import MANIFEST
     from classify.portfolios import entry_numbers, is_portfolio
     from classify.protocol import final_round
     from classify.recall import run_or_recall
@@ -239,10 +239,11 @@ def _write(
     seed: int,
 ) -> tuple[str, ...]:
     """Write the bundle; return what the user should know."""
-    from classify.bundle import PARTS, save_bundle
-    from classify.carried_weights import carry_weights
+    from classify.bundles.bundle import PARTS
+    from classify.bundles.manifest import MANIFEST
+    from classify.bundles.weights import carry_weights
+    from classify.bundles.writing import save_bundle
     from classify.folder import new_folder
-    from classify.manifest import MANIFEST
 
     assert fitted.saved is not None
     with open_store(store) as opened:

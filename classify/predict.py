@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from classify.bundles.manifest import MANIFEST
 from classify.entries import ENTRIES, JOINS
 from classify.grades import Grade, Graded
-from classify.manifest import MANIFEST
 from classify.results import RESULTS, read_record
 from featurize import BundleError, ConfigError, DatasetError
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from classify.bundle import Bundle
-    from classify.bundle_features import BundleFeatures
+    from classify.bundles.bundle import Bundle
+    from classify.bundles.features import BundleFeatures
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,8 +80,8 @@ def predict(
     DatasetError
         If none of the inputs is a file or a folder with files.
     """
-    from classify.bundle import load_bundle
-    from classify.bundle_features import bundle_features
+    from classify.bundles.bundle import load_bundle
+    from classify.bundles.features import bundle_features
     from classify.compare import check_device
 
     check_device(device, gpu_memory=gpu_memory)

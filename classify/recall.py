@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from classify.head_file import SavedHead
+from classify.bundles.head_file import SavedHead
 from classify.heads import get_head
 from classify.running import Failure, run_tasks
 from classify.task_keys import task_key

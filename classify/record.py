@@ -8,8 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from classify.bundle import packages, save_bundle, save_ensemble
-from classify.carried_weights import carry_weights
+from classify.bundles.weights import carry_weights
+from classify.bundles.writing import packages, save_bundle, save_ensemble
 from classify.judging import Judged, judge
 from classify.metrics import evaluate
 from classify.ordered import has_grades

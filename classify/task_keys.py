@@ -28,7 +28,10 @@ from featurize import __version__
 _PACKAGES = ("numpy", "scipy", "scikit-learn", "skops")
 _NETWORK_PACKAGES = ("tensorflow", "keras")
 # Beside all of heads/.
-_SOURCES = ("head_file", "levels", "portfolios", "running", "samples", "splits", "temperature", "tuning")
+_SOURCES = (
+    *("bundles/head_file", "levels", "portfolios", "running", "samples", "splits", "temperature"),
+    "tuning",
+)
 
 
 def task_key(task: ScoreTask | FitTask, *, device: str) -> str:

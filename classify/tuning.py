@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from classify.head_file import SavedHead, dump_head
+from classify.bundles.head_file import SavedHead, dump_head
 from classify.heads import get_head, grid_points, grid_scores, make_head
 from classify.levels import LEVELS, at_each_level, levels_of, without_levels
 from classify.portfolios import entry_numbers, several_images

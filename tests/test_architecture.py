@@ -31,7 +31,7 @@ LEAVES = (
         "featurize.config",
     ),
     *("featurize.folders", "featurize.decode", "featurize.nets"),
-    *("classify.samples", "classify.splits", "classify.heads", "classify.metrics", "classify.bundle"),
+    *("classify.samples", "classify.splits", "classify.heads", "classify.metrics", "classify.bundles.bundle"),
 )
 
 

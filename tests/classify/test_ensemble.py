@@ -11,7 +11,7 @@ from sklearn.metrics import balanced_accuracy_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import Normalizer, StandardScaler
 
-from classify.bundle import load_bundle
+from classify.bundles.bundle import load_bundle
 from classify.compare import compare
 from classify.ensemble import make_ensemble
 from classify.protocol import make_plan

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from classify.bundle import load_bundle
+from classify.bundles.bundle import load_bundle
 from classify.compare import DenseOptions, compare
 from classify.fitting import fit
 from classify.heads import settle_params

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from classify.bundle import load_bundle
+from classify.bundles.bundle import load_bundle
 from classify.compare import compare, load_same_dataset
 from classify.fusion import fuse, fuse_rows
 from classify.predict import predict

@@ -8,13 +8,13 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from classify.bundle import load_bundle
+from classify.bundles.bundle import load_bundle
 from classify.compare import compare
 from classify.fitting import fit
 from classify.levels import at_each_level, settle_levels
 from classify.predict import predict
-from classify.printing import print_comparison
 from classify.samples import load_samples
+from classify.showing.printing import print_comparison
 from featurize import CompareError, ImageFeatures
 
 NAMES, ENDS = ("1/2", "1/4", "final"), (3, 8, 12)  # three columns, five, four

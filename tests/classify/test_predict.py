@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from classify.bundle import load_bundle
+from classify.bundles.bundle import load_bundle
 from classify.compare import compare
 from classify.fitting import fit
 from classify.grades import check_output, grades_json, write_grades

@@ -11,9 +11,9 @@ import pytest
 
 from classify import recall
 from classify.compare import DenseOptions, compare
-from classify.printing import _remembered
 from classify.recall import Memory, run_or_recall
 from classify.samples import load_samples
+from classify.showing.printing import _remembered
 from classify.task_keys import task_key
 from classify.tuning import FitTask
 from featurize import Kept, keep

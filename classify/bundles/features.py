@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from classify.bundle import Bundle, BundlePart
+    from classify.bundles.bundle import Bundle, BundlePart
     from featurize import ImageFeatures
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from classify.verdict_words import verdict_lines
+from classify.showing.verdict_words import verdict_lines
 
 
 def verdict(a, b, *, better=False, more=None, store="vgg16"):
@@ -111,9 +111,7 @@ def test_what_would_take_too_many_images_is_not_estimable():
 def test_many_are_counted():
     lines = verdict_lines(record([verdict("svm-rbf", f"head{k}", more=[k + 1, 10]) for k in range(63)]))
     assert lines[1].endswith("head59 and 3 more (results.json)")
-    assert lines[2].endswith(
-        "settle it: head0 1 to 10, head1 2 to 10, head2 3 to 10, 60 more (results.json)"
-    )
+    assert lines[2].endswith("settle it: head0 1 to 10, head1 2 to 10, head2 3 to 10, 60 more (results.json)")
     assert lines[3:] == []
 
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from classify.bundles.manifest import MANIFEST
 from classify.heads import TRUSTED_TYPES, get_head, make_head
-from classify.manifest import MANIFEST
 from featurize import BundleError, printable
 
 
@@ -55,7 +55,7 @@ def load_head(file: Path, manifest: Mapping[str, Any], *, n_features: int) -> An
     ----------
     file : Path
     manifest : mapping
-        Sound, as `classify.manifest.read_manifest` gives it.
+        Sound, as `classify.bundles.manifest.read_manifest` gives it.
     n_features : int
         How many columns the head takes.
 

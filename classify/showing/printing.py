@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from classify.head_choice import BASELINE
-from classify.leaderboard import columns, make_tables
-from classify.store_labels import label_lines, store_labels
+from classify.showing.leaderboard import columns, make_tables
+from classify.showing.store_labels import label_lines, store_labels
+from classify.showing.verdict_words import METRIC_NAMES, verdict_lines
 from classify.studies import study_lines
-from classify.verdict_words import METRIC_NAMES, verdict_lines
 from featurize import console, printable
 
 if TYPE_CHECKING:

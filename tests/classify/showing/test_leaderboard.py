@@ -4,8 +4,8 @@ import io
 
 from rich.console import Console
 
-from classify.leaderboard import make_tables
 from classify.results import METRICS, ORDERED_METRICS
+from classify.showing.leaderboard import make_tables
 
 
 def result(head, *, store="efficientnet_lite0", status="ok", score=0.8, graded=True, low=0.72, levels=None):

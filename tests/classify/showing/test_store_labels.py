@@ -1,6 +1,6 @@
 """Short labels of stores: names where there is room for them, else letters."""
 
-from classify.store_labels import label_lines, store_labels
+from classify.showing.store_labels import label_lines, store_labels
 
 
 def record(*names, fused=None):

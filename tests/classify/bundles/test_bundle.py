@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import skops.io
 
-from classify.bundle import extract_command, load_bundle, save_bundle
-from classify.carried_weights import carry_weights
+from classify.bundles.bundle import extract_command, load_bundle
+from classify.bundles.head_file import dump_head
+from classify.bundles.weights import carry_weights
+from classify.bundles.writing import save_bundle
 from classify.fitting import fit
-from classify.head_file import dump_head
 from classify.heads import HEADS, make_head
 from classify.samples import load_samples
 from featurize import BundleError

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from classify.head_file import file_digest
+from classify.bundles.head_file import file_digest
 from featurize import printable
 
 WEIGHTS = "weights.h5"  # files are told apart by content
@@ -31,7 +31,7 @@ def carry_weights(
     Returns
     -------
     weights : dict
-        For `classify.bundle.save_bundle`.
+        For `classify.bundles.writing.save_bundle`.
     notes : tuple of str
         What could not be carried, and what it means.
     """

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from classify.head_choice import BASELINE
 from classify.results import leaderboard
-from classify.store_labels import store_labels
+from classify.showing.store_labels import store_labels
 from featurize import printable
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from math import floor, log10
 from typing import Any
 
 from classify.results import SIMPLEST_FIRST
-from classify.store_labels import store_labels
+from classify.showing.store_labels import store_labels
 
 METRIC_NAMES = {"accuracy": "accuracy", "quadratic_kappa": "quadratic-weighted kappa"}
 _BETTER = "better"

@@ -1,0 +1,1 @@
+"""What the command line shows of a comparison, of a fit and of grades."""
