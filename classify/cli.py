@@ -12,7 +12,7 @@ from click.core import ParameterSource
 
 from classify.compare import CALIBRATIONS, DenseOptions, compare
 from classify.entries import ENTRIES
-from classify.head_choice import BASELINE, DEFAULT_HEADS
+from classify.head_choice import BASELINE, DEFAULT_HEADS, ENSEMBLE
 from classify.heads import HEADS
 from classify.levels import LEVELS
 from classify.options import device_options, fit_options, parameter, with_dense
@@ -183,6 +183,9 @@ def heads_command(as_json: bool) -> None:
         if head.tensorflow:
             given = ", ".join(f"--{field.name.replace('_', '-')}" for field in fields(DenseOptions))
             click.echo(f"  given: {given}")
+    click.echo(
+        f"{ENSEMBLE}: the vote of the three best heads, chosen on training folds; for `classify compare`"
+    )
     click.echo(
         f"On stores made with `featurize extract --levels` also searched: levels = {', '.join(LEVELS)}"
     )

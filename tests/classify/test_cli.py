@@ -74,6 +74,12 @@ def test_heads_lists_grids(call):
         "logreg",
         "svm-linear",
         "svm-rbf",
+        "ordinal-dense",
+        "ordinal-logistic",
+        "ordinal-svm",
+        "nearest-mean",
+        "knn",
+        "lda",
         "baseline",
     ]
 
