@@ -144,6 +144,7 @@ def test_run_without_data_draws_the_sample(checkout):
 
 def test_run_hands_its_options_on(checkout, portfolio):
     options = ["--backbone", "vgg16,vgg19", "--backbone=resnet50", "--views=2", "--order", "low,award"]
+    options += ["--study=leaks,views", "--fuse", "--join", "features"]
     checkout.call("scripts/run", *options, str(portfolio), "--heads", "logreg", "--verbose")
     extract, compare = checkout.calls()[2:]
     assert extract.startswith("featurize --verbose extract ")
@@ -152,7 +153,7 @@ def test_run_hands_its_options_on(checkout, portfolio):
     )
     stores = " ".join(f"artifacts/features/task 2/{name}.h5" for name in ("vgg16", "vgg19", "resnet50"))
     assert compare.startswith(f"classify --verbose compare {stores} --out")
-    assert compare.endswith("--order low,award --heads logreg")
+    assert compare.endswith("--order low,award --study leaks,views --fuse --join features --heads logreg")
 
 
 @pytest.mark.parametrize(
