@@ -53,16 +53,21 @@ def study(case: Case) -> dict[str, Any]:
 
 
 def _ordered_head(case: Case) -> str:
-    """Return the recommended head if it is ordered, else its ordered sibling, else one that was compared."""
+    """Return the recommended head if it is ordered, else its ordered sibling, else the best of the others.
+
+    Which is best, the search of those that were compared says.
+    """
     siblings = {head.nominal: head.name for head in HEADS.values() if head.ordered and head.nominal}
-    for head in (case.head, *case.heads):
-        if head in siblings.values():
-            return head
-        if head in siblings:
-            return siblings[head]
     if not siblings:
         raise CompareError("no head takes the order of the classes into account")
-    return siblings.get("logreg", next(iter(siblings.values())))
+    mine = siblings.get(case.head, case.head)
+    if mine in siblings.values():
+        return mine
+    compared = dict.fromkeys(siblings.get(head, head) for head in case.heads)
+    able = [head for head in compared if head in siblings.values()]
+    if not able:
+        return siblings.get("logreg", next(iter(siblings.values())))
+    return max(able, key=lambda head: round(searched(replace(case, head=head)).score or 0.0, 10))
 
 
 def _helped(gained: Difference) -> str:

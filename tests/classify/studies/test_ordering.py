@@ -66,3 +66,10 @@ def test_the_pair_is_that_of_the_recommended_head_where_it_has_one(ordered_case,
 def test_classes_without_an_order_say_how_to_give_one(make_case):
     with pytest.raises(CompareError, match="--order award,low"):
         study(make_case())
+
+
+def test_of_several_pairs_it_is_the_one_whose_ordered_head_scores_best(ordered_case):
+    heads = ("ordinal-svm", "ordinal-logistic")
+    case = ordered_case("svm-linear", heads=("svm-linear", *heads))
+    scores = [round(searched(replace(case, head=head)).score, 10) for head in heads]
+    assert ordering._ordered_head(case) == heads[int(np.argmax(scores))]
