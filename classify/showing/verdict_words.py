@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from math import floor, log10
 from typing import Any
 
+from classify.heads import HEADS
 from classify.results import SIMPLEST_FIRST
 from classify.showing.store_labels import store_labels
 
@@ -57,6 +58,7 @@ def verdict_lines(record: Mapping[str, Any]) -> list[str]:
             if part
         ),
         *_more(record, alike, me, several=several),
+        *_order(verdicts, chosen["store"]),
     ]
     simpler = [_other(verdict, me) for verdict in alike]
     simpler = sorted((one for one in simpler if _simplicity(one) < _simplicity(chosen)), key=_simplicity)
@@ -66,6 +68,36 @@ def verdict_lines(record: Mapping[str, Any]) -> list[str]:
             names = f"{len(simpler)} of them, {_named(simpler[0], several=several)} the simplest"
         lines.append(f"Note: {name} is not detectably better than simpler heads: {names}.")
     return lines
+
+
+def _order(verdicts: Sequence[Mapping[str, Any]], store: str) -> list[str]:
+    """Return whether it helped to know the order of the grades: ordered heads against their siblings."""
+    parts = []
+    for head in HEADS.values():
+        pair = {(store, head.name), (store, head.nominal)}
+        for verdict in verdicts:
+            if not head.ordered or {_key(verdict["a"]), _key(verdict["b"])} != pair:
+                continue
+            sign = 1 if verdict["a"]["head"] == head.name else -1
+            said = verdict["verdict"]
+            if said == _BETTER and sign < 0:
+                said = "worse"
+            parts.append(
+                f"{head.name} against {head.nominal} {_signed(sign * verdict['difference'])}"
+                f"{_ends(verdict, sign)}: {said}"
+            )
+    return [f"  did knowing the order help? {'; '.join(parts)}"] if parts else []
+
+
+def _ends(verdict: Mapping[str, Any], sign: int) -> str:
+    if verdict["low"] is None:
+        return ""
+    low, high = sorted((sign * verdict["low"], sign * verdict["high"]))
+    return f" [{_signed(low)}, {_signed(high)}]"
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.2f}".replace("-", "−")
 
 
 def _more(

@@ -81,13 +81,16 @@ def at_the_margin(few: Timing, many: Timing) -> float:
 
 
 def scaling(setting: Setting) -> Rows:
-    """Measure extraction as images grow and as views grow, and its memory in processes of its own."""
+    """Measure extraction as images grow, views and all, as views grow, and its memory in own processes."""
     backbone = setting.backbones[0]
     base = setting.pictures
     if setting.effort.scaling_pictures is not None:
         base = smaller(base, setting.work / "base", images=setting.effort.scaling_pictures)
     trees = {f"{n}×": multiplied(base, setting.work / f"times_{n}", times=n) for n in SCALES}
-    tasks = {label: setting.task(0, backbone=backbone, pictures=tree) for label, tree in trees.items()}
+    tasks = {
+        f"{label}, {setting.views} views": setting.task(setting.views, backbone=backbone, pictures=tree)
+        for label, tree in trees.items()
+    }
     growing = {
         f"{views} views": setting.task(views, backbone=backbone, pictures=trees["1×"]) for views in VIEWS
     }

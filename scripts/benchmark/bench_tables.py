@@ -124,9 +124,9 @@ def _scaling(rows: list[Row]) -> str:
     largest = next(row["derived"] for row in rows if "seconds_at_the_margin" in row["derived"])
     margins = ", ".join(f"{1000 * seconds:.2f}" for seconds in largest["seconds_at_the_margin"])
     text = (
-        f"{rows[0]['what']['backbone']}. From 1 to 16 times the images the largest time an image is "
-        f"{largest['largest_over_smallest']:.2f} times the smallest; an image more costs {margins} ms from "
-        "step to step. Peak memory is that of the process and its children together, in processes of their "
+        f"{rows[0]['what']['backbone']}. From 1 to 16 times the images, views and all, the largest time an "
+        f"image is {largest['largest_over_smallest']:.2f} times the smallest; an image more costs "
+        f"{margins} ms from step to step. Peak memory is that of the process and its children together, in processes of their "
         "own."
     )
     head = ["task", "images", "renderings", "s", "ms an image", "ms a rendering"]

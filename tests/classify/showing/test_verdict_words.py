@@ -140,6 +140,24 @@ def test_stores_of_long_names_have_letters_and_stand_together():
     )
 
 
+def test_ordered_heads_stand_against_their_siblings():
+    pairs = [
+        {
+            **verdict("ordinal-logistic", "logreg", better=True),
+            "difference": 0.051,
+            "low": 0.01,
+            "high": 0.09,
+        },
+        {**verdict("svm-rbf", "ordinal-svm"), "difference": 0.02, "low": -0.03, "high": 0.07},
+        {**verdict("dense", "ordinal-dense", store="resnet50"), "difference": 0.1, "low": 0.0, "high": 0.2},
+    ]
+    lines = verdict_lines(record(pairs, metric="quadratic_kappa"))
+    assert lines[-1] == (
+        "  did knowing the order help? ordinal-logistic against logreg +0.05 [+0.01, +0.09]: better; "
+        "ordinal-svm against svm-rbf −0.02 [−0.07, +0.03]: no detectable difference"
+    )
+
+
 def test_nothing_to_say():
     assert verdict_lines({**record([verdict("a", "b")]), "recommended": None}) == []
     assert verdict_lines(record([])) == []
