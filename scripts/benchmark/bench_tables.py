@@ -126,8 +126,8 @@ def _scaling(rows: list[Row]) -> str:
     text = (
         f"{rows[0]['what']['backbone']}. From 1 to 16 times the images, views and all, the largest time an "
         f"image is {largest['largest_over_smallest']:.2f} times the smallest; an image more costs "
-        f"{margins} ms from step to step. Peak memory is that of the process and its children together, in processes of their "
-        "own."
+        f"{margins} ms from step to step. Peak memory is that of the process and its children together, "
+        "in processes of their own."
     )
     head = ["task", "images", "renderings", "s", "ms an image", "ms a rendering"]
     return f"{text}\n\n{_table([*head, 'whole process s', 'peak MiB'], lines)}"
