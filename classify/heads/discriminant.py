@@ -15,8 +15,8 @@ from sklearn.utils import assert_all_finite
 from sklearn.utils.class_weight import compute_class_weight
 
 from classify.heads.base import BaseHead, FitError, make_scaler, require_two_classes
-from classify.heads.rows import rows_by_image, settle_rows
-from classify.splits import grouped_folds
+from classify.heads.held_out import held_out_scores
+from classify.heads.rows import settle_rows
 from classify.temperature import temperature_of_scores
 
 F64 = npt.NDArray[np.float64]
@@ -115,20 +115,16 @@ class DiscriminantHead(BaseHead):
         return softmax(_scores(self.pipeline_, X) / self.temperature_, axis=1)
 
     def _temperature(self, Z: F64, y: np.ndarray, groups: np.ndarray, image: np.ndarray) -> float:
-        plain = rows_by_image(image).plain
-        label = np.searchsorted(self.classes_, y)
-        folds = grouped_folds(
-            label[plain],
-            groups[plain],
+        scores, held_out = held_out_scores(
+            lambda fitted, rows: _scores(_Moments(Z[fitted], y[fitted]).solve(self), Z[rows]),
+            np.searchsorted(self.classes_, y),
+            groups=groups,
+            image=image,
+            names=[str(one) for one in self.classes_],
             n_folds=self.n_folds,
             seed=self.seed,
-            classes=[str(one) for one in self.classes_],
         )
-        scores = np.empty((len(plain), len(self.classes_)))
-        for _, held in folds.pairs:
-            fitted = ~np.isin(groups, groups[plain[held]])
-            scores[held] = _scores(_Moments(Z[fitted], y[fitted]).solve(self), Z[plain[held]])
-        return temperature_of_scores(label[plain], scores)
+        return temperature_of_scores(held_out, scores)
 
 
 def _scores(fitted: Pipeline | LinearDiscriminantAnalysis, X: F64) -> F64:

@@ -9,8 +9,8 @@ from scipy.special import log_softmax, softmax
 from sklearn.metrics.pairwise import euclidean_distances
 
 from classify.heads.base import BaseHead, make_scaler, require_two_classes
-from classify.heads.rows import rows_by_image, settle_rows
-from classify.splits import grouped_folds
+from classify.heads.held_out import held_out_scores
+from classify.heads.rows import settle_rows
 
 F64 = npt.NDArray[np.float64]
 
@@ -82,19 +82,16 @@ class NearestMeanHead(BaseHead):
         self.scaler_ = make_scaler(self.scaling)
         Z, label = self.scaler_.fit_transform(X), np.searchsorted(self.classes_, y)
         self.means_ = _class_means(Z, label)
-        plain = rows_by_image(image).plain
-        folds = grouped_folds(
-            label[plain],
-            groups[plain],
+        distances, held_out = held_out_scores(
+            lambda fitted, rows: _squared_distances(Z[rows], _class_means(Z[fitted], label[fitted])),
+            label,
+            groups=groups,
+            image=image,
+            names=[str(one) for one in self.classes_],
             n_folds=self.n_folds,
             seed=self.seed,
-            classes=[str(one) for one in self.classes_],
         )
-        distances = np.empty((len(plain), len(self.classes_)))
-        for _, held in folds.pairs:
-            fitted = ~np.isin(groups, groups[plain[held]])
-            distances[held] = _squared_distances(Z[plain[held]], _class_means(Z[fitted], label[fitted]))
-        self.sharpness_ = _sharpness(distances, label[plain])
+        self.sharpness_ = _sharpness(distances, held_out)
         return self
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
