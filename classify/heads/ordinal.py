@@ -6,12 +6,13 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 from sklearn.base import TransformerMixin
-from sklearn.utils import Tags, assert_all_finite
+from sklearn.utils import Tags
 from sklearn.utils.class_weight import compute_class_weight
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from classify.heads.base import BaseHead, make_scaler, require_two_classes
 from classify.heads.ordinal_logistic import OrdinalSolution, class_probabilities, solve_ordinal_path
+from classify.heads.paths import along_c
 
 
 class OrdinalLogisticHead(BaseHead):
@@ -122,24 +123,13 @@ def fold_scores(
     is the probabilities, (n_score, n_classes).
     """
     predictions: dict[int, np.ndarray] = {}
-    by_scaling: dict[str, dict[tuple, list[int]]] = {}
-    for index, head in enumerate(heads):
-        path = (str(head.class_weight), head.tol, head.max_iter)
-        by_scaling.setdefault(head.scaling, {}).setdefault(path, []).append(index)
-    assert_all_finite(X_fit)
-    assert_all_finite(X_score)
     classes = np.unique(y_fit)
-    for scaling, paths in by_scaling.items():
-        scaler = make_scaler(scaling, copy=False)
-        Z_fit = scaler.fit_transform(X_fit.astype(np.float64))
-        Z_score = scaler.transform(X_score.astype(np.float64))
-        for members in paths.values():
-            members.sort(key=lambda index: heads[index].C)
-            with threadpool_limits(1):
-                solutions = _solutions([heads[index] for index in members], Z_fit, y_fit)
-                for index, solution in zip(members, solutions, strict=True):
-                    found = class_probabilities(Z_score @ solution.coef, solution.thresholds)
-                    predictions[index] = found if soft else classes[np.argmax(found, axis=1)]
+    for members, Z_fit, Z_score in along_c(heads, X_fit, X_score):
+        with threadpool_limits(1):
+            solutions = _solutions([heads[index] for index in members], Z_fit, y_fit)
+            for index, solution in zip(members, solutions, strict=True):
+                found = class_probabilities(Z_score @ solution.coef, solution.thresholds)
+                predictions[index] = found if soft else classes[np.argmax(found, axis=1)]
     return [predictions[index] for index in range(len(heads))]
 
 
