@@ -128,7 +128,9 @@ def compare(
     samples = load_same_dataset(paths, order=order, join=join, fuse=fuse)
     folder = Path(out) if out is not None else RUNS / folder_name(samples[0].dataset)
     refuse_existing(folder, mark=RESULTS, what="run", overwrite=overwrite)
-    names = suitable_heads(asked, classes=samples[0].classes, ordered=samples[0].ordered)
+    names = suitable_heads(
+        asked, classes=samples[0].classes, ordered=samples[0].ordered, n_stores=len(samples)
+    )
     plan = make_plan(samples[0], seed=seed)
     with new_folder(folder, mark=RESULTS, parts=PARTS) as temporary:
         settings = Settings(

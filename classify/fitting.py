@@ -18,6 +18,7 @@ from classify.compare import (
     load_same_dataset,
     memory_of,
 )
+from classify.head_choice import require_order
 from classify.heads import all_params, get_head, make_head, settle_params
 from classify.levels import settle_levels, without_levels
 from featurize import CompareError, open_store
@@ -114,6 +115,7 @@ def fit(
     given, class_weight = _given(store, head, params, like=like, class_weight=class_weight, dense=dense)
     settings = Settings(seed=seed, class_weight=class_weight, dense_options=asdict(dense), log_folder=None)
     (samples,) = load_same_dataset([Path(store)], order=order, join=join or earlier_join(like))
+    require_order(head, samples.classes, ordered=samples.ordered)
     if given is not None:
         given = settle_levels(given, level_names=samples.level_names, store=samples.store)
     place = f"{samples.store}__{head}"

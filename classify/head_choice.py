@@ -26,14 +26,16 @@ def known_heads(names: Sequence[str] | None) -> tuple[str, ...]:
         return ()
     if not names:
         raise CompareError("no head to compare: name some with --heads. See: classify heads")
-    return tuple(
-        name if name in (ALL, ENSEMBLE) else get_head(name).name
-        for name in dict.fromkeys(names)
-        if name != BASELINE
-    ) or (BASELINE,)
+    for name in names:
+        if name not in (*HEADS, ALL, ENSEMBLE):
+            known = ", ".join((*HEADS, ENSEMBLE, ALL))
+            raise CompareError(f"Unknown head {name!r}: expected some of {known}. See: classify heads")
+    return tuple(name for name in dict.fromkeys(names) if name != BASELINE) or (BASELINE,)
 
 
-def suitable_heads(asked: Sequence[str], *, classes: Sequence[str], ordered: bool) -> list[str]:
+def suitable_heads(
+    asked: Sequence[str], *, classes: Sequence[str], ordered: bool, n_stores: int = 1
+) -> list[str]:
     """Return the heads to compare, the baseline last; the ensemble is not among them.
 
     Parameters
@@ -44,17 +46,17 @@ def suitable_heads(asked: Sequence[str], *, classes: Sequence[str], ordered: boo
     classes : sequence of str
     ordered : bool
         Whether they go from worst to best.
+    n_stores : int, default=1
 
     Raises
     ------
     CompareError
-        If a head that needs ordered classes is asked for, and there are none.
+        If a head that needs ordered classes is asked for, and there are none; or the vote of a single head.
     """
-    graded = ordered and len(classes) >= LEAST_ORDERED
+    graded = is_graded(classes, ordered=ordered)
     for name in asked:
-        if name not in (ALL, ENSEMBLE) and get_head(name).ordered and not graded:
-            why = "--order WORST,…,BEST says which" if not ordered else f"here are {len(classes)}"
-            raise CompareError(f"{name}: for three or more classes that go from worst to best; {why}")
+        if name not in (ALL, ENSEMBLE):
+            require_order(name, classes, ordered=ordered)
     if ALL in asked:
         names = [name for name, head in HEADS.items() if graded or not head.ordered]
     elif named := [name for name in asked if name != ENSEMBLE]:
@@ -62,4 +64,20 @@ def suitable_heads(asked: Sequence[str], *, classes: Sequence[str], ordered: boo
     else:
         siblings = [name for name, head in HEADS.items() if head.nominal in DEFAULT_HEADS]
         names = [*DEFAULT_HEADS, *(siblings if graded else ())]
-    return [*(name for name in names if name != BASELINE), BASELINE]
+    chosen = [name for name in names if name != BASELINE]
+    if ENSEMBLE in asked and len(chosen) * n_stores < 2:
+        there = f"{chosen[0]} alone is" if chosen else "none is"
+        raise CompareError(f"{ENSEMBLE}: the vote of several heads, but {there} compared. Name two or more")
+    return [*chosen, BASELINE]
+
+
+def is_graded(classes: Sequence[str], *, ordered: bool) -> bool:
+    """Tell whether the order of the classes says anything: three or more, from worst to best."""
+    return ordered and len(classes) >= LEAST_ORDERED
+
+
+def require_order(head: str, classes: Sequence[str], *, ordered: bool) -> None:
+    """Raise CompareError if the head is for ordered classes, three or more, and these are not."""
+    if get_head(head).ordered and not is_graded(classes, ordered=ordered):
+        why = "--order WORST,…,BEST says which" if not ordered else f"here are {len(classes)}"
+        raise CompareError(f"{head}: for three or more classes that go from worst to best; {why}")
