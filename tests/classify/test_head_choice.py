@@ -47,9 +47,7 @@ def test_a_single_fit_of_an_ordered_head_needs_them_too(make_store, tmp_path):
 
 
 def test_the_vote_of_one_head_is_refused():
-    with pytest.raises(
-        CompareError, match="the vote of several heads, but logreg alone is"
-    ):
+    with pytest.raises(CompareError, match="the vote of several heads, but logreg alone is"):
         suitable_heads(("logreg", "ensemble"), classes=GRADES, ordered=False)
     two_stores = suitable_heads(("logreg", "ensemble"), classes=GRADES, ordered=False, n_stores=2)
     assert two_stores == ["logreg", "baseline"]
