@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import click
@@ -13,6 +14,7 @@ from classify.entries import JOINS
 from featurize import CommaList, default_of
 
 DENSE = DenseOptions()
+PATH = click.Path(path_type=Path)
 
 
 class Units(click.ParamType):
