@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -37,3 +40,89 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"needs the data sets in {folder}, which are not part of the repository")
     return folder
+
+
+CHROMIUM = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None
+)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """The system's Chromium, headless."""
+    if CHROMIUM is None:
+        pytest.skip("needs Chromium: scripts/test installs Debian's when it runs as root there")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        root = hasattr(os, "geteuid") and os.geteuid() == 0  # Chromium's sandbox refuses root
+        opened = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox"] if root else [], handle_sigint=False
+        )
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def open_page(browser) -> Iterator[Callable[..., Any]]:
+    """Open an address and return Playwright's page; whatever it complains about or fetches fails the test.
+
+    ``open_page(url, width=1280, dark=False, reach=())``: requests may go to the address's own file or host
+    and to nothing else; ``data:`` and ``blob:`` addresses are no requests.
+    """
+    contexts, complaints = [], []
+
+    def open_page(url: str, *, width: int = 1280, height: int = 900, dark: bool = False, **options: Any):
+        context = browser.new_context(
+            viewport={"width": width, "height": height},
+            color_scheme="dark" if dark else "light",
+            reduced_motion="reduce",
+            **options,
+        )
+        contexts.append(context)
+        page = context.new_page()
+        own = url.partition("?")[0] if url.startswith("file:") else "/".join(url.split("/")[:3])
+
+        def requested(request) -> None:
+            if not request.url.startswith(("data:", "blob:", own)):
+                complaints.append(f"request to {request.url[:200]}")
+
+        def said(message) -> None:
+            if message.type in ("error", "warning"):
+                complaints.append(f"console {message.type}: {message.text[:500]}")
+
+        def dialog(opened) -> None:  # what a script in a file name would do first
+            complaints.append(f"dialog: {opened.message}")
+            opened.dismiss()
+
+        page.on("request", requested)
+        page.on("console", said)
+        page.on("pageerror", lambda error: complaints.append(f"script error: {error}"))
+        page.on("dialog", dialog)
+        page.goto(url, wait_until="load")
+        return page
+
+    open_page.complaints = complaints  # type: ignore[attr-defined] - a test may expect one, and clear it
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert complaints == []
+
+
+@pytest.fixture
+def assert_accessible() -> Callable[[Any], None]:
+    """Fail when axe-core finds something serious on a page."""
+
+    def check(page: Any) -> None:
+        from axe_playwright_python.sync_playwright import Axe
+
+        found = Axe().run(page).response["violations"]
+        serious = [
+            f"{item['id']}: {item['help']}: {node['html'][:200]} ({node['failureSummary'][:300]})"
+            for item in found
+            if item["impact"] in ("serious", "critical")
+            for node in item["nodes"][:3]
+        ]
+        assert serious == []
+
+    return check
