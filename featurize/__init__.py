@@ -43,6 +43,7 @@ _EXPORTS = {
     "WeightsError": "errors",
     "extract": "extraction",
     "ExtractResult": "results",
+    "FeatureReader": "inference",
     "image_features": "inference",
     "ImageFeatures": "inference",
     "inspect": "intake.intake",
@@ -117,6 +118,7 @@ if TYPE_CHECKING:
         extract as extract,
     )
     from featurize.inference import (
+        FeatureReader as FeatureReader,
         ImageFeatures as ImageFeatures,
         image_features as image_features,
     )

@@ -98,3 +98,23 @@ def test_a_precision_that_this_processor_lacks_is_refused(fast, stand_in, portfo
     stand_in.fast = ()
     with pytest.raises(EngineError, match=r"this processor does not compute in it.*--precision float32"):
         featurize.image_features(paths, config)
+
+
+def test_a_reader_keeps_network_and_processes_from_one_list_to_the_next(store, stand_in, portfolio, tmp_path):
+    paths = [portfolio / path for path in store.images.path]
+    stand_in.built.clear()
+    with featurize.FeatureReader(store.config, workers=1) as reader:
+        assert reader.features([]).features.shape == (0, 0)
+        assert stand_in.built == []  # nothing to read needs no network
+        reader.prepare(1)
+        (worker,) = reader._decoder._pool._workers
+        first = reader.features(paths[:3])
+        bad = reader.features([tmp_path / "missing.jpg"])
+        second = reader.features(paths[3:])
+        assert reader._decoder._pool._workers == [worker]
+    assert len(stand_in.built) == 1
+    assert bad.features.shape == (0, 3)
+    assert bad.problems[0].startswith("unreadable")
+    rows = store.plain()[store.images.content]
+    np.testing.assert_array_equal(np.concatenate([first.features, second.features]), rows)
+    assert worker.process.poll() is not None  # closed with the reader
