@@ -130,6 +130,7 @@ def _as_kept(task: ScoreTask | FitTask, outcome: Scores | Fitted) -> Kept:
         "fit_seconds": outcome.fit_seconds,
         "predict_seconds": outcome.predict_seconds,
         "notes": outcome.notes,
+        "training": outcome.training,
     }
     parts: dict[str, bytes] = {}
     if outcome.saved is not None:
@@ -166,8 +167,19 @@ def _fitted(kept: Kept, task: FitTask) -> Fitted | None:
         fit_seconds=float(kept.about["fit_seconds"]),
         predict_seconds=float(kept.about["predict_seconds"]),
         notes=tuple(str(note) for note in kept.about["notes"]),
+        training=_training(kept.about.get("training")),
         remembered=True,
     )
+
+
+def _training(curves: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    if curves is None:
+        return None
+    counts = {name: int(curves[name]) for name in ("epochs", "best_epoch")}
+    figures = {name: list(curves[name]) for name in ("loss", "accuracy", "val_loss", "val_accuracy")}
+    if any(len(one) != counts["epochs"] for one in figures.values()):
+        raise ValueError("not one figure an epoch")
+    return {**counts, **figures}
 
 
 def _write_logs(folder: Path, logs: Mapping[str, bytes]) -> None:

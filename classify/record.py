@@ -203,6 +203,7 @@ def _result(trial: Trial, plan: Plan, found: Predicted) -> Result:
         tune_seconds=sum(choice.seconds for choice in trial.choices),
         fit_seconds=sum(one.fit_seconds for one in trial.fits),
         predict_ms_per_image=1000 * sum(one.predict_seconds for one in trial.fits) / n_images,
+        training=None if trial.final is None else trial.final.training,
         notes=_notes(trial),
     )
 

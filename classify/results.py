@@ -68,6 +68,7 @@ class Result:
     refitted: bool  # the bundle's head saw more images than the head that was tested
     n_tasks: int  # folds scored and heads fitted
     n_remembered: int  # those of them that an earlier run had done; their seconds are of that run
+    training: Mapping[str, Any] | None = None  # of the bundle's head, where it was trained in epochs
     notes: tuple[str, ...] = ()
 
 

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from classify.bundles.head_file import SavedHead, dump_head
 from classify.heads import get_head, grid_points, grid_scores, make_head
+from classify.heads.curves import training_curves
 from classify.levels import LEVELS, at_each_level, levels_of, without_levels
 from classify.portfolios import entry_numbers, several_images
 from classify.samples import Samples
@@ -39,6 +40,7 @@ class Fitted:
     fit_seconds: float
     predict_seconds: float
     notes: tuple[str, ...] = ()
+    training: Mapping[str, Any] | None = None  # as in `classify.heads.curves`; None where there are no epochs
     remembered: bool = False  # an earlier run's, and so are the seconds
 
 
@@ -143,6 +145,7 @@ class FitTask:
             fit_seconds=fit_seconds,
             predict_seconds=predict_seconds,
             notes=_notes(estimator, self.params),
+            training=training_curves(estimator),
         )
 
 

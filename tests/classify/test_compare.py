@@ -345,6 +345,21 @@ def test_dense_options_have_the_defaults_of_the_head():
     }
 
 
+def check_training(training, logs):
+    """TensorBoard's own reader finds the same figures in the logs."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.util.tensor_util import make_ndarray
+
+    assert training["epochs"] == 3
+    assert training["best_epoch"] == 1 + int(np.argmin(training["val_loss"]))
+    for part, prefix in (("train", ""), ("validation", "val_")):
+        events = EventAccumulator(str(logs / part))
+        events.Reload()
+        for name in ("loss", "accuracy"):
+            curve = [float(make_ndarray(event.tensor_proto)) for event in events.Tensors(f"epoch_{name}")]
+            np.testing.assert_allclose(training[prefix + name], curve, atol=6e-6)
+
+
 @pytest.mark.slow
 def test_the_dense_head_joins_and_leaves_its_curves(make_store, tmp_path):
     out = tmp_path / "artifacts" / "runs" / "posters"
@@ -355,7 +370,8 @@ def test_the_dense_head_joins_and_leaves_its_curves(make_store, tmp_path):
     assert result["params"]["units"] == [8]
     assert "log_dir" not in result["params"]
     assert done.tensorboard == tmp_path / "artifacts" / "tensorboard" / "posters"
-    assert list((done.tensorboard / "efficientnet_lite0__dense" / "validation").glob("events.*"))
+    check_training(result["training"], done.tensorboard / "efficientnet_lite0__dense")
+    assert done.record["results"][1]["training"] is None  # the baseline's
     again = compare(
         [make_store(n_features=6)],
         heads=("dense",),

@@ -20,6 +20,8 @@ from featurize import Kept, keep
 
 ROOT = Path(__file__).resolve().parents[2]
 HEADS = ("logreg", "svm-linear")
+CURVES = {"epochs": 2, "best_epoch": 1}
+CURVES |= {key: [0.5, None] for key in ("loss", "accuracy", "val_loss", "val_accuracy")}
 
 
 @pytest.fixture
@@ -195,6 +197,9 @@ def test_a_head_that_was_not_kept_is_fitted_again_when_it_is_wanted(task, tmp_pa
         {"fit_seconds": "long"},
         {"labels": 3},
         {"notes": 3},
+        {"training": {"epochs": 2, "best_epoch": 1}},
+        {"training": {**CURVES, "loss": [0.5]}},
+        {"training": "steep"},
     ],
     ids=str,
 )
@@ -206,6 +211,18 @@ def test_an_outcome_that_makes_no_sense_is_computed_again(task, tmp_path, change
         path = memory.folder / f"{task_key(one, device='auto')}.outcome"
         assert keep(path, Kept(about=outcome, parts={"head": b"head"}))
         assert run_or_recall([one], memory=memory, jobs=1)[0].remembered is remembered
+
+
+@pytest.mark.parametrize("about", [{}, {"training": None}, {"training": CURVES}], ids=str)
+def test_curves_come_back_and_older_outcomes_have_none(task, tmp_path, about):
+    memory, one = Memory(folder=tmp_path / "memo", device="auto"), task()
+    sound = {"probabilities": [[0.5, 0.5]] * 6, "labels": [0, 1], "notes": []}
+    sound |= {"fit_seconds": 1.0, "predict_seconds": 1.0, **about}
+    path = memory.folder / f"{task_key(one, device='auto')}.outcome"
+    assert keep(path, Kept(about=sound, parts={"head": b"head"}))
+    (found,) = run_or_recall([one], memory=memory, jobs=1)
+    assert found.remembered
+    assert found.training == about.get("training")
 
 
 @pytest.mark.parametrize("name", ["logs/../../outside", "logs//outside"])
@@ -252,6 +269,7 @@ def test_a_dense_head_that_is_remembered_needs_no_tensorflow(make_store, tmp_pat
     assert any(name.startswith("tensorboard/") for name in bytes_of(two))  # the curves too
     records = [json.loads((folder / "results.json").read_text()) for folder in (one, two)]
     assert comparable(records[0]) == comparable(records[1])
+    assert records[1]["results"][0]["training"]["epochs"] == 3
 
 
 @pytest.mark.slow

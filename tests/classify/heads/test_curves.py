@@ -1,11 +1,13 @@
-"""TensorBoard reads the curves."""
+"""TensorBoard reads the curves, and a record holds them as plain figures."""
 
+import math
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from classify.heads.curves import write_curves
+from classify.heads.curves import training_curves, write_curves
 from classify.heads.dense_training import FIGURES
 
 pytest.importorskip("tensorboard")
@@ -27,3 +29,22 @@ def test_tensorboard_reads_the_curves(tmp_path):
             assert [event.step for event in curve] == [0, 1, 2]
             values = [float(make_ndarray(event.tensor_proto)) for event in curve]
             np.testing.assert_allclose(values, history[prefix + name], rtol=1e-6)
+
+
+def test_curves_are_plain_figures():
+    head = SimpleNamespace(
+        n_iter_=2,
+        best_epoch_=1,
+        history_={"loss": [0.1234567, 2.0], "val_loss": [0.5, math.nan], "accuracy": [0.5, 1.0]},
+    )
+    assert training_curves(head) == {
+        "epochs": 2,
+        "best_epoch": 1,
+        "loss": [0.12346, 2.0],
+        "val_loss": [0.5, None],
+        "accuracy": [0.5, 1.0],
+    }
+
+
+def test_a_head_without_epochs_has_no_curves():
+    assert training_curves(SimpleNamespace()) is None
