@@ -5,33 +5,18 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from classify.bundles.manifest import MANIFEST
 from classify.entries import ENTRIES, JOINS
-from classify.grades import Grade, Graded
+from classify.grades import Graded
+from classify.grading import Listed, grade_rows
 from classify.results import RESULTS, read_record
 from featurize import BundleError, ConfigError, DatasetError
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-
     from classify.bundles.bundle import Bundle
-    from classify.bundles.features import BundleFeatures
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Listed:
-    """A file to grade, or a path where there is none."""
-
-    file: Path
-    path: str  # to show
-    entry: str
-    folder: str = ""  # the given one that it is in
-    problem: str = ""
 
 
 def predict(
@@ -99,7 +84,8 @@ def predict(
         gpu_memory=gpu_memory,
         on_progress=on_progress,
     )
-    grades = _grades(bundle, listed, found, by_entry=by_entry)
+    together = [one.entry if by_entry else str(k) for k, one in enumerate(listed)]
+    grades = grade_rows(bundle, listed, found, together=together)
     notes = (*notes, *found.notes, *_said(bundle, listed, by_entry=by_entry, asked=entries is not None))
     return Graded(
         bundle=bundle.path,
@@ -145,18 +131,18 @@ def bundle_folder(path: str | os.PathLike[str]) -> Path:
     return folder / place
 
 
-def _listed(inputs: Sequence[Path]) -> tuple[list[_Listed], tuple[str, ...]]:
+def _listed(inputs: Sequence[Path]) -> tuple[list[Listed], tuple[str, ...]]:
     """Return everything that will have a row, once each, and what else the user should know."""
     from featurize import find_images
 
     if not inputs:
         raise DatasetError("no image to grade: name files or folders")
-    found: dict[str, _Listed] = {}  # by absolute path: an image that is named twice is graded once
+    found: dict[str, Listed] = {}  # by absolute path: an image that is named twice is graded once
     notes: list[str] = []
     for given in inputs:
         if not given.is_dir():
             problem = "" if given.exists() else "no such file"
-            one = _Listed(file=given, path=os.fspath(given), entry=os.fspath(given), problem=problem)
+            one = Listed(file=given, path=os.fspath(given), entry=os.fspath(given), problem=problem)
             found.setdefault(os.path.abspath(given), one)
             continue
         images = find_images(given)
@@ -166,7 +152,7 @@ def _listed(inputs: Sequence[Path]) -> tuple[list[_Listed], tuple[str, ...]]:
             first, _, rest = relative.partition("/")
             path = os.fspath(given / relative)
             entry = os.fspath(given / first) if rest else path
-            one = _Listed(file=given / relative, path=path, entry=entry, folder=os.fspath(given))
+            one = Listed(file=given / relative, path=path, entry=entry, folder=os.fspath(given))
             found.setdefault(os.path.abspath(path), one)
     if all(one.problem for one in found.values()):
         reason = notes[0] if notes else f"{inputs[0]}: no such file or folder"
@@ -174,7 +160,7 @@ def _listed(inputs: Sequence[Path]) -> tuple[list[_Listed], tuple[str, ...]]:
     return list(found.values()), tuple(notes)
 
 
-def _said(bundle: Bundle, listed: Sequence[_Listed], *, by_entry: bool, asked: bool) -> tuple[str, ...]:
+def _said(bundle: Bundle, listed: Sequence[Listed], *, by_entry: bool, asked: bool) -> tuple[str, ...]:
     """Say how entries of several images are graded, and which images are in no folder of their entry."""
     from classify.portfolios import portfolio_line
 
@@ -195,66 +181,3 @@ def _said(bundle: Bundle, listed: Sequence[_Listed], *, by_entry: bool, asked: b
                 "entry, name the folder above"
             )
     return tuple(notes)
-
-
-def _grades(
-    bundle: Bundle, listed: Sequence[_Listed], found: BundleFeatures, *, by_entry: bool
-) -> tuple[Grade, ...]:
-    """Return one row an entry, or an image; `found` is of those listed without a problem."""
-    import numpy as np
-
-    from classify.portfolios import number_names
-
-    problems = [one.problem for one in listed]
-    given = np.flatnonzero([not one.problem for one in listed])
-    for position, reason in found.problems.items():
-        problems[given[position]] = reason
-    row = number_names([one.entry if by_entry else str(k) for k, one in enumerate(listed)])
-    probabilities: dict[int, npt.NDArray[np.float64]] = {}
-    if len(found.index):
-        order = np.argsort(found.index)  # so that sums do not depend on which file was read first
-        graded, place = np.unique(row[given[found.index[order]]], return_inverse=True)
-        said = [
-            _entry_probabilities(member, features[order], place, n=len(graded))
-            for member, features in zip(bundle.members or (bundle,), found.features, strict=True)
-        ]
-        probabilities = dict(zip(graded.tolist(), np.mean(said, axis=0), strict=True))
-    images: dict[int, list[int]] = {}
-    for k, number in enumerate(row.tolist()):
-        images.setdefault(number, []).append(k)
-    return tuple(
-        _grade(bundle, [(listed[k], problems[k]) for k in members], probabilities.get(number))
-        for number, members in images.items()
-    )
-
-
-def _entry_probabilities(
-    bundle: Bundle, features: npt.NDArray[np.float32], entry: npt.NDArray[np.int64], *, n: int
-) -> npt.NDArray[np.float64]:
-    """Return the probabilities of n entries from the features of their images (n_images, n_features)."""
-    from classify.portfolios import mean_by
-
-    digest = bundle.manifest["config_digest"]
-    if bundle.join == "features":
-        return bundle.predict_proba(mean_by(features, entry, n=n), digest)
-    return mean_by(bundle.predict_proba(features, digest), entry, n=n)
-
-
-def _grade(
-    bundle: Bundle,
-    images: Sequence[tuple[_Listed, str]],
-    probabilities: npt.NDArray[np.float64] | None,
-) -> Grade:
-    """Return the row of images that are graded as one, each with its problem or ""."""
-    several = len(images) > 1
-    bad = [f"{one.path}: {problem}" if several else problem for one, problem in images if problem]
-    row = () if probabilities is None else tuple(probabilities.tolist())
-    return Grade(
-        path="" if several else images[0][0].path,
-        entry=images[0][0].entry,
-        n_images=len(images) - len(bad),
-        grade=bundle.classes[row.index(max(row))] if row else "",  # the first of equal ones
-        confidence=max(row) if row else None,
-        probabilities=row,
-        problem="; ".join(bad),
-    )

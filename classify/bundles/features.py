@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from featurize import BundleError, EngineError
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from classify.bundles.bundle import Bundle, BundlePart
-    from featurize import ImageFeatures
+    from featurize import FeatureReader, ImageFeatures
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -27,6 +27,55 @@ class BundleFeatures:
     index: npt.NDArray[np.int64]  # (n_readable,) position of each row in the list of files
     problems: Mapping[int, str]  # position → reason
     notes: tuple[str, ...]  # what the user should know
+    parts: Mapping[str, npt.NDArray[np.float32]]  # config digest → rows of that backbone alone, as in index
+
+
+class PartReaders:
+    """The backbones of bundles, each kept ready once it has read files. Use as a context manager.
+
+    Parameters
+    ----------
+    options : object
+        Of `featurize.FeatureReader`, for all of them.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        self._options = options
+        self._open: dict[tuple[str, str | None], FeatureReader] = {}
+
+    def __enter__(self) -> PartReaders:
+        return self
+
+    def __exit__(self, *ended: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End all their processes."""
+        while self._open:
+            self._open.popitem()[1].close()
+
+    def read(
+        self,
+        part: BundlePart,
+        files: Sequence[Path],
+        *,
+        weights: Path | None,
+        precision: str | None,
+        on_progress: Callable[[int, int], None] | None,
+    ) -> ImageFeatures:
+        """Return what `featurize.image_features` does."""
+        from featurize import FeatureReader
+
+        key = part.config_digest, precision
+        if key not in self._open:
+            reader = FeatureReader(part.config, weights=weights, precision=precision, **self._options)
+            try:
+                reader.prepare(len(files))
+            except BaseException:
+                reader.close()
+                raise
+            self._open[key] = reader
+        return self._open[key].features(files, on_progress=on_progress)
 
 
 def bundle_features(
@@ -37,6 +86,7 @@ def bundle_features(
     device: str,
     gpu_memory: float | None,
     on_progress: Callable[[int, int], None] | None,
+    readers: PartReaders | None = None,
 ) -> BundleFeatures:
     """Return the plain-view features of image files, as each of some bundles needs them.
 
@@ -51,6 +101,8 @@ def bundle_features(
         The weights that did not come along with the bundles.
     device, gpu_memory, on_progress
         As in `classify.predict.predict`.
+    readers : PartReaders, optional
+        Backbones that stay ready, which then know the device; by default each is built for this call.
 
     Raises
     ------
@@ -74,7 +126,13 @@ def bundle_features(
                 on_progress(before * total + done, len(sources) * total)
 
         found[part.config_digest], note = _part_features(
-            part, files, weights=carried[k], device=device, gpu_memory=gpu_memory, on_progress=told
+            part,
+            files,
+            weights=carried[k],
+            device=device,
+            gpu_memory=gpu_memory,
+            on_progress=told,
+            readers=readers,
         )
         notes += [f"{part.store}: {line}" if len(sources) > 1 else line for line in note]
     index = reduce(np.intersect1d, [one.index for one in found.values()]) if len(found) > 1 else None
@@ -94,6 +152,7 @@ def bundle_features(
             position: why for one in reversed(found.values()) for position, why in one.problems.items()
         },
         notes=tuple(dict.fromkeys(notes)),
+        parts=rows,
     )
 
 
@@ -134,10 +193,13 @@ def _part_features(
     device: str,
     gpu_memory: float | None,
     on_progress: Callable[[int, int], None] | None,
+    readers: PartReaders | None,
 ) -> tuple[ImageFeatures, tuple[str, ...]]:
     from featurize import image_features
 
     def run(precision: str | None) -> ImageFeatures:
+        if readers is not None:
+            return readers.read(part, files, weights=weights, precision=precision, on_progress=on_progress)
         return image_features(
             files,
             part.config,
