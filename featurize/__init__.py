@@ -25,6 +25,7 @@ _EXPORTS = {
     "load_kept": "cache",
     "make_room": "cache",
     "Fault": "upkeep.checking",
+    "extract_words": "upkeep.commands",
     "config_digest": "config",
     "find_images": "dataset",
     "use_device": "device",
@@ -66,6 +67,9 @@ _EXPORTS = {
     "printable": "terminal",
     "progress_bar": "terminal",
     "quiet_libraries": "terminal",
+    "Thumbnail": "thumbnailing",
+    "thumbnails": "thumbnailing",
+    "thumbnails_at": "thumbnailing",
     "Verification": "upkeep.verification",
     "verify": "upkeep.verification",
     "find_weights": "weights",
@@ -155,8 +159,16 @@ if TYPE_CHECKING:
         progress_bar as progress_bar,
         quiet_libraries as quiet_libraries,
     )
+    from featurize.thumbnailing import (
+        Thumbnail as Thumbnail,
+        thumbnails as thumbnails,
+        thumbnails_at as thumbnails_at,
+    )
     from featurize.upkeep.checking import (
         Fault as Fault,
+    )
+    from featurize.upkeep.commands import (
+        extract_words as extract_words,
     )
     from featurize.upkeep.repairing import (
         Repair as Repair,

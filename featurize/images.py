@@ -4,6 +4,8 @@ import hashlib
 import io
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -69,6 +71,18 @@ class Picture:
     orientation: int  # EXIF, 1 to 8; 1 is upright
 
 
+@dataclass(frozen=True, kw_only=True)
+class Upright:
+    """A decoded image that is not yet brought to a size."""
+
+    image: Image.Image  # RGB; of a JPEG perhaps at a smaller scale
+    width: int  # of the original, upright, in pixels
+    height: int
+    format: str
+    mode: str
+    orientation: int
+
+
 def read_picture(
     path: str | os.PathLike[str],
     *,
@@ -110,28 +124,18 @@ def read_picture(
         If an option is unknown.
     """
     _check_options(size, resize, resample, max_pixels)
-    data = _read(path, max_pixels=max_pixels, sha256=sha256)
-    file = io.BytesIO(data)
-    try:
-        with _identify(file, max_pixels=max_pixels) as image:
-            format_, mode = image.format or "", image.mode
-            turned = _orientation(image) if format_ == "TIFF" else 1  # forgotten once it is loaded
-            rgb, (width, height) = _decode(image, size=size, resize=resize, max_pixels=max_pixels)
-            square = _square(rgb, size, resize, RESAMPLES[resample])
-            orientation = max(turned, _orientation(image))
-    except SkippedImage:
-        raise
-    except Exception as error:  # decoders raise whatever they like; every one of them means this file
-        raise SkippedImage(_damage(error, io.BytesIO(data))) from error
+    data = read_content(path, max_pixels=max_pixels, sha256=sha256)
+    with opened_upright(data, size=size, resize=resize, max_pixels=max_pixels) as upright:
+        square = _square(upright.image, size, resize, RESAMPLES[resample])
     return Picture(
         pixels=np.array(square),
-        width=width,
-        height=height,
+        width=upright.width,
+        height=upright.height,
         phash=_phash(square),
         thumbnail=np.array(square.resize((32, 32), Image.Resampling.BOX)),
-        format=format_,
-        mode=mode,
-        orientation=orientation,
+        format=upright.format,
+        mode=upright.mode,
+        orientation=upright.orientation,
     )
 
 
@@ -149,8 +153,14 @@ def _check_options(size: int, resize: str, resample: str, max_pixels: int) -> No
         raise ConfigError(f"Sizes in pixels start at 1. Received size {size} and --max-pixels {max_pixels}")
 
 
-def _read(path: str | os.PathLike[str], *, max_pixels: int, sha256: str | None) -> bytes:
-    """Return the whole content, so that what was hashed is what is decoded."""
+def read_content(path: str | os.PathLike[str], *, max_pixels: int, sha256: str | None = None) -> bytes:
+    """Return the whole content, so that what was hashed is what is decoded.
+
+    Raises
+    ------
+    SkippedImage
+        If the file cannot be read, is empty or not what it was, or is large and no image.
+    """
     try:
         with open_regular(path) as file:
             if os.fstat(file.fileno()).st_size > _LARGE_FILE:
@@ -168,6 +178,43 @@ def _read(path: str | os.PathLike[str], *, max_pixels: int, sha256: str | None) 
     if not data:
         raise SkippedImage("empty file")
     return data
+
+
+@contextmanager
+def opened_upright(data: bytes, *, size: int, resize: str, max_pixels: int) -> Iterator[Upright]:
+    """Decode the content of an image file, a JPEG at the smallest scale that covers `size`.
+
+    What is raised while it is open, for want of memory above all, is a fault of that file too.
+
+    Parameters
+    ----------
+    data : bytes
+        From `read_content`.
+    size, resize, max_pixels
+        As in `read_picture`. "pad" asks for a longer side of `size`, the others for a shorter one.
+
+    Raises
+    ------
+    SkippedImage
+        With the reason, if there is no picture in it.
+    """
+    try:
+        with _identify(io.BytesIO(data), max_pixels=max_pixels) as image:
+            format_, mode = image.format or "", image.mode
+            turned = _orientation(image) if format_ == "TIFF" else 1  # forgotten once it is loaded
+            rgb, (width, height) = _decode(image, size=size, resize=resize, max_pixels=max_pixels)
+            yield Upright(
+                image=rgb,
+                width=width,
+                height=height,
+                format=format_,
+                mode=mode,
+                orientation=max(turned, _orientation(image)),
+            )
+    except SkippedImage:
+        raise
+    except Exception as error:  # decoders raise whatever they like; every one of them means this file
+        raise SkippedImage(_damage(error, io.BytesIO(data))) from error
 
 
 def _identify(file: BinaryIO, *, max_pixels: int) -> ImageFile.ImageFile:

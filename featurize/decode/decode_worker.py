@@ -1,4 +1,4 @@
-"""A process that decodes: requests on stdin, facts on stdout, pixels in shared memory.
+"""A process that decodes: requests on stdin, facts and small pictures on stdout, pixels in shared memory.
 
 It is a process so that it can be stopped from outside: a decoder that hangs is killed at its deadline, one
 that asks for too much memory runs into its limit, one that crashes takes nothing with it. It never imports
@@ -14,9 +14,11 @@ import os
 import signal
 import struct
 import sys
+from collections.abc import Callable
 from typing import IO, Any
 
 LENGTH = struct.Struct("<I")  # of the JSON that follows
+Message = dict[str, Any]
 
 
 def send(stream: IO[bytes], message: dict[str, Any]) -> None:
@@ -52,19 +54,32 @@ def main() -> None:
     setting = receive(requests)
     if setting is None:
         return
-    import cv2
-
-    from featurize.decode.rendering import Rendering, render
     from featurize.images import load_decoders
 
-    cv2.setNumThreads(1)
     load_decoders()
-    rendering = Rendering.from_json(setting["rendering"])
-    region = memoryview(open_region(setting["region"], setting["region_bytes"]))
+    work = _shrinking(setting) if setting["shrinks"] else _rendering(setting)
     _limit_memory(setting["memory_bytes"])
     send(replies, {"ready": True})
     while (request := receive(requests)) is not None:
-        send(replies, render(request, rendering, region[request["offset"] :]))
+        send(replies, work(request))
+
+
+def _rendering(setting: Message) -> Callable[[Message], Message]:
+    import cv2
+
+    from featurize.decode.rendering import Rendering, render
+
+    cv2.setNumThreads(1)
+    rendering = Rendering.from_json(setting["work"])
+    region = memoryview(open_region(setting["region"], setting["region_bytes"]))
+    return lambda request: render(request, rendering, region[request["offset"] :])
+
+
+def _shrinking(setting: Message) -> Callable[[Message], Message]:
+    from featurize.decode.shrinking import Shrinking, shrink
+
+    shrinking = Shrinking.from_json(setting["work"])
+    return lambda request: shrink(request, shrinking)
 
 
 def _limit_memory(n_bytes: int) -> None:

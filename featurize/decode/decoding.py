@@ -78,7 +78,7 @@ class Decoder:
         memory_bytes: int = DECODE_MEMORY,
     ) -> None:
         self._size = rendering.size
-        setting = WorkerSetting(rendering=rendering, image_timeout=image_timeout, memory_bytes=memory_bytes)
+        setting = WorkerSetting(work=rendering, image_timeout=image_timeout, memory_bytes=memory_bytes)
         self._pool = WorkerPool(setting, slot_bytes=region_bytes(self._size, most_views), workers=workers)
 
     def __enter__(self) -> Decoder:

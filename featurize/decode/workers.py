@@ -19,6 +19,7 @@ from typing import Any
 
 from featurize.decode.decode_worker import receive, send
 from featurize.decode.rendering import Rendering
+from featurize.decode.shrinking import Shrinking
 from featurize.errors import ImageError
 
 START_TIMEOUT = 300.0  # seconds for a worker to import its libraries, on a very busy machine
@@ -31,7 +32,7 @@ Heard = tuple["Worker", dict[str, Any] | None]  # who said what; None: that proc
 class WorkerSetting:
     """What a worker is told once."""
 
-    rendering: Rendering
+    work: Rendering | Shrinking
     image_timeout: float  # seconds for one file
     memory_bytes: int  # that it may allocate for one file
 
@@ -49,7 +50,8 @@ class Worker:
         threading.Thread(target=self._listen, args=(inbox,), daemon=True, name="decode").start()
         self._tell(
             {
-                "rendering": setting.rendering.to_json(),
+                "shrinks": isinstance(setting.work, Shrinking),
+                "work": setting.work.to_json(),
                 "region": memory.handle,
                 "region_bytes": memory.n_bytes,
                 "memory_bytes": setting.memory_bytes,
