@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -112,7 +113,9 @@ def compare(
     CompareError
         If the stores are not of one data set, a class has too few groups, or the folder is taken.
     """
+    given, started = dict(locals()), time.perf_counter()
     from classify.folder import new_folder, refuse_existing
+    from classify.made import how_made
     from classify.protocol import make_plan
     from classify.record import make_record, write_run
     from classify.results import PARTS, RESULTS, Comparison
@@ -154,6 +157,7 @@ def compare(
         record["studies"] = run_studies(
             studies, trials, plan, recommended=record["recommended"], folder=temporary, **running
         )
+        record["made"] = how_made(compare, given, stores=paths, seconds=time.perf_counter() - started)
         write_run(temporary, record, trials, plan)
         tensorboard = place_logs(temporary, folder)
     return Comparison(folder=folder, record=record, tensorboard=tensorboard)

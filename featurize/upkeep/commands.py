@@ -6,13 +6,17 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from featurize.asked import Asked
 from featurize.backbones import BACKBONES
 from featurize.extraction import extract
 from featurize.terminal import default_of
 from featurize.upkeep.sampling import SAMPLE, SEED
 from featurize.views import ViewRanges
+
+if TYPE_CHECKING:
+    from featurize.store import Store
 
 AS_ASKED = ("resize", "resample", "preprocess", "store_dtype")  # as in the config, so in the options
 
@@ -42,12 +46,36 @@ def anew_command(path: Path, config: Mapping[str, Any] | None, created_with: Map
     return f"move {shlex.quote(str(path))} away, then: {shlex.join(words)}"
 
 
+def extract_words(store: Store) -> list[str]:
+    """Return the words of the command that makes this store, from the same images and on such a machine.
+
+    Parameters
+    ----------
+    store : Store
+        Open.
+
+    Returns
+    -------
+    list of str
+        Not quoted; a word may hold undecodable bytes, as `os.fsdecode` has them.
+    """
+    created_with, folder = store.created_with, store.path.parent
+    words = ["featurize", "extract", str(created_with.get("data") or "DATA")]
+    words += ["--out", str(folder)] if folder != Asked.default_folder(store.dataset) else []
+    words += _options(store.config, created_with)
+    words += ["--engine", str(store.config["engine"])] if "engine" in store.config else []
+    words += _differing({"views": store.n_views})
+    words += ["--order", ",".join(store.classes)] if store.ordered else []
+    return words + _differing(created_with.get("options", {}))
+
+
 def _options(config: Mapping[str, Any], created_with: Mapping[str, Any]) -> list[str]:
     """Return the options of `featurize extract` that give this config, defaults left out."""
     words = ["--backbone", config["backbone"]]
     weights = config["weights"]
     if weights["kind"] != "imagenet":
-        words += ["--weights", "FILE" if weights["kind"] == "file" else weights["kind"]]
+        file = str(created_with.get("weights_path") or "FILE")
+        words += ["--weights", file if weights["kind"] == "file" else weights["kind"]]
     backbone = BACKBONES.get(config["backbone"])
     if backbone is None or config["input_size"] != backbone.size:
         words += ["--input-size", str(config["input_size"])]

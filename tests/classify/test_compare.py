@@ -18,7 +18,7 @@ from classify.samples import load_samples
 from featurize import CompareError, FolioError
 
 QUICK = ("logreg", "svm-linear")
-TIMES = {"created", "created_with", "tune_seconds", "fit_seconds", "predict_ms_per_image"}
+TIMES = {"created", "created_with", "made", "tune_seconds", "fit_seconds", "predict_ms_per_image"}
 
 
 def read_predictions(folder):

@@ -48,7 +48,7 @@ def ran(monkeypatch):
 
 def comparable(record, *, seconds=True):
     """A record without what says when and how it was made."""
-    left_out = {"created", "n_remembered"}
+    left_out = {"created", "made", "n_remembered"}
     left_out |= set() if seconds else {"tune_seconds", "fit_seconds", "predict_ms_per_image"}
     if isinstance(record, dict):
         return {k: comparable(v, seconds=seconds) for k, v in record.items() if k not in left_out}
