@@ -1,0 +1,1 @@
+"""From a run to what one reads: the report page, its figures and its leaderboard."""

@@ -1,0 +1,160 @@
+"""Images placed on a plane so that those whose features are alike lie close together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from classify.nearest import nearest, unit_rows
+
+FloatArray = npt.NDArray[np.float32]
+BoolArray = npt.NDArray[np.bool_]
+
+N_DIMENSIONS = 50  # of the features before they are spread on the plane
+PERPLEXITY = 30  # about how many neighbours of an image count; fewer where there are few images
+FEWEST = 5  # images from which neighbours can be told from the rest
+_NEIGHBOURS = 10  # on which the share that is kept is counted
+
+_MEANING = "Near means alike; distances between far groups mean little, and so do the axes."
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Map:
+    """Where images lie."""
+
+    place: FloatArray  # (n, 2) in [0, 1]²; NaN for an image that is not placed
+    method: str  # how, and what near and far mean: sentences for the reader
+    share: float | None  # of an image's 10 nearest by features, those among its 10 nearest here; mean of all
+
+
+def feature_map(
+    X: FloatArray,
+    *,
+    seed: int = 0,
+    most: int = 3_000,
+    first: BoolArray | None = None,
+    strata: npt.NDArray[np.int64] | None = None,
+) -> Map:
+    """Place images on a plane by their features.
+
+    Features of length 1 are turned to their 50 principal components and spread by t-SNE, which begins with
+    the first two; the same input has the same places to the byte.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n, n_features), float32
+        Plain features of the final level, one row an image.
+    seed : int
+    most : int, default=3000
+        Images that are placed at most: the time grows with them.
+    first : ndarray of shape (n,), bool, optional
+        Images that are placed before all others, where not all are.
+    strata : ndarray of shape (n,), int, optional
+        Classes, say: of the others about the same share of each is placed.
+
+    Returns
+    -------
+    Map
+
+    References
+    ----------
+    van der Maaten & Hinton, "Visualizing Data using t-SNE", JMLR 9 (2008).
+    """
+    from threadpoolctl import threadpool_limits
+
+    n = len(X)
+    chosen = _chosen(n, most=most, seed=seed, first=first, strata=strata)
+    place = np.full((n, 2), np.nan, dtype=np.float32)
+    if not len(chosen):
+        return Map(place=place, method="No image to place.", share=None)
+    rows = unit_rows(X[chosen])
+    with threadpool_limits(limits=1):  # the sum of several threads is not the same every time
+        plane, how = _spread(rows, seed=seed)
+        place[chosen] = _scaled(plane)
+        share = _kept_neighbours(rows, place[chosen])
+    some = "" if len(chosen) == n else f" {len(chosen)} of {n} images are placed."
+    return Map(place=place, method=f"{how} {_MEANING}{some}", share=share)
+
+
+def _chosen(
+    n: int,
+    *,
+    most: int,
+    seed: int,
+    first: BoolArray | None,
+    strata: npt.NDArray[np.int64] | None,
+) -> npt.NDArray[np.int64]:
+    """Return, in order, the rows that are placed."""
+    if n <= most:
+        return np.arange(n)
+    generator = np.random.default_rng(seed)
+    shuffled = generator.permutation(n)
+    late = np.zeros(n, dtype=bool) if first is None else ~first
+    kind = np.zeros(n, dtype=np.int64) if strata is None else strata
+    # The share of its stratum that stands before an image: by that, strata are gone through side by side.
+    before = np.empty(n)
+    for late_one, kind_one in {(a, b) for a, b in zip(late.tolist(), kind.tolist(), strict=True)}:
+        members = shuffled[(late[shuffled] == late_one) & (kind[shuffled] == kind_one)]
+        before[members] = (np.arange(len(members)) + 0.5) / len(members)
+    return np.sort(np.lexsort((np.arange(n), before, late))[:most])
+
+
+def _spread(rows: FloatArray, *, seed: int) -> tuple[npt.NDArray[np.float64], str]:
+    """Return places of any scale, (n, 2), and how they were found."""
+    components = _principal(rows, seed=seed)
+    n = len(rows)
+    extent = float(components[:, 0].std())
+    if extent < 1e-6:
+        return np.zeros((n, 2)), "All images have the same features, so they lie on one point."
+    if n < FEWEST:
+        return components[:, :2], "The features' two directions of largest variance (PCA)."
+    from sklearn.manifold import TSNE
+
+    perplexity = min(float(PERPLEXITY), (n - 1) / 3)
+    spread = TSNE(
+        perplexity=perplexity,
+        init=(components[:, :2] * (1e-4 / extent)).astype(np.float32),  # as its own init="pca" has it
+        learning_rate="auto",
+        random_state=seed,
+        method="barnes_hut",
+        n_jobs=1,
+    ).fit_transform(components.astype(np.float32))
+    kept = min(N_DIMENSIONS, *rows.shape)
+    return spread, f"t-SNE of the features' first {kept} principal components (perplexity {perplexity:.3g})."
+
+
+def _principal(rows: FloatArray, *, seed: int) -> npt.NDArray[np.float64]:
+    """Return principal components, (n, 2 to 50): the largest first, zeros where there are fewer than two."""
+    n_kept = min(N_DIMENSIONS, *rows.shape)
+    centred = rows.astype(np.float64) - rows.mean(axis=0, dtype=np.float64)
+    found = np.zeros((len(rows), max(2, n_kept)))
+    if n_kept and np.any(np.abs(centred) > 1e-9):
+        from sklearn.utils.extmath import randomized_svd
+
+        left, sizes, _ = randomized_svd(centred, n_kept, random_state=seed)
+        found[:, :n_kept] = left * sizes
+    return found
+
+
+def _scaled(plane: npt.NDArray[np.float64]) -> FloatArray:
+    """Return places within the unit square, both axes on one scale, the shorter one in the middle."""
+    low, high = plane.min(axis=0), plane.max(axis=0)
+    extent = float((high - low).max())
+    if not extent > 0:
+        return np.full(plane.shape, 0.5, dtype=np.float32)
+    middle = (low + high) / 2
+    return np.clip((plane - middle) / extent + 0.5, 0, 1).astype(np.float32)
+
+
+def _kept_neighbours(rows: FloatArray, place: FloatArray) -> float | None:
+    from sklearn.neighbors import NearestNeighbors
+
+    k = min(_NEIGHBOURS, len(rows) - 1)
+    if k < 1:
+        return None
+    self_ = np.arange(len(rows))
+    by_features = nearest(rows, rows, k=k, apart=((self_, self_),)).index
+    on_map = NearestNeighbors(n_neighbors=k).fit(place).kneighbors(return_distance=False)
+    return float(np.mean([np.isin(a, b).mean() for a, b in zip(by_features, on_map, strict=True)]))
