@@ -19,8 +19,14 @@ RESULTS = "results.json"
 PREDICTIONS = "predictions.csv"
 IMAGE_PREDICTIONS = "image_predictions.csv"  # where entries have several images
 DOUBTFUL = "doubtful.csv"
+REPORT = "report.html"
+LEADERBOARD = "leaderboard.md"
+FIGURES = "figures"  # a folder
 # What a run writes, and so what --overwrite replaces.
-PARTS = ("bundles", "weights", "tensorboard", PREDICTIONS, IMAGE_PREDICTIONS, DOUBTFUL, RESULTS)
+PARTS = (
+    *("bundles", "weights", "tensorboard", FIGURES),
+    *(PREDICTIONS, IMAGE_PREDICTIONS, DOUBTFUL, LEADERBOARD, REPORT, RESULTS),
+)
 METRICS = (
     "accuracy",
     "balanced_accuracy",
