@@ -62,7 +62,7 @@ def feature_map(
     ----------
     van der Maaten & Hinton, "Visualizing Data using t-SNE", JMLR 9 (2008).
     """
-    from threadpoolctl import threadpool_limits
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     n = len(X)
     chosen = _chosen(n, most=most, seed=seed, first=first, strata=strata)
@@ -106,6 +106,8 @@ def _spread(rows: FloatArray, *, seed: int) -> tuple[npt.NDArray[np.float64], st
     components = _principal(rows, seed=seed)
     n = len(rows)
     extent = float(components[:, 0].std())
+    if n == 1:
+        return components[:, :2], "There is one image."
     if extent < 1e-6:
         return np.zeros((n, 2)), "All images have the same features, so they lie on one point."
     if n < FEWEST:

@@ -40,7 +40,7 @@ def pictures(
     shown: Shown,
     *,
     data: Path | None,
-    large: Sequence[int] | IntArray = (),
+    wanted: Sequence[int] | IntArray = (),
     small: Sequence[int] | IntArray = (),
     budget: int = BUDGET,
     folder: Path | None = None,
@@ -57,11 +57,11 @@ def pictures(
     shown : Shown
     data : Path, optional
         The folder of the images, from `classify.report.images.data_folder`.
-    large, small : sequences of int
-        Rows of `shown`, the one that is needed most first. Large pictures come before small ones where not
-        all fit; an image in both has a large one.
+    wanted, small : sequences of int
+        Rows of `shown` that are looked at and that are only glanced at, the one that is needed most first.
+        The former have larger pictures and come first where not all fit; an image in both has a large one.
     budget : int, default=6_000_000
-        Bytes that the addresses may take.
+        Bytes that the addresses of all contents may take together.
     folder : Path, optional
         Where pictures are kept.
     on_progress : callable, optional
@@ -71,32 +71,31 @@ def pictures(
     -------
     Pictures
     """
-    first = _first_rows(shown, [*map(int, large), *map(int, small)])
-    big = set(_first_rows(shown, map(int, large)))
+    first = _first_rows(shown, [*map(int, wanted), *map(int, small)])
+    large = set(_first_rows(shown, map(int, wanted)))
+    sides_of = {sha256: _sides(large=sha256 in large) for sha256 in first}
     path = place_of(shown, folder or cache_folder("thumbnails"))
     made = load_pictures(path)
-    wanted = {sha256: _sides(large=sha256 in big) for sha256 in first}
-    missing = [sha256 for sha256, sides in wanted.items() if not sides <= made.get(sha256, {}).keys()]
+    missing = [sha256 for sha256, sides in sides_of.items() if not sides <= made.get(sha256, {}).keys()]
     decoded, lacking = _decode(
-        shown, [first[sha256] for sha256 in missing], wanted, data=data, on_progress=on_progress
+        shown, [first[sha256] for sha256 in missing], sides_of, data=data, on_progress=on_progress
     )
     for sha256, found in decoded.items():
         made[sha256] = {**made.get(sha256, {}), **found}
     if decoded:
-        keep_pictures(path, {sha256: made[sha256] for sha256 in set(shown.sha256) & made.keys()})
+        known = set(shown.sha256)
+        keep_pictures(path, {sha256: found for sha256, found in made.items() if sha256 in known})
     stand_ins = _stand_ins(shown, {sha256: first[sha256] for sha256 in lacking})
     uris, sides, n_without = _within(
-        {sha256: stand_ins.get(sha256) or made[sha256] for sha256 in first}, big, budget=budget
+        {sha256: stand_ins.get(sha256) or made[sha256] for sha256 in first}, large, budget=budget
     )
-    number = {sha256: k for k, sha256 in enumerate(uris)}
-    asked = np.zeros(len(shown), dtype=bool)
-    asked[[*map(int, large), *map(int, small)]] = True
+    place = {sha256: k for k, sha256 in enumerate(uris)}
+    number = np.full(len(shown), -1, dtype=np.int64)
+    for row in {*map(int, wanted), *map(int, small)}:
+        number[row] = place.get(shown.sha256[row], -1)
     return Pictures(
         uri=tuple(uris.values()),
-        number=np.array(
-            [number.get(sha256, -1) if one else -1 for sha256, one in zip(shown.sha256, asked, strict=True)],
-            dtype=np.int64,
-        ),
+        number=number,
         sides=sides,
         notes=tuple(_notes(shown, lacking, n_without=n_without, data=data)),
     )
@@ -118,21 +117,21 @@ def _sides(*, large: bool) -> set[int]:
 def _decode(
     shown: Shown,
     rows: Sequence[int],
-    wanted: Mapping[str, set[int]],
+    sides_of: Mapping[str, set[int]],
     *,
     data: Path | None,
     on_progress: Callable[[int, int], None] | None,
 ) -> tuple[Made, dict[str, str]]:
     """Return what could be decoded, at all sides that are wanted, and why the others could not."""
-    lacking = {shown.sha256[row]: "is not there" for row in rows if not _is_there(data, shown.path[row])}
-    there = [row for row in rows if shown.sha256[row] not in lacking]
+    places = _places(shown, rows, data=data)
+    lacking = {shown.sha256[row]: "is not there" for row in rows if row not in places}
+    there = [row for row in rows if row in places]
     made: Made = {}
-    for sides in sorted({tuple(sorted(wanted[shown.sha256[row]])) for row in there}):
-        some = [row for row in there if tuple(sorted(wanted[shown.sha256[row]])) == sides]
-        assert data is not None
+    for sides in sorted({tuple(sorted(sides_of[shown.sha256[row]])) for row in there}):
+        some = [row for row in there if tuple(sorted(sides_of[shown.sha256[row]])) == sides]
         n_before = len(made) + len(lacking)
         found = thumbnails_at(
-            [data / shown.path[row] for row in some],
+            [places[row] for row in some],
             sides=sides,
             on_progress=_shifted(on_progress, n_before, len(rows)),
         )
@@ -153,12 +152,26 @@ def _shifted(
     return None if on_progress is None else lambda done, _: on_progress(before + done, total)
 
 
-def _is_there(data: Path | None, path: str) -> bool:
-    """Tell whether a store's path names a file below the folder; it leads nowhere else."""
-    parts = PurePosixPath(path)
-    if data is None or parts.is_absolute() or ".." in parts.parts:
-        return False
-    return os.path.exists(data / path)
+def _places(shown: Shown, rows: Sequence[int], *, data: Path | None) -> dict[int, Path]:
+    """Return the file of each of these rows, or of a copy of it, where there is one."""
+    copies: dict[str, list[int]] = {shown.sha256[row]: [row] for row in rows}
+    for row, sha256 in enumerate(shown.sha256):
+        if sha256 in copies:
+            copies[sha256].append(row)
+    places: dict[int, Path] = {}
+    if data is None:
+        return places
+    for row in rows:
+        paths = (shown.path[copy] for copy in copies[shown.sha256[row]])
+        found = next((path for path in paths if _is_below(path) and os.path.exists(data / path)), None)
+        if found is not None:
+            places[row] = data / found
+    return places
+
+
+def _is_below(path: str) -> bool:
+    """Tell whether a store's path stays within the folder it is relative to."""
+    return not PurePosixPath(path).is_absolute() and ".." not in PurePosixPath(path).parts
 
 
 def _stand_ins(shown: Shown, rows: Mapping[str, int]) -> Made:
@@ -213,12 +226,10 @@ def _cost(data: bytes) -> int:
 
 def _notes(shown: Shown, lacking: Mapping[str, str], *, n_without: int, data: Path | None) -> Iterable[str]:
     if lacking and data is None:
-        where = (
-            f"{shown.source}: no longer there" if shown.source else "the store does not say where they lie"
-        )
+        where = f"{shown.source}: not there" if shown.source else "the store does not name it"
         yield (
             f"{_images(len(lacking))} shown at 32 pixels, as the store holds them, because the folder "
-            f"of the images was not found ({where})."
+            f"of the images was not found ({where}). Name it with: classify report RUN --data FOLDER"
         )
     elif lacking:
         counts = Counter(lacking.values())
