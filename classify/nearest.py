@@ -83,8 +83,7 @@ def unit_rows(X: FloatArray) -> FloatArray:
     largest = np.abs(X).max(axis=1, keepdims=True, initial=0.0)  # squares of what is very large or small
     scaled = X / np.where(largest > 0, largest, np.float32(1))
     length = np.sqrt(np.einsum("ij,ij->i", scaled, scaled))[:, None]
-    unit: FloatArray = scaled / np.where(length > 0, length, np.float32(1))
-    return unit
+    return np.asarray(scaled / np.where(length > 0, length, np.float32(1)), dtype=np.float32)
 
 
 def _candidates(like: FloatArray, *, k: int) -> IntArray:

@@ -115,14 +115,15 @@ def _spread(rows: FloatArray, *, seed: int) -> tuple[npt.NDArray[np.float64], st
     from sklearn.manifold import TSNE
 
     perplexity = min(float(PERPLEXITY), (n - 1) / 3)
+    components = (components / extent).astype(np.float32)  # on which nothing depends but rounding
     spread = TSNE(
         perplexity=perplexity,
-        init=(components[:, :2] * (1e-4 / extent)).astype(np.float32),  # as its own init="pca" has it
+        init=components[:, :2] * np.float32(1e-4),  # as its own init="pca" has it
         learning_rate="auto",
         random_state=seed,
         method="barnes_hut",
         n_jobs=1,
-    ).fit_transform(components.astype(np.float32))
+    ).fit_transform(components)
     kept = min(N_DIMENSIONS, *rows.shape)
     return spread, f"t-SNE of the features' first {kept} principal components (perplexity {perplexity:.3g})."
 
