@@ -6,6 +6,7 @@ import click
 
 from classify.commands.fitting import compare_command, fit_command, heads_command
 from classify.commands.grading import predict_command
+from classify.commands.serve import serve_command
 from featurize import FolioGroup, orderly_stop, quiet_libraries
 
 
@@ -23,7 +24,7 @@ def cli(verbose: bool) -> None:
     quiet_libraries(verbose=verbose)
 
 
-for command in (compare_command, fit_command, heads_command, predict_command):
+for command in (compare_command, fit_command, heads_command, predict_command, serve_command):
     cli.add_command(command)
 
 

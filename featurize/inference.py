@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -62,7 +63,7 @@ class FeatureReader:
         image_timeout: float = IMAGE_TIMEOUT,
     ) -> None:
         self._config, self._weights = config, weights
-        self._options = {"precision": precision, "device": device, "gpu_memory": gpu_memory}
+        self._build = partial(configured_engine, precision=precision, device=device, gpu_memory=gpu_memory)
         self._engine: Engine | None = None
         self._decoder = Decoder(
             Rendering.of_config(config, max_pixels=max_pixels),
@@ -98,7 +99,7 @@ class FeatureReader:
         if self._engine is None:
             backbone = get_backbone(self._config["backbone"])
             weights = config_weights(backbone, self._config, self._weights)
-            self._engine = configured_engine(backbone, weights, self._config, **self._options)
+            self._engine = self._build(backbone, weights, self._config)
         return self._engine
 
     def features(

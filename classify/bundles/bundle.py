@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from classify.bundles.head_file import file_digest, load_head
-from classify.bundles.manifest import MANIFEST, read_manifest
+from classify.bundles.manifest import EXAMPLES, MANIFEST, read_manifest
 from classify.bundles.weights import WEIGHTS
 from featurize import BundleError
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
 
-PARTS = ("head.skops", "head.keras", WEIGHTS, MANIFEST)
+PARTS = ("head.skops", "head.keras", WEIGHTS, EXAMPLES, MANIFEST)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,6 +17,7 @@ FORMAT_VERSION = 1
 ENSEMBLE_FORMAT = "folio-ensemble"  # members are bundles in folders of its own
 FUSED_VERSION = 2  # with ``parts`` in the place of ``config`` and ``weights``
 MANIFEST = "manifest.json"
+EXAMPLES = "examples.npz"  # the fitted images, where a bundle carries them
 Checks = Mapping[str, tuple[Callable[[Any], bool], str]]  # key → what is sound, and that in words
 SEAL = "manifest_sha256"  # over the canonical JSON of all the rest
 
@@ -183,6 +184,14 @@ def _folders(value: Any) -> bool:
     return named and all(Path(name).name == name for name in value)
 
 
+def _examples(value: Any) -> bool:
+    named = isinstance(value, dict) and value.get("file") == EXAMPLES
+    if not named or not _digest(value.get("sha256")) or not _digest(value.get("config_digest")):
+        return False
+    columns = value.get("columns")
+    return isinstance(columns, list) and len(columns) == 2 and all(map(_whole, columns))
+
+
 def _above_zero(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
 
@@ -213,8 +222,9 @@ _FIELDS: Checks = {
     "store": _TEXT,
     "join": (lambda value: value in JOINS, " or ".join(JOINS)),
     "temperature": (_above_zero, "a number above 0"),
+    "examples": (_examples, f"an object with the digest of {EXAMPLES}"),
 }
-_OPTIONAL = ("join", "temperature")
+_OPTIONAL = ("join", "temperature", "examples")
 _ENSEMBLE: Checks = {
     "head": _TEXT,
     "store": _TEXT,

@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from classify.bundles.examples import place_examples
 from classify.bundles.head_file import SavedHead, file_name
 from classify.bundles.manifest import write_manifest
 from classify.bundles.weights import WEIGHTS, link_or_copy, place_weights
@@ -32,6 +33,7 @@ def save_bundle(
     metrics: Mapping[str, Any],
     seed: int,
     temperature: float = 1.0,
+    examples: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a fitted head to ``folder``, made where it is missing.
 
@@ -51,6 +53,8 @@ def save_bundle(
     seed : int
     temperature : float, default=1.0
         That its probabilities are scaled by; see `classify.temperature`.
+    examples : mapping, optional
+        What `classify.bundles.examples.carry_examples` returned; of a fused store that of its first part.
     """
     from classify.portfolios import is_portfolio
 
@@ -93,6 +97,8 @@ def save_bundle(
         fields["join"] = samples.join
     if temperature != 1.0:
         fields["temperature"] = temperature
+    if examples is not None:
+        fields["examples"] = place_examples(folder, examples)
     write_manifest(folder, fields)
 
 

@@ -1,0 +1,174 @@
+"""What a head was fitted on, carried by its bundle when asked to: to show what a new image resembles."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from classify.bundles.head_file import file_digest
+from classify.bundles.manifest import EXAMPLES
+from classify.bundles.weights import link_or_copy
+from featurize import BundleError, printable
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from classify.bundles.bundle import Bundle
+    from classify.samples import Samples
+    from featurize import Store
+
+SIDE = 96  # pixels of a thumbnail's longer side
+_ARRAYS = ("features", "y", "names", "pictures", "ends")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Examples:
+    """The images that a head was fitted on."""
+
+    features: npt.NDArray[np.float32]  # (n, width), plain view, final level, each row of length 1
+    y: npt.NDArray[np.int64]  # (n,) index into the bundle's classes
+    names: tuple[str, ...]  # of the files, without their folders
+    pictures: tuple[bytes, ...]  # WebP; b"" where there is none
+    config_digest: str  # of the features
+    columns: tuple[int, int]  # that these are of all features: first, and the one after the last
+
+
+def carry_examples(folder: Path, samples: Samples, store: Store) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Keep a store's fitted images for its bundles: features in half precision, grades, names, thumbnails.
+
+    The name of a file is kept without its folders, which may be named after people.
+
+    Parameters
+    ----------
+    folder : Path
+        Where to keep the file, named after the store; made where it is missing.
+    samples : Samples
+        Not fused.
+    store : Store
+        That they are of, open: it knows where the images lay and what they looked like.
+
+    Returns
+    -------
+    examples : dict
+        For `classify.bundles.writing.save_bundle`.
+    notes : tuple of str
+        What the user should know.
+    """
+    import numpy as np
+
+    images = samples.fit_images
+    columns = samples.columns("final")
+    rows = samples.plain[samples.content[images], columns].astype(np.float64)
+    length = np.linalg.norm(rows, axis=1, keepdims=True)
+    paths = [samples.path[i] for i in images]
+    pictures, notes = _pictures(store, paths)
+    names = "\n".join(printable(PurePosixPath(path).name) for path in paths)
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"{samples.store}.{EXAMPLES}"
+    np.savez(
+        file,
+        features=(rows / np.where(length > 0, length, 1)).astype(np.float16),
+        y=samples.y[images].astype(np.int16),
+        names=np.frombuffer(names.encode("utf-8"), dtype=np.uint8),
+        pictures=np.frombuffer(b"".join(pictures), dtype=np.uint8),
+        ends=np.cumsum([len(data) for data in pictures], dtype=np.int64),
+    )
+    kept = {
+        "path": file,
+        "sha256": file_digest(file),
+        "n_images": len(images),
+        "store": samples.store,
+        "config_digest": samples.config_digest,
+        "columns": (columns.start, columns.stop),
+    }
+    return kept, notes
+
+
+def place_examples(folder: Path, examples: Mapping[str, Any]) -> dict[str, Any]:
+    """Put kept examples into a bundle's folder; return what its manifest says of them."""
+    link_or_copy(Path(examples["path"]), folder / EXAMPLES)
+    return {"file": EXAMPLES, **{key: value for key, value in examples.items() if key != "path"}}
+
+
+def load_examples(bundle: Bundle) -> Examples | None:
+    """Return a bundle's examples, of an ensemble those of its first member; None where it carries none.
+
+    Raises
+    ------
+    BundleError
+        If they are damaged.
+    """
+    import numpy as np
+
+    if bundle.members:
+        return next(filter(None, map(load_examples, bundle.members)), None)
+    said = bundle.manifest.get("examples")
+    if said is None:
+        return None
+    path = bundle.path / EXAMPLES
+    damaged = BundleError(
+        f"{path}: missing, damaged or replaced: its SHA-256 is not the manifest's. Make the bundle anew."
+    )
+    try:
+        data = path.read_bytes()
+        if hashlib.sha256(data).hexdigest() != said["sha256"]:
+            raise damaged
+        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+            features, y, names, pictures, ends = (arrays[name] for name in _ARRAYS)
+    except (OSError, ValueError, KeyError):
+        raise damaged from None
+    shown = pictures.tobytes()
+    lines = names.tobytes().decode("utf-8", "replace").split("\n")
+    if not len(features) == len(y) == len(ends) == len(lines):
+        raise damaged
+    first, end = said["columns"]
+    if (
+        features.shape[1:] != (end - first,)
+        or y.min(initial=0) < 0
+        or y.max(initial=0) >= len(bundle.classes)
+    ):
+        raise damaged
+    return Examples(
+        features=features.astype(np.float32),
+        y=y.astype(np.int64),
+        names=tuple(lines),
+        pictures=tuple(shown[a:b] for a, b in zip((0, *ends[:-1]), ends, strict=True)),
+        config_digest=said["config_digest"],
+        columns=(first, end),
+    )
+
+
+def _pictures(store: Store, paths: Sequence[str]) -> tuple[list[bytes], tuple[str, ...]]:
+    """Return a thumbnail of each file, and what the user should know of them.
+
+    Where a file is gone or has changed it is the store's own, which is small and square.
+    """
+    from featurize import thumbnails
+
+    expected = dict(zip(store.images.path, store.images.sha256, strict=True))
+    data = Path(str(store.created_with.get("data") or "."))
+    found = thumbnails([data / path for path in paths], side=SIDE)
+    rows = store.rows_of_contents()
+    n_lacking, pictures = 0, []
+    for path, one in zip(paths, found, strict=True):
+        as_extracted = bool(one.data) and one.sha256 == expected[path]
+        n_lacking += not as_extracted
+        pictures.append(one.data if as_extracted else _small_picture(store, rows[expected[path]]))
+    note = (
+        f"{store.name}: the pictures of {n_lacking} of {len(paths)} examples are the store's small ones: in "
+        f"{printable(str(data))} their files are gone or have changed"
+    )
+    return pictures, (note,) if n_lacking else ()
+
+
+def _small_picture(store: Store, row: int) -> bytes:
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(store.content.thumbnail[row]).save(file, "WEBP", quality=70)
+    return file.getvalue()

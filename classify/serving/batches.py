@@ -1,0 +1,126 @@
+"""Requests that wait together are graded together: one thread, a bounded queue."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+from classify.grading import Listed
+from classify.serving.grader import Answer
+from featurize import FolioError
+
+MOST_WAITING = 64  # requests
+MOST_FILES = 16  # in a batch; a request of more is a batch by itself
+PATIENCE = 20.0  # seconds that a request waits for a place
+
+Grade = Callable[[Sequence[Listed], Sequence[str]], tuple[Answer, ...]]
+
+
+class Busy(FolioError):
+    """There is no place for another request, or the server is ending."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Job:
+    """One request."""
+
+    listed: Sequence[Listed]
+    together: Sequence[str]
+    answers: Future[tuple[Answer, ...]] = field(default_factory=Future)
+
+
+class GradingQueue:
+    """Grades what any number of threads ask for, in one thread of its own. Use as a context manager.
+
+    Parameters
+    ----------
+    grade : callable
+        From files, and a word for each that tells which are graded as one, to answers.
+    most_waiting : int
+        Requests that wait, at most; those under way not counted.
+    patience : float
+        Seconds that a request waits for a place before it is refused.
+    """
+
+    def __init__(self, grade: Grade, *, most_waiting: int = MOST_WAITING, patience: float = PATIENCE) -> None:
+        self._grade, self._most_waiting, self._patience = grade, most_waiting, patience
+        self._jobs: deque[_Job] = deque()
+        self._closed = False
+        self._changed = threading.Condition()  # of the two above
+        self._thread = threading.Thread(target=self._work, name="grading", daemon=True)
+        self._thread.start()
+
+    def __enter__(self) -> GradingQueue:
+        return self
+
+    def __exit__(self, *ended: object) -> None:
+        self.close()
+
+    def close(self, *, timeout: float = 5.0) -> None:
+        """Refuse those that wait, and give the batch under way some seconds to end."""
+        with self._changed:
+            self._closed = True
+            left, self._jobs = list(self._jobs), deque()
+            self._changed.notify_all()
+        for job in left:
+            job.answers.set_exception(_ending())
+        self._thread.join(timeout)
+
+    def ask(self, listed: Sequence[Listed], *, together: Sequence[str]) -> tuple[Answer, ...]:
+        """Return the answers of `Grader.grade`; waits for them.
+
+        Raises
+        ------
+        Busy
+            If no place in the queue got free in time, or the server is ending.
+        FolioError
+            If grading failed as a whole.
+        """
+        job = _Job(listed=listed, together=together)
+        until = time.monotonic() + self._patience
+        with self._changed:
+            while len(self._jobs) >= self._most_waiting and not self._closed:
+                if not self._changed.wait(max(until - time.monotonic(), 0.0)):
+                    raise Busy(f"{len(self._jobs)} requests are waiting already: try again in a moment")
+            if self._closed:
+                raise _ending()
+            self._jobs.append(job)
+            self._changed.notify_all()
+        return job.answers.result()
+
+    def _work(self) -> None:
+        while batch := self._next_batch():
+            listed = [one for job in batch for one in job.listed]
+            # Numbered, so that what two requests call alike is not graded as one.
+            together = [f"{k}/{word}" for k, job in enumerate(batch) for word in job.together]
+            try:
+                answers = self._grade(listed, together)
+            except Exception as error:  # each of those who wait must hear of it, and the next batch must come
+                for job in batch:
+                    job.answers.set_exception(error)
+                continue
+            first = 0
+            for job in batch:
+                end = first + len(set(job.together))
+                job.answers.set_result(answers[first:end])
+                first = end
+
+    def _next_batch(self) -> list[_Job]:
+        """Wait for requests and take as many as a batch holds, at least one; none once closed."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._jobs or self._closed)
+            batch: list[_Job] = []
+            n_files = 0
+            while self._jobs and (not batch or n_files + len(self._jobs[0].listed) <= MOST_FILES):
+                batch.append(self._jobs.popleft())
+                n_files += len(batch[-1].listed)
+            self._changed.notify_all()
+            return batch
+
+
+def _ending() -> Busy:
+    return Busy("the server is ending")

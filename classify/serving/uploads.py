@@ -1,0 +1,89 @@
+"""Uploaded files: written once under names of our own, told to be images or not by nobody here, deleted."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from pathlib import Path
+from typing import IO, Any
+
+from flask import Request
+
+from classify.grading import Listed
+from featurize import printable
+
+FIELD = "image"  # of the form
+LONGEST_NAME = 300  # characters of a file's name that are sent back
+
+
+class UploadRequest(Request):
+    """A request whose files go straight to one private folder, under names that nobody chose.
+
+    The application puts that folder's path into its config as ``UPLOAD_FOLDER``.
+    """
+
+    @property
+    def written(self) -> list[tuple[Path, IO[bytes]]]:
+        """Every file of the request that has been begun."""
+        found: list[tuple[Path, IO[bytes]]] = self.environ.setdefault("folio.written", [])
+        return found
+
+    def _get_file_stream(
+        self,
+        total_content_length: int | None,
+        content_type: str | None,
+        filename: str | None = None,
+        content_length: int | None = None,
+    ) -> IO[bytes]:
+        from flask import current_app
+
+        path = Path(current_app.config["UPLOAD_FOLDER"]) / secrets.token_hex(16)
+        file = path.open("x+b")
+        self.written.append((path, file))
+        return file
+
+    def forget(self) -> None:
+        """Delete every file of the request."""
+        while self.written:
+            path, file = self.written.pop()
+            with contextlib.suppress(OSError):
+                file.close()
+            path.unlink(missing_ok=True)
+
+
+def uploaded(request: UploadRequest, *, entry: str | None, most_bytes: int) -> list[Listed]:
+    """Return the files of a request as files to grade, those that are too large with that as their problem.
+
+    Parameters
+    ----------
+    request : UploadRequest
+    entry : str, optional
+        What all of them together are called.
+    most_bytes : int
+        Of one file.
+    """
+    found = []
+    for sent in request.files.getlist(FIELD):
+        stream: Any = sent.stream
+        n_bytes = stream.seek(0, 2)
+        stream.close()  # what is still buffered is on disk now
+        if not n_bytes and not sent.filename:
+            continue  # a form that was sent without choosing a file
+        problem = ""
+        if n_bytes > most_bytes:
+            problem = f"too large: {megabytes(n_bytes)}, the limit is {megabytes(most_bytes)} (--max-upload)"
+        name = printable((sent.filename or "image")[:LONGEST_NAME])
+        found.append(
+            Listed(
+                file=Path(stream.name),
+                path=name,
+                entry=name if entry is None else printable(entry[:LONGEST_NAME]),
+                problem=problem,
+            )
+        )
+    return found
+
+
+def megabytes(n_bytes: int) -> str:
+    """Return a count of bytes in millions, as ``--max-upload`` is typed."""
+    return f"{n_bytes / 1e6:,.4g} MB"
