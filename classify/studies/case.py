@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ class Case:
     pairs: Pairs  # images to fit on and held out; every training image is held out once
     settings: Settings
     run: Run
+    chosen: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # head → params of its bundle
     stores: tuple[Samples, ...] = ()  # all that were compared, a fused one last
     folder: Path | None = None  # of the run, where lists are written
 
@@ -83,6 +84,7 @@ def make_case(
         pairs=study_pairs(best.samples, plan, seed=settings.seed),
         settings=settings,
         run=run,
+        chosen={trial.head: trial.final_params or {} for trial in able if trial.samples is best.samples},
         stores=tuple({trial.samples.store: trial.samples for trial in able}.values()),
         folder=folder,
     )
