@@ -6,6 +6,7 @@ import click
 
 from classify.commands.fitting import compare_command, fit_command, heads_command
 from classify.commands.grading import predict_command
+from classify.commands.report import report_command
 from classify.commands.serve import serve_command
 from featurize import FolioGroup, orderly_stop, quiet_libraries
 
@@ -18,13 +19,21 @@ def cli(verbose: bool) -> None:
 
     \b
     classify compare artifacts/features/DATA/*.h5
+    classify report artifacts/runs/DATA
     classify predict artifacts/runs/DATA IMAGES --out grades.csv
     classify heads
     """  # noqa: D301 - click reads the \b
     quiet_libraries(verbose=verbose)
 
 
-for command in (compare_command, fit_command, heads_command, predict_command, serve_command):
+for command in (
+    compare_command,
+    report_command,
+    fit_command,
+    heads_command,
+    predict_command,
+    serve_command,
+):
     cli.add_command(command)
 
 

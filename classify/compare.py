@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from classify.head_choice import ALL, ENSEMBLE, known_heads, suitable_heads
 from classify.heads import HEADS, get_head, make_head
-from featurize import CompareError, ConfigError
+from featurize import CompareError, ConfigError, FolioError
 
 if TYPE_CHECKING:
     from classify.protocol import Plan
@@ -55,6 +55,7 @@ def compare(
     fuse: bool = False,
     calibrate: str = "none",
     study: Sequence[str] = (),
+    report: bool = True,
     fresh: bool = False,
     overwrite: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
@@ -96,6 +97,8 @@ def compare(
         Whether each head's probabilities are scaled by a temperature fitted on held out training images.
     study : sequence of str
         What else to find out from the training images: names from `classify.studies.STUDIES`, or "all".
+    report : bool
+        Whether ``report.html``, ``leaderboard.md`` and ``figures/`` are written as well.
     fresh : bool
         Compute everything, also what an earlier run has done on equal data with equal settings.
     overwrite : bool
@@ -160,7 +163,19 @@ def compare(
         record["made"] = how_made(compare, given, stores=paths, seconds=time.perf_counter() - started)
         write_run(temporary, record, trials, plan)
         tensorboard = place_logs(temporary, folder)
-    return Comparison(folder=folder, record=record, tensorboard=tensorboard)
+    page, notes = _reported(folder) if report else (None, ())
+    return Comparison(folder=folder, record=record, tensorboard=tensorboard, report=page, notes=notes)
+
+
+def _reported(folder: Path) -> tuple[Path | None, tuple[str, ...]]:
+    """Write a run's report; return where it is, None where that failed, and what it could not show."""
+    from classify.report.making import make_report
+
+    try:
+        made = make_report(folder)
+    except FolioError as error:  # the run is not lost for want of its report
+        return None, (f"no report: {error}",)
+    return made.path, made.notes
 
 
 def _afterwards(

@@ -99,6 +99,7 @@ class Comparison:
     folder: Path
     record: Mapping[str, Any]  # what results.json holds
     tensorboard: Path | None = None  # folder of logs, where the dense head ran
+    report: Path | None = None  # the HTML file
     notes: tuple[str, ...] = field(default=())
 
     @property

@@ -41,6 +41,11 @@ from featurize import CommaList, default_of, flatten, progress_bar
     default=default_of(compare, "calibrate"),
     help="temperature: scale each head's probabilities as held out training images call for.",
 )
+@click.option(
+    "--report/--no-report",
+    default=default_of(compare, "report"),
+    help="Write report.html, leaderboard.md and figures/ too.",
+)
 @click.option("--fuse", is_flag=True, help="Compare all stores side by side, too, as one more store.")
 @fit_options
 @click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")

@@ -9,8 +9,9 @@ import click
 
 from classify.head_choice import BASELINE
 from classify.showing.leaderboard import columns, make_tables
+from classify.showing.metric_names import NAMES
 from classify.showing.store_labels import label_lines, store_labels
-from classify.showing.verdict_words import METRIC_NAMES, verdict_lines
+from classify.showing.verdict_words import verdict_lines
 from classify.studies import study_lines
 from featurize import console, printable
 
@@ -38,7 +39,11 @@ def print_comparison(done: Comparison) -> None:
         click.echo(printable(line))
     if said := _remembered(record):
         click.echo(said)
+    for note in done.notes:
+        click.echo(f"Note: {printable(note)}")
     click.echo(f"Written to: {printable(str(done.folder))}")
+    if done.report is not None:
+        click.echo(f"Report: {printable(str(done.report))}")
     if done.tensorboard is not None:
         click.echo(f"Training curves: {shlex.join(['tensorboard', '--logdir', str(done.tensorboard)])}")
     if record["recommended"] is None:
@@ -160,7 +165,7 @@ def _intervals(record: Any) -> list[str]:
     about = f", approximate ({statistics['why']})" if statistics["approximate"] else ""
     lines = [f"In brackets: 95 % intervals{about}; those of all other figures are in results.json."]
     if statistics["primary_metric"] == "quadratic_kappa":
-        name = METRIC_NAMES["quadratic_kappa"]
+        name = NAMES["quadratic_kappa"].long
         lines += [
             f"kappa: {name}, 1 at best, 0 by chance. MAE: mean absolute error, in grades. off by 2: or more.",
             "Grades: the share of each that was given another one. ECE: expected calibration error.",

@@ -8,9 +8,9 @@ from typing import Any
 
 from classify.heads import HEADS
 from classify.results import SIMPLEST_FIRST
+from classify.showing.metric_names import NAMES
 from classify.showing.store_labels import store_labels
 
-METRIC_NAMES = {"accuracy": "accuracy", "quadratic_kappa": "quadratic-weighted kappa"}
 _BETTER = "better"
 _OF_NO_STORE = ("baseline", "ensemble")  # the one says the same of every store, the other is of several
 _MOST_NAMES = 60  # in one line; the rest is counted
@@ -44,7 +44,7 @@ def verdict_lines(record: Mapping[str, Any]) -> list[str]:
     worse = [verdict for verdict in mine if verdict["verdict"] == _BETTER and _key(verdict["b"]) == me]
     alike = [verdict for verdict in mine if verdict["verdict"] != _BETTER]
     name = _named(chosen, several=several)
-    what = METRIC_NAMES[statistics["primary_metric"]]
+    what = NAMES[statistics["primary_metric"]].long
     said = (
         ("better than", better),
         ("worse than", worse),

@@ -1,0 +1,110 @@
+"""The report's charts as files, for a paper: the same specifications, drawn without a browser."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from classify.report.charts import MAP_STATES, Spec, as_rows, head_charts, leaderboard_chart, map_chart
+from classify.report.contents import heads_of, leaderboard_columns, primary
+from classify.report.panels import Columns
+from classify.report.seen import Seen
+from classify.report.tested import Tested
+from classify.results import plain_json
+from classify.showing.metric_names import NAMES
+
+_WIDTH = 340  # of a chart, in pixels of CSS: a column of a paper
+_WIDE = 560
+_DOTS = 3.0  # of a PNG, to one pixel of CSS: about 290 dots an inch
+
+
+def write_figures(
+    folder: Path, record: Mapping[str, Any], tested: Tested, seen: Seen, *, kind: str = "svg"
+) -> Path | None:
+    """Write the leaderboard, the map, and every chart of the recommended head; earlier ones go.
+
+    Parameters
+    ----------
+    folder : Path
+        Made where it is missing, and emptied of what an earlier call wrote.
+    record : mapping
+        What results.json holds.
+    tested : Tested
+        What its heads said.
+    seen : Seen
+        The images, as far as they can be shown.
+    kind : {"svg", "png", "none"}
+
+    Returns
+    -------
+    Path or None
+        The folder; None where nothing was drawn.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    drawn = list(_charts(record, tested, seen)) if kind != "none" else []
+    if not drawn:
+        return None
+    folder.mkdir(parents=True)
+    for name, spec, columns, width in drawn:
+        (folder / f"{name}.{kind}").write_bytes(draw(spec, columns, kind=kind, width=width))
+    return folder
+
+
+def draw(spec: Spec, columns: Columns, *, kind: str, width: int = _WIDTH) -> bytes:
+    """Return a chart of these columns as an SVG or PNG file."""
+    import vl_convert
+
+    filled = {
+        **spec,
+        "width": width,
+        "background": "white",
+        "data": {"name": "rows", "values": plain_json(as_rows(columns))},
+    }
+    if kind == "png":
+        return bytes(vl_convert.vegalite_to_png(filled, scale=_DOTS))
+    return str(vl_convert.vegalite_to_svg(filled)).encode()
+
+
+def _charts(
+    record: Mapping[str, Any], tested: Tested, seen: Seen
+) -> Iterator[tuple[str, Spec, Columns, int]]:
+    chosen = record["recommended"]
+    if chosen is None:
+        return
+    columns = leaderboard_columns(record)
+    chart = leaderboard_chart(NAMES[primary(record)].long, n_heads=len(columns["rank"]))
+    yield "leaderboard", chart, columns, _WIDE
+    classes = record["classes"]
+    specs = head_charts(classes, unit="entries" if record.get("join") else "images")
+    best = next(
+        head
+        for head in heads_of(record, tested)
+        if (head["store"], head["head"]) == (chosen["store"], chosen["head"])
+    )
+    for name, spec in specs.items():
+        columns = best["panels"].get("training" if name.startswith("training_") else name)
+        if columns:
+            yield name, spec, columns, _WIDTH
+    place = seen.maps.get(best["space"])
+    if place:
+        y = [seen.y[image] for image in place["image"]]
+        state = _states(tested, seen, (best["store"], best["head"]))
+        columns = {
+            "x": place["x"],
+            "y": place["y"],
+            "class": [classes[label] for label in y],
+            "state": [state.get(image, MAP_STATES[0]) for image in place["image"]],
+        }
+        yield "map", map_chart(classes), columns, _WIDE
+
+
+def _states(tested: Tested, seen: Seen, head: tuple[str, str]) -> dict[int, str]:
+    """Return of each tested image whether a head graded it rightly."""
+    right = tested.probabilities[head].argmax(axis=1) == tested.y
+    return {
+        image: MAP_STATES[1 if ok else 2]
+        for unit, ok in zip(seen.tested, right, strict=True)
+        for image in unit
+    }

@@ -1,0 +1,312 @@
+"""From a run and its stores to what the page can show of the images."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from classify.report.images import Shown, data_folder, shown_images
+from classify.report.seen import Seen
+from classify.report.tested import Tested
+from classify.results import DOUBTFUL, safe_cell
+from featurize import CompareError, FolioError, open_store
+
+if TYPE_CHECKING:
+    from classify.nearest import Nearest
+    from classify.samples import Samples
+
+IntArray = npt.NDArray[np.int64]
+
+N_NEAREST = 5  # training images beside each picture
+MOST_DOUBTFUL = 200  # of the list; all of it is in doubtful.csv
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gathered:
+    """What a page is made of beside the record."""
+
+    seen: Seen
+    intake: Mapping[str, Any] | None
+    configs: Mapping[str, Mapping[str, Any]]  # store → what its features were made with
+
+
+def find_stores(folder: Path, record: Mapping[str, Any], given: Sequence[Path] = ()) -> list[Path]:
+    """Return the stores that a run was made from, in its order.
+
+    They are looked for where the comparison had them: as it was typed, from here and from above the run.
+
+    Parameters
+    ----------
+    folder : Path
+        The run.
+    record : mapping
+        Its results.json.
+    given : sequence of Path
+        Where some of them are now.
+
+    Raises
+    ------
+    CompareError
+        If one is not there, or was made anew under another config.
+    """
+    wanted = [store for store in record["stores"] if store["path"] is not None]
+    found = []
+    for store in wanted:
+        named = Path(store["path"])
+        above = [parent / named for parent in folder.absolute().parents]
+        mine = [path for path in given if path.name.removesuffix(".h5") == store["store"]]
+        place = next((path for path in (*mine, named, *above) if path.is_file()), None)
+        if place is None:
+            raise CompareError(f"{store['path']}: not there any more. Name where it is with: --store FILE")
+        with open_store(place) as opened:
+            if opened.config_digest != store["config_digest"]:
+                raise CompareError(f"{place}: made anew with other settings since. Compare anew")
+        found.append(place)
+    return found
+
+
+def gather(
+    folder: Path,
+    record: Mapping[str, Any],
+    tested: Tested,
+    *,
+    stores: Sequence[Path],
+    data: Path | None = None,
+    with_pictures: bool = True,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Gathered:
+    """Return pictures, maps, nearest training images, doubtful grades and facts of intake.
+
+    Parameters
+    ----------
+    folder : Path
+        The run.
+    record : mapping
+        Its results.json.
+    tested : Tested
+        What its heads said.
+    stores : sequence of Path
+        Those it was made from.
+    data : Path, optional
+        Where the images lie, if not where they lay when features were extracted.
+    with_pictures : bool, default=True
+        Whether the page shows any image.
+    on_progress : callable, optional
+        Called with (done, total) pictures.
+
+    Raises
+    ------
+    CompareError
+        If the stores hold other images than those that were compared.
+    """
+    from classify.compare import load_same_dataset
+    from classify.report.intake import intake
+
+    samples = load_same_dataset(
+        stores,
+        order=record["classes"] if record["ordered"] else None,
+        join=record.get("join") or "probabilities",
+        fuse=any(store["parts"] for store in record["stores"]),
+    )
+    if list(samples[0].classes) != list(record["classes"]):
+        raise CompareError(f"{stores[0]}: its classes are {', '.join(samples[0].classes)} now. Compare anew")
+    shown = shown_images(samples, store=stores[0])
+    images = _tested_images(shown, tested)
+    doubtful = _doubtful(folder, shown)
+    spaces = {one.store: _Space(one, shown) for one in samples}
+    nearest = {name: space.nearest(images) for name, space in spaces.items()}
+    study = record.get("studies", {}).get("labels", {})
+    space = spaces.get(study.get("store", ""), next(iter(spaces.values())))
+    for one, pairs in zip(doubtful, space.nearest([one["images"] for one in doubtful]), strict=True):
+        one["near"] = pairs
+    maps = {name: space.map(seed=record["seed"]) for name, space in spaces.items()}
+    picture, uris, notes = _pictures(
+        shown,
+        large=[
+            image for part in (images, [one["images"] for one in doubtful]) for unit in part for image in unit
+        ],
+        small=[
+            *(image for place in maps.values() for image in place["image"]),
+            *(int(image) for found in nearest.values() for pairs in found for image in pairs[::2]),
+            *(int(image) for one in doubtful for image in one["near"][::2]),
+        ],
+        data=data_folder(shown, given=data) if with_pictures else None,
+        with_pictures=with_pictures,
+        on_progress=on_progress,
+    )
+    return Gathered(
+        seen=Seen(
+            path=shown.path,
+            split=shown.split.tolist(),
+            y=shown.y.tolist(),
+            picture=picture,
+            pictures=uris,
+            tested=images,
+            split_of_tested=[str(shown.split[unit[0]]) if unit else "" for unit in images],
+            maps=maps,
+            nearest=nearest,
+            doubtful=doubtful,
+            notes=notes,
+        ),
+        intake=intake(samples, shown, record),
+        configs=_configs(stores),
+    )
+
+
+def without_stores(tested: Tested, record: Mapping[str, Any], why: str) -> Gathered:
+    """Return what can be said where the stores cannot be read."""
+    split = "test" if record["protocol"]["kind"] == "test split" else "train"
+    return Gathered(
+        seen=Seen(
+            tested=[[] for _ in tested.entry],
+            split_of_tested=[split] * len(tested.entry),
+            why_no_map=f"No map and no pictures: {why}",
+            notes=(f"No map and no pictures: {why}",),
+        ),
+        intake=None,
+        configs={},
+    )
+
+
+class _Space:
+    """The features of one store, and what lies near what in them."""
+
+    def __init__(self, samples: Samples, shown: Shown) -> None:
+        known = np.flatnonzero(shown.sample >= 0)
+        # Where features of an entry's images were joined, its first image stands for all.
+        _, first = np.unique(shown.sample[known], return_index=True)
+        self.images = np.sort(known[first])
+        self.shown = shown
+        rows = samples.content[shown.sample[self.images]]
+        self.X = samples.plain[rows][:, samples.columns("final")]
+        self.row_of_sample = {int(shown.sample[image]): row for row, image in enumerate(self.images)}
+        self.fitted = np.flatnonzero(shown.fitted[self.images])
+
+    def nearest(self, units: Sequence[Sequence[int]]) -> list[list[float]]:
+        """Return of each unit of images the training images most like any of them, and how like they are."""
+        from classify.nearest import nearest
+
+        asked = sorted(
+            {self.row_of_sample[int(self.shown.sample[image])] for unit in units for image in unit}
+        )
+        if not asked or not len(self.fitted):
+            return [[] for _ in units]
+        group = self.shown.group[self.images]
+        found = nearest(
+            self.X[asked],
+            self.X[self.fitted],
+            k=N_NEAREST,
+            apart=((group[asked], group[self.fitted]),),
+        )
+        place = {row: k for k, row in enumerate(asked)}
+        return [
+            self._best(found, [place[self.row_of_sample[int(self.shown.sample[image])]] for image in unit])
+            for unit in units
+        ]
+
+    def map(self, *, seed: int) -> dict[str, Any]:
+        """Return where the images lie on a plane."""
+        from classify.report.feature_map import feature_map
+
+        made = feature_map(
+            self.X,
+            seed=seed,
+            first=self.shown.tested[self.images],
+            strata=self.shown.y[self.images],
+        )
+        there = np.flatnonzero(np.isfinite(made.place[:, 0]))
+        return {
+            "image": self.images[there].tolist(),
+            "x": made.place[there, 0].round(4).tolist(),
+            "y": made.place[there, 1].round(4).tolist(),
+            "method": made.method,
+        }
+
+    def _best(self, found: Nearest, rows: Sequence[int]) -> list[float]:
+        likes: dict[int, float] = {}
+        for row in rows:
+            for index, similarity in zip(found.index[row], found.similarity[row], strict=True):
+                if index >= 0:
+                    image = int(self.images[self.fitted[index]])
+                    likes[image] = max(float(similarity), likes.get(image, -1.0))
+        best = sorted(likes.items(), key=lambda item: (-item[1], item[0]))[:N_NEAREST]
+        return [value for image, similarity in best for value in (image, round(similarity, 3))]
+
+
+def _tested_images(shown: Shown, tested: Tested) -> list[list[int]]:
+    """Return the images of each tested entry.
+
+    Raises
+    ------
+    CompareError
+        If an entry has none.
+    """
+    images: dict[str, list[int]] = {}
+    for image in np.flatnonzero(shown.tested):
+        images.setdefault(safe_cell(shown.entry[image]), []).append(int(image))
+    if gone := [entry for entry in tested.entry if entry not in images]:
+        raise CompareError(f"{shown.store}: does not hold the tested {gone[0]!r} any more. Compare anew")
+    return [images[entry] for entry in tested.entry]
+
+
+def _doubtful(folder: Path, shown: Shown) -> list[dict[str, Any]]:
+    """Return the list of doubtful grades, where there is one, without what is not in the store any more."""
+    images: dict[str, list[int]] = {}
+    for image in range(len(shown)):
+        for name in {safe_cell(shown.entry[image]), safe_cell(shown.path[image])}:
+            images.setdefault(name, []).append(image)
+    try:
+        with (folder / DOUBTFUL).open(encoding="utf-8", newline="") as stream:
+            rows = list(csv.DictReader(stream))
+    except OSError:
+        return []
+    found = []
+    for row in rows[:MOST_DOUBTFUL]:
+        mine = images.get(row["path"] or row["entry"], [])
+        if mine:
+            found.append(
+                {
+                    "entry": row["path"] or row["entry"],
+                    "grade": row["grade"],
+                    "looks_like": row["looks_like"],
+                    "reason": row["reason"],
+                    "images": mine,
+                    "split": str(shown.split[mine[0]]),
+                }
+            )
+    return found
+
+
+def _pictures(
+    shown: Shown,
+    *,
+    large: Sequence[int],
+    small: Sequence[int],
+    data: Path | None,
+    with_pictures: bool,
+    on_progress: Callable[[int, int], None] | None,
+) -> tuple[list[int], list[str], tuple[str, ...]]:
+    """Return of each image the number of its picture, the pictures, and what was wrong with them."""
+    if not with_pictures:
+        return [-1] * len(shown), [], ("Pictures were left out, as was asked for.",)
+    from classify.report.pictures import pictures
+
+    found = pictures(shown, data=data, wanted=large, small=small, on_progress=on_progress)
+    return found.number.tolist(), list(found.uri), found.notes
+
+
+def _configs(stores: Sequence[Path]) -> dict[str, Mapping[str, Any]]:
+    configs: dict[str, Mapping[str, Any]] = {}
+    for path in stores:
+        try:
+            with open_store(path) as store:
+                configs[store.name] = {**store.config, "made with": store.created_with.get("packages", {})}
+        except FolioError:
+            continue
+    return configs

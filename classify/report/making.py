@@ -1,0 +1,111 @@
+"""The job: a run becomes ``report.html``, ``leaderboard.md`` and the figures of a paper."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from classify.results import FIGURES, LEADERBOARD, REPORT, read_record
+from featurize import CompareError, FolioError
+
+FORMATS = ("svg", "png", "none")  # of figures
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What was written."""
+
+    path: Path
+    table: Path  # leaderboard.md
+    figures: Path | None  # the folder
+    notes: tuple[str, ...]  # what could not be shown, and why
+
+
+def make_report(
+    run: str | os.PathLike[str],
+    *,
+    stores: Sequence[str | os.PathLike[str]] = (),
+    data: str | os.PathLike[str] | None = None,
+    pictures: bool = True,
+    figures: str = "svg",
+    on_progress: Callable[[int, int], None] | None = None,
+) -> Report:
+    """Write the report of a run into its folder: one HTML file that needs nothing from outside.
+
+    Parameters
+    ----------
+    run : path-like
+        A folder made by ``classify compare``.
+    stores : sequence of path-like
+        Where the run's stores are, if not where they were.
+    data : path-like, optional
+        Where the images lie, if not where they lay when features were extracted.
+    pictures : bool, default=True
+        Whether images are shown. Without them the file says nothing of what they show.
+    figures : {"svg", "png", "none"}
+        What the charts are written as, for a paper, in ``figures/``.
+    on_progress : callable, optional
+        Called with (done, total) pictures.
+
+    Returns
+    -------
+    Report
+        Where the stores or the images are not found, the report does without, and `notes` says so.
+
+    Raises
+    ------
+    CompareError
+        If there is no run there, or the file cannot be written.
+    """
+    from classify.report.figures import write_figures
+    from classify.report.gathering import find_stores, gather, without_stores
+    from classify.report.markdown import leaderboard_markdown
+    from classify.report.page import render
+    from classify.report.tested import read_tested
+
+    if figures not in FORMATS:
+        raise CompareError(f"figures is {figures!r}: expected {' or '.join(FORMATS)}")
+    folder = Path(run)
+    record = read_record(folder)
+    tested = read_tested(folder, record)
+    try:
+        found = gather(
+            folder,
+            record,
+            tested,
+            stores=find_stores(folder, record, [Path(store) for store in stores]),
+            data=None if data is None else Path(data),
+            with_pictures=pictures,
+            on_progress=on_progress,
+        )
+    except FolioError as error:
+        if stores or data is not None:  # what is named has to be right
+            raise
+        found = without_stores(tested, record, str(error))
+    notes = found.seen.notes
+    page = render(record, tested, found.seen, intake=found.intake, configs=found.configs, notes=notes)
+    _write(folder / REPORT, page)
+    _write(folder / LEADERBOARD, leaderboard_markdown(record))
+    drawn = write_figures(folder / FIGURES, record, tested, found.seen, kind=figures)
+    return Report(path=folder / REPORT, table=folder / LEADERBOARD, figures=drawn, notes=notes)
+
+
+def _write(path: Path, text: str) -> None:
+    """Put a file in place in one step."""
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as stream:
+                stream.write(text)
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, path)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+    except OSError as error:
+        raise CompareError(
+            f"{path}: cannot be written ({error.strerror}). Make room or choose another run"
+        ) from None
