@@ -35,11 +35,12 @@ from featurize import default_of, printable, progress_bar
     default=default_of(make_report, "figures"),
     help="What the charts are written as, for a paper.",
 )
-def report_command(run: Path, **options: Any) -> None:
+@click.option("--open", "open_page", is_flag=True, help="Open the report in the browser.")
+def report_command(run: Path, open_page: bool, **options: Any) -> None:
     """Write report.html, leaderboard.md and figures/ of a RUN into its folder, again.
 
     \b
-    classify report artifacts/runs/DATA
+    classify report artifacts/runs/DATA --open
     classify report artifacts/runs/DATA --no-pictures --figures png
     classify report artifacts/runs/DATA --data /mnt/portfolio --store moved/vgg16.h5
 
@@ -54,3 +55,5 @@ def report_command(run: Path, **options: Any) -> None:
     click.echo(f"Table: {printable(str(made.table))}")
     if made.figures is not None:
         click.echo(f"Figures: {printable(str(made.figures))}")
+    if open_page:
+        click.launch(str(made.path))

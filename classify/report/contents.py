@@ -29,7 +29,7 @@ _PARTS = 10_000  # of a probability that is one: four digits are all that is sho
 
 
 def page_data(record: Mapping[str, Any], tested: Tested, seen: Seen) -> dict[str, Any]:
-    """Return everything that the page's script needs.
+    """Return everything that the page's script needs but the pictures.
 
     Parameters
     ----------
@@ -76,7 +76,6 @@ def page_data(record: Mapping[str, Any], tested: Tested, seen: Seen) -> dict[str
         },
         "splits": list(dict.fromkeys([*seen.split, *seen.split_of_tested])),
         "images": {"path": seen.path, "split": seen.split, "y": seen.y, "picture": seen.picture},
-        "pictures": seen.pictures,
         "maps": seen.maps,
         "why_no_map": seen.why_no_map,
         "nearest": seen.nearest,

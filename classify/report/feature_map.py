@@ -13,6 +13,7 @@ FloatArray = npt.NDArray[np.float32]
 BoolArray = npt.NDArray[np.bool_]
 
 N_DIMENSIONS = 50  # of the features before they are spread on the plane
+N_STEPS = 500  # of t-SNE, half of which only part what is unlike; more of them change little
 PERPLEXITY = 30  # about how many neighbours of an image count; fewer where there are few images
 FEWEST = 5  # images from which neighbours can be told from the rest
 _NEIGHBOURS = 10  # on which the share that is kept is counted
@@ -120,6 +121,7 @@ def _spread(rows: FloatArray, *, seed: int) -> tuple[npt.NDArray[np.float64], st
         perplexity=perplexity,
         init=components[:, :2] * np.float32(1e-4),  # as its own init="pca" has it
         learning_rate="auto",
+        max_iter=N_STEPS,
         random_state=seed,
         method="barnes_hut",
         n_jobs=1,

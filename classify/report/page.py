@@ -59,6 +59,7 @@ def render(
     from markupsafe import Markup
 
     data = plain_json(page_data(record, tested, seen))
+    data["pictures"] = list(seen.pictures)  # megabytes of plain letters: there is nothing to escape in them
     number = {(head["store"], head["head"]): head["id"] for head in data["heads"]}
     columns, rows = wording.table(record, number)
     library, script = _script(chart_library()), _script(_text("report.js"))

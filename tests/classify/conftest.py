@@ -135,6 +135,19 @@ def write_synthetic_store(
     return path
 
 
+@pytest.fixture(scope="session")
+def store_config() -> dict:
+    """What the features of the synthetic stores were made with."""
+    return {**CONFIG}
+
+
+@pytest.fixture(autouse=True)
+def without_report(request, monkeypatch) -> None:
+    """Leave out the report, which takes seconds, but where a test is about it (marker ``report``)."""
+    if request.node.get_closest_marker("report") is None:
+        monkeypatch.setattr("classify.compare._reported", lambda folder: (None, ()))
+
+
 @pytest.fixture(autouse=True)
 def cache(tmp_path_factory, monkeypatch) -> Path:
     """Keep what is remembered from one run to the next away from the user's own, and from other tests."""
