@@ -67,7 +67,7 @@ def browser() -> Iterator[Any]:
 def open_page(browser) -> Iterator[Callable[..., Any]]:
     """Open an address and return Playwright's page; whatever it complains about or fetches fails the test.
 
-    ``open_page(url, width=1280, dark=False, reach=())``: requests may go to the address's own file or host
+    ``open_page(url, width=1280, dark=False)``: requests may go to the address's own file or host
     and to nothing else; ``data:`` and ``blob:`` addresses are no requests.
     """
     contexts, complaints = [], []
@@ -81,7 +81,11 @@ def open_page(browser) -> Iterator[Callable[..., Any]]:
         )
         contexts.append(context)
         page = context.new_page()
-        own = url.partition("?")[0] if url.startswith("file:") else "/".join(url.split("/")[:3])
+        own = (
+            url.partition("#")[0].partition("?")[0]
+            if url.startswith("file:")
+            else "/".join(url.split("/")[:3])
+        )
 
         def requested(request) -> None:
             if not request.url.startswith(("data:", "blob:", own)):

@@ -176,7 +176,9 @@ def verdict_chart(metric: str) -> Spec:
 
 def map_chart(classes: Sequence[str]) -> Spec:
     """Return the map of the features; columns x, y, class, split, state, and what the pointer shows."""
-    place = {"type": "quantitative", "axis": None, "scale": {"zero": False, "nice": False, "padding": 12}}
+    # Places are in the unit square; a fixed domain keeps the map where it is when marks are filtered.
+    scale = {"domain": [-0.02, 1.02], "nice": False}
+    place = {"type": "quantitative", "axis": None, "scale": scale}
     looks: tuple[Spec, ...] = (
         {"filled": True, "size": 28, "opacity": 0.35},
         {"filled": True, "size": 75, "opacity": 0.9},

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -127,7 +126,7 @@ class PhotoRun:
 
 
 @pytest.fixture(scope="session")
-def photo_run(tmp_path_factory, store_config) -> Iterator[PhotoRun]:
+def photo_run(tmp_path_factory, store_config) -> PhotoRun:
     """Made once for all tests: none of them may change what is in its folders."""
     base = tmp_path_factory.mktemp("photos")
     data = write_photos(base / "data")
@@ -147,4 +146,4 @@ def photo_run(tmp_path_factory, store_config) -> Iterator[PhotoRun]:
             jobs=1,
         )
     assert done.notes == ()
-    yield PhotoRun(folder=done.folder, data=data, stores=stores, record=dict(done.record))
+    return PhotoRun(folder=done.folder, data=data, stores=stores, record=dict(done.record))
