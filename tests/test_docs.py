@@ -123,6 +123,11 @@ def test_links_lead_somewhere(page, target):
     assert ((ROOT / page).parent / target).exists()
 
 
+def test_pictures_are_small():
+    for target in re.findall(r"!\[[^]]*\]\(([^)]+)\)", README):
+        assert (ROOT / target).stat().st_size < 300_000
+
+
 def test_the_map_shows_rooms_that_exist():
     """Every file that CONTRIBUTING names in a package is there."""
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")

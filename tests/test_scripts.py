@@ -109,11 +109,20 @@ def test_run_does_the_main_job(checkout, portfolio):
     ]
     for written in (
         "features/task 2/efficientnet_lite0.h5",
+        "runs/task 2/report.html",
         "runs/task 2/results.json",
         "runs/task 2/bundles/",
     ):
         assert f"artifacts/{written}" in done.stdout
     assert "grades.csv" not in done.stdout
+
+
+def test_run_opens_the_report_where_that_is_asked_for(checkout, portfolio):
+    done = checkout.call("scripts/run", str(portfolio), "--open")
+    assert done.returncode == 0, done.stderr
+    assert checkout.calls()[-1] == (
+        f"python -m webbrowser file://{checkout.root}/artifacts/runs/task 2/report.html"
+    )
 
 
 @pytest.mark.parametrize("name", ["new", "New", "unlabelled", "UNLABELED", "ungraded"])

@@ -78,7 +78,7 @@ def render(
                 "policy": _policy(library, script),
                 "dataset": record["dataset"],
                 "made_on": record["created"][:10],
-                "headline": headline(record),
+                "headline": [line.replace(" %", "\N{NO-BREAK SPACE}%") for line in headline(record)],
                 "tiles": wording.tiles(record),
                 "sections": _sections(bool(found)),
                 "leaderboard_text": wording.leaderboard_text(record),

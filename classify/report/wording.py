@@ -236,7 +236,7 @@ def panels(record: Mapping[str, Any]) -> list[dict[str, str]]:
 
 def mistakes_text(record: Mapping[str, Any]) -> str:
     """Return what the gallery of mistakes is of."""
-    order = "how many grades off, then by how much surer" if record["ordered"] else "by how much surer"
+    order = "how many grades off, then by how much surer" if record["ordered"] else "how much surer"
     where = "test" if _has_test(record) else "held out"
     return (
         f"What the chosen head graded otherwise than people did, of the {where} {units(record)}; sorted by "
