@@ -46,6 +46,7 @@ def page_data(record: Mapping[str, Any], tested: Tested, seen: Seen) -> dict[str
     classes, unit = record["classes"], "entry" if record.get("join") else "image"
     shown = leaderboard_columns(record)
     units = "entries" if unit == "entry" else "images"
+    study = record.get("studies", {}).get("labels", {})
     return {
         "classes": classes,
         "colours": PALETTE,
@@ -80,6 +81,7 @@ def page_data(record: Mapping[str, Any], tested: Tested, seen: Seen) -> dict[str
         "why_no_map": seen.why_no_map,
         "nearest": seen.nearest,
         "doubtful": seen.doubtful,
+        "none_doubtful": "None is in doubt." if study.get("n_doubtful") == 0 else "",
     }
 
 

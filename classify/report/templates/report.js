@@ -295,7 +295,7 @@
   function drawDoubtful() {
     const found = data.doubtful.filter((one) => (state.class === ALL || one.grade === data.classes[state.class])
       && (state.split === ALL || one.split === state.split));
-    $("doubtful-count").textContent = data.doubtful.length ? `${plural(found.length, data.unit)} listed, the most doubtful first.` : "";
+    $("doubtful-count").textContent = data.doubtful.length ? `${plural(found.length, data.unit)} listed, the most doubtful first.` : data.none_doubtful;
     paged("doubtful", found, (one) => {
       const title = element("h3");
       title.append("graded ", element("strong", { textContent: one.grade }));
