@@ -27,6 +27,7 @@ def decisions_out_of_fold(
     folds: Sequence[tuple[np.ndarray, np.ndarray]],
     *,
     gamma: float,
+    centred: bool = False,
 ) -> tuple[np.ndarray, bool]:
     """Return the decisions for each row by a machine fitted without its fold, and whether all had converged.
 
@@ -42,6 +43,8 @@ def decisions_out_of_fold(
         Each row is held out once.
     gamma : float
         Of the RBF kernel.
+    centred : bool
+        Whether each machine's decisions are counted from its own `centre` on the rows it was fitted on.
 
     Returns
     -------
@@ -61,12 +64,36 @@ def decisions_out_of_fold(
             with config_context(assume_finite=True):
                 settled = fit_quietly(machine, rows, y[fitted])
                 found = machine.decision_function(held_rows)
+                start = centre(machine.decision_function(rows), y[fitted]) if centred else 0.0
         else:
             pipeline, settled = fit_pipeline(head, X[fitted], y[fitted], gamma=gamma)
             found = pipeline.decision_function(X[held])
-        decisions[held] = found.reshape(len(held), -1)
+            start = centre(pipeline.decision_function(X[fitted]), y[fitted]) if centred else 0.0
+        decisions[held] = found.reshape(len(held), -1) - start
         converged &= settled
     return decisions, converged
+
+
+def centre(decisions: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return the mean over the classes of the mean decision for the rows of each: (n_classes or 1,)."""
+    columns = decisions.reshape(len(y), -1)
+    return np.mean([columns[y == label].mean(axis=0) for label in np.unique(y)], axis=0)
+
+
+def is_turned_round(classifier: CalibratedClassifierCV) -> bool:
+    """Tell whether, by a sigmoid, a class is the less likely the larger its decision.
+
+    Where C is so small that every multiplier is at its bound, a machine's offset is that of the classes'
+    numbers in its fold, and larger than all that tells them apart: then the held out rows of the class that
+    was the rarer one for that reason have the decisions of the other.
+    """
+    return any(sigmoid.a_ > 0 for sigmoid in classifier.calibrated_classifiers_[0].calibrators)
+
+
+def count_from(classifier: CalibratedClassifierCV, start: np.ndarray) -> None:
+    """Have sigmoids of centred decisions take the machine's own, whose centre is `start`."""
+    for sigmoid, value in zip(classifier.calibrated_classifiers_[0].calibrators, start, strict=True):
+        sigmoid.b_ -= sigmoid.a_ * value
 
 
 def calibrated(

@@ -5,7 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from classify.heads.base import BaseHead, make_scaler, require_two_classes
-from classify.heads.calibration import calibrated, decisions_out_of_fold
+from classify.heads.calibration import (
+    calibrated,
+    centre,
+    count_from,
+    decisions_out_of_fold,
+    is_turned_round,
+)
 from classify.heads.gram import scale_gamma
 from classify.heads.machines import describe, fit_pipeline, settle_solver
 from classify.heads.rows import settle_rows
@@ -128,6 +134,10 @@ class SVMHead(BaseHead):
         pipeline, converged = fit_pipeline(head, X, y, gamma=gamma)
         self.converged_ = converged and all_converged
         self.classifier_ = calibrated(pipeline, decisions, y, class_weight=self.class_weight)
+        if is_turned_round(self.classifier_):
+            decisions, _ = decisions_out_of_fold(head, X, y, folds.pairs, gamma=gamma, centred=True)
+            self.classifier_ = calibrated(pipeline, decisions, y, class_weight=self.class_weight)
+            count_from(self.classifier_, centre(pipeline.decision_function(X), y))
         self.n_folds_ = folds.n_folds
         self.n_iter_ = int(np.max(pipeline["classify"].n_iter_))
         self.notes_ = describe(head, len(X))

@@ -3,6 +3,7 @@ import pytest
 import skops.io
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.kernel_approximation import Nystroem
+from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import Normalizer, StandardScaler
 from sklearn.svm import SVC, LinearSVC
@@ -153,3 +154,21 @@ def test_an_unknown_solver_is_refused():
     X, y, _, _ = views()
     with pytest.raises(CompareError, match="solver 'smo': expected one of auto, exact, approximate"):
         make_head("svm-linear", params={"solver": "smo"}).fit(X, y)
+
+
+@pytest.mark.parametrize("scaling", ["standardise", "l2"])
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_a_tiny_c_does_not_turn_the_grades_round(n_classes, scaling):
+    """Folds in which a class is the rarer have offsets that drown what tells classes apart, which it does."""
+    generator = np.random.default_rng(0)
+    y = np.repeat(np.arange(n_classes), 24)
+    X = np.abs(generator.normal(size=(len(y), 200)) + 2.0 * np.eye(200)[y % n_classes])
+    X += 0.4 * (np.arange(200)[None, :] % n_classes == y[:, None])
+    groups = np.arange(len(y)) // 2
+    head = make_head("svm-linear", params={"C": 1e-7, "scaling": scaling}).fit(X, y, groups=groups)
+    said = head.predict_proba(X)
+    np.testing.assert_allclose(said.sum(axis=1), 1.0)
+    voted = head.classifier_.calibrated_classifiers_[0].estimator.decision_function(X).reshape(len(y), -1)
+    for label, column in zip([1] if n_classes == 2 else range(n_classes), voted.T, strict=True):
+        assert roc_auc_score(y == label, column) > 0.95  # the machine itself can tell them apart
+        assert roc_auc_score(y == label, said[:, label]) > 0.95
