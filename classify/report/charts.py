@@ -21,9 +21,20 @@ SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
 ACCENT = "#0b6aa8"
 # Blue, vermilion, green, orange, purple, sky: of Okabe and Ito's those that show on white and on black.
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#c98a00", "#b8578f", "#3f9fd0", "#8c7a3d", "#777777")
-SHAPES = ("circle", "triangle-up", "square", "diamond", "cross", "triangle-down", "triangle-right", "stroke")
+SHAPES = (
+    "circle",
+    "triangle-up",
+    "square",
+    "diamond",
+    "cross",
+    "triangle-down",
+    "triangle-right",
+    "triangle-left",
+)
 DASHES = ([1, 0], [7, 3], [2, 2], [9, 3, 2, 3], [4, 4], [12, 4], [1, 4], [6, 2, 2, 2])
 MAP_STATES = ("training image", "tested, right", "tested, wrong")
+MOST_IN_PANEL = 6  # classes whose confusion matrix fits beside other charts
+_LETTERS_IN_PANEL = 34  # of all classes' names side by side
 _GREY = "#808080"
 _SHARE = {"format": ".0%", "tickCount": 5}
 _ZOOM = "wheel![event.ctrlKey || event.metaKey]"  # the wheel alone goes on through the page
@@ -44,11 +55,12 @@ _CONFIG = {
     },
     "legend": {
         "orient": "top",
+        "columns": 2,  # the page sets as many as there is room for
         "labelFontSize": 12,
         "titleFontSize": 12,
         "titleFontWeight": "normal",
         "symbolSize": 90,
-        "labelLimit": 130,
+        "labelLimit": 90,
         "symbolOpacity": 1,
     },
     "point": {"filled": True, "size": 70},
@@ -203,7 +215,7 @@ def map_chart(classes: Sequence[str]) -> Spec:
             "shape": {
                 "field": "class",
                 "type": "nominal",
-                "scale": {"domain": list(classes), "range": _some(SHAPES, classes)},
+                "scale": {"domain": list(classes), "range": _some(SHAPES, classes, turned=True)},
                 "title": None,
             },
             "tooltip": {"field": "row", "type": "quantitative"},
@@ -216,11 +228,11 @@ def as_rows(columns: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
-def _spec(description: str, *, height: Any, **parts: Any) -> Spec:
+def _spec(description: str, *, height: Any, width: Any = "container", **parts: Any) -> Spec:
     return {
         "$schema": SCHEMA,
         "description": description,
-        "width": "container",
+        "width": width,
         "height": height,
         "data": {"name": "rows"},
         "config": _CONFIG,
@@ -228,8 +240,10 @@ def _spec(description: str, *, height: Any, **parts: Any) -> Spec:
     }
 
 
-def _some(values: Sequence[Any], classes: Sequence[str]) -> list[Any]:
-    return [values[k % len(values)] for k in range(len(classes))]
+def _some(values: Sequence[Any], classes: Sequence[str], *, turned: bool = False) -> list[Any]:
+    """Return a value a class, over and over; turned by one each time, so that colour and shape part company."""
+    n = len(values)
+    return [values[(k + (k // n if turned else 0)) % n] for k in range(len(classes))]
 
 
 def _by_class(classes: Sequence[str]) -> dict[str, Any]:
@@ -238,7 +252,7 @@ def _by_class(classes: Sequence[str]) -> dict[str, Any]:
 
 
 def _dashes(classes: Sequence[str]) -> dict[str, Any]:
-    scale = {"domain": list(classes), "range": _some(DASHES, classes)}
+    scale = {"domain": list(classes), "range": _some(DASHES, classes, turned=True)}
     return {"field": "class", "type": "nominal", "scale": scale, "title": None}
 
 
@@ -253,12 +267,15 @@ def _confusion(classes: Sequence[str], *, unit: str) -> Spec:
         }
 
     dark = "datum.share > 0.55"
+    many = len(classes) > MOST_IN_PANEL
+    level = not many and max(map(len, classes)) * len(classes) < _LETTERS_IN_PANEL
     return _spec(
         "How many of each class were graded as which",
-        height=len(classes) * (52 if len(classes) < 7 else 30),
+        height={"step": 30} if many else len(classes) * 52,
+        **({"width": {"step": 34}} if many else {}),
         encoding={
-            "x": side("graded", "graded as", orient="top", labelAngle=0 if len(classes) < 5 else -50),
-            "y": side("true", None),
+            "x": side("graded", "graded as", orient="top", labelAngle=0 if level else -50, labelLimit=110),
+            "y": side("true", None, labelLimit=170 if many else 90),
         },
         layer=[
             {

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from classify.head_choice import BASELINE, ENSEMBLE
+from classify.report.charts import MOST_IN_PANEL
 from classify.report.contents import primary
 from classify.results import DOUBTFUL, leaderboard
 from classify.showing.leaderboard import is_graded
@@ -173,8 +174,8 @@ def not_done(record: Mapping[str, Any]) -> list[str]:
     return [found["text"] for found in record.get("studies", {}).values() if "reason" in found]
 
 
-def panels(record: Mapping[str, Any]) -> list[dict[str, str]]:
-    """Return title, explanation and what is said in its absence, of each chart of one head.
+def panels(record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return title, explanation, what is said in its absence, and whether it is wide, of each chart.
 
     One without a word for its absence is left out where there is nothing to draw.
     """
@@ -231,7 +232,14 @@ def panels(record: Mapping[str, Any]) -> list[dict[str, str]]:
         ),
         ("training_accuracy", "Training: accuracy", "Of every epoch.", ""),
     )
-    return [dict(zip(("name", "title", "about", "absent"), row, strict=True)) for row in rows]
+    many = len(record["classes"]) > MOST_IN_PANEL
+    return [
+        {
+            **dict(zip(("name", "title", "about", "absent"), row, strict=True)),
+            "wide": row[0] == "confusion" and many,
+        }
+        for row in rows
+    ]
 
 
 def mistakes_text(record: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@
   const data = JSON.parse(document.getElementById("data").textContent);
   const $ = (id) => document.getElementById(id);
   const PAGE = window.matchMedia("(max-width: 40rem)").matches ? 8 : 24; // cards at once
+  const BARS = 6; // classes whose probabilities a card has room for
   const ALL = "";
   const state = { head: data.recommended, class: ALL, split: ALL, show: "wrong", matrix: null };
   const shown = { mistakes: PAGE, doubtful: PAGE };
@@ -73,7 +74,9 @@
     delete views[name];
     place.replaceChildren();
     if (!there) return;
-    const drawn = { ...spec, data: { name: "rows", values: Array.isArray(columns) ? columns : rows(columns) } };
+    const fits = Math.max(1, Math.floor((place.clientWidth - 50) / 125)); // names beside each other in a legend
+    const config = { ...spec.config, legend: { ...spec.config.legend, columns: fits } };
+    const drawn = { ...spec, config, data: { name: "rows", values: Array.isArray(columns) ? columns : rows(columns) } };
     views[name] = await vegaEmbed(place, drawn, { actions: false, renderer: "svg", tooltip: handler });
   }
 
@@ -218,9 +221,12 @@
 
   // ---- galleries
 
-  function bars(said, marked) {
+  function bars(said, marked) { // of many classes the likeliest, and the right one
     const box = element("div", { className: "bars" });
+    const ranked = said.map((_, label) => label).sort((a, b) => said[b] - said[a]);
+    const kept = new Set(said.length > BARS ? [...ranked.slice(0, BARS - 1), marked] : ranked);
     said.forEach((value, label) => {
+      if (!kept.has(label)) return;
       const fill = element("i");
       fill.style.width = `${100 * value}%`;
       fill.style.background = colour(label);
