@@ -241,7 +241,7 @@ def _spec(description: str, *, height: Any, width: Any = "container", **parts: A
 
 
 def _some(values: Sequence[Any], classes: Sequence[str], *, turned: bool = False) -> list[Any]:
-    """Return a value a class, over and over; turned by one each time, so that colour and shape part company."""
+    """Return a value a class, over and over; turned, so that colour and shape part."""
     n = len(values)
     return [values[(k + (k // n if turned else 0)) % n] for k in range(len(classes))]
 
