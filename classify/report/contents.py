@@ -65,12 +65,12 @@ def page_data(record: Mapping[str, Any], tested: Tested, seen: Seen) -> dict[str
         "leaderboard": shown,
         "verdicts": _verdicts(record, number),
         "tested": {
-            "entry": tested.entry,
-            "y": tested.y,
+            "entry": [tested.entry[unit] for unit in seen.units],
+            "y": tested.y[list(seen.units)],
             "split": seen.split_of_tested,
             "images": seen.tested,
             "p": {
-                str(number[key]): np.rint(said * _PARTS).astype(int).ravel()
+                str(number[key]): np.rint(said[list(seen.units)] * _PARTS).astype(int).ravel()
                 for key, said in tested.probabilities.items()
                 if key in number
             },
@@ -79,6 +79,7 @@ def page_data(record: Mapping[str, Any], tested: Tested, seen: Seen) -> dict[str
         "images": {"path": seen.path, "split": seen.split, "y": seen.y, "picture": seen.picture},
         "maps": seen.maps,
         "why_no_map": seen.why_no_map,
+        "n_tested": len(tested.entry),
         "nearest": seen.nearest,
         "doubtful": seen.doubtful,
         "none_doubtful": "None is in doubt." if study.get("n_doubtful") == 0 else "",

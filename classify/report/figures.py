@@ -102,7 +102,7 @@ def _charts(
 
 def _states(tested: Tested, seen: Seen, head: tuple[str, str]) -> dict[int, str]:
     """Return of each tested image whether a head graded it rightly."""
-    right = tested.probabilities[head].argmax(axis=1) == tested.y
+    right = (tested.probabilities[head].argmax(axis=1) == tested.y)[list(seen.units)]
     return {
         image: MAP_STATES[1 if ok else 2]
         for unit, ok in zip(seen.tested, right, strict=True)

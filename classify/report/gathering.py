@@ -6,25 +6,24 @@ import csv
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from classify.report.images import Shown, data_folder, shown_images
 from classify.report.seen import Seen
+from classify.report.spaces import Space
 from classify.report.tested import Tested
 from classify.results import DOUBTFUL, safe_cell
 from featurize import CompareError, FolioError, open_store
 
-if TYPE_CHECKING:
-    from classify.nearest import Nearest
-    from classify.samples import Samples
-
 IntArray = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
 
-N_NEAREST = 5  # training images beside each picture
 MOST_DOUBTFUL = 200  # of the list; all of it is in doubtful.csv
+MOST_TESTED = 5_000  # entries that galleries and map are of
+MOST_FITTED = 20_000  # training images that the most alike are looked for among
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,9 +116,12 @@ def gather(
     if list(samples[0].classes) != list(record["classes"]):
         raise CompareError(f"{stores[0]}: its classes are {', '.join(samples[0].classes)} now. Compare anew")
     shown = shown_images(samples, store=stores[0])
-    images = _tested_images(shown, tested)
+    units = drawn(len(tested.entry), most=MOST_TESTED, seed=record["seed"])
+    every = _tested_images(shown, tested)
+    images = [every[unit] for unit in units]
     doubtful = _doubtful(folder, shown)
-    spaces = {one.store: _Space(one, shown) for one in samples}
+    used = _used(shown, images, doubtful, seed=record["seed"])
+    spaces = {one.store: Space(one, shown, used) for one in samples}
     nearest = {name: space.nearest(images) for name, space in spaces.items()}
     study = record.get("studies", {}).get("labels", {})
     space = spaces.get(study.get("store", ""), next(iter(spaces.values())))
@@ -140,20 +142,22 @@ def gather(
         with_pictures=with_pictures,
         on_progress=on_progress,
     )
+    seen = Seen(
+        path=shown.path,
+        split=shown.split.tolist(),
+        y=shown.y.tolist(),
+        picture=picture,
+        pictures=uris,
+        units=units,
+        tested=images,
+        split_of_tested=[str(shown.split[unit[0]]) if unit else "" for unit in images],
+        maps=maps,
+        nearest=nearest,
+        doubtful=doubtful,
+        notes=(*_left_out(tested, units, shown, used), *notes),
+    )
     return Gathered(
-        seen=Seen(
-            path=shown.path,
-            split=shown.split.tolist(),
-            y=shown.y.tolist(),
-            picture=picture,
-            pictures=uris,
-            tested=images,
-            split_of_tested=[str(shown.split[unit[0]]) if unit else "" for unit in images],
-            maps=maps,
-            nearest=nearest,
-            doubtful=doubtful,
-            notes=notes,
-        ),
+        seen=seen.without_unused(),
         intake=intake(samples, shown, record),
         configs=_configs(stores),
     )
@@ -164,8 +168,9 @@ def without_stores(tested: Tested, record: Mapping[str, Any], why: str) -> Gathe
     split = "test" if record["protocol"]["kind"] == "test split" else "train"
     return Gathered(
         seen=Seen(
-            tested=[[] for _ in tested.entry],
-            split_of_tested=[split] * len(tested.entry),
+            units=(units := drawn(len(tested.entry), most=MOST_TESTED, seed=record["seed"])),
+            tested=[[] for _ in units],
+            split_of_tested=[split] * len(units),
             why_no_map=f"No map and no pictures: {why}",
             notes=(f"No map and no pictures: {why}",),
         ),
@@ -174,69 +179,36 @@ def without_stores(tested: Tested, record: Mapping[str, Any], why: str) -> Gathe
     )
 
 
-class _Space:
-    """The features of one store, and what lies near what in them."""
+def drawn(n: int, *, most: int, seed: int) -> list[int]:
+    """Return all of n numbers from 0, or so many of them, drawn by lot, in their order."""
+    if n <= most:
+        return list(range(n))
+    return sorted(np.random.default_rng(seed).permutation(n)[:most].tolist())
 
-    def __init__(self, samples: Samples, shown: Shown) -> None:
-        known = np.flatnonzero(shown.sample >= 0)
-        # Where features of an entry's images were joined, its first image stands for all.
-        _, first = np.unique(shown.sample[known], return_index=True)
-        self.images = np.sort(known[first])
-        self.shown = shown
-        rows = samples.content[shown.sample[self.images]]
-        self.X = samples.plain[rows][:, samples.columns("final")]
-        self.row_of_sample = {int(shown.sample[image]): row for row, image in enumerate(self.images)}
-        self.fitted = np.flatnonzero(shown.fitted[self.images])
 
-    def nearest(self, units: Sequence[Sequence[int]]) -> list[list[float]]:
-        """Return of each unit of images the training images most like any of them, and how like they are."""
-        from classify.nearest import nearest
+def _used(
+    shown: Shown, images: Sequence[Sequence[int]], doubtful: Sequence[Mapping[str, Any]], *, seed: int
+) -> BoolArray:
+    """Return which images there is to be anything of: what is listed, and training images, not too many."""
+    used = np.zeros(len(shown), dtype=bool)
+    for unit in (*images, *(one["images"] for one in doubtful)):
+        used[list(unit)] = True
+    fitted = np.flatnonzero(shown.fitted)
+    used[fitted[drawn(len(fitted), most=MOST_FITTED, seed=seed)]] = True
+    return used
 
-        asked = sorted(
-            {self.row_of_sample[int(self.shown.sample[image])] for unit in units for image in unit}
+
+def _left_out(tested: Tested, units: Sequence[int], shown: Shown, used: BoolArray) -> list[str]:
+    lines = []
+    if len(units) < len(tested.entry):
+        lines.append(
+            f"Galleries and map are of {len(units):,} of the {len(tested.entry):,} that were tested, drawn "
+            "by lot; figures and curves are of all."
         )
-        if not asked or not len(self.fitted):
-            return [[] for _ in units]
-        group = self.shown.group[self.images]
-        found = nearest(
-            self.X[asked],
-            self.X[self.fitted],
-            k=N_NEAREST,
-            apart=((group[asked], group[self.fitted]),),
-        )
-        place = {row: k for k, row in enumerate(asked)}
-        return [
-            self._best(found, [place[self.row_of_sample[int(self.shown.sample[image])]] for image in unit])
-            for unit in units
-        ]
-
-    def map(self, *, seed: int) -> dict[str, Any]:
-        """Return where the images lie on a plane."""
-        from classify.report.feature_map import feature_map
-
-        made = feature_map(
-            self.X,
-            seed=seed,
-            first=self.shown.tested[self.images],
-            strata=self.shown.y[self.images],
-        )
-        there = np.flatnonzero(np.isfinite(made.place[:, 0]))
-        return {
-            "image": self.images[there].tolist(),
-            "x": made.place[there, 0].round(4).tolist(),
-            "y": made.place[there, 1].round(4).tolist(),
-            "method": made.method,
-        }
-
-    def _best(self, found: Nearest, rows: Sequence[int]) -> list[float]:
-        likes: dict[int, float] = {}
-        for row in rows:
-            for index, similarity in zip(found.index[row], found.similarity[row], strict=True):
-                if index >= 0:
-                    image = int(self.images[self.fitted[index]])
-                    likes[image] = max(float(similarity), likes.get(image, -1.0))
-        best = sorted(likes.items(), key=lambda item: (-item[1], item[0]))[:N_NEAREST]
-        return [value for image, similarity in best for value in (image, round(similarity, 3))]
+    n_fitted, n_used = int(shown.fitted.sum()), int((shown.fitted & used).sum())
+    if n_used < n_fitted:
+        lines.append(f"The most alike are those of {n_used:,} of {n_fitted:,} training images, drawn by lot.")
+    return lines
 
 
 def _tested_images(shown: Shown, tested: Tested) -> list[list[int]]:

@@ -12,6 +12,7 @@ from classify.results import FIGURES, LEADERBOARD, REPORT, read_record
 from featurize import CompareError, FolioError
 
 FORMATS = ("svg", "png", "none")  # of figures
+MOST_ENTRIES = 50_000  # tested ones, that a page is made of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +59,7 @@ def make_report(
     Raises
     ------
     CompareError
-        If there is no run there, or the file cannot be written.
+        If there is no run there, more was tested than a page is for, or a file cannot be written.
     """
     from classify.report.figures import write_figures
     from classify.report.gathering import find_stores, gather, without_stores
@@ -70,6 +71,12 @@ def make_report(
         raise CompareError(f"figures is {figures!r}: expected {' or '.join(FORMATS)}")
     folder = Path(run)
     record = read_record(folder)
+    _write(folder / LEADERBOARD, leaderboard_markdown(record))
+    if (n := record["statistics"]["n_entries"] or 0) > MOST_ENTRIES:
+        raise CompareError(
+            f"{folder}: {n:,} tested entries, and a page is made of up to {MOST_ENTRIES:,}. The figures are "
+            f"in {LEADERBOARD} and results.json"
+        )
     tested = read_tested(folder, record)
     try:
         found = gather(
@@ -88,7 +95,6 @@ def make_report(
     notes = found.seen.notes
     page = render(record, tested, found.seen, intake=found.intake, configs=found.configs, notes=notes)
     _write(folder / REPORT, page)
-    _write(folder / LEADERBOARD, leaderboard_markdown(record))
     drawn = write_figures(folder / FIGURES, record, tested, found.seen, kind=figures)
     return Report(path=folder / REPORT, table=folder / LEADERBOARD, figures=drawn, notes=notes)
 

@@ -284,10 +284,11 @@
     else found.sort((a, b) => b.off - a.off || (b.sure - b.said[b.true]) - (a.sure - a.said[a.true]) || a.unit - b.unit);
     const where = state.class === ALL ? "" : ` that are ${data.classes[state.class]}`;
     const what = { wrong: "graded wrongly", unsure: "graded rightly", all: "tested" }[state.show];
+    const some = data.n_tested > data.tested.y.length ? `, of ${data.tested.y.length} drawn from all ${data.n_tested}` : "";
     const other = state.split !== ALL && !data.tested.split.includes(state.split);
     $("mistakes-count").textContent = other
       ? `No image of the ${state.split} split was tested: the heads were fitted on it. For its images, see the doubtful grades below.`
-      : `${head.name}: ${plural(found.length, data.unit)}${where} ${what}.`;
+      : `${head.name}: ${plural(found.length, data.unit)}${where} ${what}${some}.`;
     paged("mistakes", found, (one) => {
       const title = element("h3");
       title.append("graded ", element("strong", { textContent: data.classes[one.graded] }));
