@@ -20,7 +20,7 @@ Spec = dict[str, Any]
 SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
 ACCENT = "#0b6aa8"
 # Blue, vermilion, green, orange, purple, sky: of Okabe and Ito's those that show on white and on black.
-PALETTE = ("#0072b2", "#d55e00", "#009e73", "#c98a00", "#b8578f", "#3f9fd0", "#8c7a3d", "#777777")
+PALETTE = ("#0072b2", "#d55e00", "#009e73", "#c68800", "#b8578f", "#3a9ccf", "#8c7a3d", "#777777")
 SHAPES = ("circle", "triangle-up", "square", "diamond", "cross", "triangle-down", "triangle-right", "stroke")
 DASHES = ([1, 0], [7, 3], [2, 2], [9, 3, 2, 3], [4, 4], [12, 4], [1, 4], [6, 2, 2, 2])
 MAP_STATES = ("training image", "tested, right", "tested, wrong")
