@@ -1,4 +1,4 @@
-"""The charts' specifications: Vega-Lite itself draws each of them, without a warning, and says what is in it."""
+"""The charts: Vega-Lite itself draws each specification, without a warning, and says what is in it."""
 
 import itertools
 import xml.etree.ElementTree as ET
