@@ -218,7 +218,7 @@ def hand_result(
             if value is not None
         },
         "cv_balanced_accuracy": cv,
-        "bundle_params": {"C": 0.1, "scaling": "l2"} if head != "baseline" else {},
+        "bundle_params": {"members": ["one", "two"]} if head == "ensemble" else {"C": 0.1, "scaling": "l2"},
         "fit_seconds": 1.25,
     }
 
