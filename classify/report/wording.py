@@ -160,7 +160,7 @@ def findings(record: Mapping[str, Any]) -> list[dict[str, Any]]:
             "title": _STUDY_TITLES.get(name, name),
             "text": found["text"]
             if name != "labels"
-            else found["text"].removesuffix(", to be looked at again from the top:") + ".",
+            else f"{found['text'].removesuffix(', to be looked at again from the top:').removesuffix('.')}.",
             "shown": found.get("shown", ()) if name != "labels" else (),
         }
         for name, found in record.get("studies", {}).items()
@@ -236,7 +236,7 @@ def panels(record: Mapping[str, Any]) -> list[dict[str, str]]:
 
 def mistakes_text(record: Mapping[str, Any]) -> str:
     """Return what the gallery of mistakes is of."""
-    order = "how many grades off, then by how much surer" if record["ordered"] else "by how much surer"
+    order = "how many grades off, then by how much surer" if record["ordered"] else "how much surer"
     where = "test" if _has_test(record) else "held out"
     return (
         f"What the chosen head graded otherwise than people did, of the {where} {units(record)}; sorted by "
