@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from classify.compare import DenseOptions, compare
+from classify.compare import DenseOptions, compare, load_same_dataset
+from classify.report.images import Shown, shown_images
 from classify.report.tested import Tested
 from featurize import ContentRow, ImageTable, config_digest, write_store
 
@@ -318,3 +319,15 @@ def photo_store() -> Callable[..., Path]:
 def draw_picture() -> Callable[..., Image.Image]:
     """Draw soft blobs of colour; see `picture`."""
     return picture
+
+
+@pytest.fixture(scope="session")
+def photo_samples(photo_run) -> list[Any]:
+    """What the heads of the run were fitted on."""
+    return load_same_dataset(photo_run.stores, order=CLASSES)
+
+
+@pytest.fixture(scope="session")
+def photo_shown(photo_run, photo_samples) -> Shown:
+    """The images of the run."""
+    return shown_images(photo_samples, store=photo_run.stores[0])
