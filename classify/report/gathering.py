@@ -25,6 +25,7 @@ IntArray = npt.NDArray[np.int64]
 
 N_NEAREST = 5  # training images beside each picture
 MOST_DOUBTFUL = 200  # of the list; all of it is in doubtful.csv
+_OF_DOUBTFUL = ("entry", "path", "grade", "looks_like", "reason")  # columns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,9 +54,15 @@ def find_stores(folder: Path, record: Mapping[str, Any], given: Sequence[Path] =
     Raises
     ------
     CompareError
-        If one is not there, or was made anew under another config.
+        If one is not there, or was made anew under another config, or is given and none of the run's.
     """
     wanted = [store for store in record["stores"] if store["path"] is not None]
+    names = [store["store"] for store in wanted]
+    for path in given:
+        if path.name.removesuffix(".h5") not in names:
+            raise CompareError(f"{path}: no store of this run. Those are: {', '.join(names)}")
+        if not path.is_file():
+            raise CompareError(f"{path}: no such file. Name where {path.name} is now")
     found = []
     for store in wanted:
         named = Path(store["path"])
@@ -118,7 +125,7 @@ def gather(
         raise CompareError(f"{stores[0]}: its classes are {', '.join(samples[0].classes)} now. Compare anew")
     shown = shown_images(samples, store=stores[0])
     images = _tested_images(shown, tested)
-    doubtful = _doubtful(folder, shown)
+    doubtful, torn = _doubtful(folder, shown)
     spaces = {one.store: _Space(one, shown) for one in samples}
     nearest = {name: space.nearest(images) for name, space in spaces.items()}
     study = record.get("studies", {}).get("labels", {})
@@ -152,7 +159,7 @@ def gather(
             maps=maps,
             nearest=nearest,
             doubtful=doubtful,
-            notes=notes,
+            notes=(*notes, *torn),
         ),
         intake=intake(samples, shown, record),
         configs=_configs(stores),
@@ -255,17 +262,25 @@ def _tested_images(shown: Shown, tested: Tested) -> list[list[int]]:
     return [images[entry] for entry in tested.entry]
 
 
-def _doubtful(folder: Path, shown: Shown) -> list[dict[str, Any]]:
-    """Return the list of doubtful grades, where there is one, without what is not in the store any more."""
+def _doubtful(folder: Path, shown: Shown) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
+    """Return the list of doubtful grades, where there is one, without what is not in the store any more.
+
+    The second part says so where the list is damaged.
+    """
     images: dict[str, list[int]] = {}
     for image in range(len(shown)):
         for name in {safe_cell(shown.entry[image]), safe_cell(shown.path[image])}:
             images.setdefault(name, []).append(image)
+    path = folder / DOUBTFUL
     try:
-        with (folder / DOUBTFUL).open(encoding="utf-8", newline="") as stream:
-            rows = list(csv.DictReader(stream))
-    except OSError:
-        return []
+        with path.open(encoding="utf-8", newline="") as stream:
+            rows = [{name: row[name] for name in _OF_DOUBTFUL} for row in csv.DictReader(stream)]
+        if any(value is None for row in rows for value in row.values()):
+            raise ValueError("a line is torn")
+    except FileNotFoundError:
+        return [], ()
+    except (OSError, KeyError, ValueError, csv.Error) as error:
+        return [], (f"No doubtful grades: {path}: cannot be read ({error!r}).",)
     found = []
     for row in rows[:MOST_DOUBTFUL]:
         mine = images.get(row["path"] or row["entry"], [])
@@ -280,7 +295,7 @@ def _doubtful(folder: Path, shown: Shown) -> list[dict[str, Any]]:
                     "split": str(shown.split[mine[0]]),
                 }
             )
-    return found
+    return found, ()
 
 
 def _pictures(
