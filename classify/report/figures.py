@@ -46,7 +46,7 @@ def write_figures(
     drawn = list(_charts(record, tested, seen)) if kind != "none" else []
     if not drawn:
         return None
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for name, spec, columns, width in drawn:
         (folder / f"{name}.{kind}").write_bytes(draw(spec, columns, kind=kind, width=width))
     return folder
