@@ -173,7 +173,7 @@ def _reported(folder: Path) -> tuple[Path | None, tuple[str, ...]]:
 
     try:
         made = make_report(folder)
-    except FolioError as error:  # the run is not lost for want of its report
+    except (FolioError, OSError) as error:  # the run is not lost for want of its report
         return None, (f"no report: {error}",)
     return made.path, made.notes
 

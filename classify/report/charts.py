@@ -20,7 +20,7 @@ Spec = dict[str, Any]
 SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
 ACCENT = "#0b6aa8"
 # Blue, vermilion, green, orange, purple, sky: of Okabe and Ito's those that show on white and on black.
-PALETTE = ("#0072b2", "#d55e00", "#009e73", "#c98a00", "#b8578f", "#3f9fd0", "#8c7a3d", "#777777")
+PALETTE = ("#0072b2", "#d55e00", "#009e73", "#c68800", "#b8578f", "#3a9ccf", "#8c7a3d", "#777777")
 SHAPES = (
     "circle",
     "triangle-up",

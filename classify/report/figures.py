@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,6 +18,7 @@ from classify.showing.metric_names import NAMES
 
 _WIDTH = 340  # of a chart, in pixels of CSS: a column of a paper
 _WIDE = 560
+_CLIP = re.compile(r'((?:id="|url\(#)clip)(\d+)')
 _DOTS = 3.0  # of a PNG, to one pixel of CSS: about 290 dots an inch
 
 
@@ -46,7 +48,7 @@ def write_figures(
     drawn = list(_charts(record, tested, seen)) if kind != "none" else []
     if not drawn:
         return None
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     for name, spec, columns, width in drawn:
         (folder / f"{name}.{kind}").write_bytes(draw(spec, columns, kind=kind, width=width))
     return folder
@@ -64,7 +66,13 @@ def draw(spec: Spec, columns: Columns, *, kind: str, width: int = _WIDTH) -> byt
     }
     if kind == "png":
         return bytes(vl_convert.vegalite_to_png(filled, scale=_DOTS))
-    return str(vl_convert.vegalite_to_svg(filled)).encode()
+    return _numbered_anew(str(vl_convert.vegalite_to_svg(filled))).encode()
+
+
+def _numbered_anew(svg: str) -> str:
+    """Return a drawing whose clips are numbered from 0: the library goes on counting from chart to chart."""
+    numbers: dict[str, int] = {}
+    return _CLIP.sub(lambda found: f"{found[1]}{numbers.setdefault(found[2], len(numbers))}", svg)
 
 
 def _charts(

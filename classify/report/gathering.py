@@ -24,6 +24,7 @@ BoolArray = npt.NDArray[np.bool_]
 MOST_DOUBTFUL = 200  # of the list; all of it is in doubtful.csv
 MOST_TESTED = 5_000  # entries that galleries and map are of
 MOST_FITTED = 20_000  # training images that the most alike are looked for among
+_OF_DOUBTFUL = ("entry", "path", "grade", "looks_like", "reason")  # columns
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,9 +53,15 @@ def find_stores(folder: Path, record: Mapping[str, Any], given: Sequence[Path] =
     Raises
     ------
     CompareError
-        If one is not there, or was made anew under another config.
+        If one is not there, or was made anew under another config, or is given and none of the run's.
     """
     wanted = [store for store in record["stores"] if store["path"] is not None]
+    names = [store["store"] for store in wanted]
+    for path in given:
+        if path.name.removesuffix(".h5") not in names:
+            raise CompareError(f"{path}: no store of this run. Those are: {', '.join(names)}")
+        if not path.is_file():
+            raise CompareError(f"{path}: no such file. Name where {path.name} is now")
     found = []
     for store in wanted:
         named = Path(store["path"])
@@ -119,7 +126,7 @@ def gather(
     units = drawn(len(tested.entry), most=MOST_TESTED, seed=record["seed"])
     every = _tested_images(shown, tested)
     images = [every[unit] for unit in units]
-    doubtful = _doubtful(folder, shown)
+    doubtful, torn = _doubtful(folder, shown)
     used = _used(shown, images, doubtful, seed=record["seed"])
     spaces = {one.store: Space(one, shown, used) for one in samples}
     nearest = {name: space.nearest(images) for name, space in spaces.items()}
@@ -154,7 +161,7 @@ def gather(
         maps=maps,
         nearest=nearest,
         doubtful=doubtful,
-        notes=(*_left_out(tested, units, shown, used), *notes),
+        notes=(*_left_out(tested, units, shown, used), *notes, *torn),
     )
     return Gathered(
         seen=seen.without_unused(),
@@ -189,7 +196,9 @@ def drawn(n: int, *, most: int, seed: int) -> list[int]:
 def _used(
     shown: Shown, images: Sequence[Sequence[int]], doubtful: Sequence[Mapping[str, Any]], *, seed: int
 ) -> BoolArray:
-    """Return which images there is to be anything of: what is listed, and training images, not too many."""
+    """Return which images there is to be anything of: all, or of very many the listed and some others."""
+    if len(shown) <= MOST_TESTED + MOST_FITTED:
+        return np.ones(len(shown), dtype=bool)
     used = np.zeros(len(shown), dtype=bool)
     for unit in (*images, *(one["images"] for one in doubtful)):
         used[list(unit)] = True
@@ -227,17 +236,25 @@ def _tested_images(shown: Shown, tested: Tested) -> list[list[int]]:
     return [images[entry] for entry in tested.entry]
 
 
-def _doubtful(folder: Path, shown: Shown) -> list[dict[str, Any]]:
-    """Return the list of doubtful grades, where there is one, without what is not in the store any more."""
+def _doubtful(folder: Path, shown: Shown) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
+    """Return the list of doubtful grades, where there is one, without what is not in the store any more.
+
+    The second part says so where the list is damaged.
+    """
     images: dict[str, list[int]] = {}
     for image in range(len(shown)):
         for name in {safe_cell(shown.entry[image]), safe_cell(shown.path[image])}:
             images.setdefault(name, []).append(image)
+    path = folder / DOUBTFUL
     try:
-        with (folder / DOUBTFUL).open(encoding="utf-8", newline="") as stream:
-            rows = list(csv.DictReader(stream))
-    except OSError:
-        return []
+        with path.open(encoding="utf-8", newline="") as stream:
+            rows = [{name: row[name] for name in _OF_DOUBTFUL} for row in csv.DictReader(stream)]
+        if any(value is None for row in rows for value in row.values()):
+            raise ValueError("a line is torn")
+    except FileNotFoundError:
+        return [], ()
+    except (OSError, KeyError, ValueError, csv.Error) as error:
+        return [], (f"No doubtful grades: {path}: cannot be read ({error!r}).",)
     found = []
     for row in rows[:MOST_DOUBTFUL]:
         mine = images.get(row["path"] or row["entry"], [])
@@ -252,7 +269,7 @@ def _doubtful(folder: Path, shown: Shown) -> list[dict[str, Any]]:
                     "split": str(shown.split[mine[0]]),
                 }
             )
-    return found
+    return found, ()
 
 
 def _pictures(

@@ -95,7 +95,10 @@ def make_report(
     notes = found.seen.notes
     page = render(record, tested, found.seen, intake=found.intake, configs=found.configs, notes=notes)
     _write(folder / REPORT, page)
-    drawn = write_figures(folder / FIGURES, record, tested, found.seen, kind=figures)
+    try:
+        drawn = write_figures(folder / FIGURES, record, tested, found.seen, kind=figures)
+    except OSError as error:
+        raise _unwritable(folder / FIGURES, error) from None
     return Report(path=folder / REPORT, table=folder / LEADERBOARD, figures=drawn, notes=notes)
 
 
@@ -112,6 +115,8 @@ def _write(path: Path, text: str) -> None:
             os.unlink(temporary)
             raise
     except OSError as error:
-        raise CompareError(
-            f"{path}: cannot be written ({error.strerror}). Make room or choose another run"
-        ) from None
+        raise _unwritable(path, error) from None
+
+
+def _unwritable(path: Path, error: OSError) -> CompareError:
+    return CompareError(f"{path}: cannot be written ({error.strerror}). Make room or choose another run")

@@ -10,7 +10,8 @@ from classify.report import wording
 from classify.showing.headline import headline
 from classify.showing.store_labels import label_lines
 
-_SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~!&])")
+_SPECIAL = re.compile(r"([\\`*_{}\[\]#|!])")
+_AS_ENTITIES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "~": "&#126;"})
 
 
 def leaderboard_markdown(record: Mapping[str, Any]) -> str:
@@ -62,5 +63,8 @@ def _code(lines: Sequence[str]) -> str:
 
 
 def _text(text: str) -> str:
-    """Return text that Markdown shows as it is, on one line."""
-    return _SPECIAL.sub(r"\\\1", " ".join(text.split()))
+    """Return text that Markdown shows as it is, on one line.
+
+    Not every reader of Markdown lets a backslash stand before what begins a tag: there it would be one.
+    """
+    return _SPECIAL.sub(r"\\\1", " ".join(text.split())).translate(_AS_ENTITIES)

@@ -135,9 +135,14 @@ def _add(columns: Columns, name: str, x: FloatArray, y: FloatArray, threshold: F
 def _bends(x: FloatArray, y: FloatArray) -> IntArray:
     """Return the points of a curve without those on a straight line, and no more than `MOST_POINTS`."""
     points = np.column_stack([x, y])
-    before, after = np.diff(points, axis=0)[:-1], np.diff(points, axis=0)[1:]
-    turns = np.abs(before[:, 0] * after[:, 1] - before[:, 1] * after[:, 0]) > 1e-12
-    kept = np.flatnonzero(np.concatenate([[True], turns, [True]]) if len(x) > 2 else np.ones(len(x), bool))
+    moves = np.any(np.diff(points, axis=0) != 0, axis=1)  # where a curve stands still, it turns all the same
+    kept = np.flatnonzero(np.concatenate([[True], moves]))
+    if len(kept) > 2:
+        steps = np.diff(points[kept], axis=0)
+        steps /= np.linalg.norm(steps, axis=1, keepdims=True)  # short ones turn as much as long ones
+        before, after = steps[:-1], steps[1:]
+        turns = np.abs(before[:, 0] * after[:, 1] - before[:, 1] * after[:, 0]) > 1e-9
+        kept = kept[np.concatenate([[True], turns, [True]])]
     if len(kept) > MOST_POINTS:
         kept = kept[np.unique(np.linspace(0, len(kept) - 1, MOST_POINTS).round().astype(np.int64))]
     return kept

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,14 +52,15 @@ def read_tested(folder: Path, record: Mapping[str, Any]) -> Tested:
     rows: dict[tuple[str, str], dict[str, list[float]]] = {}
     true: dict[str, int] = {}
     try:
+        _require_end(path)
         with path.open(encoding="utf-8", newline="") as stream:
             for row in csv.DictReader(stream):
                 said = rows.setdefault((row["store"], row["head"]), {})
-                said[row["entry"]] = [float(row[name]) for name in columns]
+                said[row["entry"]] = [_finite(row[name]) for name in columns]
                 true.setdefault(row["entry"], label[row["true_class"]])
     except FileNotFoundError:
         raise CompareError(f"{folder}: no {PREDICTIONS} there. {_AGAIN}") from None
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
         raise CompareError(f"{path}: cannot be read ({error!r}). {_AGAIN}") from None
     entries = tuple(true)
     lacking = [key for key, said in rows.items() if said.keys() != true.keys()]
@@ -75,6 +78,23 @@ def read_tested(folder: Path, record: Mapping[str, Any]) -> Tested:
             if key in wanted
         },
     )
+
+
+def _require_end(path: Path) -> None:
+    """Raise ValueError where the last line is torn: what is left of its last figure may be one as well."""
+    with path.open("rb") as stream:
+        size = stream.seek(0, os.SEEK_END)
+        stream.seek(max(0, size - 1))
+        whole = stream.read(1) == b"\n"
+    if not whole:
+        raise ValueError("its end is missing")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is no probability")
+    return value
 
 
 _AGAIN = "Make the run anew: classify compare STORE"

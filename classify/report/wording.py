@@ -161,7 +161,7 @@ def findings(record: Mapping[str, Any]) -> list[dict[str, Any]]:
             "title": _STUDY_TITLES.get(name, name),
             "text": found["text"]
             if name != "labels"
-            else found["text"].removesuffix(", to be looked at again from the top:") + ".",
+            else f"{found['text'].removesuffix(', to be looked at again from the top:').removesuffix('.')}.",
             "shown": found.get("shown", ()) if name != "labels" else (),
         }
         for name, found in record.get("studies", {}).items()

@@ -444,3 +444,41 @@ def test_an_impossible_place_is_one_line(run, tmp_path):
     with pytest.raises(CompareError, match=r"cannot be made \(File name too long"):
         run(("logreg",), out="x" * 300)
     assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.report
+def test_a_run_has_its_report(run):
+    done = run(heads=("nearest-mean",))
+    assert done.report == done.folder / "report.html"
+    for name in ("report.html", "leaderboard.md", "figures/leaderboard.svg"):
+        assert (done.folder / name).is_file()
+    (note,) = done.notes
+    assert note.startswith("60 images are shown at 32 pixels")
+    assert done.record["made"]["options"]["report"] is True
+    run(heads=("nearest-mean",), overwrite=True, report=False)
+    assert not (done.folder / "report.html").exists()
+    assert not (done.folder / "figures").exists()
+
+
+@pytest.mark.report
+def test_without_a_report_none_is_made(run, monkeypatch):
+    monkeypatch.setattr("classify.report.making.make_report", lambda *args: pytest.fail("made"))
+    done = run(heads=("nearest-mean",), report=False)
+    assert (done.report, done.notes) == (None, ())
+    assert not any((done.folder / name).exists() for name in ("report.html", "leaderboard.md", "figures"))
+
+
+@pytest.mark.report
+@pytest.mark.parametrize("error", [CompareError("no room"), OSError(28, "no room")])
+def test_a_report_that_fails_does_not_lose_the_run(run, monkeypatch, error):
+    def fail(folder):
+        raise error
+
+    monkeypatch.setattr("classify.report.making.make_report", fail)
+    done = run(heads=("nearest-mean",))
+    assert done.report is None
+    (note,) = done.notes
+    assert note.startswith("no report: ")
+    assert "no room" in note
+    assert json.loads((done.folder / "results.json").read_text()) == done.record
+    assert len(read_predictions(done.folder)) == 40

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from classify.compare import DenseOptions, compare
+from classify.compare import DenseOptions, compare, load_same_dataset
+from classify.report.images import Shown, shown_images
+from classify.report.tested import Tested
 from featurize import ContentRow, ImageTable, config_digest, write_store
 
 CLASSES = ("low", "middle", "award")
@@ -147,3 +151,183 @@ def photo_run(tmp_path_factory, store_config) -> PhotoRun:
         )
     assert done.notes == ()
     return PhotoRun(folder=done.folder, data=data, stores=stores, record=dict(done.record))
+
+
+def hand_result(
+    store: str, head: str, y: np.ndarray, said: np.ndarray | None, classes: Sequence[str], *, cv: float | None
+) -> dict[str, Any]:
+    """Write down one head as results.json has it, with scikit-learn's figures; without `said` it failed.
+
+    What takes more than a line to work out is 0.25.
+    """
+    from sklearn.metrics import accuracy_score, confusion_matrix, precision_recall_fscore_support as scores_of
+
+    about = {"store": store, "head": head, "undefined": {}, "notes": [], "training": None, "n_test": len(y)}
+    names = ("accuracy", "balanced_accuracy", "macro_f1", "roc_auc", "log_loss", "brier_score")
+    names = (*names, "calibration_error", "quadratic_kappa", "mean_absolute_error", "off_by_two")
+    if said is None:
+        return {
+            **about,
+            "status": "failed: no convergence <b>",
+            "metrics": dict.fromkeys(names),
+            "per_class": None,
+            "confusion_matrix": None,
+            "reliability": None,
+            "intervals": {},
+            "cv_balanced_accuracy": None,
+            "bundle_params": None,
+            "fit_seconds": 0.0,
+        }
+    graded, labels = said.argmax(axis=1), list(range(len(classes)))
+    off = np.abs(graded - y)
+    metrics: dict[str, float | None] = {
+        **dict.fromkeys(names, 0.25),
+        "accuracy": float(accuracy_score(y, graded)),
+        "mean_absolute_error": float(off.mean()),
+        "off_by_two": float((off > 1).mean()),
+    }
+    precision, recall, f1, support = scores_of(y, graded, labels=labels, zero_division=0)
+    sure = said.max(axis=1)
+    return {
+        **about,
+        "status": "ok",
+        "metrics": metrics,
+        "per_class": {
+            name: {
+                "precision": float(precision[k]),
+                "recall": float(recall[k]),
+                "f1": float(f1[k]),
+                "error": 1 - float(recall[k]),
+                "support": int(support[k]),
+            }
+            for k, name in enumerate(classes)
+        },
+        "confusion_matrix": confusion_matrix(y, graded, labels=labels).tolist(),
+        "reliability": [
+            {"low": 0.0, "high": 0.1, "count": 0, "confidence": None, "accuracy": None},
+            {
+                "low": 0.1,
+                "high": 1.0,
+                "count": len(y),
+                "confidence": float(sure.mean()),
+                "accuracy": metrics["accuracy"],
+            },
+        ],
+        "intervals": {
+            name: {"low": value - 0.125, "high": value + 0.125}
+            for name, value in metrics.items()
+            if value is not None
+        },
+        "cv_balanced_accuracy": cv,
+        "bundle_params": {"members": ["one", "two"]} if head == "ensemble" else {"C": 0.1, "scaling": "l2"},
+        "fit_seconds": 1.25,
+    }
+
+
+def hand_record(
+    y: Sequence[int] | np.ndarray,
+    said: Mapping[tuple[str, str], Any],
+    *,
+    classes: Sequence[str] = CLASSES,
+    ordered: bool = True,
+    recommended: tuple[str, str] | None = None,
+    **more: Any,
+) -> tuple[dict[str, Any], Tested]:
+    """Write down a record and what was tested: `said` is store, head → probabilities, None of a failed one.
+
+    Heads are given best first: each has 0.01 less in cross-validation than the one before it.
+    """
+    y = np.asarray(y, dtype=np.int64)
+    told = {key: None if one is None else np.asarray(one, dtype=np.float64) for key, one in said.items()}
+    graded = ordered and len(classes) > 2
+    record: dict[str, Any] = {
+        "format": "folio-run",
+        "format_version": 1,
+        "created": "2026-01-02T03:04:05+00:00",
+        "created_with": {"folio-grader": "0.1.0"},
+        "dataset": "posters",
+        "classes": list(classes),
+        "ordered": ordered,
+        "positive_class": classes[1] if len(classes) == 2 else None,
+        "seed": 0,
+        "join": None,
+        "protocol": {"kind": "test split", "text": "Each head is tested once.", "notes": []},
+        "facts": [],
+        "stores": [
+            {
+                "store": store,
+                "path": f"features/{store}.h5",
+                "parts": [],
+                "config_digest": "0" * 64,
+                "backbone": "efficientnet_lite0",
+                "weights": {"kind": "imagenet"},
+                "n_features": 6,
+                "n_views": 0,
+                "level_names": ["final"],
+            }
+            for store in dict.fromkeys(store for store, _ in said)
+        ],
+        "statistics": {
+            "intervals": "Wilson's",
+            "n_resamples": 2000,
+            "seed": 0,
+            "primary_metric": "quadratic_kappa" if graded else "accuracy",
+            "test": "random swaps",
+            "correction": "Holm-corrected over 1 pairs",
+            "n_entries": len(y),
+            "n_groups": len(y),
+            "approximate": False,
+            "why": "",
+        },
+        "recommended": recommended
+        and {"store": recommended[0], "head": recommended[1], "bundle": "bundles/it"},
+        "results": [
+            hand_result(store, head, y, one, classes, cv=None if one is None else 0.9 - 0.01 * k)
+            for k, ((store, head), one) in enumerate(told.items())
+        ],
+        "verdicts": [],
+        "studies": {},
+        "made": {"command": "classify compare features/a.h5", "extract": ["featurize extract posters"]},
+    }
+    tested = Tested(
+        entry=tuple(f"test/{classes[label]}/{k:02}.jpg" for k, label in enumerate(y)),
+        y=y,
+        probabilities={key: one for key, one in told.items() if one is not None},
+    )
+    return {**record, **more}, tested
+
+
+@pytest.fixture(scope="session")
+def by_hand() -> Callable[..., tuple[dict[str, Any], Tested]]:
+    """Write down a record without a run; see `hand_record`."""
+    return hand_record
+
+
+@pytest.fixture
+def copied_run(photo_run, tmp_path) -> Path:
+    """The run in a folder of its own, to be spoiled."""
+    return Path(shutil.copytree(photo_run.folder, tmp_path / "run"))
+
+
+@pytest.fixture(scope="session")
+def photo_store() -> Callable[..., Path]:
+    """Write a store of a folder of pictures; see `write_photo_store`."""
+    return write_photo_store
+
+
+@pytest.fixture(scope="session")
+def draw_picture() -> Callable[..., Image.Image]:
+    """Draw soft blobs of colour; see `picture`."""
+    return picture
+
+
+@pytest.fixture(scope="session")
+def photo_samples(photo_run) -> list[Any]:
+    """What the heads of the run were fitted on."""
+    return load_same_dataset(photo_run.stores, order=CLASSES)
+
+
+@pytest.fixture(scope="session")
+def photo_shown(photo_run, photo_samples) -> Shown:
+    """The images of the run."""
+    return shown_images(photo_samples, store=photo_run.stores[0])
