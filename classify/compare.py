@@ -55,6 +55,7 @@ def compare(
     fuse: bool = False,
     calibrate: str = "none",
     study: Sequence[str] = (),
+    with_examples: bool = False,
     fresh: bool = False,
     overwrite: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
@@ -96,6 +97,8 @@ def compare(
         Whether each head's probabilities are scaled by a temperature fitted on held out training images.
     study : sequence of str
         What else to find out from the training images: names from `classify.studies.STUDIES`, or "all".
+    with_examples : bool
+        Whether bundles carry thumbnails, file names and features of the images that they were fitted on.
     fresh : bool
         Compute everything, also what an earlier run has done on equal data with equal settings.
     overwrite : bool
@@ -153,7 +156,9 @@ def compare(
         trials = _afterwards(
             trials, plan, calibrate=calibrate, ensemble=bool({ALL, ENSEMBLE} & set(asked)), running=running
         )
-        record = make_record(trials, plan, paths=paths, settings=settings, folder=temporary)
+        record = make_record(
+            trials, plan, paths=paths, settings=settings, folder=temporary, with_examples=with_examples
+        )
         record["studies"] = run_studies(
             studies, trials, plan, recommended=record["recommended"], folder=temporary, **running
         )
