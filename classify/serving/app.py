@@ -144,11 +144,10 @@ def _graded(grader: Grader, queue: GradingQueue, *, limits: Limits) -> tuple[Res
     """Return the rows of `classify predict --json` for the images of this request."""
     if request.mimetype != "multipart/form-data":
         raise UnsupportedMediaType(f'expected multipart/form-data with image files under "{FIELD}"')
-    entry = request.form.get("entry") or None
-    listed = uploaded(cast(UploadRequest, request), entry=entry, most_bytes=limits.max_upload)
+    listed, entry = uploaded(cast(UploadRequest, request), most_bytes=limits.max_upload)
     if not listed:
         raise BadRequest(f'no file under "{FIELD}". Try: curl -F {FIELD}=@poster.jpg {request.url}')
-    together = [str(k) if entry is None else "" for k in range(len(listed))]
+    together = ["" if entry else str(k) for k in range(len(listed))]
     answers = queue.ask(listed, together=together)
     rows = _rows(grader, answers)
     if any(answer.grade.grade for answer in answers):
