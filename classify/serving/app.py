@@ -150,7 +150,8 @@ def _graded(grader: Grader, queue: GradingQueue, *, limits: Limits) -> tuple[Res
     together = ["" if entry else str(k) for k in range(len(listed))]
     answers = queue.ask(listed, together=together)
     rows = _rows(grader, answers)
-    if any(answer.grade.grade for answer in answers):
+    # The page asks for rows alone: a browser would report any other status as an error of the page.
+    if "rows" in request.args or any(answer.grade.grade for answer in answers):
         return jsonify(rows), 200
     problems = [one.problem for one in listed]
     reasons = problems if all(problems) else [answer.grade.problem for answer in answers]

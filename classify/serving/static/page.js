@@ -185,7 +185,7 @@ async function send(item) {
   for (const one of item.sent) form.append("image", one.file, one.path);
   let response, said;
   try {
-    response = await fetch("grade", { method: "POST", body: form });
+    response = await fetch("grade?rows", { method: "POST", body: form });
     said = await response.json();
   } catch (error) {
     finish(item, "the server does not answer, or the file can no longer be read. Is the server still running?", { again: true });
