@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import importlib.util
 import json
 import os
 import re
@@ -14,43 +13,25 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
 from classify.fitting import fit
 
-HERE = Path(__file__).parent
-
-
-def _module(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(f"serving_{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+COLOURED = Path(__file__).parents[1] / "coloured.py"
 
 
 @pytest.fixture(scope="session")
-def coloured() -> ModuleType:
-    """The stand-in for the network, and pictures that it grades foreseeably."""
-    return _module(HERE / "coloured.py")
-
-
-@pytest.fixture(scope="session")
-def store(coloured, tmp_path_factory) -> Path:
+def store(coloured_store) -> Path:
     """A store of coloured pictures, whose files are there too."""
-    config = _module(HERE.parent / "conftest.py").CONFIG
-    return coloured.write_portfolio(tmp_path_factory.mktemp("colours"), config)
+    return coloured_store
 
 
 @pytest.fixture(scope="session")
-def bundle(store, tmp_path_factory) -> Path:
+def bundle(coloured_bundle) -> Path:
     """A bundle that grades by colour."""
-    out = tmp_path_factory.mktemp("bundles") / "plain"
-    return fit(store, head="logreg", params={"C": 0.0001}, out=out, jobs=1).bundle
+    return coloured_bundle
 
 
 @pytest.fixture(scope="session")
@@ -137,12 +118,12 @@ def running(bundle: Path, temporary: Path, *options: str) -> Iterator[Server]:
     errors = temporary.with_name(f"{temporary.name}.stderr")
     with errors.open("w") as stream:
         process = subprocess.Popen(
-            [sys.executable, str(HERE / "coloured.py"), "serve", str(bundle), "--port", "0", *options],
+            [sys.executable, str(COLOURED), "serve", str(bundle), "--port", "0", *options],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=stream,
             text=True,
-            env={**os.environ, "PYTHONPATH": str(HERE.parents[2]), "TMPDIR": str(temporary)},
+            env={**os.environ, "PYTHONPATH": str(COLOURED.parents[2]), "TMPDIR": str(temporary)},
         )
     assert process.stdout is not None
     try:
