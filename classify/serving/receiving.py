@@ -27,7 +27,8 @@ class Room:
     Parameters
     ----------
     n_bytes : int
-        Beyond which one connection alone, the first, goes on receiving; the others wait.
+        Beyond which connections wait until requests have been answered; where none is whole, the one that
+        began first goes on.
     """
 
     def __init__(self, n_bytes: int) -> None:
@@ -52,6 +53,8 @@ class Room:
         with self._lock:
             if sum(self._held.values()) < self.n_bytes:
                 return False
+            if self._held.keys() - self._receiving.keys():  # what is whole will be answered, and make room
+                return True
             return next(iter(self._receiving), connection) is not connection
 
 
