@@ -294,7 +294,7 @@ def test_a_folder_can_be_graded_entry_by_entry(opened, server, coloured, tmp_pat
     page.set_input_files("#folder", tmp_path / "class of 26")
     settled(page)
     shown = cards(page)
-    assert {name: text.split("\n")[-8:] and ("2 images" in text) for name, text in shown.items()} == {
+    assert {name: "2 images" in text for name, text in shown.items()} == {
         "class of 26": False,
         "class of 26/ann": True,
         "class of 26/bo": False,
