@@ -6,7 +6,6 @@ import errno
 import ipaddress
 import logging
 import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 PAGE_THREADS = 16  # beside those of requests to grade, so that the page itself is there while they wait
 CONNECTIONS = 256
 SILENCE = 60  # seconds after which a connection without a request is closed
-GOODBYE = 2.0  # seconds to send off, at the end, what has been answered
+GOODBYE = 2.0  # seconds for the threads to send off, at the end, what has been answered
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,8 +120,7 @@ def serving(
             finally:
                 _stop_listening(sockets)
                 queue.close()  # those who wait hear of it
-                _send_off(sockets)
-                server.task_dispatcher.shutdown(cancel_pending=True, timeout=2)
+                server.task_dispatcher.shutdown(cancel_pending=True, timeout=GOODBYE)
                 _close(sockets)
 
 
@@ -197,17 +195,6 @@ def _stop_listening(sockets: dict[int, Any]) -> None:
     for one in list(sockets.values()):
         if getattr(one, "accepting", False):
             wasyncore.dispatcher.close(one)  # not what wakes the loop up, which its own `close` ends too
-
-
-def _send_off(sockets: dict[int, Any]) -> None:
-    """Answer the requests that have been settled, for a moment."""
-    from waitress import wasyncore
-
-    until = time.monotonic() + GOODBYE
-    while time.monotonic() < until and any(
-        getattr(one, "requests", None) or getattr(one, "total_outbufs_len", 0) for one in sockets.values()
-    ):
-        wasyncore.loop(timeout=0.05, map=sockets, count=1)
 
 
 def _close(sockets: dict[int, Any]) -> None:
