@@ -56,6 +56,7 @@ def compare(
     calibrate: str = "none",
     study: Sequence[str] = (),
     report: bool = True,
+    with_examples: bool = False,
     fresh: bool = False,
     overwrite: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
@@ -99,6 +100,8 @@ def compare(
         What else to find out from the training images: names from `classify.studies.STUDIES`, or "all".
     report : bool
         Whether ``report.html``, ``leaderboard.md`` and ``figures/`` are written as well.
+    with_examples : bool
+        Whether bundles carry thumbnails, file names and features of the images that they were fitted on.
     fresh : bool
         Compute everything, also what an earlier run has done on equal data with equal settings.
     overwrite : bool
@@ -156,7 +159,9 @@ def compare(
         trials = _afterwards(
             trials, plan, calibrate=calibrate, ensemble=bool({ALL, ENSEMBLE} & set(asked)), running=running
         )
-        record = make_record(trials, plan, paths=paths, settings=settings, folder=temporary)
+        record = make_record(
+            trials, plan, paths=paths, settings=settings, folder=temporary, with_examples=with_examples
+        )
         record["studies"] = run_studies(
             studies, trials, plan, recommended=record["recommended"], folder=temporary, **running
         )

@@ -69,6 +69,7 @@ def fit(
     device: str = "auto",
     gpu_memory: float | None = None,
     join: str | None = None,
+    with_examples: bool = False,
     fresh: bool = False,
     overwrite: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
@@ -88,7 +89,7 @@ def fit(
         options of its dense head among them; nothing is searched.
     out : path-like, optional
         The bundle's folder; ``artifacts/bundles/<dataset>/<store>__<head>`` by default.
-    order, jobs, seed, class_weight, dense, device, gpu_memory, fresh, overwrite, on_progress
+    order, jobs, seed, class_weight, dense, device, gpu_memory, with_examples, fresh, overwrite, on_progress
         As in `classify.compare.compare`.
     join : {"probabilities", "features"}, optional
         As there; by default what `like` averaged over the images of an entry, else the probabilities.
@@ -135,7 +136,18 @@ def fit(
     chosen = _all_params(head, choice.params, class_weight=class_weight)
     (fitted,) = _all_done(head, run([fit_task(samples, head, chosen, work, settings=settings, keep=True)]))
     metrics = _metrics(samples, work, fitted)
-    more = _write(folder, store, samples, head, chosen, fitted, metrics, choice=choice, seed=seed)
+    more = _write(
+        folder,
+        store,
+        samples,
+        head,
+        chosen,
+        fitted,
+        metrics,
+        choice=choice,
+        seed=seed,
+        with_examples=with_examples,
+    )
     return FitResult(
         bundle=folder,
         store=samples.store,
@@ -239,22 +251,23 @@ def _write(
     *,
     choice: Choice,
     seed: int,
+    with_examples: bool,
 ) -> tuple[str, ...]:
     """Write the bundle; return what the user should know."""
     from classify.bundles.bundle import PARTS
+    from classify.bundles.examples import carry_examples
     from classify.bundles.manifest import MANIFEST
     from classify.bundles.weights import carry_weights
     from classify.bundles.writing import save_bundle
     from classify.folder import new_folder
 
     assert fitted.saved is not None
-    with open_store(store) as opened:
-        created_with = opened.created_with
-    with new_folder(folder, mark=MANIFEST, parts=PARTS) as temporary:
+    with new_folder(folder, mark=MANIFEST, parts=PARTS) as temporary, open_store(store) as opened:
         kept = temporary / "kept"
         weights, notes = carry_weights(
-            kept, store=samples.store, config=samples.config, created_with=created_with
+            kept, store=samples.store, config=samples.config, created_with=opened.created_with
         )
+        examples, more = carry_examples(kept, samples, opened) if with_examples else (None, ())
         save_bundle(
             temporary,
             fitted.saved,
@@ -264,9 +277,10 @@ def _write(
             weights=weights,
             metrics={**(metrics or {}), "cv_balanced_accuracy": choice.score},
             seed=seed,
+            examples=examples,
         )
         shutil.rmtree(kept, ignore_errors=True)
-    return notes
+    return (*notes, *more)
 
 
 def _all_done(head: str, outcomes: Sequence[Any]) -> Sequence[Any]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from classify.bundles.examples import carry_examples
 from classify.bundles.weights import carry_weights
 from classify.bundles.writing import packages, save_bundle, save_ensemble
 from classify.judging import Judged, judge
@@ -36,7 +38,13 @@ from featurize import open_store
 
 
 def make_record(
-    trials: Sequence[Trial], plan: Plan, *, paths: Sequence[Path], settings: Settings, folder: Path
+    trials: Sequence[Trial],
+    plan: Plan,
+    *,
+    paths: Sequence[Path],
+    settings: Settings,
+    folder: Path,
+    with_examples: bool = False,
 ) -> dict[str, Any]:
     """Save every head as a bundle under ``folder`` and return what results.json will hold.
 
@@ -50,6 +58,8 @@ def make_record(
     settings : Settings
     folder : Path
         The run folder.
+    with_examples : bool, default=False
+        Whether bundles carry the images that they were fitted on.
 
     Returns
     -------
@@ -58,13 +68,18 @@ def make_record(
     """
     results: list[Result] = []
     carried: dict[str, Mapping[str, Any]] = {}
+    examples: dict[str, Mapping[str, Any]] = {}
     facts: list[str] = []
-    stores = list({trial.samples.store: trial.samples for trial in trials if not trial.members}.values())
+    by_name = {trial.samples.store: trial.samples for trial in trials if not trial.members}
+    stores = list(by_name.values())
     for path in paths:
         with open_store(path) as store:
             carried[store.name], notes = carry_weights(
                 folder / "weights", store=store.name, config=store.config, created_with=store.created_with
             )
+            if with_examples:
+                examples[store.name], more = carry_examples(folder / "examples", by_name[store.name], store)
+                notes += more
         facts += notes
     tested = [None if trial.final is None else predicted(trial, plan) for trial in trials]
     judged = _judged(trials, tested, plan, seed=settings.seed)
@@ -73,8 +88,9 @@ def make_record(
         result = _failed(trial, plan) if found is None else _result(trial, plan, found)
         if found is not None:
             result = replace(result, intervals=next(intervals))
-            result = _with_bundle(trial, result, carried, settings=settings, folder=folder)
+            result = _with_bundle(trial, result, carried, examples, settings=settings, folder=folder)
         results.append(result)
+    shutil.rmtree(folder / "examples", ignore_errors=True)  # the bundles have them
     first, places = stores[0], dict(zip(carried, paths, strict=True))
     record = {
         "format": FORMAT,
@@ -215,7 +231,13 @@ def _notes(trial: Trial) -> tuple[str, ...]:
 
 
 def _with_bundle(
-    trial: Trial, result: Result, carried: Mapping[str, Any], *, settings: Settings, folder: Path
+    trial: Trial,
+    result: Result,
+    carried: Mapping[str, Any],
+    examples: Mapping[str, Any],
+    *,
+    settings: Settings,
+    folder: Path,
 ) -> Result:
     assert trial.final is not None
     assert trial.final_params is not None
@@ -223,6 +245,7 @@ def _with_bundle(
         return _with_ensemble(trial, result, folder=folder)
     assert trial.final.saved is not None
     place = Path("bundles") / f"{trial.samples.store}__{trial.head}"
+    first_store = trial.samples.parts[0].store if trial.samples.parts else trial.samples.store
     save_bundle(
         folder / place,
         trial.final.saved,
@@ -233,6 +256,7 @@ def _with_bundle(
         metrics={**result.metrics, "cv_balanced_accuracy": result.cv_balanced_accuracy},
         seed=settings.seed,
         temperature=trial.temperature,
+        examples=examples.get(first_store),
     )
     return replace(result, bundle=place.as_posix(), bundle_params=trial.final_params)
 

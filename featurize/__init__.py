@@ -28,6 +28,7 @@ _EXPORTS = {
     "extract_words": "upkeep.commands",
     "config_digest": "config",
     "find_images": "dataset",
+    "available_cores": "decode.cores",
     "use_device": "device",
     "join": "intake.duplicates",
     "near_duplicates": "intake.duplicates",
@@ -97,6 +98,9 @@ if TYPE_CHECKING:
     )
     from featurize.dataset import (
         find_images as find_images,
+    )
+    from featurize.decode.cores import (
+        available_cores as available_cores,
     )
     from featurize.device import (
         use_device as use_device,

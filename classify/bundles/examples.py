@@ -41,7 +41,8 @@ class Examples:
 def carry_examples(folder: Path, samples: Samples, store: Store) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Keep a store's fitted images for its bundles: features in half precision, grades, names, thumbnails.
 
-    The name of a file is kept without its folders, which may be named after people.
+    The name of a file is kept without its folders, which may be named after people. An entry whose images'
+    features were joined is one example, with the name and picture of its first image.
 
     Parameters
     ----------
@@ -65,7 +66,7 @@ def carry_examples(folder: Path, samples: Samples, store: Store) -> tuple[dict[s
     columns = samples.columns("final")
     rows = samples.plain[samples.content[images], columns].astype(np.float64)
     length = np.linalg.norm(rows, axis=1, keepdims=True)
-    paths = [samples.path[i] for i in images]
+    paths = _files(samples, store, images)
     pictures, notes = _pictures(store, paths)
     names = "\n".join(printable(PurePosixPath(path).name) for path in paths)
     folder.mkdir(parents=True, exist_ok=True)
@@ -127,8 +128,10 @@ def load_examples(bundle: Bundle) -> Examples | None:
     if not len(features) == len(y) == len(ends) == len(lines):
         raise damaged
     first, end = said["columns"]
+    widths = {part.config_digest: part.level_ends[-1] for part in bundle.parts}
     if (
-        features.shape[1:] != (end - first,)
+        not 0 <= first < end <= widths.get(said["config_digest"], 0)
+        or features.shape[1:] != (end - first,)
         or y.min(initial=0) < 0
         or y.max(initial=0) >= len(bundle.classes)
     ):
@@ -141,6 +144,18 @@ def load_examples(bundle: Bundle) -> Examples | None:
         config_digest=said["config_digest"],
         columns=(first, end),
     )
+
+
+def _files(samples: Samples, store: Store, images: npt.NDArray[np.int64]) -> list[str]:
+    """Return the path of each image in the store; of joined ones that of the first."""
+    table = store.images
+    first: dict[str, str] = {}
+    for path, entry, content in zip(table.path, table.entry, table.content, strict=True):
+        if content >= 0:
+            first.setdefault(entry, path)
+    known = set(table.path)
+    paths = [samples.path[i] for i in images]
+    return [path if path in known else first[path] for path in paths]
 
 
 def _pictures(store: Store, paths: Sequence[str]) -> tuple[list[bytes], tuple[str, ...]]:

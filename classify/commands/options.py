@@ -66,6 +66,13 @@ def fit_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--jobs", type=click.IntRange(min=1), help="Processes.  [default: one a core, if it pays]"
         ),
+        click.option(
+            "--with-examples",
+            is_flag=True,
+            help="Put a thumbnail, the file name and the features of every fitted image into the bundles, so "
+            "that `classify serve` can show which are most like a new one. Whoever has such a bundle has "
+            "these pictures.",
+        ),
         *device_options(),
         click.option(
             "--fresh", is_flag=True, help="Compute all, also what an earlier run did on equal data."

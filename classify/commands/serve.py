@@ -59,14 +59,18 @@ def serve_command(bundle_or_run: Path, open_page: bool, **options: Any) -> None:
         for note in server.notes:
             click.echo(f"Note: {printable(note)}", err=True)
         if server.open_to_others:
+            also = " and look at the examples" if server.about["examples"] else ""
             click.echo(
                 f"Warning: {options['host']} can be reached from other machines, and there is no password: "
-                "whoever can reach it can have images graded.",
+                f"whoever can reach it can have images graded{also}.",
                 err=True,
             )
         if open_page:
             click.launch(server.url)
-        server.run()
+        try:
+            server.run()
+        except KeyboardInterrupt:  # the way to end it
+            click.echo("Ended.", err=True)
 
 
 def _said(server: Serving) -> list[str]:

@@ -14,7 +14,6 @@ from flask_limiter import Limiter
 from flask_limiter.util import get_remote_address
 from werkzeug.exceptions import (
     BadRequest,
-    Forbidden,
     HTTPException,
     MethodNotAllowed,
     NotFound,
@@ -24,7 +23,7 @@ from werkzeug.exceptions import (
 from classify.grades import Graded, grades_json
 from classify.serving.about import described, figures
 from classify.serving.batches import Busy, GradingQueue
-from classify.serving.guard import HEADERS, foreign, known_host
+from classify.serving.guard import HEADERS, refusal
 from classify.serving.uploads import FIELD, UploadRequest, megabytes, uploaded
 from featurize import FolioError, printable
 
@@ -34,6 +33,7 @@ if TYPE_CHECKING:
     from classify.serving.grader import Answer, Grader
 
 FILES_AT_ONCE = 4  # of the largest size, in one request
+REQUESTS_AT_ONCE = 8  # of the largest size
 MOST_PARTS = 100  # of a form
 RETRY_AFTER = 5  # seconds
 
@@ -50,6 +50,11 @@ class Limits:
     def max_request(self) -> int:
         """Bytes of one request."""
         return FILES_AT_ONCE * self.max_upload
+
+    @property
+    def most_held(self) -> int:
+        """Bytes of all requests that are there at a time, from which on further ones arrive one by one."""
+        return REQUESTS_AT_ONCE * self.max_request
 
 
 def make_app(grader: Grader, queue: GradingQueue, *, folder: Path, host: str, limits: Limits) -> Flask:
@@ -108,7 +113,8 @@ def make_app(grader: Grader, queue: GradingQueue, *, folder: Path, host: str, li
     @app.post("/grade")
     @limiter.limit(f"{limits.rate} per minute")
     def grade() -> tuple[Response, int]:
-        return _graded(grader, queue, limits=limits)
+        with queue.place():
+            return _graded(grader, queue, limits=limits)
 
     _errors(app, limiter, limits)
     return app
@@ -118,15 +124,10 @@ def _guard(app: Flask, *, host: str) -> None:
     """Have every request looked at before it is read, and every answer say what a browser may do with it."""
 
     @app.before_request
-    def only_own_pages() -> None:
-        if not known_host(request.headers.get("Host", ""), host=host):
-            raise BadRequest("the Host of this request is no name of this server: open it as it was printed")
-        headers = request.headers
-        own = request.method in ("GET", "HEAD") or not foreign(
-            headers.get("Origin"), headers.get("Sec-Fetch-Site"), asked=request.host
-        )
-        if not own:
-            raise Forbidden("another web page sent this request: only this server's own page may")
+    def only_own_pages() -> tuple[Response, int] | None:
+        headers = {name.lower(): value for name, value in request.headers}
+        refused = refusal(request.method, headers, host=host)
+        return None if refused is None else (jsonify({"error": refused[1]}), refused[0])
 
     @app.after_request
     def say_what_is_allowed(response: AnyResponse) -> AnyResponse:
@@ -143,21 +144,27 @@ def _graded(grader: Grader, queue: GradingQueue, *, limits: Limits) -> tuple[Res
     """Return the rows of `classify predict --json` for the images of this request."""
     if request.mimetype != "multipart/form-data":
         raise UnsupportedMediaType(f'expected multipart/form-data with image files under "{FIELD}"')
-    entry = request.form.get("entry") or None
-    listed = uploaded(cast(UploadRequest, request), entry=entry, most_bytes=limits.max_upload)
+    listed, entry = uploaded(cast(UploadRequest, request), most_bytes=limits.max_upload)
     if not listed:
         raise BadRequest(f'no file under "{FIELD}". Try: curl -F {FIELD}=@poster.jpg {request.url}')
-    together = [str(k) if entry is None else "" for k in range(len(listed))]
+    together = ["" if entry else str(k) for k in range(len(listed))]
     answers = queue.ask(listed, together=together)
     rows = _rows(grader, answers)
-    if any(answer.grade.grade for answer in answers):
+    # The page asks for rows alone: a browser would report any other status as an error of the page.
+    if "rows" in request.args or any(answer.grade.grade for answer in answers):
         return jsonify(rows), 200
-    problem = answers[0].grade.problem
-    too_much = all(any(word in answer.grade.problem for word in _TOO_MUCH) for answer in answers)
-    return jsonify({"error": printable(problem), "grades": rows}), 413 if too_much else 415
+    problems = [one.problem for one in listed]
+    reasons = problems if all(problems) else [answer.grade.problem for answer in answers]
+    return jsonify({"error": rows[0]["problem"], "grades": rows}), _status(reasons)
 
 
-_TOO_MUCH = ("too large:", "too many pixels:")
+def _status(reasons: Sequence[str]) -> int:
+    """Return what it is called when nothing of an upload can be graded, for these reasons."""
+    if any(reason.startswith(("too large", "too many pixels")) for reason in reasons):
+        return 413
+    if all(reason.startswith("not an image") for reason in reasons):
+        return 415
+    return 422
 
 
 def _rows(grader: Grader, answers: Sequence[Answer]) -> list[dict[str, Any]]:
@@ -217,7 +224,8 @@ def _errors(app: Flask, limiter: Limiter, limits: Limits) -> None:
 
     @app.errorhandler(FolioError)
     def failed(error: FolioError) -> tuple[Response, int]:
-        return jsonify({"error": printable(str(error))}), 503
+        app.logger.error("%s", printable(str(error)))  # it may name paths, which are no client's business
+        return jsonify({"error": "the server cannot grade at the moment; it has said why where it runs"}), 503
 
     @app.errorhandler(Exception)
     def broken(error: Exception) -> tuple[Response, int]:

@@ -1,21 +1,20 @@
-"""Requests that wait together are graded together: one thread, a bounded queue."""
+"""Requests that wait together are graded together: one thread, a bounded number of requests."""
 
 from __future__ import annotations
 
 import threading
-import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from classify.grading import Listed
 from classify.serving.grader import Answer
 from featurize import FolioError
 
-MOST_WAITING = 64  # requests
+MOST_REQUESTS = 80  # that wait or are graded
 MOST_FILES = 16  # in a batch; a request of more is a batch by itself
-PATIENCE = 20.0  # seconds that a request waits for a place
 
 Grade = Callable[[Sequence[Listed], Sequence[str]], tuple[Answer, ...]]
 
@@ -40,17 +39,16 @@ class GradingQueue:
     ----------
     grade : callable
         From files, and a word for each that tells which are graded as one, to answers.
-    most_waiting : int
-        Requests that wait, at most; those under way not counted.
-    patience : float
-        Seconds that a request waits for a place before it is refused.
+    most_requests : int
+        That have a place at a time.
     """
 
-    def __init__(self, grade: Grade, *, most_waiting: int = MOST_WAITING, patience: float = PATIENCE) -> None:
-        self._grade, self._most_waiting, self._patience = grade, most_waiting, patience
+    def __init__(self, grade: Grade, *, most_requests: int = MOST_REQUESTS) -> None:
+        self._grade, self._most_requests = grade, most_requests
+        self._n_places = 0
         self._jobs: deque[_Job] = deque()
         self._closed = False
-        self._changed = threading.Condition()  # of the two above
+        self._changed = threading.Condition()  # of the three above
         self._thread = threading.Thread(target=self._work, name="grading", daemon=True)
         self._thread.start()
 
@@ -70,22 +68,39 @@ class GradingQueue:
             job.answers.set_exception(_ending())
         self._thread.join(timeout)
 
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """Have one of the places while the block runs: to be taken before a request is unpacked.
+
+        Raises
+        ------
+        Busy
+            If all are taken, or the server is ending.
+        """
+        with self._changed:
+            if self._closed:
+                raise _ending()
+            if self._n_places >= self._most_requests:
+                raise Busy(f"{self._n_places} requests are being graded already: try again in a moment")
+            self._n_places += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._n_places -= 1
+
     def ask(self, listed: Sequence[Listed], *, together: Sequence[str]) -> tuple[Answer, ...]:
         """Return the answers of `Grader.grade`; waits for them.
 
         Raises
         ------
         Busy
-            If no place in the queue got free in time, or the server is ending.
+            If the server is ending.
         FolioError
             If grading failed as a whole.
         """
         job = _Job(listed=listed, together=together)
-        until = time.monotonic() + self._patience
         with self._changed:
-            while len(self._jobs) >= self._most_waiting and not self._closed:
-                if not self._changed.wait(max(until - time.monotonic(), 0.0)):
-                    raise Busy(f"{len(self._jobs)} requests are waiting already: try again in a moment")
             if self._closed:
                 raise _ending()
             self._jobs.append(job)
@@ -94,20 +109,28 @@ class GradingQueue:
 
     def _work(self) -> None:
         while batch := self._next_batch():
-            listed = [one for job in batch for one in job.listed]
-            # Numbered, so that what two requests call alike is not graded as one.
-            together = [f"{k}/{word}" for k, job in enumerate(batch) for word in job.together]
-            try:
-                answers = self._grade(listed, together)
-            except Exception as error:  # each of those who wait must hear of it, and the next batch must come
+            if not self._answer(batch, last_try=len(batch) == 1):
+                for job in batch:  # what one request brings about is no concern of the others
+                    self._answer([job], last_try=True)
+
+    def _answer(self, batch: Sequence[_Job], *, last_try: bool) -> bool:
+        """Grade requests as one; tell them what came of it, but of a failure only if it is to be final."""
+        listed = [one for job in batch for one in job.listed]
+        # Numbered, so that what two requests call alike is not graded as one.
+        together = [f"{k}/{word}" for k, job in enumerate(batch) for word in job.together]
+        try:
+            answers = self._grade(listed, together)
+        except Exception as error:  # who waits must hear of it, and the next batch must come
+            if last_try:
                 for job in batch:
                     job.answers.set_exception(error)
-                continue
-            first = 0
-            for job in batch:
-                end = first + len(set(job.together))
-                job.answers.set_result(answers[first:end])
-                first = end
+            return last_try
+        first = 0
+        for job in batch:
+            end = first + len(set(job.together))
+            job.answers.set_result(answers[first:end])
+            first = end
+        return True
 
     def _next_batch(self) -> list[_Job]:
         """Wait for requests and take as many as a batch holds, at least one; none once closed."""
@@ -118,7 +141,6 @@ class GradingQueue:
             while self._jobs and (not batch or n_files + len(self._jobs[0].listed) <= MOST_FILES):
                 batch.append(self._jobs.popleft())
                 n_files += len(batch[-1].listed)
-            self._changed.notify_all()
             return batch
 
 

@@ -14,7 +14,7 @@ from classify.bundles.features import PartReaders, bundle_features
 from classify.grades import Grade
 from classify.grading import Listed, grade_rows
 from classify.predict import bundle_folder
-from featurize import BundleError, printable
+from featurize import BundleError, available_cores, printable
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from classify.bundles.bundle import Bundle
 
 IMAGE_TIMEOUT = 30.0  # seconds for one file: others wait behind it
+MOST_WORKERS = 4  # decode processes: each may hold one large picture
 NEIGHBOURS = 5
 
 
@@ -54,7 +55,7 @@ class Grader:
     max_pixels : int
         Larger pictures are refused; a JPEG counts as it is decoded.
     workers : int, optional
-        Decode processes; one a core by default.
+        Decode processes; one a core by default, but no more than four.
 
     Raises
     ------
@@ -80,7 +81,7 @@ class Grader:
             device=device,
             gpu_memory=gpu_memory,
             max_pixels=max_pixels,
-            workers=workers,
+            workers=workers or min(available_cores(), MOST_WORKERS),
             image_timeout=IMAGE_TIMEOUT,
         )
 
@@ -159,9 +160,8 @@ class Grader:
             return {}
         first, end = self.examples.columns
         rows, place = np.unique(row, return_inverse=True)
-        length = np.linalg.norm(features[:, first:end], axis=1, keepdims=True)
-        unit = features[:, first:end] / np.where(length > 0, length, 1)
-        found = nearest(mean_by(unit, place, n=len(rows)), self.examples.features, k=NEIGHBOURS)
+        mean = mean_by(features[:, first:end], place, n=len(rows))
+        found = nearest(mean, self.examples.features, k=NEIGHBOURS)
         return {
             int(number): tuple(
                 Near(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+from collections.abc import Mapping
 from urllib.parse import urlsplit
 
 LOOPBACK_NAMES = ("localhost", "localhost.localdomain", "ip6-localhost")
@@ -53,6 +54,27 @@ def known_host(asked: str, *, host: str) -> bool:
         socket.gethostname().lower(),
         f"{socket.gethostname().lower()}.local",
     }
+
+
+def refusal(method: str, headers: Mapping[str, str], *, host: str) -> tuple[int, str] | None:
+    """Return status and reason where a request is to be refused for where it comes from, else None.
+
+    Parameters
+    ----------
+    method : str
+        Of the request: GET, POST and so on.
+    headers : mapping
+        Its headers, by their names in lower case.
+    host : str
+        What the server is bound to.
+    """
+    asked = headers.get("host", "")
+    if not known_host(asked, host=host):
+        return 400, "the Host of this request is no name of this server: open it as it was printed"
+    reading = method in ("GET", "HEAD")
+    if not reading and foreign(headers.get("origin"), headers.get("sec-fetch-site"), asked=asked):
+        return 403, "another web page sent this request: only this server's own page may"
+    return None
 
 
 def foreign(origin: str | None, site: str | None, *, asked: str) -> bool:

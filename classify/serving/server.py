@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import errno
-import json
+import ipaddress
 import logging
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from classify.compare import check_device
-from classify.serving.guard import HEADERS, is_loopback
+from classify.serving.guard import is_loopback
+from classify.serving.workplace import private_folder
 from featurize import ConfigError
 
 if TYPE_CHECKING:
@@ -22,15 +22,17 @@ if TYPE_CHECKING:
 
     from classify.serving.app import Limits
 
-THREADS = 80  # more than requests may wait, so that the page itself is there while they do
+PAGE_THREADS = 16  # beside those of requests to grade, so that the page itself is there while they wait
 CONNECTIONS = 256
+SILENCE = 60  # seconds after which a connection without a request is closed
+GOODBYE = 2.0  # seconds for the threads to send off, at the end, what has been answered
 
 
 @dataclass(frozen=True, kw_only=True)
 class Serving:
     """A server that listens."""
 
-    url: str
+    url: str  # on this machine
     bundle: Path
     about: dict[str, Any]  # as under /about
     limits: Limits
@@ -99,8 +101,7 @@ def serving(
         gpu_memory=gpu_memory,
         max_pixels=limits.max_pixels,
     )
-    with grader, tempfile.TemporaryDirectory(prefix="folio-serve-", ignore_cleanup_errors=True) as name:
-        folder = Path(name)
+    with grader, private_folder() as folder:
         sockets: dict[int, Any] = {}
         with GradingQueue(lambda listed, together: grader.grade(listed, together=together)) as queue:
             app = make_app(grader, queue, folder=folder, host=host, limits=limits)
@@ -108,7 +109,7 @@ def serving(
             try:
                 grader.warm_up(folder)
                 yield Serving(
-                    url=f"http://{f'[{host}]' if ':' in host else host}:{_port(server)}/",
+                    url=_url(host, _port(server)),
                     bundle=grader.bundle.path,
                     about=app.config["ABOUT"],
                     limits=limits,
@@ -117,14 +118,17 @@ def serving(
                     _sockets=sockets,
                 )
             finally:
+                _stop_listening(sockets)
                 queue.close()  # those who wait hear of it
-                server.task_dispatcher.shutdown(cancel_pending=True, timeout=2)
+                server.task_dispatcher.shutdown(cancel_pending=True, timeout=GOODBYE)
                 _close(sockets)
 
 
 def _bound(app: Flask, *, host: str, port: int, limits: Limits, sockets: dict[int, Any]) -> Any:
     """Return waitress' server of this application, listening."""
     from waitress import create_server
+
+    from classify.serving.batches import MOST_REQUESTS
 
     logging.getLogger("waitress").setLevel(logging.ERROR)  # that requests wait is no news: they may
     try:
@@ -133,10 +137,11 @@ def _bound(app: Flask, *, host: str, port: int, limits: Limits, sockets: dict[in
             map=sockets,
             host=host,
             port=port,
-            threads=THREADS,
+            threads=MOST_REQUESTS + PAGE_THREADS,
             connection_limit=CONNECTIONS,
             backlog=CONNECTIONS,
-            # What is larger is not even received; up to there the application says what the limit is.
+            channel_timeout=SILENCE,
+            # What is larger is not even kept; up to there the application says what the limit is.
             max_request_body_size=limits.max_request + limits.max_upload,
             ident=None,
         )
@@ -150,36 +155,30 @@ def _bound(app: Flask, *, host: str, port: int, limits: Limits, sockets: dict[in
         if error.errno in (errno.EADDRINUSE, errno.EACCES):
             raise ConfigError(f"port {port} of {host}: {reason}. Choose another with --port") from None
         raise ConfigError(f"--host {host}: cannot be listened at ({reason}). Try --host 127.0.0.1") from None
+    channel = _channel_class(host=host, limits=limits)
     for one in list(sockets.values()):
-        one.channel_class = json_channel()
+        one.channel_class = channel
     return server
 
 
-def json_channel() -> type:
-    """Return waitress' channel with its own refusals as JSON, like those of the application."""
-    from waitress.channel import HTTPChannel  # type: ignore[import-untyped]
-    from waitress.task import ErrorTask  # type: ignore[import-untyped]
+def _channel_class(*, host: str, limits: Limits) -> type:
+    from classify.serving.receiving import GuardedChannel, Room
+    from classify.serving.uploads import megabytes
 
-    class JsonErrorTask(ErrorTask):
-        """What waitress refuses before the application sees it."""
+    said = f"one may have {megabytes(limits.max_request)}, a file {megabytes(limits.max_upload)}"
+    shared = {"host": host, "room": Room(limits.most_held), "limits_in_words": said}
+    return type("Channel", (GuardedChannel,), shared)
 
-        def execute(self) -> None:
-            error = self.request.error
-            said = "this request is far too large" if error.code == 413 else error.reason.lower()
-            body = json.dumps({"error": said}).encode("ascii") + b"\n"
-            self.status = f"{error.code} {error.reason}"
-            self.response_headers.append(("Content-Type", "application/json"))
-            self.response_headers += HEADERS.items()
-            self.set_close_on_finish()
-            self.content_length = len(body)
-            self.write(body)
 
-    class JsonChannel(HTTPChannel):
-        """A connection."""
-
-        error_task_class = JsonErrorTask
-
-    return JsonChannel
+def _url(host: str, port: int) -> str:
+    """Return what to open on this machine: where every address is listened at, the loopback one."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return f"http://{host}:{port}/"
+    if address.is_unspecified:
+        address = ipaddress.ip_address("127.0.0.1" if address.version == 4 else "::1")
+    return f"http://{address if address.version == 4 else f'[{address}]'}:{port}/"
 
 
 def _port(server: Any) -> int:
@@ -187,6 +186,15 @@ def _port(server: Any) -> int:
     if hasattr(server, "effective_listen"):
         return int(server.effective_listen[0][1])
     return int(server.effective_port)
+
+
+def _stop_listening(sockets: dict[int, Any]) -> None:
+    """Take no further connection; those that are open stay open."""
+    from waitress import wasyncore
+
+    for one in list(sockets.values()):
+        if getattr(one, "accepting", False):
+            wasyncore.dispatcher.close(one)  # not what wakes the loop up, which its own `close` ends too
 
 
 def _close(sockets: dict[int, Any]) -> None:

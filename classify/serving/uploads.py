@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from flask import Request
+from werkzeug.exceptions import BadRequest
+from werkzeug.formparser import FormDataParser
 
 from classify.grading import Listed
 from featurize import printable
@@ -27,6 +29,12 @@ class UploadRequest(Request):
         """Every file of the request that has been begun."""
         found: list[tuple[Path, IO[bytes]]] = self.environ.setdefault("folio.written", [])
         return found
+
+    def make_form_data_parser(self) -> FormDataParser:
+        """Return a parser that says when it does not understand a form, rather than find nothing in it."""
+        parser = super().make_form_data_parser()
+        parser.silent = False
+        return parser
 
     def _get_file_stream(
         self,
@@ -51,19 +59,32 @@ class UploadRequest(Request):
             path.unlink(missing_ok=True)
 
 
-def uploaded(request: UploadRequest, *, entry: str | None, most_bytes: int) -> list[Listed]:
-    """Return the files of a request as files to grade, those that are too large with that as their problem.
+def uploaded(request: UploadRequest, *, most_bytes: int) -> tuple[list[Listed], str]:
+    """Return the files of a request as files to grade, and what all of them together are called, or "".
 
     Parameters
     ----------
     request : UploadRequest
-    entry : str, optional
-        What all of them together are called.
     most_bytes : int
-        Of one file.
+        Of one file; a larger one has that as its problem.
+
+    Raises
+    ------
+    BadRequest
+        If the form is not understood.
     """
+    try:
+        files, entry = request.files.getlist(FIELD), printable(request.form.get("entry", "")[:LONGEST_NAME])
+    except UnicodeDecodeError:
+        raise BadRequest(
+            f"the name of a file is not UTF-8. Give it another one: curl -F '{FIELD}=@FILE;filename=NAME'"
+        ) from None
+    except ValueError:
+        raise BadRequest(
+            "this form is cut short, or not the multipart/form-data that it says it is"
+        ) from None
     found = []
-    for sent in request.files.getlist(FIELD):
+    for sent in files:
         stream: Any = sent.stream
         n_bytes = stream.seek(0, 2)
         stream.close()  # what is still buffered is on disk now
@@ -77,11 +98,11 @@ def uploaded(request: UploadRequest, *, entry: str | None, most_bytes: int) -> l
             Listed(
                 file=Path(stream.name),
                 path=name,
-                entry=name if entry is None else printable(entry[:LONGEST_NAME]),
+                entry=entry or name,
                 problem=problem,
             )
         )
-    return found
+    return found, entry
 
 
 def megabytes(n_bytes: int) -> str:

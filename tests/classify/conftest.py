@@ -1,8 +1,10 @@
 """Small synthetic stores: class mean plus noise; views are a content plus little noise."""
 
 import hashlib
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import h5py
 import numpy as np
@@ -164,3 +166,29 @@ def make_store(tmp_path: Path) -> Callable[..., Path]:
         return write_synthetic_store(tmp_path / "features" / f"{name}.h5", **options)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def coloured() -> ModuleType:
+    """coloured.py, which is a script too: a network that can be foreseen, and pictures for it."""
+    spec = importlib.util.spec_from_file_location("coloured", Path(__file__).with_name("coloured.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def coloured_store(coloured, tmp_path_factory) -> Path:
+    """A store of coloured pictures, whose files are there too."""
+    return coloured.write_portfolio(tmp_path_factory.mktemp("colours"), CONFIG)
+
+
+@pytest.fixture(scope="session")
+def coloured_bundle(coloured_store, tmp_path_factory) -> Path:
+    """A bundle that grades by colour; not by the network that its manifest names."""
+    from classify.fitting import fit
+
+    out = tmp_path_factory.mktemp("bundles") / "plain"
+    return fit(coloured_store, head="logreg", params={"C": 0.0001}, out=out, jobs=1).bundle

@@ -30,6 +30,15 @@ function make(tag, properties = {}, ...children) {
   return element;
 }
 
+// As the server and `classify predict` show names: what cannot be seen, or reorders what is read, as escapes.
+function shown(text) {
+  return text.replace(/[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]/g, (character) => {
+    const code = character.charCodeAt(0);
+    const short = { 9: "\\t", 10: "\\n", 13: "\\r" }[code];
+    return short || (code < 256 ? `\\x${code.toString(16).padStart(2, "0")}` : `\\u${code.toString(16)}`);
+  });
+}
+
 function percent(p) {
   if (p > 0 && p < 0.005) return "< 1 %";
   if (p < 1 && p > 0.995) return "> 99 %";
@@ -61,12 +70,14 @@ async function readFolder(folder) {
 }
 
 async function filesOf(entry, path) {
-  if (entry.isFile) {
-    const file = await new Promise((resolve, reject) => entry.file(resolve, reject));
-    return [{ file, path }];
-  }
   const found = [];
-  const inside = await readFolder(entry);
+  let inside;
+  try {
+    if (entry.isFile) return [{ file: await new Promise((resolve, reject) => entry.file(resolve, reject)), path }];
+    inside = await readFolder(entry);
+  } catch (error) { // no right to read it, or it has just gone: the others are graded all the same
+    return [{ file: null, path }];
+  }
   inside.sort((a, b) => (a.name < b.name ? -1 : 1));
   for (const one of inside) {
     if (!ignored(one.name)) found.push(...(await filesOf(one, `${path}/${one.name}`)));
@@ -120,13 +131,18 @@ function add(found) {
 }
 
 function newItem({ name, entry, sent }) {
-  page.items.push({ name, entry, sent, state: "waiting", row: null, problem: "", tries: 0, card: null });
+  page.items.push({ name: shown(name), entry, sent, state: "waiting", row: null, problem: "", tries: 0, card: null });
 }
 
 // Sending ----------------------------------------------------------------------------------------------
 
 function wait(item) {
   const { limits } = page.about;
+  const lost = item.sent.find((one) => one.file === null);
+  if (lost) {
+    finish(item, `the browser cannot read ${item.sent.length > 1 ? shown(lost.path) : "it"}`);
+    return;
+  }
   const n_bytes = item.sent.reduce((sum, one) => sum + one.file.size, 0);
   const large = item.sent.find((one) => one.file.size > limits.max_upload);
   item.state = "waiting";
@@ -134,7 +150,7 @@ function wait(item) {
   if (large && item.sent.length === 1) {
     finish(item, `too large: ${megabytes(large.file.size)}, the limit is ${megabytes(limits.max_upload)}`);
   } else if (large) {
-    finish(item, `${large.path} is too large: ${megabytes(large.file.size)}, the limit is ${megabytes(limits.max_upload)}`);
+    finish(item, `${shown(large.path)} is too large: ${megabytes(large.file.size)}, the limit is ${megabytes(limits.max_upload)}`);
   } else if (item.sent.length > MOST_FILES || n_bytes > 0.98 * limits.max_request) {
     finish(item, `too much for one entry: ${item.sent.length} files of ${megabytes(n_bytes)} in all, the limits are ` +
       `${MOST_FILES} files and ${megabytes(limits.max_request)}`);
@@ -169,7 +185,7 @@ async function send(item) {
   for (const one of item.sent) form.append("image", one.file, one.path);
   let response, said;
   try {
-    response = await fetch("grade", { method: "POST", body: form });
+    response = await fetch("grade?rows", { method: "POST", body: form });
     said = await response.json();
   } catch (error) {
     finish(item, "the server does not answer, or the file can no longer be read. Is the server still running?", { again: true });
@@ -211,7 +227,7 @@ function showCard(item) {
   item.card = make("li", { className: "card" }, item.shown, item.said);
   byId("cards").append(item.card);
   const first = item.sent[0].file;
-  if (first.type.startsWith("image/") && first.size < PREVIEW_BYTES) {
+  if (first && first.type.startsWith("image/") && first.size < PREVIEW_BYTES) {
     page.previews.push(item);
     preview();
   }
@@ -378,8 +394,8 @@ function csv() {
     if (item.state !== "graded" && item.state !== "failed") continue;
     const row = item.row || {};
     lines.push([
-      item.sent.length > 1 ? "" : item.sent[0].path,
-      item.entry ?? item.name,
+      item.sent.length > 1 ? "" : shown(item.sent[0].path),
+      item.name,
       String(row.n_images ?? 0),
       row.grade ?? "",
       row.grade ? row.confidence.toFixed(6) : "",
@@ -448,8 +464,12 @@ function listen() {
 }
 
 async function start() {
-  const response = await fetch("about");
-  page.about = await response.json();
+  try {
+    page.about = await (await fetch("about")).json();
+  } catch (error) {
+    byId("drop-title").textContent = "The server does not answer. Is it still running? Then load this page again.";
+    return;
+  }
   listen();
   document.documentElement.dataset.ready = "yes";
 }
