@@ -69,6 +69,7 @@ class Server:
     temporary: Path  # its folder for temporary files
     said: list[str]  # on stdout, line by line
     errors: Path  # file of its stderr
+    gate: Path  # while this file is there, nothing gets graded
 
     @property
     def address(self) -> tuple[str, int]:
@@ -116,6 +117,7 @@ def form(files: Sequence[tuple[str | bytes, bytes]], *, entry: str = "") -> tupl
 def running(bundle: Path, temporary: Path, *options: str) -> Iterator[Server]:
     temporary.mkdir(exist_ok=True)
     errors = temporary.with_name(f"{temporary.name}.stderr")
+    gate = temporary.with_name(f"{temporary.name}.gate")
     with errors.open("w") as stream:
         process = subprocess.Popen(
             [sys.executable, str(COLOURED), "serve", str(bundle), "--port", "0", *options],
@@ -123,14 +125,19 @@ def running(bundle: Path, temporary: Path, *options: str) -> Iterator[Server]:
             stdout=subprocess.PIPE,
             stderr=stream,
             text=True,
-            env={**os.environ, "PYTHONPATH": str(COLOURED.parents[2]), "TMPDIR": str(temporary)},
+            env={
+                **os.environ,
+                "PYTHONPATH": str(COLOURED.parents[2]),
+                "TMPDIR": str(temporary),
+                "COLOURED_GATE": str(gate),
+            },
         )
     assert process.stdout is not None
     try:
         said = [process.stdout.readline() for _ in range(4)]
         found = re.search(r"http://\S+/", said[0])
         assert found, (said, errors.read_text())
-        yield Server(found[0], process, temporary, said, errors)
+        yield Server(found[0], process, temporary, said, errors, gate)
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGINT)
