@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -90,6 +91,17 @@ class Server:
         """Send images, each with its name."""
         body, kind = form(files, entry=entry)
         return self.ask("POST", "/grade", body, content_type=kind, **headers)
+
+    def files(self) -> list[str]:
+        """Return the names of all files in its folder for temporary ones."""
+        return sorted(path.name for path in self.temporary.rglob("*") if path.is_file())
+
+    def left(self) -> list[str]:
+        """Return them once no upload is there; an answer may arrive just before its uploads are deleted."""
+        until = time.monotonic() + 30
+        while self.files() != ["in-use"] and time.monotonic() < until:
+            time.sleep(0.02)
+        return self.files()
 
     def end(self, number: int = signal.SIGINT) -> int:
         self.process.send_signal(number)

@@ -151,7 +151,7 @@ def test_fifty_at_once(start, bundle, coloured, capsys, n_rounds, large):
     workers = min(available_cores(), MOST_WORKERS)
     assert memory.peak < memory.at_rest + workers * MOST_A_WORKER
     assert server.ask("GET", "/health").json == {"status": "ok"}
-    assert [path.name for path in server.temporary.rglob("*") if path.is_file()] == ["in-use"]
+    assert server.left() == ["in-use"]
     assert server.errors.read_text() == ""
 
 

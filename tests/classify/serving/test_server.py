@@ -17,10 +17,6 @@ from classify.serving.server import Serving, _url, serving
 from featurize import BundleError, ConfigError, __version__
 
 
-def left_in(server):
-    return sorted(path.name for path in server.temporary.rglob("*") if path.is_file())
-
-
 def test_grades_are_those_of_predict(server, coloured, bundle_with_examples, tmp_path):
     files = [
         (f"{grade} {k}.png", coloured.picture(coloured.colour(grade, k)))
@@ -69,7 +65,7 @@ def test_whoever_waits_when_it_ends_hears_of_it(start, bundle, coloured):
     server.gate.touch()
     with ThreadPoolExecutor(24) as clients:
         asked = [clients.submit(server.grade, image) for _ in range(24)]
-        while len(left_in(server)) < 1 + len(asked):  # until all are there
+        while len(server.files()) < 1 + len(asked):  # until all are there
             time.sleep(0.02)
         server.process.send_signal(signal.SIGTERM)
         first = next(as_completed(asked))
@@ -98,7 +94,7 @@ def test_a_connection_that_says_nothing_keeps_nobody_waiting(server, coloured):
     finally:
         for one in silent:
             one.close()
-    assert left_in(server) == ["in-use"]
+    assert server.left() == ["in-use"]
 
 
 def test_a_client_that_goes_away_leaves_nothing(server, coloured, as_form):
@@ -109,7 +105,7 @@ def test_a_client_that_goes_away_leaves_nothing(server, coloured, as_form):
             length = f"Content-Length: {len(body)}\r\n\r\n"
             connection.sendall((head + length).encode() + body[:end])
     assert server.grade(("a.png", coloured.picture((1, 2, 3)))).status == 200
-    assert left_in(server) == ["in-use"]
+    assert server.left() == ["in-use"]
 
 
 @pytest.mark.parametrize(
