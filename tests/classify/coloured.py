@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import io
+import os
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ SIZE = 32
 CLASSES = ("award", "low", "middle")
 HUES = {"award": (220, 40, 40), "low": (40, 220, 40), "middle": (40, 40, 220)}
 N_IMAGES = 8  # of a class
+GATE = "COLOURED_GATE"  # variable that names a file; while it is there, no features come
 
 
 class MeanEngine:
@@ -31,6 +34,8 @@ class MeanEngine:
         from featurize.engines import Done
 
         assert images.dtype == np.uint8
+        while os.path.exists(os.environ.get(GATE, "")):  # a test has closed it
+            time.sleep(0.02)
         return Done(images.mean(axis=(1, 2)).astype(np.float32))
 
 

@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -69,6 +70,7 @@ class Server:
     temporary: Path  # its folder for temporary files
     said: list[str]  # on stdout, line by line
     errors: Path  # file of its stderr
+    gate: Path  # while this file is there, nothing gets graded
 
     @property
     def address(self) -> tuple[str, int]:
@@ -89,6 +91,17 @@ class Server:
         """Send images, each with its name."""
         body, kind = form(files, entry=entry)
         return self.ask("POST", "/grade", body, content_type=kind, **headers)
+
+    def files(self) -> list[str]:
+        """Return the names of all files in its folder for temporary ones."""
+        return sorted(path.name for path in self.temporary.rglob("*") if path.is_file())
+
+    def left(self) -> list[str]:
+        """Return them once no upload is there; an answer may arrive just before its uploads are deleted."""
+        until = time.monotonic() + 30
+        while self.files() != ["in-use"] and time.monotonic() < until:
+            time.sleep(0.02)
+        return self.files()
 
     def end(self, number: int = signal.SIGINT) -> int:
         self.process.send_signal(number)
@@ -116,6 +129,7 @@ def form(files: Sequence[tuple[str | bytes, bytes]], *, entry: str = "") -> tupl
 def running(bundle: Path, temporary: Path, *options: str) -> Iterator[Server]:
     temporary.mkdir(exist_ok=True)
     errors = temporary.with_name(f"{temporary.name}.stderr")
+    gate = temporary.with_name(f"{temporary.name}.gate")
     with errors.open("w") as stream:
         process = subprocess.Popen(
             [sys.executable, str(COLOURED), "serve", str(bundle), "--port", "0", *options],
@@ -123,14 +137,19 @@ def running(bundle: Path, temporary: Path, *options: str) -> Iterator[Server]:
             stdout=subprocess.PIPE,
             stderr=stream,
             text=True,
-            env={**os.environ, "PYTHONPATH": str(COLOURED.parents[2]), "TMPDIR": str(temporary)},
+            env={
+                **os.environ,
+                "PYTHONPATH": str(COLOURED.parents[2]),
+                "TMPDIR": str(temporary),
+                "COLOURED_GATE": str(gate),
+            },
         )
     assert process.stdout is not None
     try:
         said = [process.stdout.readline() for _ in range(4)]
         found = re.search(r"http://\S+/", said[0])
         assert found, (said, errors.read_text())
-        yield Server(found[0], process, temporary, said, errors)
+        yield Server(found[0], process, temporary, said, errors, gate)
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGINT)

@@ -5,7 +5,8 @@ import signal
 import socket
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
 
 import pytest
 from click.testing import CliRunner
@@ -14,10 +15,6 @@ from classify.cli import cli
 from classify.compare import compare
 from classify.serving.server import Serving, _url, serving
 from featurize import BundleError, ConfigError, __version__
-
-
-def left_in(server):
-    return sorted(path.name for path in server.temporary.rglob("*") if path.is_file())
 
 
 def test_grades_are_those_of_predict(server, coloured, bundle_with_examples, tmp_path):
@@ -64,18 +61,25 @@ def test_it_ends_when_asked_to_and_leaves_nothing(start, bundle, coloured):
 
 
 def test_whoever_waits_when_it_ends_hears_of_it(start, bundle, coloured):
-    server = start(bundle)
-    slow = coloured.picture((230, 20, 20), size=(2500, 2500))
+    server, image = start(bundle), ("a.png", coloured.picture((230, 20, 20)))
+    server.gate.touch()
     with ThreadPoolExecutor(24) as clients:
-        asked = [clients.submit(server.grade, ("a.png", slow)) for _ in range(24)]
-        next(one for one in asked if one.result(100).status == 200)  # it is at it now
-        assert server.end(signal.SIGTERM) == 0
-        replies = [one.result(100) for one in asked]
-    assert {reply.status for reply in replies} == {200, 503}
+        asked = [clients.submit(server.grade, image) for _ in range(24)]
+        while len(server.files()) < 1 + len(asked):  # until all are there
+            time.sleep(0.02)
+        server.process.send_signal(signal.SIGTERM)
+        first = next(as_completed(asked))
+        assert first.result().status == 503
+        server.gate.unlink()
+        replies = [one.result(60) for one in asked]
+    assert server.process.wait(60) == 0
+    assert {reply.status for reply in replies} == {200, 503}  # what was under way has been graded
     for reply in replies:
         if reply.status == 503:
             assert reply.json == {"error": "the server is ending"}
             assert reply.headers["Retry-After"] == "5"
+        else:
+            assert reply.json[0]["grade"] == "award"
     assert list(server.temporary.iterdir()) == []
     assert server.errors.read_text() == "Ended.\n"
 
@@ -90,7 +94,7 @@ def test_a_connection_that_says_nothing_keeps_nobody_waiting(server, coloured):
     finally:
         for one in silent:
             one.close()
-    assert left_in(server) == ["in-use"]
+    assert server.left() == ["in-use"]
 
 
 def test_a_client_that_goes_away_leaves_nothing(server, coloured, as_form):
@@ -101,7 +105,7 @@ def test_a_client_that_goes_away_leaves_nothing(server, coloured, as_form):
             length = f"Content-Length: {len(body)}\r\n\r\n"
             connection.sendall((head + length).encode() + body[:end])
     assert server.grade(("a.png", coloured.picture((1, 2, 3)))).status == 200
-    assert left_in(server) == ["in-use"]
+    assert server.left() == ["in-use"]
 
 
 @pytest.mark.parametrize(
