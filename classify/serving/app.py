@@ -213,7 +213,7 @@ def _errors(app: Flask, limiter: Limiter, limits: Limits) -> None:
             response.allow.update(error.valid_methods)
         if code == 429 and limiter.current_limit is not None:
             wait = math.ceil(limiter.current_limit.reset_at - time.time())
-            response.headers["Retry-After"] = str(max(wait, 1))
+            response.headers["Retry-After"] = str(min(max(wait, 1), 60))
         return response, code
 
     @app.errorhandler(Busy)
