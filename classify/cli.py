@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from classify.commands.exporting import export_command
 from classify.commands.fitting import compare_command, fit_command, heads_command
 from classify.commands.grading import predict_command
 from classify.commands.serve import serve_command
@@ -24,7 +25,7 @@ def cli(verbose: bool) -> None:
     quiet_libraries(verbose=verbose)
 
 
-for command in (compare_command, fit_command, heads_command, predict_command, serve_command):
+for command in (compare_command, fit_command, heads_command, predict_command, serve_command, export_command):
     cli.add_command(command)
 
 
