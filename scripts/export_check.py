@@ -1,11 +1,12 @@
 """What exports of a run's heads say and cost, beside `classify predict`: Markdown tables.
 
-``python scripts/export_check.py RUN_OR_BUNDLE IMAGE_OR_FOLDER... [--formats onnx,keras] [--all] [--rounds 5]``
+``python scripts/export_check.py RUN_OR_BUNDLE IMAGES... [--formats onnx,keras] [--all] [--rounds 5]``
 
-Every format is written to a temporary folder and loaded by its own runtime. Differences are the largest of any
-probability on any of the images. Times are milliseconds an image from squares of pixels to probabilities, the
-median round after one to warm up, at the runtime's own number of threads; those of `classify predict` begin
-at files, with network and processes ready, and what decoding takes of that is in a row of its own.
+Every format is written to a temporary folder and loaded by its own runtime. Differences are the largest of
+any probability on any of the images. Times are milliseconds an image, from squares of pixels to
+probabilities, the median round after one to warm up, at the runtime's own number of threads. Those of
+`classify predict` begin at files, with processes and network ready; the row below it is what decoding takes
+of that, on one core. Its engine computes batches of one fixed size, so one image costs it as much as a batch.
 Leave the machine alone meanwhile.
 """
 
@@ -127,7 +128,7 @@ def grade(bundle: Bundle, files: Sequence[Path], readers: PartReaders) -> None:
 
 
 def decode_time(files: Sequence[Path], config, *, rounds: int) -> float:
-    """Return milliseconds, in this process and one core: workers are spread over all."""
+    """Return milliseconds, in this process and on one core."""
     from featurize.images import read_picture
 
     def read() -> None:
