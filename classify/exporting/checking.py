@@ -111,7 +111,7 @@ def compare(run: Run | None, expected: Expected, *, runtime: str) -> Check:
     said = run_in_passes(run, expected.pixels)
     fast = expected.as_fitted
     return Check(
-        runtime=f"{runtime} {version(runtime)}",
+        runtime=_with_version(runtime),
         n_images=n_images,
         drawn=expected.drawn,
         difference=float(np.max(np.abs(said - expected.probabilities))),
@@ -150,11 +150,14 @@ def image_files(images: Sequence[str | os.PathLike[str]]) -> list[Path]:
 
 def is_installed(package: str) -> bool:
     """Return whether a runtime is here, without importing it."""
-    try:
-        version(package)
-    except PackageNotFoundError:
-        return False
     return find_spec(package) is not None
+
+
+def _with_version(package: str) -> str:
+    try:
+        return f"{package} {version(package)}"
+    except PackageNotFoundError:  # it came under another name, such as onnxruntime-gpu
+        return package
 
 
 @contextmanager

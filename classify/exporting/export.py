@@ -151,11 +151,11 @@ def _refuse_taken(place: Path, kind: Format, *, overwrite: bool) -> None:
 @contextmanager
 def _new_place(place: Path, kind: Format) -> Iterator[Path]:
     """Yield a temporary file or folder beside the place, and put it there when all went well."""
-    if kind.parts:
-        with new_folder(place, mark=FILE, parts=FOLDER_PARTS) as folder:
-            yield folder
-        return
     try:
+        if kind.parts:
+            with new_folder(place, mark=FILE, parts=FOLDER_PARTS) as folder:
+                yield folder
+            return
         place.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{place.name[:100]}.", dir=place.parent) as name:
             temporary = Path(name) / f"export{kind.suffix}"
@@ -163,7 +163,7 @@ def _new_place(place: Path, kind: Format) -> Iterator[Path]:
             os.replace(temporary, place)
     except OSError as error:
         raise ExportError(
-            f"{place}: cannot be written ({error.strerror or error}). Choose another file with --out"
+            f"{place}: cannot be written ({error.strerror or error}). Make room, or choose another --out"
         ) from None
 
 

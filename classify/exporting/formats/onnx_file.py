@@ -44,7 +44,6 @@ def write(network: Any, place: Path, description: Mapping[str, Any]) -> None:
         If it is larger than ONNX's format allows, or has an operation that ONNX lacks.
     """
     import onnx
-    import tf2onnx
 
     size = sum(np.dtype(one.dtype).itemsize * int(np.prod(one.shape)) for one in network.variables)
     if size > MOST_BYTES:
@@ -52,9 +51,8 @@ def write(network: Any, place: Path, description: Mapping[str, Any]) -> None:
             f"--format onnx: {size / 1e9:.1f} GB of weights, and one ONNX file holds 2.1 GB. "
             "Choose another --format"
         )
-    grade = serving(network)
     with _quiet():
-        made, _ = tf2onnx.convert.from_function(grade, input_signature=grade.input_signature, opset=OPSET)
+        made = _converted(network)
     onnx.helper.set_model_props(
         made, {"classes": json.dumps(description["classes"]), KEY: to_text(description)}
     )
@@ -72,6 +70,30 @@ def load(place: Path) -> Run:
         return session.run(["probabilities"], dict(pixels))[0]
 
     return run
+
+
+def _converted(network: Any) -> Any:
+    """Return a network as an ONNX model.
+
+    tf2onnx's own way from functions takes every tensor that a function has caught for one of its inputs: the
+    means of preprocessing and of normalising layers. In the frozen graph they are constants.
+    """
+    import tf2onnx
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    frozen = convert_variables_to_constants_v2(
+        serving(network).get_concrete_function(), lower_control_flow=False
+    )
+    takes = {f"{one.name}:0": one.name for one in network.inputs}
+    (output,) = (one.name for one in frozen.outputs)
+    made, _ = tf2onnx.convert.from_graph_def(
+        frozen.graph.as_graph_def(),
+        input_names=list(takes),
+        output_names=[output],
+        opset=OPSET,
+        tensors_to_rename={**takes, output: "probabilities"},
+    )
+    return made
 
 
 def _check(model: Any, *, names: list[str]) -> None:

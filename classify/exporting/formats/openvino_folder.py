@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from classify.exporting.description import FILE, KEY, to_text
-from classify.exporting.formats.saved_model import SERVING, serving
+from classify.exporting.formats.saved_model import SERVING, save, serving
 from classify.exporting.runs import Run
 from featurize import ExportError, import_openvino
 
@@ -31,14 +31,10 @@ def write(network: Any, place: Path, description: Mapping[str, Any]) -> None:
 
     Under "folio" the model's ``rt_info`` has "classes", a JSON list in label order, and the "description".
     """
-    import tensorflow as tf
-
     openvino = import_openvino()
     place.mkdir(parents=True, exist_ok=True)
-    module = tf.Module()
-    module.kept = [variable.value for variable in network.variables]
     with tempfile.TemporaryDirectory(prefix="folio-", ignore_cleanup_errors=True) as folder:
-        tf.saved_model.save(module, folder, signatures={SERVING: serving(network)})
+        save(network, Path(folder), {SERVING: serving(network)})
         try:
             model = openvino.Core().read_model(folder)
             model.set_rt_info(json.dumps(description["classes"]), [KEY, "classes"])

@@ -35,11 +35,27 @@ def write(network: Any, place: Path, description: Mapping[str, Any]) -> None:
             "description": tf.constant(to_text(description)),
         }
 
+    save(network, place, {SERVING: serving(network), "about": about})
+    (place / FILE).write_text(to_text(description) + "\n", encoding="utf-8")
+
+
+def save(network: Any, place: Path, signatures: Mapping[str, Any]) -> None:
+    """Write functions of a network as a SavedModel.
+
+    Raises
+    ------
+    OSError
+        If there is no room for it, as other formats do.
+    """
+    import tensorflow as tf
+
     place.mkdir(parents=True, exist_ok=True)
     module = tf.Module()
     module.kept = [variable.value for variable in network.variables]
-    tf.saved_model.save(module, str(place), signatures={SERVING: serving(network), "about": about})
-    (place / FILE).write_text(to_text(description) + "\n", encoding="utf-8")
+    try:
+        tf.saved_model.save(module, str(place), signatures=dict(signatures))
+    except tf.errors.OpError as error:
+        raise OSError((error.message.splitlines() or ["TensorFlow cannot write it"])[0][:200]) from error
 
 
 def serving(network: Any) -> Any:

@@ -41,6 +41,12 @@ def fitted_head() -> Callable[..., Any]:
     return lambda head, n_classes, **params: _fitted(head, n_classes, tuple(params.items()))
 
 
+@pytest.fixture(scope="session", name="make_rows")
+def rows_maker() -> Callable[..., Any]:
+    """Make rows; see `make_rows`."""
+    return make_rows
+
+
 @pytest.fixture(scope="session")
 def rows() -> np.ndarray:
     """Rows to grade: new ones, fitted ones, and from zeros to huge."""

@@ -189,3 +189,20 @@ def test_what_onnx_lacks_is_an_error_of_one_line(tmp_path):
         module.write(network, tmp_path / "a.onnx", {"classes": CLASSES})
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("mode", ["caffe", "torch"])
+def test_the_means_of_preprocessing_are_no_inputs_of_onnx(tmp_path, mode):
+    """Keras holds them as tensors, which a traced function catches."""
+    import keras
+
+    module = format_module(FORMATS["onnx"])
+    preprocess = keras.applications.imagenet_utils.preprocess_input
+    given = keras.Input((4, 4, 3), dtype="uint8", name="pixels")
+    scaled = preprocess(keras.ops.cast(given, "float32"), data_format="channels_last", mode=mode)
+    network = keras.Model([given], keras.layers.GlobalAveragePooling2D(name="probabilities")(scaled))
+    module.write(network, tmp_path / "a.onnx", {"classes": CLASSES})
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 4, 4, 3), dtype=np.uint8)
+    said = module.load(tmp_path / "a.onnx")({"pixels": pixels})
+    known = preprocess(pixels.astype(np.float32), data_format="channels_last", mode=mode)
+    np.testing.assert_allclose(said, known.mean(axis=(1, 2)), rtol=1e-5, atol=1e-6)

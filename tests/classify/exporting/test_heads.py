@@ -16,7 +16,7 @@ from classify.exporting.formats import FORMATS, format_module
 from classify.exporting.heads import GRAPHS, require_room
 from classify.exporting.machines import _votes, falling
 from classify.exporting.steps import at_temperature, unit_rows
-from classify.heads import HEADS, SCALINGS
+from classify.heads import HEADS, SCALINGS, make_head
 from classify.temperature import at_temperature as known_at_temperature
 from featurize import ExportError
 
@@ -78,12 +78,13 @@ def test_graphs_say_the_same_in_other_runtimes(fitted_head, as_network, rows, tm
         np.testing.assert_allclose(part, expected, rtol=0, atol=2e-5, err_msg=key)
 
 
-def test_weighted_and_few_neighbours(fitted_head, as_network, rows):
+def test_weighted_and_few_neighbours(fitted_head, as_network, make_rows, rows):
     heads = {
         "one": ("knn", fitted_head("knn", 3, k=1)),
         "most": ("knn", fitted_head("knn", 3, k=1000)),
-        "weighted": ("knn", fitted_head("knn", 3, k=7, class_weight="balanced")),
+        "weighted": ("knn", make_head("knn", params={"k": 7, "class_weight": {0: 1.0, 1: 2.5, 2: 0.3}})),
     }
+    heads["weighted"][1].fit(*make_rows(90, 3))
     said = as_network(heads)(rows)
     for name, (_, fitted) in heads.items():
         np.testing.assert_allclose(said[name], fitted.predict_proba(rows), rtol=0, atol=1e-6, err_msg=name)
