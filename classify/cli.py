@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from classify.commands.exporting import export_command
 from classify.commands.fitting import compare_command, fit_command, heads_command
 from classify.commands.grading import predict_command
 from classify.commands.report import report_command
@@ -33,6 +34,7 @@ for command in (
     heads_command,
     predict_command,
     serve_command,
+    export_command,
 ):
     cli.add_command(command)
 

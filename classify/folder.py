@@ -32,7 +32,7 @@ def refuse_existing(folder: Path, *, mark: str, what: str, overwrite: bool) -> N
     """
     try:
         if not folder.exists() and not folder.is_symlink():
-            _require_place(folder)
+            require_place(folder)
             return
     except OSError as error:  # a name too long, a parent that may not be looked into
         raise CompareError(
@@ -88,7 +88,7 @@ def new_folder(folder: Path, *, mark: str, parts: Sequence[str]) -> Iterator[Pat
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _require_place(folder: Path) -> None:
+def require_place(folder: Path) -> None:
     """Raise unless a folder can be made here: said before the work, not after it."""
     above = next(path for path in folder.absolute().parents if path.exists())
     if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):

@@ -11,7 +11,7 @@ from scipy.optimize import minimize_scalar
 FloatArray = npt.NDArray[np.float64]
 
 RANGE = (0.05, 20.0)  # beyond that only heads go that are always right, or no better than chance
-_SMALLEST = 1e-12  # probability that stands for 0, whose logarithm is not finite
+SMALLEST = 1e-12  # probability that stands for 0, whose logarithm is not finite
 
 
 def fit_temperature(y: npt.ArrayLike, probabilities: npt.ArrayLike) -> float:
@@ -74,5 +74,5 @@ def at_temperature(probabilities: npt.ArrayLike, temperature: float) -> FloatArr
 
 
 def _logs(probabilities: npt.ArrayLike) -> FloatArray:
-    logs: FloatArray = np.log(np.maximum(np.asarray(probabilities, dtype=np.float64), _SMALLEST))
+    logs: FloatArray = np.log(np.maximum(np.asarray(probabilities, dtype=np.float64), SMALLEST))
     return logs

@@ -33,12 +33,14 @@ _EXPORTS = {
     "join": "intake.duplicates",
     "near_duplicates": "intake.duplicates",
     "gpus": "engines.cuda",
+    "import_openvino": "engines.conversion",
     "parse_device": "engines.devices",
     "BundleError": "errors",
     "CompareError": "errors",
     "ConfigError": "errors",
     "DatasetError": "errors",
     "EngineError": "errors",
+    "ExportError": "errors",
     "FolioError": "errors",
     "ImageError": "errors",
     "StoreError": "errors",
@@ -52,6 +54,9 @@ _EXPORTS = {
     "Intake": "intake.intake",
     "Repair": "upkeep.repairing",
     "repair": "upkeep.repairing",
+    "portable_network": "portable",
+    "image_squares": "squares",
+    "ImageSquares": "squares",
     "ContentRow": "store",
     "ContentTable": "store",
     "ImageTable": "store",
@@ -105,6 +110,9 @@ if TYPE_CHECKING:
     from featurize.device import (
         use_device as use_device,
     )
+    from featurize.engines.conversion import (
+        import_openvino as import_openvino,
+    )
     from featurize.engines.cuda import (
         gpus as gpus,
     )
@@ -117,6 +125,7 @@ if TYPE_CHECKING:
         ConfigError as ConfigError,
         DatasetError as DatasetError,
         EngineError as EngineError,
+        ExportError as ExportError,
         FolioError as FolioError,
         ImageError as ImageError,
         StoreError as StoreError,
@@ -138,8 +147,15 @@ if TYPE_CHECKING:
         Intake as Intake,
         inspect as inspect,
     )
+    from featurize.portable import (
+        portable_network as portable_network,
+    )
     from featurize.results import (
         ExtractResult as ExtractResult,
+    )
+    from featurize.squares import (
+        ImageSquares as ImageSquares,
+        image_squares as image_squares,
     )
     from featurize.store import (
         ContentRow as ContentRow,

@@ -35,3 +35,7 @@ class BundleError(FolioError):
 
 class CompareError(FolioError):
     """Stores, heads or folds that cannot be compared."""
+
+
+class ExportError(FolioError):
+    """A bundle that cannot be turned into what another runtime loads."""

@@ -30,10 +30,11 @@ def portable_network(
     Returns
     -------
     keras.Model
-        From uint8 (n, size, size, 3), upright RGB squares rendered as the config says, to a list of
-        float32 (n, width): the means over the maps of each level, in the order in which a store has them
-        side by side. Of standard layers and operations alone, so that it can be saved, and loaded in safe
-        mode where Folio is not installed.
+        From uint8 (n, size, size, 3), upright RGB squares rendered as the config says, to float32
+        (n, width), the means over the last maps; with levels to a list of those of each level, in the order
+        in which a store has them side by side. Not rounded to the store's dtype, as no image is that is
+        graded. Of standard layers and operations alone, so that it can be saved, and loaded in safe mode
+        where Folio is not installed.
 
     Raises
     ------
@@ -54,7 +55,9 @@ def portable_network(
     with keras_settings():
         if config["preprocess"] != "native":
             network = without_scaling(network)
-        maps = [tensor for _, tensor in level_maps(network)] if config["levels"] else [network.output]
+        maps = [network.output]
+        if config["levels"]:
+            maps = [tensor for _, tensor in level_maps(network)]
         inner = keras.Model(network.input, maps, name=f"{name}_maps")
         pixels = keras.Input((size, size, 3), dtype="uint8", name=f"{name}_pixels")
         scaled = preprocess_pixels(
@@ -68,4 +71,4 @@ def portable_network(
             keras.layers.GlobalAveragePooling2D(name=f"{name}_mean_{k + 1}")(one)
             for k, one in enumerate(made if isinstance(made, list | tuple) else [made])
         ]
-        return keras.Model(pixels, pooled, name=name)
+        return keras.Model(pixels, pooled if config["levels"] else pooled[0], name=name)

@@ -13,7 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import click
+import numpy as np
 import pytest
+
+from classify.predict import predict
 
 import make_sample
 
@@ -80,12 +83,21 @@ def test_readme_commands_run_in_order(workplace):
         assert "Traceback" not in done.stderr
         ran += 1
     assert ran >= 8
-    for block in blocks("python"):
-        with contextlib.chdir(workplace):
-            names: dict = {}
-            exec(compile(block, "README.md", "exec"), names)
-        assert len(names["content"]) == len(names["label"]) == len(names["path"])
-        assert names["classes"] == ["award", "low", "middle"]
+    store, grader = (run_block(block, workplace) for block in blocks("python"))
+    assert len(store["content"]) == len(store["label"]) == len(store["path"])
+    assert store["classes"] == ["award", "low", "middle"]
+    with contextlib.chdir(workplace):
+        (known,) = predict("artifacts/runs/sample", ["artifacts/sample/new/page_001.jpg"]).grades
+    np.testing.assert_allclose(grader["probabilities"], [known.probabilities], rtol=0, atol=1e-4)
+    assert grader["grade"] == known.grade
+
+
+def run_block(block: str, folder: Path) -> dict:
+    """Return the names that a block of Python leaves."""
+    names: dict = {}
+    with contextlib.chdir(folder):
+        exec(compile(block, "README.md", "exec"), names)
+    return names
 
 
 @pytest.mark.parametrize(

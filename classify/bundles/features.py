@@ -87,6 +87,7 @@ def bundle_features(
     gpu_memory: float | None,
     on_progress: Callable[[int, int], None] | None,
     readers: PartReaders | None = None,
+    precision: str | None = None,
 ) -> BundleFeatures:
     """Return the plain-view features of image files, as each of some bundles needs them.
 
@@ -103,6 +104,8 @@ def bundle_features(
         As in `classify.predict.predict`.
     readers : PartReaders, optional
         Backbones that stay ready, which then know the device; by default each is built for this call.
+    precision : str, optional
+        Instead of the one that features were made in.
 
     Raises
     ------
@@ -116,7 +119,7 @@ def bundle_features(
     from classify.fusion import fuse_rows
 
     sources = {part.config_digest: part for bundle in bundles for part in bundle.parts}
-    carried = _weights(bundles[0].path, list(sources.values()), weights)
+    carried = part_weights(bundles[0].path, list(sources.values()), weights)
     found: dict[str, ImageFeatures] = {}
     notes: list[str] = []
     for k, part in enumerate(sources.values()):
@@ -133,6 +136,7 @@ def bundle_features(
             gpu_memory=gpu_memory,
             on_progress=told,
             readers=readers,
+            precision=precision,
         )
         notes += [f"{part.store}: {line}" if len(sources) > 1 else line for line in note]
     index = reduce(np.intersect1d, [one.index for one in found.values()]) if len(found) > 1 else None
@@ -164,10 +168,25 @@ def _rows(found: ImageFeatures, index: npt.NDArray[np.int64] | None) -> npt.NDAr
     return found.features[[place[position] for position in index.tolist()]]
 
 
-def _weights(
+def part_weights(
     where: Path, parts: Sequence[BundlePart], given: str | os.PathLike[str] | None
 ) -> list[Path | None]:
-    """Return the weights file of each part, None for published ones; one that is given is for what lacks."""
+    """Return the weights file of each part, None for published ones; one that is given is for what lacks.
+
+    Parameters
+    ----------
+    where : Path
+        The bundle, for the message.
+    parts : sequence of BundlePart
+        Each once.
+    given : path-like, optional
+        A file that did not come along.
+
+    Raises
+    ------
+    BundleError
+        If weights are missing, or the one file could be those of several.
+    """
     lacking = [part for part in parts if part.missing and part.config["weights"]["kind"] != "random"]
     if given is not None and len(parts) > 1 and len(lacking) != 1:
         which = ", ".join(part.store for part in lacking) or "none"
@@ -194,6 +213,7 @@ def _part_features(
     gpu_memory: float | None,
     on_progress: Callable[[int, int], None] | None,
     readers: PartReaders | None,
+    precision: str | None,
 ) -> tuple[ImageFeatures, tuple[str, ...]]:
     from featurize import image_features
 
@@ -212,8 +232,8 @@ def _part_features(
 
     made_in = part.config["precision"]
     try:
-        return run(None), ()
+        return run(precision), ()
     except EngineError:
-        if made_in == "float32":
+        if made_in == "float32" or precision is not None:
             raise
         return run("float32"), (f"made in {made_in}, which this machine lacks: graded in float32",)
