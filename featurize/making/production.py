@@ -4,22 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from featurize.dataset import Dataset
-from featurize.decode.decoding import Decoder, Request
+from featurize.decode.decoding import Decoded, Decoder, Request
 from featurize.engines import Engine
 from featurize.errors import DatasetError, ImageError
+from featurize.making.columns import Columns
 from featurize.making.execution import Execution
-from featurize.making.filling import StoreFiller, discard_used_parts
+from featurize.making.filling import PartFiller, Share, StoreWork, fill
+from featurize.making.finishing import Computed, StoreFinisher, discard_used_parts
 from featurize.making.outcomes import Outcome, up_to_date
 from featurize.making.planning import Target, contents, image_table, is_current
 from featurize.store import ImageTable
 
 SOON = 128  # files before the last one when the processes that assemble stores start to load their libraries
-FEW = 8  # files of which it is first seen whether one can be used, before an engine is built for them
 
 
 def produce(
@@ -56,42 +58,41 @@ def produce(
     StoreError
         If a store or a part cannot be written.
     """
-    if execution.strict:
-        _refuse_known_bad(dataset, targets)
-    finished = {target.path: outcome for target in targets if (outcome := _finished_before(dataset, target))}
+    finished, open_ones = finished_before(dataset, targets, execution=execution)
+    finishers = [StoreFinisher(target, execution) for target in open_ones]
+    share = share_of(open_ones, dataset)
     fillers = [
-        StoreFiller(target, execution, engine=engines.get(target.path))
-        for target in targets
-        if target.path not in finished
-    ]
-    todo = work([filler.target for filler in fillers], dataset)
-    files = contents(dataset)
-    requests = [
-        Request(path=dataset.root / files[sha256].path, sha256=sha256, views=views)
-        for sha256, views in todo.items()
+        PartFiller(
+            store,
+            partial(execution.build, store.backbone, store.weights, store.config),
+            engine=engines.get(store.path),
+            on_part=target.parts.add,
+        )
+        for store, target in zip(share.stores, open_ones, strict=True)
     ]
     decoding, n_decoded = 0.0, 0
+
+    def on_file(decoded: Decoded) -> None:
+        nonlocal decoding, n_decoded
+        decoding += decoded.seconds
+        n_decoded += 1
+        execution.report("extracting", n_decoded, len(share.requests))
+        if decoded.problem and execution.strict:
+            raise strict_error(decoded.request.path, decoded.problem)
+        if len(share.requests) - n_decoded < SOON:
+            for filler, finisher in zip(fillers, finishers, strict=True):
+                if filler.begun:
+                    finisher.prepare()
+
     with ExitStack() as stack:
-        for filler in fillers:
-            stack.callback(filler.close)
-        stream = stack.enter_context(closing(decoder.decode(requests)))
+        for close in (*(filler.close for filler in fillers), *(finisher.close for finisher in finishers)):
+            stack.callback(close)
         try:
-            decoder.start(len(requests))
-            if len(requests) > FEW:
-                _build_engines(fillers)  # while the decode processes load their libraries
-            for sha256, decoded in zip(todo, stream, strict=True):
-                decoding += decoded.seconds
-                n_decoded += 1
-                execution.report("extracting", n_decoded, len(todo))
-                if decoded.problem and execution.strict:
-                    raise _strict_error(decoded.request.path, decoded.problem)
-                for filler in fillers:
-                    if filler.target.missing.get(sha256):
-                        filler.accept(sha256, decoded)
-                        if len(todo) - n_decoded < SOON:
-                            filler.prepare_assembly()
-            for filler in fillers:
-                finished[filler.target.path] = filler.finish(dataset, n_decoded=n_decoded)
+            fill(share, fillers, decoder=decoder, on_file=on_file)
+            for filler, finisher in zip(fillers, finishers, strict=True):
+                filler.finish()
+                computed = _computed(filler, n_decoded=n_decoded)
+                finished[filler.work.path] = finisher.finish(dataset, computed)
         except BaseException:
             for filler in fillers:
                 stack.callback(filler.keep)  # each of them, even if another one's disk is full
@@ -101,10 +102,54 @@ def produce(
     return [finished[target.path] for target in targets]
 
 
-def _build_engines(fillers: Sequence[StoreFiller]) -> None:
-    for filler in fillers:
-        if any(filler.target.missing.values()):
-            filler.ready()
+def _computed(filler: PartFiller, *, n_decoded: int) -> Computed:
+    engine = filler.engine
+    return Computed(
+        engine=engine.name if engine is not None else "",
+        device=engine.device if engine is not None else "",
+        columns=Columns.of(engine) if engine is not None else None,
+        n_decoded=n_decoded,
+        n_forward=filler.n_forward,
+        failed=filler.failed,
+        seconds=filler.seconds,
+    )
+
+
+def finished_before(
+    dataset: Dataset, targets: Sequence[Target], *, execution: Execution
+) -> tuple[dict[Path, Outcome], list[Target]]:
+    """Return the outcomes of stores that are as they should be, and the targets in which something is missing.
+
+    Raises
+    ------
+    ImageError
+        If ``execution.strict`` and a file is known to be of no use.
+    """
+    if execution.strict:
+        _refuse_known_bad(dataset, targets)
+    finished = {target.path: outcome for target in targets if (outcome := _finished_before(dataset, target))}
+    return finished, [target for target in targets if target.path not in finished]
+
+
+def share_of(targets: Sequence[Target], dataset: Dataset) -> Share:
+    """Return all that the stores lack as one share; its files are sorted by their SHA-256."""
+    files = contents(dataset)
+    requests = tuple(
+        Request(path=dataset.root / files[sha256].path, sha256=sha256, views=views)
+        for sha256, views in work(targets, dataset).items()
+    )
+    stores = tuple(
+        StoreWork(
+            backbone=target.backbone,
+            weights=target.weights,
+            config=target.config,
+            path=target.path,
+            folder=target.parts.folder,
+            missing=target.missing,
+        )
+        for target in targets
+    )
+    return Share(requests=requests, stores=stores)
 
 
 def work(targets: Sequence[Target], dataset: Dataset) -> dict[str, tuple[int, ...]]:
@@ -165,8 +210,9 @@ def _refuse_known_bad(dataset: Dataset, targets: Sequence[Target]) -> None:
         for target in targets:
             reason = image.problem or target.bad.get(image.sha256, "")
             if reason:
-                raise _strict_error(dataset.root / image.path, reason)
+                raise strict_error(dataset.root / image.path, reason)
 
 
-def _strict_error(path: object, reason: str) -> ImageError:
+def strict_error(path: object, reason: str) -> ImageError:
+    """Return the error for a file that cannot be used where none is to be skipped."""
     return ImageError(f"{path}: {reason}. Mend or remove the file, or leave out --strict to skip such files")

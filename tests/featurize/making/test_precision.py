@@ -129,7 +129,7 @@ def test_what_was_settled_is_kept_by_a_run_that_goes_on(stand_in, portfolio, tmp
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("featurize.making.filling.assemble", stop)
+        patched.setattr("featurize.making.finishing.assemble", stop)
         with pytest.raises(KeyboardInterrupt):
             extract(portfolio, tmp_path)
     stand_in.errors = {"bfloat16": BAD}
