@@ -35,3 +35,7 @@ class BundleError(FolioError):
 
 class CompareError(FolioError):
     """Stores, heads or folds that cannot be compared."""
+
+
+class ClusterError(FolioError):
+    """A Dask cluster that cannot be reached, or cannot do the work."""

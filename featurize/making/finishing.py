@@ -1,4 +1,4 @@
-"""From finished parts to a finished store: what was computed, by whom, and whether that may take its place."""
+"""From finished parts to a finished store: what was computed, and whether that may take its place."""
 
 from __future__ import annotations
 

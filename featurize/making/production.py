@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -118,7 +119,7 @@ def _computed(filler: PartFiller, *, n_decoded: int) -> Computed:
 def finished_before(
     dataset: Dataset, targets: Sequence[Target], *, execution: Execution
 ) -> tuple[dict[Path, Outcome], list[Target]]:
-    """Return the outcomes of stores that are as they should be, and the targets in which something is missing.
+    """Return the outcomes of stores that are as they should be, and the targets that lack something.
 
     Raises
     ------
@@ -179,29 +180,70 @@ def nothing_to_do(dataset: Dataset, target: Target) -> ImageTable | None:
     return images if is_current(dataset, target, images) else None
 
 
-def fit_statistics(dataset: Dataset, *, decoder: Decoder, execution: Execution) -> dict[str, list[float]]:
-    """Return mean and standard deviation of each channel, of pixels / 255, over the plain training images.
+@dataclass(frozen=True, kw_only=True)
+class PixelSums:
+    """Sums over pixels, in exact integers: in whatever order they are added up, and where."""
 
-    One streaming pass: sums in exact integers, so that the order of the images does not matter.
-    """
+    count: int = 0
+    total: tuple[int, ...] = (0, 0, 0)  # of each channel
+    squares: tuple[int, ...] = (0, 0, 0)
+
+    def __add__(self, other: PixelSums) -> PixelSums:
+        return PixelSums(
+            count=self.count + other.count,
+            total=tuple(a + b for a, b in zip(self.total, other.total, strict=True)),
+            squares=tuple(a + b for a, b in zip(self.squares, other.squares, strict=True)),
+        )
+
+
+def fit_statistics(dataset: Dataset, *, decoder: Decoder, execution: Execution) -> dict[str, list[float]]:
+    """Return mean and standard deviation of each channel, of pixels / 255, over the plain training images."""
+    requests = training_requests(dataset)
+
+    def report(done: int) -> None:
+        execution.report("fitting statistics", done, len(requests))
+
+    return statistics_of(pixel_sums(requests, decoder=decoder, report=report), dataset)
+
+
+def training_requests(dataset: Dataset) -> list[Request]:
+    """Return the plain training images, each content once."""
     training = {image.sha256 for image in dataset.images if image.split == "train"}
-    files = {sha256: image for sha256, image in contents(dataset).items() if sha256 in training}
-    requests = [Request(path=dataset.root / image.path, sha256=sha256) for sha256, image in files.items()]
+    return [
+        Request(path=dataset.root / image.path, sha256=sha256)
+        for sha256, image in contents(dataset).items()
+        if sha256 in training
+    ]
+
+
+def pixel_sums(requests: Sequence[Request], *, decoder: Decoder, report: Callable[[int], None]) -> PixelSums:
+    """Sum up the pixels of some images in one streaming pass; `report` is told how many are done."""
     count, total, squares = 0, np.zeros(3, np.uint64), np.zeros(3, np.uint64)
     with closing(decoder.decode(requests)) as stream:
         for done, decoded in enumerate(stream, start=1):
-            execution.report("fitting statistics", done, len(requests))
+            report(done)
             for view in decoded.views:
                 pixels = view.reshape(-1, 3).astype(np.uint64)  # (size * size, 3)
                 count += len(pixels)
                 total += pixels.sum(axis=0)
                 squares += (pixels * pixels).sum(axis=0)
-    if not count:
+    return PixelSums(count=count, total=tuple(total.tolist()), squares=tuple(squares.tolist()))
+
+
+def statistics_of(sums: PixelSums, dataset: Dataset) -> dict[str, list[float]]:
+    """Return mean and standard deviation of pixels / 255.
+
+    Raises
+    ------
+    DatasetError
+        If there are no pixels.
+    """
+    if not sums.count:
         raise DatasetError(
             f"{dataset.root}: --preprocess featurewise needs training images, and none can be used"
         )
-    mean = total / count
-    deviation = np.sqrt(np.maximum(squares / count - mean**2, 0))
+    mean = np.array(sums.total, np.uint64) / sums.count
+    deviation = np.sqrt(np.maximum(np.array(sums.squares, np.uint64) / sums.count - mean**2, 0))
     return {"mean": (mean / 255).tolist(), "std": (deviation / 255).tolist()}
 
 

@@ -21,7 +21,7 @@ from featurize.decode.rendering import Rendering
 from featurize.errors import DatasetError, EngineError, StoreError
 from featurize.making.columns import Columns
 from featurize.making.execution import Execution
-from featurize.making.precision import Sample, smallest_cosine
+from featurize.making.precision import Sample, candidates, smallest_cosine
 from featurize.views import ViewRanges
 
 GOOD, BAD = 0.05, 1.0  # added to every feature; the darkest picture is (0, 0, 7)
@@ -255,7 +255,7 @@ def sample_of(dataset):
         report=lambda *_: None, note=lambda _: None, remembered={},
     )  # fmt: skip
     with Decoder(rendering, most_views=1, workers=2) as decoder:
-        return Sample(dataset, decoder, execution).images
+        return Sample(candidates(dataset), decoder, execution).images
 
 
 def test_the_sample_is_spread_over_splits_and_classes_and_always_the_same(many):

@@ -1,0 +1,418 @@
+"""Jobs spread over the workers of a Dask cluster, each brought back once. Who does what, Dask decides.
+
+What Dask does not settle is settled here: who may take part (each worker is looked at first), that a worker
+does one job at a time, and what becomes of a job whose worker failed, died, or is much too slow, or that was
+lost with the connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import secrets
+import signal
+import statistics
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Mapping
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Any, Protocol
+
+from featurize.cluster import INSTALL, Cluster, WorkerInfo
+from featurize.errors import ClusterError
+
+if TYPE_CHECKING:
+    from distributed import Future
+
+SLOT = "folio"  # Dask's name for the right to do one job: every worker that takes part has one
+GPU = "GPU"  # what `dask worker --resources "GPU=1"` offers
+AHEAD = 2  # jobs a worker: one under way, one that waits for it
+TRIES = 3  # workers on which a job may fail
+LOSSES = 10  # times that a job may be lost, and be given out again
+FIRST_WORKER = 60.0  # seconds to wait for a first worker, and for what each says of itself
+NO_WORKER = 300.0  # seconds to wait for another one when all have gone
+SLOW, SLOW_SECONDS = 4.0, 60.0  # when none is left to give out: so many medians, and as long, is too slow
+_POLL = 1.0  # seconds between looks at who is there
+
+
+class Source(Protocol):
+    """Where jobs come from, one after the other."""
+
+    def take(self, n_workers: int) -> Any | None:
+        """Return the next job, given how many workers there are; None when there is none left."""
+        ...  # pragma: no cover - a protocol
+
+
+@dataclass(frozen=True, kw_only=True)
+class Brought:
+    """What a job brought."""
+
+    job: Any
+    value: Any
+    worker: str  # address
+    seconds: float  # that it took there
+
+
+class RefusedError(Exception):
+    """Raised by a job: this worker is not to take part, and another one may do better."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spreading:
+    """What is done on workers; all of it is pickled on its way, and loaded from the installed Folio there.
+
+    Parameters
+    ----------
+    check : callable
+        Called on every worker before it gets a job; returns why the worker is not to take part, "" if it is.
+    do : callable
+        Called there with what `arguments` returns; may raise `RefusedError`.
+    arguments : callable
+        From a job to what `do` is called with; called in this process each time that the job is given out.
+    gpu : str
+        Whether workers must offer a GPU: "yes", "no", or "any": where some do, only those are taken.
+    on_lost : callable
+        Called when jobs were lost, with what workers held for them.
+    what : callable
+        From a job to how an error names it.
+    beat : callable
+        Called every second or so, in the thread that waits.
+    """
+
+    check: Callable[[], str]
+    do: Callable[..., Any]
+    arguments: Callable[[Any], tuple[Any, ...]] = lambda job: (job,)
+    gpu: str = "no"
+    on_lost: Callable[[], None] = lambda: None
+    what: Callable[[Any], str] = lambda job: "a task"
+    beat: Callable[[], None] = lambda: None
+
+
+def spread(cluster: Cluster, source: Source, spreading: Spreading) -> Generator[Brought, None, None]:
+    """Yield what each job brought, in the order in which they come back.
+
+    A job may be done more than once, where a worker failed, died or was too slow; it is brought back once.
+    Closed early, it gives out nothing more and calls back what no worker has begun.
+
+    Parameters
+    ----------
+    cluster : Cluster
+        Who does it. Workers may come and go.
+    source : Source
+        The jobs.
+    spreading : Spreading
+        What is done with each.
+
+    Raises
+    ------
+    ClusterError
+        If no worker is there or may take part, a job fails on several workers, or the scheduler stays away.
+    """
+    with closing(_Run(cluster, source, spreading)) as run:
+        while (brought := run.next()) is not None:
+            yield brought
+
+
+@dataclass(kw_only=True, eq=False)
+class _Job:
+    payload: Any
+    failures: dict[str, str] = field(default_factory=dict)  # worker → why it failed there
+    n_lost: int = 0
+    futures: dict[str, Future] = field(default_factory=dict)  # under way, by key; two of a slow one
+    workers: dict[str, set[str]] = field(default_factory=dict)  # by key, who may do it
+    since: float = 0.0
+
+
+class _Run:
+    """The state of `spread`."""
+
+    def __init__(self, cluster: Cluster, source: Source, spreading: Spreading) -> None:
+        self.cluster, self.source, self.spreading = cluster, source, spreading
+        self.inbox: SimpleQueue[tuple[str, Any, Any]] = SimpleQueue()
+        self.again: deque[_Job] = deque()  # to be given out once more
+        self.away: dict[str, _Job] = {}  # by Dask's key
+        self.there: dict[str, WorkerInfo] = {}
+        self.asked: dict[str, str] = {}  # worker → the process that was asked to take part
+        self.admitted: dict[str, str] = {}  # worker → the process that may
+        self.refused: dict[str, str] = {}  # worker → why not
+        self.seconds: list[float] = []  # that jobs took
+        self.exhausted = False
+        self.looked_at = -_POLL
+        self.alone_since = time.monotonic()  # since when there is no worker to give anything to
+        self.had_workers = False
+        self.name = f"folio-{secrets.token_hex(6)}"  # keys are the scheduler's, and other clients have theirs
+        self.numbers = itertools.count()
+
+    def next(self) -> Brought | None:
+        """Return what the next job brought; None when all are back."""
+        while True:
+            self.spreading.beat()
+            if self.cluster.is_connected():
+                self._look()
+                self._give_out()
+                if self.exhausted and not self.again and not self.away:
+                    return None
+                self._mind_slow_ones()
+                self._give_up_on_no_worker()
+            else:
+                self.alone_since = time.monotonic()
+            try:
+                what, subject, answer = self.inbox.get(timeout=_POLL)
+            except Empty:
+                continue
+            if what == "asked":
+                self._admit(subject, answer)
+            elif (brought := self._hear(subject)) is not None:
+                return brought
+
+    def close(self) -> None:
+        """Call back what is under way."""
+        for job in {id(job): job for job in self.away.values()}.values():
+            self._call_back(job)
+
+    def _look(self) -> None:
+        """See who is there: ask newcomers whether they may take part, and forget those that have gone."""
+        now = time.monotonic()
+        if now - self.looked_at < _POLL:
+            return
+        self.looked_at = now
+        self.there = self.cluster.workers()
+        for address, info in self.there.items():
+            if self.asked.get(address) != info.identity:
+                self.asked[address] = info.identity
+                self.refused.pop(address, None)
+                threading.Thread(target=self._ask, args=(info,), daemon=True).start()
+        gone = [
+            address
+            for address, identity in self.admitted.items()
+            if address not in self.there or self.there[address].identity != identity
+        ]
+        for address in gone:
+            del self.admitted[address]
+            self.cluster.note(f"worker {address} has gone; what it had not finished is done by others")
+        for job in set(self.away.values()):
+            for key, allowed in list(job.workers.items()):
+                if not allowed & self.admitted.keys():  # Dask would wait for one of them to come back
+                    self._lost(key)
+
+    def _ask(self, info: WorkerInfo) -> None:
+        check, is_child = self.spreading.check, self.cluster.is_local
+        answer = self.cluster.run(_take_part, check, is_child, worker=info.address)
+        self.inbox.put(("asked", info, answer))
+
+    def _admit(self, info: WorkerInfo, answer: Any) -> None:
+        if isinstance(answer, OSError | TimeoutError):  # it has gone meanwhile; a newcomer is asked anew
+            self.asked.pop(info.address, None)
+        elif isinstance(answer, ImportError):
+            self._refuse(info.address, f"has no Folio like this one ({answer}). There, type: {INSTALL}")
+        elif isinstance(answer, BaseException):
+            self._refuse(info.address, f"cannot take part ({type(answer).__name__}: {answer})")
+        elif answer:
+            self._refuse(info.address, answer)
+        else:
+            self.admitted[info.address] = info.identity
+            self.had_workers = True
+
+    def _refuse(self, address: str, why: str) -> None:
+        self.admitted.pop(address, None)
+        self.refused[address] = f"worker {address} {' '.join(why.split())}"
+        self.cluster.note(self.refused[address])
+
+    def _able(self) -> set[str]:
+        """Return the workers that are there, may take part and have what is demanded."""
+        offering = {address for address in self.admitted if self.there[address].resources.get(GPU, 0) >= 1}
+        if self.spreading.gpu == "yes" or (self.spreading.gpu == "any" and offering):
+            return offering
+        return set(self.admitted)
+
+    def _give_out(self) -> None:
+        able = self._able()
+        if able:
+            self.alone_since = time.monotonic()
+        while able and len(self.away) < AHEAD * len(able):
+            if self.again:
+                job = self.again.popleft()
+            else:
+                payload = None if self.exhausted else self.source.take(len(able))
+                if payload is None:
+                    self.exhausted = True
+                    return
+                job = _Job(payload=payload)
+            self._send(job, (able - job.failures.keys()) or able)
+
+    def _send(self, job: _Job, workers: set[str]) -> None:
+        demands = {SLOT: 1.0}
+        if workers <= {address for address in workers if self.there[address].resources.get(GPU, 0) >= 1}:
+            demands |= {GPU: 1.0} if self.spreading.gpu != "no" else {}
+        key = f"{self.name}-{next(self.numbers)}"
+        try:
+            future = self.cluster.client.submit(
+                _attempt,
+                self.spreading.do,
+                *self.spreading.arguments(job.payload),
+                key=key,
+                pure=False,
+                workers=sorted(workers),
+                allow_other_workers=False,
+                resources=demands,
+            )
+        except Exception:
+            if self.cluster.client.status == "running":
+                raise
+            self.again.append(job)  # the connection is lost; it is seen to before anything else
+            return
+        job.since = time.monotonic()
+        job.futures[key], job.workers[key] = future, workers
+        self.away[key] = job
+        future.add_done_callback(lambda _: self.inbox.put(("done", key, None)))
+
+    def _hear(self, key: str) -> Brought | None:
+        job = self.away.get(key)
+        if job is None:  # called back, or brought by another worker
+            return None
+        future = job.futures[key]
+        if future.status == "error":
+            self._forget(key)
+            error = future.exception()
+            killed = type(error).__name__ == "KilledWorker"
+            why = "the worker process died (out of memory?)" if killed else f"{type(error).__name__}: {error}"
+            self._failed(job, f"attempt {len(job.failures) + 1}", why, final=killed)
+            return None
+        if future.status != "finished":
+            self._lost(key)
+            return None
+        try:
+            attempt = future.result(timeout=30)
+        except Exception:  # its worker died before it was brought; Dask does it again, or so do we
+            self._lost(key)
+            return None
+        self._forget(key)
+        if attempt.refused:
+            self._refuse(attempt.worker, attempt.refused)
+            self.again.append(job)
+        elif attempt.failed:
+            self._failed(job, attempt.worker, attempt.failed)
+        else:
+            self._call_back(job)
+            self.seconds.append(attempt.seconds)
+            return Brought(
+                job=job.payload, value=attempt.value, worker=attempt.worker, seconds=attempt.seconds
+            )
+        return None
+
+    def _failed(self, job: _Job, worker: str, why: str, *, final: bool = False) -> None:
+        job.failures[worker] = why
+        if final or len(job.failures) >= min(TRIES, max(1, len(self._able()))):
+            places = len(job.failures)
+            where = f"on each of {places} workers" if places > 1 and not final else "on a worker"
+            raise ClusterError(
+                f"{self.spreading.what(job.payload)} failed {where}: {' '.join(why.split())[:500]}. "
+                "What is finished is kept; when that is mended, the same command goes on from there"
+            )
+        if not job.futures:
+            self.again.append(job)
+
+    def _lost(self, key: str) -> None:
+        job = self.away[key]
+        with suppress(Exception):  # a connection that is gone cannot take it back
+            job.futures[key].cancel()
+        self._forget(key)
+        self.spreading.on_lost()
+        job.n_lost += 1
+        if job.n_lost > LOSSES:
+            raise ClusterError(
+                f"{self.spreading.what(job.payload)} was lost {job.n_lost} times, with its worker or the "
+                "connection. What is finished is kept: the same command goes on from there"
+            )
+        if not job.futures:
+            self.again.append(job)
+
+    def _forget(self, key: str) -> None:
+        job = self.away.pop(key)
+        del job.futures[key], job.workers[key]
+
+    def _call_back(self, job: _Job) -> None:
+        for key, future in list(job.futures.items()):
+            self._forget(key)
+            with suppress(Exception):
+                future.cancel()
+
+    def _mind_slow_ones(self) -> None:
+        """Give a job that takes far too long to another worker as well, once there is nothing else to do."""
+        if not (self.exhausted and self.seconds) or self.again:
+            return
+        too_long = max(SLOW_SECONDS, SLOW * statistics.median(self.seconds))
+        late = [job for job in self.away.values() if time.monotonic() - job.since > too_long]
+        if not late:
+            return
+        try:
+            processing: Mapping[str, Any] = self.cluster.client.processing()
+        except (OSError, TimeoutError, RuntimeError):
+            return
+        for job in late:
+            if len(job.futures) == 1:
+                (key,) = job.futures
+                others = self._able() - {name for name, keys in processing.items() if key in keys}
+                if others:
+                    self._send(job, others)
+
+    def _give_up_on_no_worker(self) -> None:
+        if self._able():
+            return
+        answered = self.admitted.keys() | self.refused.keys()
+        alone = time.monotonic() - self.alone_since
+        if self.there and self.there.keys() <= answered:
+            refused = [why for address, why in self.refused.items() if address in self.there]
+            if self.admitted:
+                raise ClusterError(
+                    f"no worker of {self.cluster.address} offers a GPU, which --device asks for. Start "
+                    'workers with: dask worker ADDRESS --resources "GPU=1"'
+                )
+            raise ClusterError(f"{refused[0]}. No other worker may take part")
+        if alone > (NO_WORKER if self.had_workers else FIRST_WORKER):
+            raise ClusterError(
+                f"no worker at {self.cluster.address} for {alone:.0f} seconds. Start some with: dask worker "
+                f"{self.cluster.address}. What is finished is kept: the same command goes on from there"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Attempt:
+    """What a worker says of a job."""
+
+    worker: str
+    value: Any = None
+    refused: str = ""
+    failed: str = ""
+    seconds: float = 0.0
+
+
+def _attempt(do: Callable[..., Any], *arguments: Any) -> _Attempt:
+    """Do a job, on a worker; an error comes back as text, so that no exception has to travel."""
+    from distributed import get_worker
+
+    worker, start = get_worker().address, time.perf_counter()
+    try:
+        value = do(*arguments)
+    except RefusedError as error:
+        return _Attempt(worker=worker, refused=str(error))
+    except Exception as error:
+        from featurize.errors import FolioError
+
+        text = str(error) if isinstance(error, FolioError) else f"{type(error).__name__}: {error}"
+        return _Attempt(worker=worker, failed=text or type(error).__name__)
+    return _Attempt(worker=worker, value=value, seconds=time.perf_counter() - start)
+
+
+async def _take_part(check: Callable[[], str], is_child: bool, dask_worker: Any) -> str:
+    """Look at the worker that this is called on; give it its slot, or return why not."""
+    if is_child:  # Ctrl-C in the terminal is for the parent, which ends its workers in order
+        with suppress(ValueError):
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+    reason = await asyncio.to_thread(check)
+    if not reason:
+        await dask_worker.set_resources(**{SLOT: 1})
+    return reason
