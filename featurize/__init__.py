@@ -24,6 +24,9 @@ _EXPORTS = {
     "Kept": "cache",
     "load_kept": "cache",
     "make_room": "cache",
+    "check_dask": "cluster",
+    "Cluster": "cluster",
+    "connect_cluster": "cluster",
     "Fault": "upkeep.checking",
     "extract_words": "upkeep.commands",
     "config_digest": "config",
@@ -34,6 +37,7 @@ _EXPORTS = {
     "gpus": "engines.cuda",
     "parse_device": "engines.devices",
     "BundleError": "errors",
+    "ClusterError": "errors",
     "CompareError": "errors",
     "ConfigError": "errors",
     "DatasetError": "errors",
@@ -51,6 +55,9 @@ _EXPORTS = {
     "Intake": "intake.intake",
     "Repair": "upkeep.repairing",
     "repair": "upkeep.repairing",
+    "Brought": "spreading",
+    "spread": "spreading",
+    "Spreading": "spreading",
     "ContentRow": "store",
     "ContentTable": "store",
     "ImageTable": "store",
@@ -92,6 +99,11 @@ if TYPE_CHECKING:
         load_kept as load_kept,
         make_room as make_room,
     )
+    from featurize.cluster import (
+        Cluster as Cluster,
+        check_dask as check_dask,
+        connect_cluster as connect_cluster,
+    )
     from featurize.config import (
         config_digest as config_digest,
     )
@@ -109,6 +121,7 @@ if TYPE_CHECKING:
     )
     from featurize.errors import (
         BundleError as BundleError,
+        ClusterError as ClusterError,
         CompareError as CompareError,
         ConfigError as ConfigError,
         DatasetError as DatasetError,
@@ -136,6 +149,11 @@ if TYPE_CHECKING:
     )
     from featurize.results import (
         ExtractResult as ExtractResult,
+    )
+    from featurize.spreading import (
+        Brought as Brought,
+        Spreading as Spreading,
+        spread as spread,
     )
     from featurize.store import (
         ContentRow as ContentRow,

@@ -69,7 +69,7 @@ def check_dask(dask: str) -> int | None:
 
 
 @contextlib.contextmanager
-def connect(dask: str, *, note: Callable[[str], None]) -> Iterator[Cluster]:
+def connect_cluster(dask: str, *, note: Callable[[str], None]) -> Iterator[Cluster]:
     """Give access to a cluster; one that was started for this ends with it.
 
     Parameters

@@ -7,7 +7,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 from featurize.asked import Asked
-from featurize.cluster import check_dask, connect
+from featurize.cluster import check_dask, connect_cluster
 from featurize.errors import ConfigError
 from featurize.results import ExtractResult, describe
 from featurize.views import ViewRanges
@@ -175,7 +175,7 @@ def extract(
         dataset, drafts = draft_stores(dataset, asked, open_stores=stack, on_note=on_note)
         cluster = None
         if dask is not None:
-            cluster = stack.enter_context(connect(dask, note=execution.note))
+            cluster = stack.enter_context(connect_cluster(dask, note=execution.note))
         outcomes = carry_out(
             dataset,
             drafts,
