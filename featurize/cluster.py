@@ -131,7 +131,8 @@ class Cluster:
     """
 
     def __init__(self, address: str, *, is_local: bool, note: Callable[[str], None]) -> None:
-        self.address, self.is_local, self.note = address, is_local, note
+        self.address, self.is_local = address, is_local
+        self._note, self._noted = note, set[str]()
         self._lost_at: float | None = None
         self.client: Client = self._connected(CONNECT_SECONDS)
 
@@ -149,6 +150,12 @@ class Cluster:
                 f"--dask {self.address}: no scheduler answers there ({reason}). Start one with: dask "
                 "scheduler, and workers with: dask worker ADDRESS; or type --dask local"
             ) from error
+
+    def note(self, text: str) -> None:
+        """Say something to the user, once."""
+        if text not in self._noted:
+            self._noted.add(text)
+            self._note(text)
 
     def is_connected(self) -> bool:
         """Tell whether the scheduler is there; try once more where the connection has been given up.

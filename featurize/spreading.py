@@ -223,10 +223,14 @@ class _Run:
 
     def _able(self) -> set[str]:
         """Return the workers that are there, may take part and have what is demanded."""
-        offering = {address for address in self.admitted if self.there[address].resources.get(GPU, 0) >= 1}
-        if self.spreading.gpu == "yes" or (self.spreading.gpu == "any" and offering):
-            return offering
-        return set(self.admitted)
+        return self.admitted.keys() & (self._offering() if self._needs_gpu() else self.there.keys())
+
+    def _offering(self) -> set[str]:
+        return {address for address, info in self.there.items() if info.resources.get(GPU, 0) >= 1}
+
+    def _needs_gpu(self) -> bool:
+        some = bool(self._offering() - self.refused.keys())
+        return self.spreading.gpu == "yes" or (self.spreading.gpu == "any" and some)
 
     def _give_out(self) -> None:
         able = self._able()
@@ -244,9 +248,7 @@ class _Run:
             self._send(job, (able - job.failures.keys()) or able)
 
     def _send(self, job: _Job, workers: set[str]) -> None:
-        demands = {SLOT: 1.0}
-        if workers <= {address for address in workers if self.there[address].resources.get(GPU, 0) >= 1}:
-            demands |= {GPU: 1.0} if self.spreading.gpu != "no" else {}
+        demands = {SLOT: 1.0, GPU: 1.0} if self._needs_gpu() else {SLOT: 1.0}
         key = f"{self.name}-{next(self.numbers)}"
         try:
             future = self.cluster.client.submit(

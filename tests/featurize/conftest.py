@@ -148,7 +148,7 @@ class DaskMachines:
         return process
 
     def worker(self, *, cwd: Path | None = None, resources: str = "", **options: object) -> subprocess.Popen:
-        """Start one with one thread; `options` are those of `stand_in.install`, else it is an ordinary one."""
+        """Start one, of one thread; `options` are those of `stand_in.install`, without any it is as usual."""
         words = ["--no-nanny", "--nthreads", 1, "--memory-limit", 0, "--local-directory", self.folder]
         words += ["--resources", resources] if resources else []
         words += ["--preload", Path(__file__).with_name("stand_in.py")] if options else []

@@ -1,6 +1,7 @@
 """Extraction on Dask workers: the store of a local run, whatever befalls workers, client and scheduler."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 from PIL import Image
 
 import featurize
+from featurize import ClusterError, ConfigError, ImageError
 from featurize.making import crew
 
 SCRIPT = Path(__file__).resolve().parents[1] / "stand_in.py"
@@ -143,3 +145,176 @@ def test_a_worker_that_hangs_is_left_behind(data, local, stand_in, machines, tmp
     extract(data, tmp_path / "out", machines, on_progress=hang)
     assert hung
     assert_same_store(tmp_path / "out", local, tmp_path)
+
+
+def parts(out):
+    return list((Path(out) / "mean+random.h5.parts").glob("*.part"))
+
+
+@pytest.mark.parametrize(("first", "second"), [("dask", "dask"), ("dask", "local"), ("local", "dask")])
+def test_a_client_that_is_killed_is_resumed(data, local, machines, tmp_path, first, second):
+    log, out = tmp_path / "log", tmp_path / "out"
+    machines.worker(delay=0.05, log=str(log))
+    options = {"dask": ["--dask", machines.address], "local": ["--log", log, "--delay", 0.05]}
+    client = run(data, out, *options[first])
+    wait_until(lambda: len(parts(out)) >= 2)
+    client.kill()
+    client.communicate()
+    resumed = facts(run(data, out, *options[second]))
+    assert resumed["n_resumed"] >= 4
+    assert_same_store(out, local, tmp_path)
+    # What a killed client costs: what its worker had begun, a part and a batch that was not full.
+    assert forwards(log) <= 18 * 3 + 6 + 2 * 4 * 3 + 4
+
+
+def test_a_client_that_is_stopped_has_workers_keep_what_they_have_finished(data, local, machines, tmp_path):
+    out, log = tmp_path / "out", tmp_path / "log"
+    machines.worker(delay=0.3, part=100, log=str(log))
+    client = run(data, out, "--dask", machines.address)
+    wait_until(lambda: forwards(log) >= 12)
+    client.send_signal(signal.SIGINT)
+    client.communicate(timeout=60)
+    assert client.returncode != 0
+    assert len(parts(out)) == 1  # a share of its own would have taken longer
+    assert not list(out.glob("*.parts/run-*"))
+    begun = forwards(log)
+    time.sleep(1.0)
+    assert forwards(log) == begun  # the worker is at rest
+    assert facts(run(data, out))["n_resumed"] >= 3
+    assert_same_store(out, local, tmp_path)
+
+
+def test_a_scheduler_is_started_anew(data, local, stand_in, machines, tmp_path):
+    out, log = tmp_path / "out", tmp_path / "log"
+    machines.worker(delay=0.05, log=str(log))
+    client = run(data, out, "--dask", machines.address)
+    wait_until(lambda: len(parts(out)) >= 1)
+    for process in machines.processes:
+        process.kill()
+        process.wait()
+    machines.scheduler(address=machines.address)
+    machines.worker(delay=0.01, log=str(log))
+    assert facts(client)["state"] == "made"
+    assert_same_store(out, local, tmp_path)
+
+
+def one_line(error):
+    text = str(error.value)
+    assert "\n" not in text
+    return text
+
+
+def test_no_scheduler_is_one_line(data, stand_in, tmp_path, monkeypatch):
+    monkeypatch.setattr("featurize.cluster.CONNECT_SECONDS", 1.0)
+    with pytest.raises(ClusterError) as error:
+        extract(data, tmp_path / "out", "tcp://127.0.0.1:9")
+    assert one_line(error).startswith("--dask tcp://127.0.0.1:9: no scheduler answers there (")
+    assert "dask scheduler" in str(error.value)
+
+
+def test_no_worker_is_one_line(data, stand_in, machines, tmp_path, monkeypatch):
+    monkeypatch.setattr("featurize.spreading.FIRST_WORKER", 1.0)
+    with pytest.raises(ClusterError, match=f"no worker at {machines.address} for [1-9] seconds. Start some"):
+        extract(data, tmp_path / "out", machines)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a path that each process sees otherwise is Linux' /proc")
+@pytest.mark.parametrize("hidden", ["images", "store"])
+def test_a_worker_that_sees_other_folders_is_named(data, stand_in, machines, tmp_path, monkeypatch, hidden):
+    machines.worker(delay=0.0)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "noise").symlink_to(data)
+    own = Path("/proc/self/cwd")  # as an unmounted drive: there for this process alone
+    images, out = (own / "noise", tmp_path / "out") if hidden == "images" else (data, own / "out")
+    notes = []
+    with pytest.raises(ClusterError) as error:
+        extract(images, out, machines, on_note=notes.append)
+    text = one_line(error)
+    assert text.startswith(f"worker {machines.address[:16]}")
+    assert f" on {os.uname().nodename} does not see {own / 'noise' if hidden == 'images' else out}" in text
+    assert f"Mount {own / 'noise' if hidden == 'images' else out} there, by that path" in text
+    assert text.startswith(notes[0])
+
+
+def test_a_worker_that_differs_is_left_out(data, local, stand_in, machines, tmp_path):
+    log = tmp_path / "log"
+    machines.worker(version="0.0.9", log=str(log))
+    machines.worker(delay=0.01)
+    machines.wait_for_workers(2)
+    notes = []
+    result = extract(data, tmp_path / "out", machines, on_note=notes.append)
+    assert_same_store(tmp_path / "out", local, tmp_path)
+    assert len(result.workers) == 1
+    assert not forwards(log)
+    (note,) = notes
+    assert "has folio 0.0.9, sources" in note
+    assert f"(this run: {featurize.__version__}, sources" in note
+
+
+def test_what_fails_on_every_worker_is_said_and_the_parts_are_kept(data, local, stand_in, machines, tmp_path):
+    out = tmp_path / "out"
+    client = run(data, out, "--delay", 0.1)
+    wait_until(lambda: parts(out))
+    client.kill()
+    client.communicate()
+    for _ in range(2):
+        machines.worker(wrong=True)
+    machines.wait_for_workers(2)
+    kept = set(parts(out))
+    with pytest.raises(ClusterError, match=r"failed on each of 2 workers: .*features that are no numbers"):
+        extract(data, out, machines)
+    assert kept <= set(parts(out))
+    assert facts(run(data, out))["n_resumed"] >= 4
+    assert_same_store(out, local, tmp_path)
+
+
+def test_strict_stops_at_the_first_file_that_cannot_be_used(data, stand_in, machines, tmp_path):
+    machines.worker(delay=0.0)
+    with pytest.raises(ImageError, match=r"class0.broken\.png: .*\. Mend or remove the file"):
+        extract(data, tmp_path / "out", machines, strict=True)
+
+
+def test_a_gpu_is_asked_of_workers_by_their_resources(data, local, stand_in, machines, tmp_path):
+    log = tmp_path / "log"
+    machines.worker(log=str(log))
+    with pytest.raises(ClusterError, match="offers a GPU, which --device asks for"):
+        extract(data, tmp_path / "none", machines, device="gpu:0")
+    machines.worker(resources="GPU=1", delay=0.0)
+    machines.wait_for_workers(2)
+    for device in ("gpu:0", "auto"):
+        result = extract(data, tmp_path / device, machines, device=device)
+        assert len(result.workers) == 1
+        assert_same_store(tmp_path / device, local, tmp_path)
+    assert not forwards(log)
+
+
+def test_statistics_and_precision_are_settled_by_workers_as_here(data, stand_in, machines, tmp_path):
+    options = {
+        "backbones": ["mean", "mean_too"],
+        "weights": "random",
+        "views": 1,
+        "preprocess": "featurewise",
+    }
+    here = featurize.extract(data, out=tmp_path / "here", workers=1, **options)
+    built = len(stand_in.built)
+    machines.worker(delay=0.0)
+    there = featurize.extract(data, out=tmp_path / "there", workers=1, dask=machines.address, **options)
+    assert len(stand_in.built) == built
+    for one, other in zip(here, there, strict=True):
+        assert one.config["statistics"] is not None
+        assert one.config == other.config
+        assert one.path.read_bytes() == other.path.read_bytes()
+
+
+def test_dask_is_checked_before_the_images_are(tmp_path):
+    with pytest.raises(ConfigError, match="--dask local:0: expected 1 worker or more"):
+        featurize.extract(tmp_path / "none", dask="local:0")
+
+
+@pytest.mark.slow
+def test_the_real_network_on_two_local_workers_gives_the_bytes_of_a_local_run(shared_data, tmp_path):
+    options = {"views": 1, "precision": "float32"}
+    (here,) = featurize.extract(shared_data / "damage3", out=tmp_path / "here", **options)
+    (there,) = featurize.extract(shared_data / "damage3", out=tmp_path / "there", dask="local:2", **options)
+    assert len(there.workers) == 2
+    assert here.path.read_bytes() == there.path.read_bytes()
