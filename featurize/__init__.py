@@ -56,6 +56,7 @@ _EXPORTS = {
     "Repair": "upkeep.repairing",
     "repair": "upkeep.repairing",
     "Brought": "spreading",
+    "RefusedError": "spreading",
     "spread": "spreading",
     "Spreading": "spreading",
     "ContentRow": "store",
@@ -152,6 +153,7 @@ if TYPE_CHECKING:
     )
     from featurize.spreading import (
         Brought as Brought,
+        RefusedError as RefusedError,
         Spreading as Spreading,
         spread as spread,
     )

@@ -15,7 +15,7 @@ import statistics
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
@@ -71,7 +71,8 @@ class Spreading:
     do : callable
         Called there with what `arguments` returns; may raise `RefusedError`.
     arguments : callable
-        From a job to what `do` is called with; called in this process each time that the job is given out.
+        From a job, and the workers that may get it, to what `do` is called with; called in this process each
+        time that the job is given out.
     gpu : str
         Whether workers must offer a GPU: "yes", "no", or "any": where some do, only those are taken.
     on_lost : callable
@@ -84,7 +85,7 @@ class Spreading:
 
     check: Callable[[], str]
     do: Callable[..., Any]
-    arguments: Callable[[Any], tuple[Any, ...]] = lambda job: (job,)
+    arguments: Callable[[Any, Sequence[str]], tuple[Any, ...]] = lambda job, workers: (job,)
     gpu: str = "no"
     on_lost: Callable[[], None] = lambda: None
     what: Callable[[Any], str] = lambda job: "a task"
@@ -254,7 +255,7 @@ class _Run:
             future = self.cluster.client.submit(
                 _attempt,
                 self.spreading.do,
-                *self.spreading.arguments(job.payload),
+                *self.spreading.arguments(job.payload, sorted(workers)),
                 key=key,
                 pure=False,
                 workers=sorted(workers),

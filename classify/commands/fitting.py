@@ -16,7 +16,7 @@ from classify.head_choice import BASELINE, DEFAULT_HEADS, ENSEMBLE
 from classify.heads import HEADS
 from classify.levels import LEVELS
 from classify.studies import ALL, STUDIES
-from featurize import CommaList, default_of, flatten, progress_bar
+from featurize import CommaList, default_of, flatten, printable, progress_bar
 
 
 @click.command("compare")
@@ -40,6 +40,11 @@ from featurize import CommaList, default_of, flatten, progress_bar
     type=click.Choice(CALIBRATIONS),
     default=default_of(compare, "calibrate"),
     help="temperature: scale each head's probabilities as held out training images call for.",
+)
+@click.option(
+    "--dask",
+    metavar="ADDRESS|local[:N]",
+    help="Have Dask workers do the work: those of a scheduler, or N started here.",
 )
 @click.option("--fuse", is_flag=True, help="Compare all stores side by side, too, as one more store.")
 @fit_options
@@ -67,6 +72,7 @@ def compare_command(
             heads=flatten(heads) or None,
             study=flatten(study),
             on_progress=bar,
+            on_note=lambda text: click.echo(printable(text), err=True),
             **with_dense(options),
         )
     if as_json:

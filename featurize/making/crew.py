@@ -85,7 +85,7 @@ class Crew:
         requests = [_absolute(request) for request in training_requests(dataset)]
         cut, terms = Cut(requests), self._terms(dataset, drafts)
         sums, done = PixelSums(), 0
-        for brought in self._spread(terms, sum_pixels, cut, lambda job: (terms, job.items)):
+        for brought in self._spread(terms, sum_pixels, cut, lambda job, _: (terms, job.items)):
             cut.returned(brought.job, brought.seconds)
             sums, done = sums + brought.value, done + len(brought.job.items)
             self.execution.report("fitting statistics", done, len(requests))
@@ -100,10 +100,12 @@ class Crew:
             self.execution.report("checking precision", 0, SAMPLE)
             rounds = [[_absolute(request) for request in one] for one in candidates(dataset)]
         (brought,) = self._spread(
-            terms, settle, Cut([travelling], size=1), lambda job: (terms, job.items[0], rounds)
+            terms, settle, Cut([travelling], size=1), lambda job, _: (terms, job.items[0], rounds)
         )
         settled, names = [], {}
-        for draft, (there, name) in zip(drafts, brought.value, strict=True):
+        found, on_gpu = brought.value
+        self._gpu = "yes" if on_gpu else "no"  # all workers are to be of one kind
+        for draft, (there, name) in zip(drafts, found, strict=True):
             precision = there.precision if draft.store is None else draft.precision
             settled.append(replace(draft, config=there.config, precision=precision))
             names[draft.path] = name
@@ -146,7 +148,7 @@ class Crew:
         terms = self._terms(dataset, stores, folders=folders, engines=engines)
         cut, progress = Cut(requests), Progress(len(requests), self.execution)
 
-        def arguments(job: Slice) -> tuple[Any, ...]:
+        def arguments(job: Slice, _: Sequence[str]) -> tuple[Any, ...]:
             return terms, job.number, _share(job.items, stores)
 
         with (
@@ -207,7 +209,7 @@ class Crew:
         terms: Terms,
         do: Callable[..., Any],
         cut: Cut,
-        arguments: Callable[[Slice], tuple[Any, ...]],
+        arguments: Callable[[Slice, Sequence[str]], tuple[Any, ...]],
         *,
         beat: Callable[[], None] = lambda: None,
     ) -> Generator[Brought, None, None]:

@@ -26,7 +26,7 @@ from featurize.making.parts import PartKeys
 from featurize.making.precision import Sample, settle_precision
 from featurize.making.production import PixelSums, pixel_sums
 from featurize.making.terms import Terms, instructions, permit_path, unseen, weights_here
-from featurize.spreading import RefusedError
+from featurize.spreading import GPU, RefusedError
 
 if TYPE_CHECKING:
     from featurize.making.runs import Draft
@@ -284,14 +284,18 @@ def sum_pixels(terms: Terms, requests: Sequence[Request]) -> PixelSums:
 
 def settle(
     terms: Terms, drafts: Sequence[Draft], rounds: Sequence[Sequence[Request]]
-) -> list[tuple[Draft, str]]:
+) -> tuple[list[tuple[Draft, str]], bool]:
     """Settle precision and engine of stores on the worker that this is called on, as a local run does.
 
     Returns
     -------
     list of (Draft, str)
         With the name of the engine; engines that were built stay, for the shares to come.
+    bool
+        Whether this worker offers a GPU.
     """
+    from distributed import get_worker
+
     station, found = station_of(terms), []
     with station.lock:
         sample = Sample(rounds, station.decoder, station.execution)
@@ -308,4 +312,4 @@ def settle(
                     precision=settled.config["precision"],
                 )
             found.append((replace(settled, weights=draft.weights), name))
-    return found
+    return found, get_worker().state.total_resources.get(GPU, 0) >= 1
