@@ -148,8 +148,8 @@ def _dask(rows: list[Row]) -> str:
                 ]
             )
     text = (
-        f"{rows[0]['what']['backbone']} in float32. The workers are processes that share this machine's cores, so "
-        "two can at best do what one process does; what is to be seen is what spreading costs. Each run "
+        f"{rows[0]['what']['backbone']} in float32. Workers are processes that share this machine's cores, "
+        "so two can at best do what one process does; what is to be seen is what spreading costs. Each run "
         "starts and ends its cluster; the rate at the margin is that of each picture more, without that."
     )
     head = ["task", "arm", "images", "images/s", "times folio", "images/s at the margin", "times folio"]
