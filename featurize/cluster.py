@@ -1,4 +1,4 @@
-"""A Dask cluster: one that is there, or one of this machine alone. With `spreading`, all we know of Dask."""
+"""A Dask cluster: one that is there, or one of this machine alone. With `roster` and `spreading`, all we know of Dask."""
 
 from __future__ import annotations
 

@@ -7,12 +7,9 @@ lost with the connection.
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import secrets
-import signal
 import statistics
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Mapping, Sequence
@@ -21,21 +18,17 @@ from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Protocol
 
-from featurize.cluster import INSTALL, Cluster, WorkerInfo
-from featurize.errors import ClusterError
+from featurize.cluster import Cluster
+from featurize.errors import ClusterError, FolioError
+from featurize.roster import GPU, POLL, SLOT, Answer, Inbox, Roster
 
 if TYPE_CHECKING:
     from distributed import Future
 
-SLOT = "folio"  # Dask's name for the right to do one job: every worker that takes part has one
-GPU = "GPU"  # what `dask worker --resources "GPU=1"` offers
 AHEAD = 2  # jobs a worker: one under way, one that waits for it
 TRIES = 3  # workers on which a job may fail
 LOSSES = 5  # times that a job may be lost with its worker or the connection, and be given out again
-FIRST_WORKER = 60.0  # seconds to wait for a first worker, and for what each says of itself
-NO_WORKER = 300.0  # seconds to wait for another one when all have gone
 SLOW, SLOW_SECONDS = 4.0, 60.0  # when none is left to give out: so many medians, and as long, is too slow
-_POLL = 1.0  # seconds between looks at who is there
 
 
 class Source(Protocol):
@@ -132,18 +125,12 @@ class _Run:
 
     def __init__(self, cluster: Cluster, source: Source, spreading: Spreading) -> None:
         self.cluster, self.source, self.spreading = cluster, source, spreading
-        self.inbox: SimpleQueue[tuple[str, Any, Any]] = SimpleQueue()
+        self.inbox: Inbox = SimpleQueue()
+        self.roster = Roster(cluster, check=spreading.check, gpu=spreading.gpu, inbox=self.inbox)
         self.again: deque[_Job] = deque()  # to be given out once more
         self.away: dict[str, _Job] = {}  # by Dask's key
-        self.there: dict[str, WorkerInfo] = {}
-        self.asked: dict[str, str] = {}  # worker → the process that was asked to take part
-        self.admitted: dict[str, str] = {}  # worker → the process that may
-        self.refused: dict[str, str] = {}  # worker → why not
         self.seconds: list[float] = []  # that jobs took
         self.exhausted = False
-        self.looked_at = -_POLL
-        self.alone_since = time.monotonic()  # since when there is no worker to give anything to
-        self.had_workers = False
         self.name = f"folio-{secrets.token_hex(6)}"  # keys are the scheduler's, and other clients have theirs
         self.numbers = itertools.count()
 
@@ -152,21 +139,22 @@ class _Run:
         while True:
             self.spreading.beat()
             if self.cluster.is_connected():
-                self._look()
+                self.roster.look()
+                self._take_from_gone()
                 self._give_out()
                 if self.exhausted and not self.again and not self.away:
                     return None
                 self._mind_slow_ones()
-                self._give_up_on_no_worker()
+                self.roster.give_up_without_workers()
             else:
-                self.alone_since = time.monotonic()
+                self.roster.wait()
             try:
-                what, subject, answer = self.inbox.get(timeout=_POLL)
+                heard = self.inbox.get(timeout=POLL)
             except Empty:
                 continue
-            if what == "asked":
-                self._admit(subject, answer)
-            elif (brought := self._hear(subject)) is not None:
+            if isinstance(heard, Answer):
+                self.roster.hear(heard)
+            elif (brought := self._hear(heard)) is not None:
                 return brought
 
     def close(self) -> None:
@@ -174,69 +162,15 @@ class _Run:
         for job in {id(job): job for job in self.away.values()}.values():
             self._call_back(job)
 
-    def _look(self) -> None:
-        """See who is there: ask newcomers whether they may take part, and forget those that have gone."""
-        now = time.monotonic()
-        if now - self.looked_at < _POLL:
-            return
-        self.looked_at = now
-        self.there = self.cluster.workers()
-        for address, info in self.there.items():
-            if self.asked.get(address) != info.identity:
-                self.asked[address] = info.identity
-                self.refused.pop(address, None)
-                threading.Thread(target=self._ask, args=(info,), daemon=True).start()
-        gone = [
-            address
-            for address, identity in self.admitted.items()
-            if address not in self.there or self.there[address].identity != identity
-        ]
-        for address in gone:
-            del self.admitted[address]
-            self.cluster.note(f"worker {address} has gone; what it had not finished is done by others")
+    def _take_from_gone(self) -> None:
+        """Take back jobs that only workers may do that have gone: Dask would wait for them."""
         for job in set(self.away.values()):
             for key, allowed in list(job.workers.items()):
-                if not allowed & self.admitted.keys():  # Dask would wait for one of them to come back
+                if not allowed & self.roster.admitted.keys():
                     self._lost(key)
 
-    def _ask(self, info: WorkerInfo) -> None:
-        check, is_child = self.spreading.check, self.cluster.is_local
-        answer = self.cluster.run(_take_part, check, is_child, worker=info.address)
-        self.inbox.put(("asked", info, answer))
-
-    def _admit(self, info: WorkerInfo, answer: Any) -> None:
-        if isinstance(answer, OSError | TimeoutError):  # it has gone meanwhile; a newcomer is asked anew
-            self.asked.pop(info.address, None)
-        elif isinstance(answer, ImportError):
-            self._refuse(info.address, f"has no Folio like this one ({answer}). There, type: {INSTALL}")
-        elif isinstance(answer, BaseException):
-            self._refuse(info.address, f"cannot take part ({type(answer).__name__}: {answer})")
-        elif answer:
-            self._refuse(info.address, answer)
-        else:
-            self.admitted[info.address] = info.identity
-            self.had_workers = True
-
-    def _refuse(self, address: str, why: str) -> None:
-        self.admitted.pop(address, None)
-        self.refused[address] = f"worker {address} {' '.join(why.split())}"
-        self.cluster.note(self.refused[address])
-
-    def _able(self) -> set[str]:
-        """Return the workers that are there, may take part and have what is demanded."""
-        return self.admitted.keys() & (self._offering() if self._needs_gpu() else self.there.keys())
-
-    def _offering(self) -> set[str]:
-        return {address for address, info in self.there.items() if info.resources.get(GPU, 0) >= 1}
-
-    def _needs_gpu(self) -> bool:
-        some = bool(self._offering() - self.refused.keys())
-        return self.spreading.gpu == "yes" or (self.spreading.gpu == "any" and some)
-
     def _give_out(self) -> None:
-        able = self._able()
-        if able:
-            self.alone_since = time.monotonic()
+        able = self.roster.able()
         while able and len(self.away) < AHEAD * len(able):
             if self.again:
                 job = self.again.popleft()
@@ -251,7 +185,7 @@ class _Run:
 
     def _send(self, job: _Job, workers: set[str]) -> bool:
         """Give a job out to one of some workers; return whether that worked."""
-        demands = {SLOT: 1.0, GPU: 1.0} if self._needs_gpu() else {SLOT: 1.0}
+        demands = {SLOT: 1.0, GPU: 1.0} if self.roster.needs_gpu() else {SLOT: 1.0}
         key = f"{self.name}-{next(self.numbers)}"
         try:
             future = self.cluster.client.submit(
@@ -269,13 +203,13 @@ class _Run:
             if job.n_lost > LOSSES:
                 raise
             self.spreading.on_lost()
-            self.again.append(job)
-            self.looked_at = -_POLL
+            self._again(job)
+            self.roster.look_soon()
             return False
         job.since = time.monotonic()
         job.futures[key], job.workers[key] = future, workers
         self.away[key] = job
-        future.add_done_callback(lambda _: self.inbox.put(("done", key, None)))
+        future.add_done_callback(lambda _: self.inbox.put(key))
         return True
 
     def _hear(self, key: str) -> Brought | None:
@@ -300,8 +234,8 @@ class _Run:
             return None
         self._forget(key)
         if attempt.refused:
-            self._refuse(attempt.worker, attempt.refused)
-            self.again.append(job)
+            self.roster.refuse(attempt.worker, attempt.refused)
+            self._again(job)
         elif attempt.failed:
             self._failed(job, attempt.worker, attempt.failed)
         else:
@@ -314,15 +248,14 @@ class _Run:
 
     def _failed(self, job: _Job, worker: str, why: str, *, final: bool = False) -> None:
         job.failures[worker] = why
-        if final or len(job.failures) >= min(TRIES, max(1, len(self._able()))):
+        if final or len(job.failures) >= min(TRIES, max(1, len(self.roster.able()))):
             places = len(job.failures)
             where = f"on each of {places} workers" if places > 1 and not final else "on a worker"
             raise ClusterError(
                 f"{self.spreading.what(job.payload)} failed {where}: {' '.join(why.split())[:500]}. "
                 "What is finished is kept; when that is mended, the same command goes on from there"
             )
-        if not job.futures:
-            self.again.append(job)
+        self._again(job)
 
     def _lost(self, key: str) -> None:
         job = self.away[key]
@@ -336,6 +269,10 @@ class _Run:
                 f"{self.spreading.what(job.payload)} was lost {job.n_lost} times, with its worker (out of "
                 "memory?) or the connection. What is finished is kept: the same command goes on from there"
             )
+        self._again(job)
+
+    def _again(self, job: _Job) -> None:
+        """Give a job out once more, unless it is under way elsewhere."""
         if not job.futures:
             self.again.append(job)
 
@@ -364,28 +301,9 @@ class _Run:
         for job in late:
             if len(job.futures) == 1:
                 (key,) = job.futures
-                others = self._able() - {name for name, keys in processing.items() if key in keys}
+                others = self.roster.able() - {name for name, keys in processing.items() if key in keys}
                 if others:
                     self._send(job, others)
-
-    def _give_up_on_no_worker(self) -> None:
-        if self._able():
-            return
-        answered = self.admitted.keys() | self.refused.keys()
-        alone = time.monotonic() - self.alone_since
-        if self.there and self.there.keys() <= answered:
-            refused = [why for address, why in self.refused.items() if address in self.there]
-            if self.admitted:
-                raise ClusterError(
-                    f"no worker of {self.cluster.address} offers a GPU, which --device asks for. Start "
-                    'workers with: dask worker ADDRESS --resources "GPU=1"'
-                )
-            raise ClusterError(f"{refused[0]}. No other worker may take part")
-        if alone > (NO_WORKER if self.had_workers else FIRST_WORKER):
-            raise ClusterError(
-                f"no worker at {self.cluster.address} for {alone:.0f} seconds. Start some with: dask worker "
-                f"{self.cluster.address}. What is finished is kept: the same command goes on from there"
-            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -409,19 +327,6 @@ def _attempt(do: Callable[..., Any], *arguments: Any) -> _Attempt:
     except RefusedError as error:
         return _Attempt(worker=worker, refused=str(error))
     except Exception as error:
-        from featurize.errors import FolioError
-
         text = str(error) if isinstance(error, FolioError) else f"{type(error).__name__}: {error}"
         return _Attempt(worker=worker, failed=text or type(error).__name__)
     return _Attempt(worker=worker, value=value, seconds=time.perf_counter() - start)
-
-
-async def _take_part(check: Callable[[], str], is_child: bool, dask_worker: Any) -> str:
-    """Look at the worker that this is called on; give it its slot, or return why not."""
-    if is_child:  # Ctrl-C in the terminal is for the parent, which ends its workers in order
-        with suppress(ValueError):
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
-    reason = await asyncio.to_thread(check)
-    if not reason:
-        await dask_worker.set_resources(**{SLOT: 1})
-    return reason

@@ -19,6 +19,7 @@ from featurize.decode.rendering import Rendering
 from featurize.engines.devices import parse_device
 from featurize.making.cutting import Cut, Slice
 from featurize.making.durable import write_flushed
+from featurize.making.errands import fill_share, leave, settle, sum_pixels, topic
 from featurize.making.execution import Execution
 from featurize.making.filling import Share, StoreWork
 from featurize.making.finishing import StoreFinisher
@@ -33,7 +34,7 @@ from featurize.making.production import (
     strict_error,
     training_requests,
 )
-from featurize.making.station import Filled, fill_share, leave, settle, sum_pixels, topic
+from featurize.making.station import Filled
 from featurize.making.tally import Progress, Tally
 from featurize.making.terms import PERMIT, Terms, check, permit_path, versions_here
 from featurize.spreading import Brought, Spreading, spread

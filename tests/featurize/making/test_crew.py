@@ -133,6 +133,7 @@ def test_a_worker_is_killed_halfway(data, local, stand_in, machines, tmp_path):
     assert forwards(logs[1]) > forwards(logs[0])
 
 
+@pytest.mark.slow
 def test_a_worker_that_hangs_is_left_behind(data, local, stand_in, machines, tmp_path, monkeypatch):
     monkeypatch.setattr("featurize.spreading.SLOW_SECONDS", 2.0)
     logs = [tmp_path / "first", tmp_path / "second"]
@@ -188,6 +189,7 @@ def test_a_client_that_is_stopped_has_workers_keep_what_they_have_finished(data,
     assert_same_store(out, local, tmp_path)
 
 
+@pytest.mark.slow
 def test_a_scheduler_is_started_anew(data, local, stand_in, machines, tmp_path):
     out, log = tmp_path / "out", tmp_path / "log"
     machines.worker(delay=0.05, log=str(log))
@@ -217,7 +219,7 @@ def test_no_scheduler_is_one_line(data, stand_in, tmp_path, monkeypatch):
 
 
 def test_no_worker_is_one_line(data, stand_in, machines, tmp_path, monkeypatch):
-    monkeypatch.setattr("featurize.spreading.FIRST_WORKER", 1.0)
+    monkeypatch.setattr("featurize.roster.FIRST_WORKER", 1.0)
     with pytest.raises(ClusterError, match=f"no worker at {machines.address} for [1-9] seconds. Start some"):
         extract(data, tmp_path / "out", machines)
 
