@@ -1,4 +1,7 @@
-"""A Dask cluster: one that is there, or one of this machine alone. With `roster` and `spreading`, all we know of Dask."""
+"""A Dask cluster: one that is there, or one of this machine alone.
+
+With `roster` and `spreading` this is all we know of Dask.
+"""
 
 from __future__ import annotations
 
@@ -183,16 +186,17 @@ class Cluster:
                 self.client = self._connected(5.0)
         return False
 
-    def workers(self) -> dict[str, WorkerInfo]:
-        """Return the workers that the scheduler has now, by address; none where it does not answer."""
+    def workers(self) -> dict[str, WorkerInfo] | None:
+        """Return the workers that the scheduler has now, by address; None where it does not answer."""
         try:
             found = self.client.scheduler_info(n_workers=-1)["workers"]
         except (OSError, TimeoutError, RuntimeError):
-            return {}
+            return None
         return {
             address: WorkerInfo(
                 address=address,
-                identity=str(info["id"]),
+                # Its id may be its address; its folder is its own.
+                identity=f"{info['id']} {info.get('local_directory', '')}",
                 n_threads=int(info["nthreads"]),
                 resources=dict(info.get("resources") or {}),
             )

@@ -67,7 +67,10 @@ class Roster:
         if time.monotonic() - self._looked_at < POLL:
             return
         self._looked_at = time.monotonic()
-        self._there = self._cluster.workers()
+        found = self._cluster.workers()
+        if found is None:  # what was so is taken to be so still
+            return
+        self._there = found
         for address, info in self._there.items():
             if self._asked.get(address) != info.identity:
                 self._asked[address] = info.identity
@@ -76,6 +79,7 @@ class Roster:
         for address, identity in list(self.admitted.items()):
             if address not in self._there or self._there[address].identity != identity:
                 del self.admitted[address]
+                self._asked.pop(address, None)  # it may come back
                 self._cluster.note(f"worker {address} has gone; what it had not finished is done by others")
 
     def look_soon(self) -> None:
@@ -91,8 +95,8 @@ class Roster:
         address, answer = heard.worker.address, heard.answer
         if isinstance(answer, OSError | TimeoutError):  # it has gone meanwhile; or it is asked anew
             self._asked.pop(address, None)
-        elif isinstance(answer, ImportError):
-            self.refuse(address, f"has no Folio like this one ({answer}). There, type: {INSTALL}")
+        elif isinstance(answer, BaseException) and "ModuleNotFoundError" in repr(answer):  # Dask may wrap it
+            self.refuse(address, f"has no Folio, or another version ({answer}). There, type: {INSTALL}")
         elif isinstance(answer, BaseException):
             self.refuse(address, f"cannot take part ({type(answer).__name__}: {answer})")
         elif answer:

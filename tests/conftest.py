@@ -152,10 +152,13 @@ class DaskMachines:
             self._appears(file)
         return process
 
-    def worker(self, *, cwd: Path | None = None, resources: str = "", **options: object) -> subprocess.Popen:
+    def worker(
+        self, *, cwd: Path | None = None, resources: str = "", preload: Path | None = None, **options: object
+    ) -> subprocess.Popen:
         """Start one, of one thread; `options` are those of `stand_in.install`, without any it is as usual."""
         words = ["--no-nanny", "--nthreads", 1, "--memory-limit", 0, "--local-directory", self.folder]
         words += ["--resources", resources] if resources else []
+        words += ["--preload", preload] if preload is not None else []
         words += ["--preload", ROOT / "tests" / "featurize" / "stand_in.py"] if options else []
         return self._start("worker", self.address, *words, cwd=cwd, STAND_IN=json.dumps(options))
 

@@ -257,6 +257,15 @@ def test_a_worker_that_differs_is_left_out(data, local, stand_in, machines, tmp_
     assert f"(this run: {featurize.__version__}, sources" in note
 
 
+def test_a_worker_without_folio_is_named(data, stand_in, machines, tmp_path):
+    (tmp_path / "bare.py").write_text("import sys\nsys.modules['featurize'] = None\n")
+    machines.worker(preload=tmp_path / "bare.py")
+    with pytest.raises(
+        ClusterError, match=r"worker tcp://\S+ has no Folio, or another version \(.*type: pip"
+    ):
+        extract(data, tmp_path / "out", machines)
+
+
 def test_what_fails_on_every_worker_is_said_and_the_parts_are_kept(data, local, stand_in, machines, tmp_path):
     out = tmp_path / "out"
     client = run(data, out, "--delay", 0.1)
