@@ -6,6 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from classify.head_choice import ALL, ENSEMBLE, known_heads, suitable_heads
 from classify.heads import HEADS, get_head, make_head
-from featurize import CompareError, ConfigError, FolioError
+from featurize import CompareError, ConfigError, FolioError, check_dask, connect_cluster
 
 if TYPE_CHECKING:
     from classify.protocol import Plan
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from classify.results import Comparison
     from classify.samples import Samples
     from classify.search import Trial
+    from classify.spreading import DaskJobs
 
 CALIBRATIONS = ("none", "temperature")
 RUNS = Path("artifacts") / "runs"
@@ -46,6 +48,7 @@ def compare(
     out: str | os.PathLike[str] | None = None,
     order: Sequence[str] | None = None,
     jobs: int | None = None,
+    dask: str | None = None,
     seed: int = 0,
     class_weight: str | None = None,
     dense: DenseOptions = DenseOptions(),
@@ -60,6 +63,7 @@ def compare(
     fresh: bool = False,
     overwrite: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
+    on_note: Callable[[str], None] | None = None,
 ) -> Comparison:
     """Tune, fit and test every head on every store, by the rules of "Comparing heads" in CONTRIBUTING.md.
 
@@ -81,6 +85,10 @@ def compare(
     jobs : int, optional
         Processes; by default one a core, or one in all where there is little to do. Results do not
         depend on it.
+    dask : str, optional
+        A Dask scheduler's address, whose workers do the work, or "local:N" for N of them on this machine;
+        in the place of `jobs`. Results do not depend on it. Networks are trained on CPUs there, unless
+        `device` names GPUs.
     seed : int
         Of folds and heads.
     class_weight : {None, "balanced"}
@@ -108,6 +116,8 @@ def compare(
         Replace an earlier run in the same folder.
     on_progress : callable, optional
         Called with (done, total) tasks.
+    on_note : callable, optional
+        Called with a line worth showing, such as a Dask worker that is left out.
 
     Returns
     -------
@@ -133,6 +143,9 @@ def compare(
     if calibrate not in CALIBRATIONS:
         raise CompareError(f"calibrate is {calibrate!r}: expected {' or '.join(CALIBRATIONS)}")
     check_options(asked, dense=dense, seed=seed, device=device, gpu_memory=gpu_memory)
+    if dask is not None:
+        check_dask(dask)
+        device = "cpu" if device == "auto" else device
     paths = list(dict.fromkeys(Path(store) for store in stores))
     samples = load_same_dataset(paths, order=order, join=join, fuse=fuse)
     folder = Path(out) if out is not None else RUNS / folder_name(samples[0].dataset)
@@ -141,7 +154,8 @@ def compare(
         asked, classes=samples[0].classes, ordered=samples[0].ordered, n_stores=len(samples)
     )
     plan = make_plan(samples[0], seed=seed)
-    with new_folder(folder, mark=RESULTS, parts=PARTS) as temporary:
+    with ExitStack() as stack:
+        temporary = stack.enter_context(new_folder(folder, mark=RESULTS, parts=PARTS))
         settings = Settings(
             seed=seed,
             class_weight=class_weight,
@@ -150,7 +164,11 @@ def compare(
         )
         running: dict[str, Any] = {
             "settings": settings,
-            "jobs": jobs or default_jobs(samples),
+            "jobs": (
+                jobs or default_jobs(samples)
+                if dask is None
+                else dask_jobs(dask, device=device, gpu_memory=gpu_memory, stack=stack, note=on_note)
+            ),
             "memory": memory_of(names, device, fresh=fresh),
             "before_tensorflow": device_when_needed(device, gpu_memory=gpu_memory),
             "on_progress": on_progress,
@@ -219,6 +237,21 @@ def check_options(
     for name in heads or HEADS:
         if name in HEADS and get_head(name).tensorflow:
             make_head(name, params=asdict(dense)).check_parameters()
+
+
+def dask_jobs(
+    dask: str,
+    *,
+    device: str,
+    gpu_memory: float | None,
+    stack: ExitStack,
+    note: Callable[[str], None] | None,
+) -> DaskJobs:
+    """Return the workers of a cluster, connected for as long as the stack is open."""
+    from classify.spreading import DaskJobs
+
+    cluster = stack.enter_context(connect_cluster(dask, note=note or (lambda text: None)))
+    return DaskJobs(cluster=cluster, device=device, gpu_memory=gpu_memory)
 
 
 def check_device(device: str, *, gpu_memory: float | None) -> None:

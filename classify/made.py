@@ -11,7 +11,8 @@ from classify.results import plain_json
 from featurize import default_of, extract_words, open_store, printable
 
 _SAFE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789@%_-+=:,./")
-_NO_OPTIONS = ("stores", "on_progress")  # parameters that are none of the command's
+# Parameters that are none of the command's, or say where it ran and not what it did.
+_NO_OPTIONS = ("stores", "on_progress", "on_note", "dask")
 
 
 def how_made(

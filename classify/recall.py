@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -15,6 +15,9 @@ from classify.running import Failure, run_tasks
 from classify.task_keys import task_key
 from classify.tuning import FitTask, Fitted, Scores, ScoreTask
 from featurize import Kept, keep, load_kept, make_room
+
+if TYPE_CHECKING:
+    from classify.spreading import DaskJobs
 
 LIMIT = 1 << 30  # bytes of all outcomes together
 _ENDING = ".outcome"
@@ -56,7 +59,7 @@ def run_or_recall(
     tasks: Sequence[ScoreTask | FitTask],
     *,
     memory: Memory | None,
-    jobs: int,
+    jobs: int | DaskJobs,
     on_progress: Callable[[int], None] | None = None,
     before_tensorflow: Callable[[], object] | None = None,
 ) -> list[Any]:
@@ -67,8 +70,8 @@ def run_or_recall(
     tasks : sequence of ScoreTask or FitTask
     memory : Memory, optional
         Without one every task is run, and nothing kept.
-    jobs : int
-        Processes.
+    jobs : int or DaskJobs
+        Processes, or Dask workers.
     on_progress : callable, optional
         Called with 1 after each task.
     before_tensorflow : callable, optional
@@ -90,11 +93,24 @@ def run_or_recall(
         on_progress(len(tasks) - len(missing))
     if not missing:
         return outcomes
-    work = [
-        tasks[index] if memory is None else _Keeping(task=tasks[index], key=keys[index], folder=memory.folder)
-        for index in missing
-    ]
-    brought = run_tasks(work, jobs=jobs, on_progress=on_progress, before_tensorflow=before_tensorflow)
+    if isinstance(jobs, int):
+        work = [
+            tasks[index]
+            if memory is None
+            else _Keeping(task=tasks[index], key=keys[index], folder=memory.folder)
+            for index in missing
+        ]
+        brought = run_tasks(work, jobs=jobs, on_progress=on_progress, before_tensorflow=before_tensorflow)
+    else:
+        from classify.spreading import spread_tasks
+
+        def keep_it(place: int, outcome: Any) -> None:
+            index = missing[place]
+            if memory is not None:
+                keep(_path(memory.folder, keys[index]), _as_kept(tasks[index], outcome))
+
+        wanted = [tasks[index] for index in missing]
+        brought = spread_tasks(wanted, jobs=jobs, on_progress=on_progress, on_outcome=keep_it)
     for index, outcome in zip(missing, brought, strict=True):
         outcomes[index] = outcome
     if memory is not None:

@@ -106,18 +106,18 @@ def run_tasks(
 
     networks = [index for index, task in enumerate(tasks) if get_head(task.head).tensorflow]
     others = [index for index, task in enumerate(tasks) if not get_head(task.head).tensorflow]
-    apart = _longest_first([index for index in others if any(get_head(tasks[index].head).grid)], tasks)
+    apart = longest_first([index for index in others if any(get_head(tasks[index].head).grid)], tasks)
     if min(jobs, len(networks) + len(apart)) < 2:
         apart = []
     for index in others:
         if index not in apart:
-            keep(*_attempt_alone(index, tasks[index]))
+            keep(*attempt_alone(index, tasks[index]))
     if min(jobs, len(networks) + len(apart)) > 1:
         _Spread(tasks, networks, apart, jobs).run(keep, before_tensorflow)
     elif networks:
-        _start_tensorflow(before_tensorflow)
+        start_networks(before_tensorflow)
         for index in networks:
-            keep(*_attempt_alone(index, tasks[index]))
+            keep(*attempt_alone(index, tasks[index]))
     return outcomes
 
 
@@ -142,7 +142,7 @@ class _Spread:
         with _one_at_a_time, _shared_arrays(), threadpool_limits(limits=1):
             try:
                 if self.networks:
-                    self.running[self.threads.submit(_start_tensorflow, before_tensorflow)] = None
+                    self.running[self.threads.submit(start_networks, before_tensorflow)] = None
                 while self.networks or self.apart or self.running:
                     self._submit()
                     done, _ = wait(self.running, return_when=FIRST_COMPLETED)
@@ -170,7 +170,7 @@ class _Spread:
         while True:
             self.processes = _workers(self.n_workers)
             with contextlib.suppress(BrokenExecutor):  # since a moment ago: then there will be a new one
-                return self.processes.submit(_attempt_alone, index, self.tasks[index])
+                return self.processes.submit(attempt_alone, index, self.tasks[index])
 
     def _networks_under_way(self) -> int:
         indices = (index for index in self.running.values() if index is not None)
@@ -202,7 +202,7 @@ class _Spread:
             training.stopping.clear()
 
 
-def _longest_first(indices: list[int], tasks: Sequence[Task]) -> list[int]:
+def longest_first(indices: Sequence[int], tasks: Sequence[Task]) -> list[int]:
     """Order tasks so that no long one is left at the end, when the other cores have nothing more to do.
 
     Searches by their grid points; before other fits those that a head repeats on parts of its rows.
@@ -214,7 +214,8 @@ def _longest_first(indices: list[int], tasks: Sequence[Task]) -> list[int]:
     return sorted(indices, key=length, reverse=True)
 
 
-def _start_tensorflow(before: Callable[[], object] | None) -> bool:
+def start_networks(before: Callable[[], object] | None) -> bool:
+    """Start TensorFlow for heads that need it, after `before`; return whether that is on a GPU."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from classify.heads.dense_training import start_tensorflow
 
@@ -223,7 +224,7 @@ def _start_tensorflow(before: Callable[[], object] | None) -> bool:
     return start_tensorflow()
 
 
-def _attempt_alone(index: int, task: Task) -> tuple[int, Any]:
+def attempt_alone(index: int, task: Task) -> tuple[int, Any]:
     """Attempt a task when nothing else is under way in this process."""
     from threadpoolctl import threadpool_limits
 

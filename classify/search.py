@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -25,6 +25,9 @@ from classify.tuning import (
     lacking_groups,
     search_points,
 )
+
+if TYPE_CHECKING:
+    from classify.spreading import DaskJobs
 
 Run = Callable[[list[Any]], list[Any]]  # tasks to their outcomes
 
@@ -67,7 +70,7 @@ def run_trials(
     plan: Plan,
     *,
     settings: Settings,
-    jobs: int,
+    jobs: int | DaskJobs,
     memory: Memory | None = None,
     before_tensorflow: Callable[[], object] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
@@ -81,8 +84,8 @@ def run_trials(
     heads : sequence of str
     plan : Plan
     settings : Settings
-    jobs : int
-        Processes.
+    jobs : int or DaskJobs
+        Processes, or Dask workers.
     memory : Memory, optional
         Outcomes of earlier runs; without one nothing is remembered.
     before_tensorflow : callable, optional
@@ -204,7 +207,7 @@ class Counter:
 def runner(
     *,
     memory: Memory | None,
-    jobs: int,
+    jobs: int | DaskJobs,
     before_tensorflow: Callable[[], object] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Run:

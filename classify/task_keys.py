@@ -76,6 +76,11 @@ def task_key(task: ScoreTask | FitTask, *, device: str) -> str:
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
+def versions_here() -> dict[str, str]:
+    """Return what must be equal wherever one comparison is computed: versions, and our own sources."""
+    return {**_versions(_PACKAGES + _NETWORK_PACKAGES), "sources": _sources_digest()[:12]}
+
+
 def _rows_digest(samples: Samples, images: Indices, *, views: bool) -> str:
     """Return the digest of these images' rows, in their order: features, label, group and number of each."""
     digests = samples.content_digests[views]

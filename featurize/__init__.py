@@ -24,6 +24,9 @@ _EXPORTS = {
     "Kept": "cache",
     "load_kept": "cache",
     "make_room": "cache",
+    "check_dask": "cluster",
+    "Cluster": "cluster",
+    "connect_cluster": "cluster",
     "Fault": "upkeep.checking",
     "extract_words": "upkeep.commands",
     "config_digest": "config",
@@ -36,6 +39,7 @@ _EXPORTS = {
     "import_openvino": "engines.conversion",
     "parse_device": "engines.devices",
     "BundleError": "errors",
+    "ClusterError": "errors",
     "CompareError": "errors",
     "ConfigError": "errors",
     "DatasetError": "errors",
@@ -57,6 +61,10 @@ _EXPORTS = {
     "portable_network": "portable",
     "image_squares": "squares",
     "ImageSquares": "squares",
+    "Brought": "spreading",
+    "RefusedError": "spreading",
+    "spread": "spreading",
+    "Spreading": "spreading",
     "ContentRow": "store",
     "ContentTable": "store",
     "ImageTable": "store",
@@ -98,6 +106,11 @@ if TYPE_CHECKING:
         load_kept as load_kept,
         make_room as make_room,
     )
+    from featurize.cluster import (
+        Cluster as Cluster,
+        check_dask as check_dask,
+        connect_cluster as connect_cluster,
+    )
     from featurize.config import (
         config_digest as config_digest,
     )
@@ -121,6 +134,7 @@ if TYPE_CHECKING:
     )
     from featurize.errors import (
         BundleError as BundleError,
+        ClusterError as ClusterError,
         CompareError as CompareError,
         ConfigError as ConfigError,
         DatasetError as DatasetError,
@@ -152,6 +166,12 @@ if TYPE_CHECKING:
     )
     from featurize.results import (
         ExtractResult as ExtractResult,
+    )
+    from featurize.spreading import (
+        Brought as Brought,
+        RefusedError as RefusedError,
+        Spreading as Spreading,
+        spread as spread,
     )
     from featurize.squares import (
         ImageSquares as ImageSquares,

@@ -39,3 +39,7 @@ class CompareError(FolioError):
 
 class ExportError(FolioError):
     """A bundle that cannot be turned into what another runtime loads."""
+
+
+class ClusterError(FolioError):
+    """A Dask cluster that cannot be reached, or cannot do the work."""

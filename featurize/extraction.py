@@ -7,6 +7,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 from featurize.asked import Asked
+from featurize.cluster import check_dask, connect_cluster
 from featurize.errors import ConfigError
 from featurize.results import ExtractResult, describe
 from featurize.views import ViewRanges
@@ -42,6 +43,7 @@ def extract(
     batch_size: int | str = "auto",
     workers: int | None = None,
     image_timeout: float = 60.0,
+    dask: str | None = None,
     on_progress: Callable[[str, int, int], None] | None = None,
     on_note: Callable[[str], None] | None = None,
 ) -> list[ExtractResult]:
@@ -103,6 +105,9 @@ def extract(
         Decoding processes; one a core by default.
     image_timeout : float
         Seconds after which a file is skipped; the next run tries it again.
+    dask : str, optional
+        A Dask scheduler's address, whose workers compute, or "local:N" for N of them here ("local":
+        one a core). Then ``device``, ``gpu_memory``, ``batch_size`` and ``workers`` are those of each.
     on_progress : callable, optional
         Called with (stage, done, total).
     on_note : callable, optional
@@ -115,7 +120,7 @@ def extract(
 
     Raises
     ------
-    DatasetError, ImageError, ConfigError, WeightsError, EngineError, StoreError
+    DatasetError, ImageError, ConfigError, WeightsError, EngineError, StoreError, ClusterError
         Each with one line that says what to do.
     """
     from featurize.making.decoders import Decoders
@@ -146,6 +151,8 @@ def extract(
         raise ConfigError(f"--workers {workers}: expected 1 or more")
     if not image_timeout > 0:
         raise ConfigError(f"--image-timeout {image_timeout:g}: expected seconds above 0")
+    if dask is not None:
+        check_dask(dask)
     report = on_progress or (lambda stage, done, total: None)
     execution = Execution(
         engine=engine,
@@ -159,11 +166,22 @@ def extract(
     )
     with ExitStack() as stack:
         decoders = stack.enter_context(closing(Decoders(workers=workers, image_timeout=image_timeout)))
-        decoders.start_early(Path(data), asked, max_pixels=max_pixels)
+        if dask is None:
+            decoders.start_early(Path(data), asked, max_pixels=max_pixels)
         from featurize.making.drafting import draft_stores, read_dataset  # h5py only where there is work
         from featurize.making.runs import carry_out
 
         dataset = read_dataset(Path(data), asked, report=report)
         dataset, drafts = draft_stores(dataset, asked, open_stores=stack, on_note=on_note)
-        outcomes = carry_out(dataset, drafts, max_pixels=max_pixels, decoders=decoders, execution=execution)
+        cluster = None
+        if dask is not None:
+            cluster = stack.enter_context(connect_cluster(dask, note=execution.note))
+        outcomes = carry_out(
+            dataset,
+            drafts,
+            max_pixels=max_pixels,
+            decoders=decoders,
+            execution=execution,
+            cluster=cluster,
+        )
     return [describe(dataset, outcome) for outcome in outcomes]

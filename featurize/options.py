@@ -34,6 +34,11 @@ ENTRIES = click.option(
     help="Whether a folder below a class is one entry.",
 )
 WORKERS = click.option("--workers", type=click.IntRange(1), help="Decoding processes.  [default: one a core]")
+DASK = click.option(
+    "--dask",
+    metavar="ADDRESS|local[:N]",
+    help="Have Dask workers compute: those of a scheduler, or N started here.",
+)
 EXTRACT: tuple[Callable[..., Any], ...] = (
     click.argument("data", type=click.Path(path_type=Path)),
     click.option(
@@ -142,6 +147,7 @@ EXTRACT: tuple[Callable[..., Any], ...] = (
         metavar="SECONDS",
         help="Skip a file that takes longer; the next run tries it again.",
     ),
+    DASK,
     click.option(
         "--skipped",
         "skipped_csv",

@@ -43,6 +43,7 @@ class ExtractResult:
     device: str
     seconds: dict[str, float]  # decoding: summed over workers; network, writing: waited for; total
     bytes: int
+    workers: dict[str, dict[str, float]]  # Dask workers by address: the "pictures" and "seconds" of each
 
 
 def describe(dataset: Dataset, outcome: Outcome) -> ExtractResult:
@@ -92,4 +93,5 @@ def describe(dataset: Dataset, outcome: Outcome) -> ExtractResult:
         device=outcome.device,
         seconds=outcome.seconds,
         bytes=outcome.n_bytes,
+        workers=outcome.workers,
     )

@@ -55,7 +55,7 @@ def print_summary(results: Sequence[ExtractResult]) -> None:
         screen.print(line, markup=False)
     for result in results:
         screen.print(_store_line(result), markup=False, soft_wrap=True)
-        for line in (_levels_line(result), _precision_line(result)):
+        for line in (_levels_line(result), _precision_line(result), _workers_line(result)):
             if line:
                 screen.print(f"  {line}", markup=False, soft_wrap=True)
         screen.print(f"  {printable(str(result.path))}", markup=False, soft_wrap=True)
@@ -132,6 +132,18 @@ def _precision_line(result: ExtractResult) -> str:
         f"computed in float32: --precision {proof['tried']} would be {proof['speedup']:.1f} times as fast in "
         f"the network, and change the features ({seen}; taken by itself from {LEAST_COSINE} on)"
     )
+
+
+def _workers_line(result: ExtractResult) -> str:
+    """Return what each Dask worker did; its rate is that while it worked."""
+    if not result.workers:
+        return ""
+    each = [
+        f"{address} {did['pictures']:.0f} ({did['pictures'] / max(did['seconds'], 1e-6):.1f}/s)"
+        for address, did in result.workers.items()
+    ]
+    shown = ", ".join(each[:8]) + (f" and {len(each) - 8} more" if len(each) > 8 else "")
+    return f"pictures by Dask worker: {shown}"
 
 
 def _files(count: int) -> str:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
 import shutil
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -130,3 +135,82 @@ def assert_accessible() -> Callable[[Any], None]:
         assert serious == []
 
     return check
+
+
+@dataclasses.dataclass
+class DaskMachines:
+    """A scheduler and workers, each a process of its own, as on several machines; on the loopback only."""
+
+    folder: Path
+    address: str = ""
+    processes: list[subprocess.Popen] = dataclasses.field(default_factory=list)
+
+    def scheduler(self, *, address: str = "") -> subprocess.Popen:
+        """Start one, at an address or where there is room."""
+        file = self.folder / "scheduler.json"
+        file.unlink(missing_ok=True)
+        port = address.rpartition(":")[2] or "0"
+        process = self._start("scheduler", "--port", port, "--scheduler-file", file)
+        self.address = address or json.loads(self._appears(file))["address"]
+        if address:
+            self._appears(file)
+        return process
+
+    def worker(
+        self, *, cwd: Path | None = None, resources: str = "", preload: Path | None = None, **options: object
+    ) -> subprocess.Popen:
+        """Start one, of one thread; `options` are those of `stand_in.install`, without any it is as usual."""
+        words = ["--no-nanny", "--nthreads", 1, "--memory-limit", 0, "--local-directory", self.folder]
+        words += ["--resources", resources] if resources else []
+        words += ["--preload", preload] if preload is not None else []
+        words += ["--preload", ROOT / "tests" / "featurize" / "stand_in.py"] if options else []
+        return self._start("worker", self.address, *words, cwd=cwd, STAND_IN=json.dumps(options))
+
+    def wait_for_workers(self, n_workers: int) -> None:
+        """Return when so many have come."""
+        import distributed
+
+        with distributed.Client(self.address, set_as_default=False) as client:
+            client.wait_for_workers(n_workers, timeout=90)
+
+    def _start(self, kind: str, *words: object, cwd: Path | None = None, **environment: str) -> Any:
+        log = (self.folder / f"{kind}{len(self.processes)}.log").open("wb")
+        with log:
+            process = subprocess.Popen(
+                [
+                    *(sys.executable, "-m", f"distributed.cli.dask_{kind}", *map(str, words)),
+                    *("--host", "127.0.0.1", "--no-dashboard", "--dashboard-address", "127.0.0.1:0"),
+                ],
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=cwd or self.folder,
+                env={**os.environ, **environment},
+            )
+        self.processes.append(process)
+        return process
+
+    @staticmethod
+    def _appears(file: Path) -> str:
+        deadline = time.monotonic() + 60
+        while not file.exists() or not file.read_text().endswith("}"):
+            assert time.monotonic() < deadline, "the scheduler did not start"
+            time.sleep(0.05)
+        return file.read_text()
+
+    def close(self) -> None:
+        """End all of them."""
+        for process in self.processes:
+            process.kill()
+        for process in self.processes:
+            process.wait(timeout=30)
+
+
+@pytest.fixture
+def machines(tmp_path_factory) -> Iterator[DaskMachines]:
+    """A Dask scheduler at `machines.address`; workers are started with `machines.worker(…)`."""
+    found = DaskMachines(tmp_path_factory.mktemp("dask"))
+    try:
+        found.scheduler()
+        yield found
+    finally:
+        found.close()

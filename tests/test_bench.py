@@ -301,7 +301,8 @@ def record(setting, tmp_path_factory):
 def test_every_part_is_recorded_and_every_ratio_follows_from_the_runs(record, tmp_path):
     bench_main.write_record(record, tmp_path / "out" / "name")
     read = json.loads((tmp_path / "out" / "name.json").read_text(encoding="utf-8"))
-    assert list(read["parts"]) == ["network", "extraction", "roofline", "scaling", "heads", "tutorial"]
+    parts = ["network", "extraction", "roofline", "scaling", "dask", "heads", "tutorial"]
+    assert list(read["parts"]) == parts
     assert read["machine"]["cores"] >= 1
     assert read["options"]["weights"] == {"efficientnet_lite0": "imagenet"}
     n_ratios = 0

@@ -16,7 +16,7 @@ from classify.head_choice import BASELINE, DEFAULT_HEADS, ENSEMBLE
 from classify.heads import HEADS
 from classify.levels import LEVELS
 from classify.studies import ALL, STUDIES
-from featurize import CommaList, default_of, flatten, progress_bar
+from featurize import CommaList, default_of, flatten, printable, progress_bar
 
 
 @click.command("compare")
@@ -46,6 +46,11 @@ from featurize import CommaList, default_of, flatten, progress_bar
     default=default_of(compare, "report"),
     help="Write report.html, leaderboard.md and figures/ too.",
 )
+@click.option(
+    "--dask",
+    metavar="ADDRESS|local[:N]",
+    help="Have Dask workers do the work: those of a scheduler, or N started here.",
+)
 @click.option("--fuse", is_flag=True, help="Compare all stores side by side, too, as one more store.")
 @fit_options
 @click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
@@ -72,6 +77,7 @@ def compare_command(
             heads=flatten(heads) or None,
             study=flatten(study),
             on_progress=bar,
+            on_note=lambda text: click.echo(printable(text), err=True),
             **with_dense(options),
         )
     if as_json:

@@ -198,3 +198,10 @@ def start_tensorflow() -> bool:
     with contextlib.suppress(RuntimeError):
         tf.config.threading.set_intra_op_parallelism_threads(1)
     return bool(tf.config.list_logical_devices("GPU"))
+
+
+def in_one_thread() -> bool:
+    """Tell whether TensorFlow, which has started, computes each operation in one thread."""
+    import tensorflow as tf
+
+    return tf.config.threading.get_intra_op_parallelism_threads() == 1

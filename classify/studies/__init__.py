@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from classify.protocol import Plan
     from classify.recall import Memory
     from classify.search import Settings, Trial
+    from classify.spreading import DaskJobs
 
 # Name → the module of this package whose `study` does it, and what it asks.
 STUDIES: Mapping[str, tuple[str, str]] = {
@@ -53,7 +54,7 @@ def run_studies(
     recommended: Mapping[str, Any] | None,
     settings: Settings,
     folder: Path,
-    jobs: int,
+    jobs: int | DaskJobs,
     memory: Memory | None = None,
     before_tensorflow: Callable[[], object] | None = None,
     on_progress: Callable[[int, int], None] | None = None,

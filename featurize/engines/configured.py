@@ -22,12 +22,13 @@ def configured_engine(
     device: str = "auto",
     gpu_memory: float | None = None,
     batch_size: int | str = "auto",
+    threads: int | None = None,
 ) -> engines.Engine:
     """Build the engine that makes features as the config has it.
 
     Parameters
     ----------
-    backbone, weights, device, gpu_memory, batch_size
+    backbone, weights, device, gpu_memory, batch_size, threads
         As in `featurize.engines.create_engine`.
     config : mapping
         Of a store.
@@ -63,4 +64,5 @@ def configured_engine(
         device=device,
         gpu_memory=gpu_memory,
         batch_size=batch_size,
+        threads=threads,
     )

@@ -24,7 +24,7 @@ class Decoders:
     """
 
     def __init__(self, *, workers: int | None, image_timeout: float) -> None:
-        self._workers, self._image_timeout = workers, image_timeout
+        self.workers, self.image_timeout = workers, image_timeout
         self._rendering: Rendering | None = None
         self._most_views = 0
         self._decoder: Decoder | None = None
@@ -37,8 +37,8 @@ class Decoders:
             self._decoder = Decoder(
                 rendering,
                 most_views=most_views,
-                workers=self._workers,
-                image_timeout=self._image_timeout,
+                workers=self.workers,
+                image_timeout=self.image_timeout,
             )
         return self._decoder
 

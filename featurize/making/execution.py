@@ -24,6 +24,7 @@ class Execution:
     report: Callable[[str, int, int], None]
     note: Callable[[str], None]  # called with what the user should know of an engine
     remembered: Mapping[str, Any]  # options that a repair needs again and the config does not name
+    threads: int | None = None  # cores that an engine takes; all by default
 
     def build(
         self,
@@ -44,6 +45,7 @@ class Execution:
             device=self.device,
             gpu_memory=self.gpu_memory,
             batch_size=self.batch_size,
+            threads=self.threads,
         )
         for text in built.notes:
             self.note(text)

@@ -1,32 +1,56 @@
-"""Filling one store: missing views into batches, features into parts, parts into the store."""
+"""Filling stores part by part: missing views into batches, features into parts.
+
+What is to be filled is a `Share`, which names everything by path, digest and number. So this process fills
+one that holds all that is missing, and Dask workers fill many small ones, by the same code.
+"""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from featurize import __version__
-from featurize.dataset import Dataset
-from featurize.decode.decoding import Decoded
-from featurize.decode.reasons import count_kinds, is_transient
+from featurize.backbones import Backbone
+from featurize.config import config_digest
+from featurize.decode.decoding import Decoded, Decoder, Request
+from featurize.decode.reasons import is_transient
 from featurize.engines import Engine
 from featurize.engines.feeding import Feeder
-from featurize.errors import DatasetError, EngineError, StoreError
-from featurize.making.assembly import AssemblyProcess, assemble
-from featurize.making.columns import Columns, agreed
-from featurize.making.execution import Execution
-from featurize.making.outcomes import Outcome, packages, up_to_date
+from featurize.errors import EngineError
+from featurize.making.columns import Columns
 from featurize.making.part_writing import PartWriting
-from featurize.making.parts import Meta, Part, Settled, discard_parts, settle
-from featurize.making.planning import Target, contents, image_table, is_current
-from featurize.store import ImageTable
+from featurize.making.parts import Meta, Part
+from featurize.weights import Weights
 
 PART_CONTENTS = 256  # finished contents after which a part is put in place,
 PART_SECONDS = 30.0  # or this much work, whichever comes first
+FEW = 8  # files of which it is first seen whether one can be used, before an engine is built for them
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreWork:
+    """What one store lacks, and all that it takes to put parts of that in place."""
+
+    backbone: Backbone
+    weights: Weights
+    config: Mapping[str, Any]
+    path: Path  # of the store to be
+    folder: Path  # of its parts; it is there
+    missing: Mapping[str, tuple[int, ...]]  # content → numbers of the views to compute
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """Files to be decoded once, with the views of each that any of the stores lacks."""
+
+    requests: tuple[Request, ...]  # each with its SHA-256
+    stores: tuple[StoreWork, ...]
 
 
 @dataclass(kw_only=True)
@@ -39,31 +63,49 @@ class _Pending:
     features: dict[int, npt.NDArray[np.float32]] = field(default_factory=dict)
 
 
-class StoreFiller:
+class PartFiller:
     """Sends views to the network, and what comes back into parts. Memory holds a few batches and two parts.
 
     Parameters
     ----------
-    target : Target
-        The store to be.
-    execution : Execution
-        How.
+    work : StoreWork
+        What is to be computed.
+    build : callable
+        Returns the engine of the work's config; called when it is first needed.
     engine : Engine, optional
-        The engine of the target's config, where there is one already.
+        That engine, where there is one already.
+    on_part : callable
+        Called with the path of every part that is in place, and the part; from another thread.
+
+    Attributes
+    ----------
+    failed : dict
+        Why a content gives no picture, by its SHA-256.
+    seconds : dict
+        Waited for the network and for the disk.
     """
 
-    def __init__(self, target: Target, execution: Execution, *, engine: Engine | None = None) -> None:
-        self.target, self.execution = target, execution
-        self.engine = engine
+    def __init__(
+        self,
+        work: StoreWork,
+        build: Callable[[], Engine],
+        *,
+        engine: Engine | None = None,
+        on_part: Callable[[Path, Part], None],
+    ) -> None:
+        self.work, self.engine = work, engine
+        self.failed: dict[str, str] = {}
         self.seconds = {"network": 0.0, "writing": 0.0}
+        self._build = build
         self._feeder: Feeder[tuple[_Pending, int]] | None = None
         self._part = Part()
         self._part_begun = time.perf_counter()
-        self._writing = PartWriting(target.parts)
-        self._assembly: AssemblyProcess | None = None
-        settle(target.parts.folder, Settled(config=target.config, precision=target.precision))
-        for path in target.parts.damaged:
-            path.unlink(missing_ok=True)
+        self._writing = PartWriting(work.folder, config_digest=config_digest(work.config), on_part=on_part)
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything is to go through the network."""
+        return self._feeder is not None
 
     @property
     def n_forward(self) -> int:
@@ -75,20 +117,19 @@ class StoreFiller:
         if self._feeder is None:
             if self.engine is None:
                 start = time.perf_counter()
-                target = self.target
-                self.engine = self.execution.build(target.backbone, target.weights, target.config)
+                self.engine = self._build()
                 self.seconds["network"] += time.perf_counter() - start
             self._feeder = Feeder(self.engine, self._keep_features)
         return self._feeder
 
     def accept(self, sha256: str, decoded: Decoded) -> None:
-        """Take one decoded content, and hand its missing views to the network."""
+        """Take one decoded content, and hand the views of it that the store lacks to the network."""
         if decoded.problem:
             if not is_transient(decoded.problem):
                 self._part.failed[sha256] = decoded.problem
-            self.target.failed[sha256] = decoded.problem
+            self.failed[sha256] = decoded.problem
             return
-        missing = self.target.missing[sha256]
+        missing = self.work.missing[sha256]
         assert decoded.thumbnail is not None
         meta = Meta(
             width=decoded.width, height=decoded.height, phash=decoded.phash, thumbnail=decoded.thumbnail
@@ -102,6 +143,13 @@ class StoreFiller:
         if len(self._part) >= PART_CONTENTS or (len(self._part) and long_ago):
             self._put_part()
 
+    def finish(self) -> None:
+        """Send the last batch, and put all in place."""
+        if self._feeder is not None:
+            self._feeder.finish()
+            self.seconds["network"] += self._feeder.seconds
+        self.keep()
+
     def keep(self) -> None:
         """Put the contents finished so far in place as a part; return when they are."""
         start = time.perf_counter()
@@ -110,16 +158,9 @@ class StoreFiller:
         self._writing.wait()
         self.seconds["writing"] += time.perf_counter() - start
 
-    def prepare_assembly(self) -> None:
-        """Start the process that assembles the store, if there will be something to assemble."""
-        if self._feeder is not None and self._assembly is None:
-            self._assembly = AssemblyProcess()
-
     def close(self) -> None:
-        """End what works for this store beside this process."""
+        """End what works beside this thread."""
         self._writing.close()
-        if self._assembly is not None:
-            self._assembly.close()
 
     def _put_part(self) -> None:
         part, self._part = self._part, Part()
@@ -130,10 +171,10 @@ class StoreFiller:
 
     def _keep_features(self, tokens: list[tuple[_Pending, int]], features: npt.NDArray[np.float32]) -> None:
         with np.errstate(over="ignore"):
-            kept = features.astype(self.target.config["store_dtype"], copy=False)
+            kept = features.astype(self.work.config["store_dtype"], copy=False)
         if not np.isfinite(kept).all():
             raise EngineError(
-                f"{self.target.path}: the network gave features that are no numbers, or too large to store "
+                f"{self.work.path}: the network gave features that are no numbers, or too large to store "
                 f"as {kept.dtype}. Try --precision float32 --store-dtype float32, or check the weights file"
             )
         for (content, view), vector in zip(tokens, features, strict=True):
@@ -144,98 +185,37 @@ class StoreFiller:
                 for number, values in content.features.items():
                     self._part.features[content.sha256, number] = values
 
-    def finish(self, dataset: Dataset, *, n_decoded: int) -> Outcome:
-        """Send the last batch, keep the last part and assemble the store, unless it is as it should be."""
-        if self._feeder is not None:
-            self._feeder.finish()
-            self.seconds["network"] += self._feeder.seconds
-        self.keep()
-        stored = self.target.stored()
-        images = image_table(dataset, stored, self.target.skipped())
-        self._refuse_to_finish(dataset, images)
-        if not self.n_forward and not self.target.uses_parts and is_current(dataset, self.target, images):
-            discard_used_parts(self.target, dataset)
-            return up_to_date(self.target, images, n_decoded=n_decoded)
-        return self._assemble(dataset, stored, images, n_decoded=n_decoded)
 
-    def _assemble(
-        self, dataset: Dataset, stored: list[str], images: ImageTable, *, n_decoded: int
-    ) -> Outcome:
-        start = time.perf_counter()
-        self._assembly = self._assembly or AssemblyProcess()
-        columns = self._columns()
-        n_bytes = assemble(
-            self.target,
-            process=self._assembly,
-            stored=stored,
-            columns=columns,
-            images=images,
-            dataset=dataset,
-            created_with=self._created_with(dataset),
-        )
-        discard_used_parts(self.target, dataset)
-        self.seconds["writing"] += time.perf_counter() - start
-        return Outcome(
-            target=self.target,
-            state="made" if self.target.store is None else "updated",
-            images=images,
-            columns=columns,
-            n_content=len(stored),
-            n_decoded=n_decoded,
-            n_forward=self.n_forward,
-            n_resumed=self.target.n_resumed,
-            n_bytes=n_bytes,
-            engine=self.engine.name if self.engine is not None else "",
-            device=self.engine.device if self.engine is not None else "",
-            seconds=self.seconds,
-        )
+def fill(
+    share: Share,
+    fillers: Sequence[PartFiller],
+    *,
+    decoder: Decoder,
+    on_file: Callable[[Decoded], None],
+) -> None:
+    """Decode the files of a share, and hand each to the stores that lack something of it.
 
-    def _columns(self) -> Columns:
-        target = self.target
-        sources = (
-            Columns.of(self.engine) if self.engine is not None else None,
-            target.parts.columns,
-            Columns.of(target.store) if target.store is not None else None,
-        )
-        return agreed([columns for columns in sources if columns is not None], where=str(target.path))
-
-    def _refuse_to_finish(self, dataset: Dataset, images: ImageTable) -> None:
-        """Raise where nothing can be used, or a file that cannot be read now would cost stored features."""
-        target = self.target
-        if not target.stored():
-            reasons = ", ".join(
-                f"{kind} ({n})" for kind, n in count_kinds(filter(None, images.skipped)).items()
-            )
-            raise DatasetError(f"{dataset.root}: not one of its {len(images)} files can be used: {reasons}")
-        if target.store is None:
-            return
-        there = set(target.store.content.sha256) - target.distrusted
-        lost = {sha256: reason for sha256, reason in target.failed.items() if sha256 in there}
-        if lost:
-            raise StoreError(
-                f"{target.path}: {len(lost)} pictures that it has could not be read again "
-                f"({', '.join(sorted(set(lost.values())))[:200]}). The store is as it was, and what is "
-                "finished is kept. Run the same command again, with a longer --image-timeout if files timed "
-                "out"
-            )
-
-    def _created_with(self, dataset: Dataset) -> dict[str, Any]:
-        old = self.target.store.created_with if self.target.store is not None else {}
-        path = self.target.weights.path
-        return {
-            "engine": self.engine.name if self.engine is not None else old.get("engine", ""),
-            "device": self.engine.device if self.engine is not None else old.get("device", ""),
-            "precision": dict(self.target.precision) if self.target.precision is not None else None,
-            "folio": __version__,
-            "packages": packages(),
-            "dataset": dataset.name,
-            "data": str(dataset.root.resolve()),
-            "weights_path": str(path.resolve()) if path is not None else None,
-            "options": dict(self.execution.remembered),
-        }
-
-
-def discard_used_parts(target: Target, dataset: Dataset) -> None:
-    """Remove the parts, unless they have pictures that are not in the data set now and may come back."""
-    if target.parts.contents() <= set(contents(dataset)):
-        discard_parts(target.parts.folder)
+    Parameters
+    ----------
+    share : Share
+        What to fill.
+    fillers : sequence of PartFiller
+        One for each of its stores. They are to be finished, or told to keep what they have, by the caller.
+    decoder : Decoder
+        Of the stores' rendering.
+    on_file : callable
+        Called with every decoded file before it is handed on; what it raises ends the filling.
+    """
+    with closing(decoder.decode(share.requests)) as stream:
+        decoder.start(len(share.requests))
+        if len(share.requests) > FEW:  # while the decode processes load their libraries
+            for filler in fillers:
+                if any(filler.work.missing.values()):
+                    filler.ready()
+        for decoded in stream:
+            on_file(decoded)
+            sha256 = decoded.request.sha256
+            assert sha256 is not None
+            for filler in fillers:
+                if filler.work.missing.get(sha256):
+                    filler.accept(sha256, decoded)

@@ -29,6 +29,7 @@ class Outcome:
     engine: str = ""
     device: str = ""
     seconds: dict[str, float] = field(default_factory=dict)
+    workers: dict[str, dict[str, float]] = field(default_factory=dict)  # Dask's, as in the same place
 
 
 def up_to_date(target: Target, images: ImageTable, *, n_decoded: int = 0) -> Outcome:

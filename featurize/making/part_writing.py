@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 
-from featurize.making.parts import Part, PartIndex, write_part
+from featurize.making.parts import Part, write_part
 
 
 class PartWriting:
@@ -12,12 +14,16 @@ class PartWriting:
 
     Parameters
     ----------
-    parts : PartIndex
-        Where, and what is told of each part that is in place.
+    folder : Path
+        Where.
+    config_digest : str
+        Of the features.
+    on_part : callable
+        Told of each part that is in place.
     """
 
-    def __init__(self, parts: PartIndex) -> None:
-        self._parts = parts
+    def __init__(self, folder: Path, *, config_digest: str, on_part: Callable[[Path, Part], None]) -> None:
+        self._folder, self._config_digest, self._on_part = folder, config_digest, on_part
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="parts")
         self._under_way: Future[None] | None = None
 
@@ -49,5 +55,4 @@ class PartWriting:
         self._thread.shutdown()
 
     def _put(self, part: Part) -> None:
-        path = write_part(self._parts.folder, part, config_digest=self._parts.config_digest)
-        self._parts.add(path, part)
+        self._on_part(write_part(self._folder, part, config_digest=self._config_digest), part)

@@ -63,6 +63,31 @@ class Part:
         return len(self.meta) + len(self.failed)
 
 
+@dataclass(frozen=True, kw_only=True)
+class PartKeys:
+    """What a part holds, without its features."""
+
+    name: str  # of its file
+    views: dict[str, tuple[int, ...]]  # content → numbers of its finished views
+    contents: tuple[str, ...]  # those with facts of their pictures
+    failed: dict[str, str]
+    columns: Columns | None
+
+    @classmethod
+    def of(cls, path: Path, part: Part) -> PartKeys:
+        """Return the keys of a part that is in place."""
+        views: dict[str, list[int]] = {}
+        for sha256, view in part.features:
+            views.setdefault(sha256, []).append(view)
+        return cls(
+            name=path.name,
+            views={sha256: tuple(numbers) for sha256, numbers in views.items()},
+            contents=tuple(part.meta),
+            failed=dict(part.failed),
+            columns=part.columns,
+        )
+
+
 def parts_folder(store: Path) -> Path:
     """Return the folder of a store's work in progress."""
     return store.with_name(store.name + ".parts")
@@ -228,12 +253,16 @@ class PartIndex:
 
     def add(self, path: Path, part: Part) -> None:
         """Note what a part holds."""
-        for sha256, view in part.features:
-            self._part_of.setdefault(sha256, {})[view] = path
-        for sha256 in part.meta:
-            self._meta_in[sha256] = path
-        self.failed |= part.failed
-        self.columns = part.columns or self.columns
+        self.add_keys(PartKeys.of(path, part))
+
+    def add_keys(self, keys: PartKeys) -> None:
+        """Note what a part in the folder holds, as whoever wrote it says."""
+        path = self.folder / keys.name
+        for sha256, views in keys.views.items():
+            self._part_of.setdefault(sha256, {}).update(dict.fromkeys(views, path))
+        self._meta_in.update(dict.fromkeys(keys.contents, path))
+        self.failed |= keys.failed
+        self.columns = keys.columns or self.columns
 
     def contents(self) -> set[str]:
         """Return the SHA-256 of every content that the parts know, failed ones included."""

@@ -6,6 +6,7 @@ That is on images of the data set: their features in that format and in float32 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -51,11 +52,36 @@ class _Choice:
     engine: Engine | None  # one of that config, if it was built
 
 
-class Sample:
-    """Images spread over the data set, over splits and classes alike; decoded when they are first needed."""
+def candidates(dataset: Dataset) -> tuple[tuple[Request, ...], ...]:
+    """Return images spread over the data set, its splits and classes: 32, and then others, in rounds."""
+    files = contents(dataset)
+    names = sorted(files, key=lambda sha256: (files[sha256].split, files[sha256].class_name, sha256))
+    rounds = []
+    for offset in _OFFSETS if names else ():
+        places = sorted({int((i + offset) * len(names) / SAMPLE) for i in range(SAMPLE)})
+        rounds.append(
+            tuple(
+                Request(path=dataset.root / files[names[place]].path, sha256=names[place]) for place in places
+            )
+        )
+    return tuple(rounds)
 
-    def __init__(self, dataset: Dataset, decoder: Decoder, execution: Execution) -> None:
-        self._dataset, self._decoder, self._execution = dataset, decoder, execution
+
+class Sample:
+    """Images that a format is tried on; decoded when they are first needed.
+
+    Parameters
+    ----------
+    rounds : sequence of sequences of Request
+        As `candidates` returns them; a later round stands in for what cannot be read.
+    decoder : Decoder
+        Of the rendering.
+    execution : Execution
+        Who is told how far it is.
+    """
+
+    def __init__(self, rounds: Sequence[Sequence[Request]], decoder: Decoder, execution: Execution) -> None:
+        self._rounds, self._decoder, self._execution = rounds, decoder, execution
 
     def prepare(self) -> None:
         """Have the decode processes start, while something else is done."""
@@ -64,21 +90,14 @@ class Sample:
     @cached_property
     def images(self) -> npt.NDArray[np.uint8]:
         """Plain views (n, size, size, 3): 32, or fewer where no more can be read among some 128 tried."""
-        files = contents(self._dataset)
-        names = sorted(files, key=lambda sha256: (files[sha256].split, files[sha256].class_name, sha256))
         good: list[npt.NDArray[np.uint8]] = []
-        tried: set[int] = set()
-        for offset in _OFFSETS:
+        tried: set[Request] = set()
+        for one_round in self._rounds:
             lacking = SAMPLE - len(good)
-            places = {int((i + offset) * len(names) / SAMPLE) for i in range(SAMPLE)} if names else set()
-            fresh = sorted(places - tried)
+            fresh = [request for request in one_round if request not in tried]
             chosen = fresh[:: max(1, len(fresh) // max(1, lacking))][:lacking]
             tried |= set(chosen)
-            requests = [
-                Request(path=self._dataset.root / files[names[place]].path, sha256=names[place])
-                for place in chosen
-            ]
-            for decoded in self._decoder.decode(requests):
+            for decoded in self._decoder.decode(chosen):
                 good += [view.copy() for view in decoded.views]
                 self._execution.report("checking precision", len(good), SAMPLE)
         return np.stack(good) if good else np.empty((0, 1, 1, 3), np.uint8)

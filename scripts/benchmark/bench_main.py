@@ -14,6 +14,7 @@ from typing import Any
 from featurize.backbones import get_backbone
 from featurize.errors import FolioError
 
+import bench_dask
 import bench_extraction
 import bench_heads
 import bench_limits
@@ -35,6 +36,7 @@ def measure(setting: Setting, parts: Sequence[str]) -> dict[str, list[dict[str, 
         "extraction": lambda: bench_extraction.extraction(setting),
         "roofline": lambda: bench_limits.roofline(setting),
         "scaling": lambda: bench_limits.scaling(setting),
+        "dask": lambda: bench_dask.dask(setting),
         "heads": lambda: bench_heads.heads(setting),
         "tutorial": lambda: bench_tutorial.tutorial(setting, done.get("extraction")),
     }
@@ -111,7 +113,7 @@ def parse_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         "--backbones",
         type=_backbones,
         metavar="NAMES",
-        help=f"the first one for scaling and heads (default: {','.join(BACKBONES)}; quick: {BACKBONES[0]})",
+        help=f"the first for scaling, dask and heads (default: {','.join(BACKBONES)}; quick: {BACKBONES[0]})",
     )
     parser.add_argument(
         "--engines",

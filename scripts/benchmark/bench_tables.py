@@ -133,6 +133,29 @@ def _scaling(rows: list[Row]) -> str:
     return f"{text}\n\n{_table([*head, 'whole process s', 'peak MiB'], lines)}"
 
 
+def _dask(rows: list[Row]) -> str:
+    lines = []
+    for row in rows:
+        margins = row["derived"].get("seconds_at_the_margin", {})
+        base = margins.get(row["baseline"])
+        for name, arm in row["arms"].items():
+            margin = margins.get(name)
+            lines.append(
+                [
+                    *(row["what"]["task"], name, str(arm["units"][0]), _rate(arm), _times(row, name)),
+                    "" if margin is None else f"{1 / margin:.1f}",
+                    "" if margin is None or name == row["baseline"] else f"{base / margin:.2f}",
+                ]
+            )
+    text = (
+        f"{rows[0]['what']['backbone']} in float32. Workers are processes that share this machine's cores, "
+        "so two can at best do what one process does; what is to be seen is what spreading costs. Each run "
+        "starts and ends its cluster; the rate at the margin is that of each picture more, without that."
+    )
+    head = ["task", "arm", "images", "images/s", "times folio", "images/s at the margin", "times folio"]
+    return f"{text}\n\n{_table(head, lines)}"
+
+
 def _heads(rows: list[Row]) -> str:
     lines = []
     for row in rows:
@@ -193,6 +216,7 @@ PARTS: dict[str, tuple[str, Callable[[list[Row]], str]]] = {
     "extraction": ("Whole extraction", _extraction),
     "roofline": ("Roofline", _roofline),
     "scaling": ("Scaling", _scaling),
+    "dask": ("Dask workers", _dask),
     "heads": ("Heads", _heads),
     "tutorial": ("The tutorial's regime", _tutorial),
 }

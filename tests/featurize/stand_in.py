@@ -1,7 +1,10 @@
 """A stand-in backbone whose features can be worked out by hand: the mean of each colour channel.
 
 Run as a script, it is an extraction in a process of its own, for tests that kill it:
-``python stand_in.py DATA OUT [--views K] [--delay SECONDS] [--part CONTENTS] [--log FILE]``.
+``python stand_in.py DATA OUT [--views K] [--delay SECONDS] [--part CONTENTS] [--log FILE] [--dask ADDRESS]``.
+
+Preloaded by a Dask worker (``dask worker --preload stand_in.py``) it does the same to that process, with the
+options of `install` as JSON in the environment variable STAND_IN.
 """
 
 from __future__ import annotations
@@ -9,6 +12,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -17,7 +21,7 @@ import numpy as np
 
 import featurize
 from featurize import backbones, engines
-from featurize.making import filling
+from featurize.making import filling, terms
 
 SIZE = 32
 OFFSETS = {"mean": 0.0, "mean_too": 1000.0}
@@ -100,6 +104,45 @@ def registry() -> dict[str, backbones.Backbone]:
     return {**backbones.BACKBONES, **entries}
 
 
+def install(
+    *,
+    delay: float = 0.0,
+    part: int = 4,
+    in_flight: int = 1,
+    log: str | None = None,
+    wrong: bool = False,
+    version: str | None = None,
+) -> None:
+    """Put the stand-in in the place of all engines of this process.
+
+    Each appends the views it computed to `log`; a `wrong` one gives features that are no numbers; `version`
+    is what Folio then takes itself for.
+    """
+
+    def create_engine(backbone, weights, *, input_size=None, **_):
+        engine = MeanEngine(
+            size=input_size or backbone.size,
+            offset=float("nan") if wrong else OFFSETS[backbone.name],
+            delay=delay,
+            in_flight=in_flight,
+        )
+        engine.log = Path(log) if log is not None else None
+        return engine
+
+    backbones.BACKBONES = registry()  # type: ignore[misc]
+    engines.create_engine = create_engine  # type: ignore[assignment]
+    engines.engine_here = lambda engine, **_: "stand-in"  # type: ignore[assignment]
+    engines.fast_precisions = lambda engine, device: ()  # type: ignore[assignment]
+    filling.PART_CONTENTS = part
+    if version is not None:
+        terms.__version__ = version
+
+
+def dask_setup(worker: object) -> None:
+    """Make a Dask worker compute with the stand-in: Dask calls this as it starts."""
+    install(**json.loads(os.environ.get("STAND_IN", "{}")))
+
+
 def main() -> None:
     """Extract with the stand-in, as a process that may be killed."""
     parser = argparse.ArgumentParser()
@@ -110,22 +153,15 @@ def main() -> None:
     parser.add_argument("--part", type=int, default=4)
     parser.add_argument("--in-flight", type=int, default=1)
     parser.add_argument("--log", type=Path)
+    parser.add_argument("--dask")
     options = parser.parse_args()
 
-    def create_engine(backbone, weights, *, input_size=None, **_):
-        engine = MeanEngine(
-            size=input_size or backbone.size,
-            offset=OFFSETS[backbone.name],
-            delay=options.delay,
-            in_flight=options.in_flight,
-        )
-        engine.log = options.log
-        return engine
-
-    backbones.BACKBONES = registry()  # type: ignore[misc]
-    engines.create_engine = create_engine  # type: ignore[assignment]
-    engines.fast_precisions = lambda engine, device: ()  # type: ignore[assignment]
-    filling.PART_CONTENTS = options.part
+    install(
+        delay=options.delay,
+        part=options.part,
+        in_flight=options.in_flight,
+        log=str(options.log) if options.log is not None else None,
+    )
     try:
         (result,) = featurize.extract(
             options.data,
@@ -134,6 +170,7 @@ def main() -> None:
             views=options.views,
             out=options.out,
             workers=1,
+            dask=options.dask,
         )
     except featurize.FolioError as error:
         print(error)

@@ -401,7 +401,7 @@ def test_an_unfinished_run_is_not_thrown_away_for_another_data_set(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("featurize.making.filling.assemble", stop)
+        patched.setattr("featurize.making.finishing.assemble", stop)
         with pytest.raises(KeyboardInterrupt):
             extract(portfolio, tmp_path)
     for number in range(4):
@@ -468,7 +468,7 @@ def test_levels_are_known_without_the_network(stand_in, portfolio, tmp_path, mon
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("featurize.making.filling.assemble", stop)
+        patched.setattr("featurize.making.finishing.assemble", stop)
         with pytest.raises(KeyboardInterrupt):
             extract(portfolio, tmp_path, levels=True)
     stand_in.built.clear()

@@ -21,7 +21,7 @@ from featurize.decode.rendering import Rendering
 from featurize.errors import DatasetError, EngineError, StoreError
 from featurize.making.columns import Columns
 from featurize.making.execution import Execution
-from featurize.making.precision import Sample, smallest_cosine
+from featurize.making.precision import Sample, candidates, smallest_cosine
 from featurize.views import ViewRanges
 
 GOOD, BAD = 0.05, 1.0  # added to every feature; the darkest picture is (0, 0, 7)
@@ -129,7 +129,7 @@ def test_what_was_settled_is_kept_by_a_run_that_goes_on(stand_in, portfolio, tmp
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("featurize.making.filling.assemble", stop)
+        patched.setattr("featurize.making.finishing.assemble", stop)
         with pytest.raises(KeyboardInterrupt):
             extract(portfolio, tmp_path)
     stand_in.errors = {"bfloat16": BAD}
@@ -255,7 +255,7 @@ def sample_of(dataset):
         report=lambda *_: None, note=lambda _: None, remembered={},
     )  # fmt: skip
     with Decoder(rendering, most_views=1, workers=2) as decoder:
-        return Sample(dataset, decoder, execution).images
+        return Sample(candidates(dataset), decoder, execution).images
 
 
 def test_the_sample_is_spread_over_splits_and_classes_and_always_the_same(many):
