@@ -174,7 +174,7 @@ def test_a_client_that_is_killed_is_resumed(data, local, machines, tmp_path, fir
 
 def test_a_client_that_is_stopped_has_workers_keep_what_they_have_finished(data, local, machines, tmp_path):
     out, log = tmp_path / "out", tmp_path / "log"
-    machines.worker(delay=0.3, part=100, log=str(log))
+    machines.worker(delay=0.6, part=100, log=str(log))
     client = run(data, out, "--dask", machines.address)
     wait_until(lambda: forwards(log) >= 12)
     client.send_signal(signal.SIGINT)
@@ -185,7 +185,7 @@ def test_a_client_that_is_stopped_has_workers_keep_what_they_have_finished(data,
     begun = forwards(log)
     time.sleep(1.0)
     assert forwards(log) == begun  # the worker is at rest
-    assert facts(run(data, out))["n_resumed"] >= 3
+    assert 3 <= facts(run(data, out))["n_resumed"] <= 9  # of a share of twelve: it was left at once
     assert_same_store(out, local, tmp_path)
 
 
