@@ -61,6 +61,7 @@ class Roster:
         self._refused: dict[str, str] = {}  # worker → why
         self._looked_at = float("-inf")
         self._alone_since = time.monotonic()  # since when there is no worker to give anything to
+        self._any_so_far = False  # whether one was ever admitted
 
     def look(self) -> None:
         """See who is there: ask newcomers whether they may take part, and forget those that have gone."""
@@ -103,6 +104,7 @@ class Roster:
             self.refuse(address, answer)
         else:
             self.admitted[address] = heard.worker.identity
+            self._any_so_far = True
 
     def refuse(self, address: str, why: str) -> None:
         """Leave a worker out, and say why."""
@@ -142,7 +144,7 @@ class Roster:
             refused = [why for worker, why in self._refused.items() if worker in self._there]
             raise ClusterError(f"{refused[0]}. No other worker may take part")
         alone = time.monotonic() - self._alone_since
-        if alone > (NO_WORKER if self._asked else FIRST_WORKER):
+        if alone > (NO_WORKER if self._any_so_far or self._asked else FIRST_WORKER):
             raise ClusterError(
                 f"no worker at {address} for {alone:.0f} seconds. Start some with: dask worker {address}. "
                 "What is finished is kept: the same command goes on from there"

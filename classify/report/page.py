@@ -63,7 +63,7 @@ def render(
     number = {(head["store"], head["head"]): head["id"] for head in data["heads"]}
     columns, rows = wording.table(record, number)
     library, script = _script(chart_library()), _script(_text("report.js"))
-    found = wording.findings(record)
+    found, not_done = wording.findings(record), wording.not_done(record)
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(_text),
         autoescape=True,
@@ -80,7 +80,7 @@ def render(
                 "made_on": record["created"][:10],
                 "headline": [line.replace(" %", "\N{NO-BREAK SPACE}%") for line in headline(record)],
                 "tiles": wording.tiles(record),
-                "sections": _sections(bool(found)),
+                "sections": _sections(bool(found or not_done)),
                 "leaderboard_text": wording.leaderboard_text(record),
                 "store_legend": label_lines(record),
                 "columns": columns,
@@ -90,7 +90,7 @@ def render(
                 "verdict_text": wording.verdict_text(record),
                 "has_verdicts": bool(data["verdicts"]),
                 "findings": found,
-                "not_done": wording.not_done(record),
+                "not_done": not_done,
                 "panels": wording.panels(record),
                 "mistakes_text": wording.mistakes_text(record),
                 "doubtful_text": wording.doubtful_text(record),
