@@ -75,7 +75,8 @@ def _compared(check: Check, title: str) -> str:
     if check.difference is None:
         return f"not compared with classify predict: nothing here runs {title}"
     images = f"{check.n_images} {'drawn pictures' if check.drawn else 'images'}"
-    return f"largest difference from classify predict on {images}: {check.difference:.1g} ({check.runtime})"
+    folio = "classify predict" if check.from_as_fitted is None else "classify predict in float32"
+    return f"largest difference from {folio} on {images}: {check.difference:.1g} ({check.runtime})"
 
 
 def _next_step(done: Exported) -> str:

@@ -59,7 +59,9 @@ def assert_features(said, expected):
 
 
 # One of each convention: caffe, tf, torch, and scaled inside.
-@pytest.mark.parametrize("name", ["vgg16", "mobilenet", "densenet121", "mobilenet_v3_small"])
+@pytest.mark.parametrize(
+    "name", ["vgg16", "mobilenet", pytest.param("densenet121", marks=pytest.mark.slow), "mobilenet_v3_small"]
+)
 def test_it_is_preprocessing_network_and_mean(name, pixels, tmp_path):
     config = make_config(name)
     module = importlib.import_module(f"keras.applications.{get_backbone(name).factory.split('.')[0]}")

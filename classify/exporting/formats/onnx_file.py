@@ -81,9 +81,7 @@ def _converted(network: Any) -> Any:
     import tf2onnx
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-    frozen = convert_variables_to_constants_v2(
-        serving(network).get_concrete_function(), lower_control_flow=False
-    )
+    frozen = convert_variables_to_constants_v2(_traced(network), lower_control_flow=False)
     takes = {f"{one.name}:0": one.name for one in network.inputs}
     (output,) = (one.name for one in frozen.outputs)
     made, _ = tf2onnx.convert.from_graph_def(
@@ -91,9 +89,40 @@ def _converted(network: Any) -> Any:
         input_names=list(takes),
         output_names=[output],
         opset=OPSET,
+        custom_op_handlers={"Erfc": (_one_less_erf, [])},
         tensors_to_rename={**takes, output: "probabilities"},
     )
     return made
+
+
+def _traced(network: Any) -> Any:
+    """Return a network as one graph without calls of functions.
+
+    Keras has XLA compile grouped convolutions, as ConvNeXt's are; such a call is never written out, unless
+    functions run as the Python that they are.
+    """
+    import tensorflow as tf
+
+    grade = serving(network)
+    before = tf.config.functions_run_eagerly()
+    tf.config.run_functions_eagerly(True)
+    try:
+        return tf.compat.v1.wrap_function(grade.python_function, list(grade.input_signature))
+    finally:
+        tf.config.run_functions_eagerly(before)
+
+
+def _one_less_erf(graph: Any, node: Any, name: str, _: Any) -> None:
+    """Put 1 - erf in the place of TensorFlow's erfc, of which Keras makes gelu and which ONNX lacks."""
+    import tf2onnx
+
+    shape, kind = graph.get_shape(node.output[0]), graph.get_dtype(node.output[0])
+    dtype = tf2onnx.utils.map_onnx_to_numpy_type(kind)
+    erf = graph.make_node("Erf", [node.input[0]], shapes=[shape], dtypes=[kind])
+    one = graph.make_const(tf2onnx.utils.make_name("one"), np.array(1, dtype))
+    graph.remove_node(node.name)
+    operands = [one.output[0], erf.output[0]]
+    graph.make_node("Sub", operands, name=name, outputs=node.output, shapes=[shape], dtypes=[kind])
 
 
 def _check(model: Any, *, names: list[str]) -> None:

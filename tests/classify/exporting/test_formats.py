@@ -77,6 +77,7 @@ def assert_equal(said, expected, n):
     np.testing.assert_allclose(said, expected[:n], rtol=0, atol=2e-6)
 
 
+@pytest.mark.slow
 def test_keras_loads_it_in_safe_mode_without_folio(written, pixels, expected, tmp_path):
     np.savez(tmp_path / "pixels.npz", **pixels)
     arguments = [written["keras"], tmp_path / "pixels.npz", tmp_path / "said.npz"]
@@ -205,4 +206,36 @@ def test_the_means_of_preprocessing_are_no_inputs_of_onnx(tmp_path, mode):
     pixels = np.random.default_rng(0).integers(0, 256, (2, 4, 4, 3), dtype=np.uint8)
     said = module.load(tmp_path / "a.onnx")({"pixels": pixels})
     known = preprocess(pixels.astype(np.float32), data_format="channels_last", mode=mode)
-    np.testing.assert_allclose(said, known.mean(axis=(1, 2)), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(said, known.mean(axis=(1, 2)), rtol=1e-5, atol=1e-5)
+
+
+def test_grouped_convolutions_have_an_onnx_form(tmp_path):
+    """As ConvNeXt has them: Keras wraps each in a function for XLA."""
+    import keras
+
+    module = format_module(FORMATS["onnx"])
+    given = keras.Input((6, 6, 4), dtype="uint8", name="pixels")
+    layer = keras.layers.Conv2D(4, 3, groups=4, use_bias=False)
+    maps = layer(keras.ops.cast(given, "float32"))
+    network = keras.Model([given], keras.layers.GlobalMaxPooling2D(name="probabilities")(maps))
+    module.write(network, tmp_path / "a.onnx", {"classes": CLASSES})
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 6, 6, 4), dtype=np.uint8)
+    said = module.load(tmp_path / "a.onnx")({"pixels": pixels})
+    kernel = np.asarray(layer.kernel)[:, :, 0]  # (3, 3, 4)
+    windows = np.lib.stride_tricks.sliding_window_view(pixels.astype(float), (3, 3), axis=(1, 2))
+    known = np.einsum("nrcdij,ijd->nrcd", windows, kernel).max(axis=(1, 2))
+    np.testing.assert_allclose(said, known, rtol=1e-5, atol=1e-3)
+
+
+def test_gelu_has_an_onnx_form(tmp_path):
+    """As ConvNeXt has it: x Φ(x), of SciPy's normal distribution."""
+    import keras
+    from scipy.stats import norm
+
+    module = format_module(FORMATS["onnx"])
+    given = keras.Input((5,), dtype="float32", name="pixels")
+    network = keras.Model([given], keras.layers.Activation("gelu", name="probabilities")(given))
+    module.write(network, tmp_path / "a.onnx", {"classes": CLASSES})
+    rows = np.random.default_rng(0).normal(scale=3, size=(40, 5)).astype(np.float32)
+    said = module.load(tmp_path / "a.onnx")({"pixels": rows})
+    np.testing.assert_allclose(said, rows * norm.cdf(rows), rtol=0, atol=2e-6)

@@ -48,6 +48,7 @@ def test_every_head_has_a_graph():
     assert list(GRAPHS) == list(HEADS)
 
 
+@pytest.mark.slow
 def test_graphs_say_what_estimators_do(fitted_head, as_network, rows):
     heads = every_head(fitted_head)
     said = as_network(heads)(rows)
@@ -58,6 +59,7 @@ def test_graphs_say_what_estimators_do(fitted_head, as_network, rows):
         np.testing.assert_allclose(said[name], expected, rtol=0, atol=tolerance, err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["onnx", "openvino"])
 def test_graphs_say_the_same_in_other_runtimes(fitted_head, as_network, rows, tmp_path, name):
     """ONNX Runtime computes in float64, OpenVINO in nothing wider than float32."""
