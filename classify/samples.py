@@ -261,7 +261,7 @@ def load_samples(store_path: str | os.PathLike[str], *, order: Sequence[str] | N
 def _near_duplicates(store: Store, contents: IntArray) -> IntArray:
     """Find near duplicates among some contents; those of ungraded images join nothing."""
     table = store.content
-    return contents[near_duplicates(table.phash[contents], table.thumbnail[contents])]
+    return contents[near_duplicates(table.phash[contents], table.thumbnail, rows=contents)]
 
 
 def _paths(near: IntArray, path: list[str], content: IntArray) -> tuple[tuple[str, str], ...]:

@@ -183,4 +183,4 @@ if __name__ == "__main__":
     import sys
 
     taken = make_rows_store(Path(sys.argv[1]), n_rows=int(sys.argv[2]))
-    print(json.dumps({"seconds": round(taken, 1)}))  # noqa: T201 - a script
+    print(json.dumps({"seconds": round(taken, 1)}))
