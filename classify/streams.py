@@ -78,7 +78,11 @@ class RowStream:
         return replace(self, y=y)
 
     def each(
-        self, work: Callable[[IntArray, F32], T], *, chosen: BoolArray | None = None, values: int | None = None
+        self,
+        work: Callable[[IntArray, F32], T],
+        *,
+        chosen: BoolArray | None = None,
+        values: int | None = None,
     ) -> Iterator[T]:
         """Yield what some work makes of each block, in the order of the blocks, in several threads.
 
@@ -91,6 +95,7 @@ class RowStream:
         values : int, optional
             Features of a block at most; by default what memory allows.
         """
+
         def made(position: IntArray, raw: npt.NDArray[Any]) -> T:
             return work(position, raw.astype(np.float32))
 

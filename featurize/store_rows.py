@@ -1,4 +1,4 @@
-"""Rows of one dataset of a store, read where they are asked for: what a store holds need not fit in memory."""
+"""Rows of one dataset of a store, read where they are asked for: a store need not fit in memory."""
 
 from __future__ import annotations
 

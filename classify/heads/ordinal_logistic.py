@@ -16,9 +16,12 @@ import numpy.typing as npt
 from scipy.special import expit
 
 from classify.heads.newton import Problem, factorise, row_space, times_columns, times_rows
+from classify.heads.scaled import Scaled
+from classify.heads.streamed import Streamed
 
 F64 = npt.NDArray[np.float64]
 F32 = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
 _GAP = np.array([[1.0, -1.0], [-1.0, 1.0]], dtype=np.float32)  # the Hessian of a squared gap, halved
 Curvature = tuple[F64, F64, F64]  # of each row at the threshold above and below, and of each gap
 
@@ -81,6 +84,38 @@ def solve_ordinal_path(
         yield OrdinalSolution(coef=coef, thresholds=thresholds, gradient=size, n_iter=n_iter)
 
 
+def solve_ordinal_streamed(
+    scaled: Scaled,
+    label: npt.NDArray[np.integer],
+    *,
+    C: float,
+    weight: F64,
+    tol: float = 1e-6,
+    max_iter: int = 100,
+    seed: int = 0,
+) -> OrdinalSolution:
+    """Return the solution for one C from rows that stay on disk; see `classify.heads.streamed`.
+
+    All as in `classify.heads.logistic.solve_streamed`.
+    """
+    rows, Z = scaled.sample(seed=seed)
+    model = _Streaming(label, weight, rows=rows, Z=Z)
+    n_columns, one = scaled.stream.n_features, model.sample
+    below = np.cumsum(model.class_share)[:-1]
+    start = np.zeros((1, n_columns + len(below)))
+    start[0, n_columns:] = np.log(below / (1.0 - below))
+    start, _, _ = one.minimise(start, 1.0 / (C * weight[rows].sum()), tol=100 * tol, max_iter=max_iter)
+    unknowns, size, n_iter = Streamed(scaled, model).minimise(
+        start, 1.0 / (C * weight.sum()), tol=tol, max_iter=max_iter
+    )
+    return OrdinalSolution(
+        coef=unknowns[0, :n_columns].copy(),
+        thresholds=unknowns[0, n_columns:].copy(),
+        gradient=size,
+        n_iter=n_iter,
+    )
+
+
 def class_probabilities(score: F64, thresholds: F64) -> F64:
     """Return the probability of each class: (n_rows, n_classes), from scores (n_rows,)."""
     above = thresholds - score[:, None]  # (n_rows, n_classes - 1)
@@ -90,22 +125,55 @@ def class_probabilities(score: F64, thresholds: F64) -> F64:
     return parts
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Sides:
+    """The thresholds beside some rows' classes, and the rows' shares there; all of shape (n_rows,)."""
+
+    upper: npt.NDArray[np.integer]
+    lower: npt.NDArray[np.integer]
+    upper_share: F64
+    lower_share: F64
+
+    @classmethod
+    def of(cls, label: npt.NDArray[np.integer], share: F64, n_classes: int) -> _Sides:
+        # The first class has no threshold below it, the last none above: their shares there are 0.
+        return cls(
+            upper=np.minimum(label, n_classes - 2),
+            lower=np.maximum(label - 1, 0),
+            upper_share=np.where(label < n_classes - 1, share, 0.0),
+            lower_share=np.where(label > 0, share, 0.0),
+        )
+
+    def at(self, rows: IntArray) -> _Sides:
+        return _Sides(
+            upper=self.upper[rows],
+            lower=self.lower[rows],
+            upper_share=self.upper_share[rows],
+            lower_share=self.lower_share[rows],
+        )
+
+
 class _OrdinalProblem(Problem):
     """Rows and ordered classes of one data set; unknowns are (1, n_columns + n_thresholds)."""
 
-    def __init__(self, Z: F64, label: npt.NDArray[np.integer], weight: F64, *, rotated: bool) -> None:
+    def __init__(
+        self,
+        Z: F64,
+        label: npt.NDArray[np.integer],
+        weight: F64,
+        *,
+        rotated: bool,
+        n_classes: int | None = None,
+    ) -> None:
         self.Z, self.Z32 = Z, Z.astype(np.float32)
         self.n_columns = Z.shape[1]
         self.rotated = rotated  # columns are not those of the caller: components of a gradient mean nothing
         self.label = label
-        n_classes = int(label.max()) + 1
+        n_classes = n_classes or int(label.max()) + 1
         self.n_thresholds = n_classes - 1
         self.share = weight / weight.sum()  # (n_rows,)
-        self.class_share = np.bincount(label, weights=self.share)  # (n_classes,)
-        # The first class has no threshold below it, the last none above: their shares there are 0.
-        self.upper, self.lower = np.minimum(label, n_classes - 2), np.maximum(label - 1, 0)
-        self.upper_share = np.where(label < n_classes - 1, self.share, 0.0)
-        self.lower_share = np.where(label > 0, self.share, 0.0)
+        self.class_share = np.bincount(label, weights=self.share, minlength=n_classes)  # (n_classes,)
+        self.sides = _Sides.of(label, self.share, n_classes)
         self._mean_moments: list[F32] | None = None
 
     def _size(self, gradient: F64) -> float:
@@ -116,43 +184,68 @@ class _OrdinalProblem(Problem):
 
     def _evaluate(self, unknowns: F64, penalty: float) -> tuple[float, F64, Curvature | None]:
         """Return the loss (infinite where thresholds are out of order), its gradient, and curvatures."""
+        rest, slope, gaps = self.rest(unknowns, penalty, self.class_share)
+        if gaps is None:
+            return np.inf, np.zeros_like(unknowns), None
+        loss, gradient, above, below = self.loss_of_rows(unknowns, self.Z, self.sides)
+        return loss + rest, gradient + slope, (above, below, gaps)
+
+    def loss_of_rows(self, unknowns: F64, Z: F64, sides: _Sides) -> tuple[float, F64, F64, F64]:
+        """Return what some rows add to the loss and its gradient, and their curvatures above and below."""
+        coef, thresholds = unknowns[:, : self.n_columns], unknowns[0, self.n_columns :]
+        score = times_columns(coef, Z)[0]
+        above, below = thresholds[sides.upper] - score, thresholds[sides.lower] - score
+        loss = float(sides.upper_share @ np.logaddexp(0.0, -above))
+        loss += float(sides.lower_share @ np.logaddexp(0.0, below))
+        pull, push = sides.upper_share * expit(-above), sides.lower_share * expit(below)
+        gradient = np.empty_like(unknowns)
+        gradient[:, : self.n_columns] = times_rows((pull - push)[None], Z)
+        gradient[0, self.n_columns :] = self._at_thresholds(-pull, push, sides)
+        return loss, gradient, pull * expit(above), push * expit(-below)
+
+    def rest(self, unknowns: F64, penalty: float, class_share: F64) -> tuple[float, F64, F64 | None]:
+        """Return the loss (infinite where thresholds are out of order) and gradient of penalty and gaps."""
         coef, thresholds = unknowns[:, : self.n_columns], unknowns[0, self.n_columns :]
         gaps = np.diff(thresholds)
         if not (gaps > 0).all():
             return np.inf, np.zeros_like(unknowns), None
-        score = times_columns(coef, self.Z)[0]
-        above, below = thresholds[self.upper] - score, thresholds[self.lower] - score
-        middle, apart = self.class_share[1:-1], -np.expm1(-gaps)
-        loss = float(self.upper_share @ np.logaddexp(0.0, -above))
-        loss += float(self.lower_share @ np.logaddexp(0.0, below)) - float(middle @ np.log(apart))
-        pull, push = self.upper_share * expit(-above), self.lower_share * expit(below)
-        gradient = np.empty_like(unknowns)
-        gradient[:, : self.n_columns] = times_rows((pull - push)[None], self.Z) + penalty * coef
-        gradient[0, self.n_columns :] = self._at_thresholds(-pull, push, -middle * np.exp(-gaps) / apart)
-        loss += 0.5 * penalty * float(np.sum(coef**2))
-        curvature = (pull * expit(above), push * expit(-below), middle * np.exp(-gaps) / apart**2)
-        return loss, gradient, curvature
+        middle, apart = class_share[1:-1], -np.expm1(-gaps)
+        gradient = np.zeros_like(unknowns)
+        gradient[:, : self.n_columns] = penalty * coef
+        gradient[0, self.n_columns :] = _at_gaps(-middle * np.exp(-gaps) / apart)
+        loss = 0.5 * penalty * float(np.sum(coef**2)) - float(middle @ np.log(apart))
+        return loss, gradient, middle * np.exp(-gaps) / apart**2
 
-    def _at_thresholds(self, upper: F64, lower: F64, gaps: F64) -> F64:
-        """Return the sum at each threshold of rows' values above and below, and of the gaps' at both ends."""
+    def _at_thresholds(self, upper: F64, lower: F64, sides: _Sides) -> F64:
+        """Return the sum at each threshold of rows' values above and below."""
         total: F64 = np.zeros(self.n_thresholds)
-        total += np.bincount(self.upper, weights=upper, minlength=self.n_thresholds)
-        total += np.bincount(self.lower, weights=lower, minlength=self.n_thresholds)
-        total[1:] += gaps
-        total[:-1] -= gaps
+        total += np.bincount(sides.upper, weights=upper, minlength=self.n_thresholds)
+        total += np.bincount(sides.lower, weights=lower, minlength=self.n_thresholds)
         return total
 
     def _curvature(self, vector: F32, state: Curvature, penalty: float) -> F32:
         """Return the Hessian times a vector; what is small in the curvatures is kept by float64."""
         above, below, gaps = state
-        score = times_columns(vector[:, : self.n_columns], self.Z32)[0].astype(np.float64)
+        product = self.curvature_of_rows(vector, self.Z32, self.sides, above, below)
+        return product + self.rest_curvature(vector, gaps, penalty)
+
+    def curvature_of_rows(self, vector: F32, Z32: F32, sides: _Sides, above: F64, below: F64) -> F32:
+        """Return what some rows of these curvatures add to it."""
+        score = times_columns(vector[:, : self.n_columns], Z32)[0].astype(np.float64)
         thresholds = vector[0, self.n_columns :].astype(np.float64)
-        at_upper = above * (thresholds[self.upper] - score)
-        at_lower = below * (thresholds[self.lower] - score)
+        at_upper = above * (thresholds[sides.upper] - score)
+        at_lower = below * (thresholds[sides.lower] - score)
         product = np.empty_like(vector)
-        product[:, : self.n_columns] = times_rows(-(at_upper + at_lower).astype(np.float32)[None], self.Z32)
-        product[:, : self.n_columns] += np.float32(penalty) * vector[:, : self.n_columns]
-        product[0, self.n_columns :] = self._at_thresholds(at_upper, at_lower, gaps * np.diff(thresholds))
+        product[:, : self.n_columns] = times_rows(-(at_upper + at_lower).astype(np.float32)[None], Z32)
+        product[0, self.n_columns :] = self._at_thresholds(at_upper, at_lower, sides)
+        return product
+
+    def rest_curvature(self, vector: F32, gaps: F64, penalty: float) -> F32:
+        """Return what penalty and gaps add to it."""
+        product = np.zeros_like(vector)
+        product[:, : self.n_columns] = np.float32(penalty) * vector[:, : self.n_columns]
+        apart = np.diff(vector[0, self.n_columns :].astype(np.float64))
+        product[0, self.n_columns :] = _at_gaps(gaps * apart)
         return product
 
     def _preconditioner(self, state: Curvature, penalty: float, *, weighted: bool) -> tuple[F32, bool]:
@@ -164,9 +257,9 @@ class _OrdinalProblem(Problem):
         else:
             if self._mean_moments is None:
                 nothing = np.zeros(len(self.label))
-                sides = (self.upper_share, nothing), (nothing, self.lower_share)
+                sides = (self.sides.upper_share, nothing), (nothing, self.sides.lower_share)
                 self._mean_moments = [self._moments(*side) for side in sides]
-            means = above.sum() / self.upper_share.sum(), below.sum() / self.lower_share.sum()
+            means = above.sum() / self.sides.upper_share.sum(), below.sum() / self.sides.lower_share.sum()
             upper, lower = (np.float32(m) * one for m, one in zip(means, self._mean_moments, strict=True))
             matrix = upper + lower
         for k, gap in enumerate(gaps):
@@ -182,8 +275,62 @@ class _OrdinalProblem(Problem):
         scaled = self.Z32 * np.sqrt(above + below).astype(np.float32)[:, None]
         matrix[:n, :n] = scaled.T @ scaled
         for k in range(self.n_thresholds):
-            rows = above * (self.upper == k) + below * (self.lower == k)
+            rows = above * (self.sides.upper == k) + below * (self.sides.lower == k)
             matrix[n + k, :n] = -times_rows(rows.astype(np.float32)[None], self.Z32)[0]
             matrix[n + k, n + k] = rows.sum()
         matrix[:n, n:] = matrix[n:, :n].T
         return matrix
+
+
+def _at_gaps(gaps: F64) -> F64:
+    """Return the sum at each threshold of the values of the gaps beside it, with opposite signs."""
+    total: F64 = np.zeros(len(gaps) + 1)
+    total[1:] += gaps
+    total[:-1] -= gaps
+    return total
+
+
+class _Streaming:
+    """The same loss for rows that come a block at a time: a `classify.heads.streamed.RowModel`."""
+
+    def __init__(self, label: npt.NDArray[np.integer], weight: F64, *, rows: IntArray, Z: F64) -> None:
+        n_classes, share = int(label.max()) + 1, weight / weight.sum()
+        self.class_share = np.bincount(label, weights=share)
+        self.sides = _Sides.of(label, share, n_classes)
+        self.sample = _OrdinalProblem(Z, label[rows], weight[rows], rotated=False, n_classes=n_classes)
+
+    def loss_of(self, unknowns: F64, Z: F64, rows: IntArray) -> tuple[float, F64]:
+        return self.sample.loss_of_rows(unknowns, Z, self.sides.at(rows))[:2]
+
+    def curvature_of(self, vector: F32, unknowns: F64, Z: F32, rows: IntArray) -> F32:
+        Z, sides = Z[:, :-1], self.sides.at(rows)
+        above, below = self._curvatures(unknowns, Z, sides)
+        return self.sample.curvature_of_rows(vector, Z, sides, above, below)
+
+    def rest(self, unknowns: F64, penalty: float) -> tuple[float, F64]:
+        return self.sample.rest(unknowns, penalty, self.class_share)[:2]
+
+    def rest_curvature(self, vector: F32, unknowns: F64, penalty: float) -> F32:
+        return self.sample.rest_curvature(vector, self._gaps(unknowns), penalty)
+
+    def factor(self, unknowns: F64, penalty: float) -> tuple[F32, bool]:
+        one = self.sample
+        above, below = self._curvatures(unknowns, one.Z32, one.sides)
+        return one._preconditioner((above, below, self._gaps(unknowns)), penalty, weighted=True)
+
+    def size(self, gradient: F64) -> float:
+        return self.sample._size(gradient)
+
+    def _gaps(self, unknowns: F64) -> F64:
+        gaps = self.sample.rest(unknowns, 0.0, self.class_share)[2]
+        assert gaps is not None
+        return gaps
+
+    def _curvatures(self, unknowns: F64, Z: F32, sides: _Sides) -> tuple[F64, F64]:
+        coef, thresholds = np.split(unknowns, [self.sample.n_columns], axis=1)
+        score = times_columns(coef.astype(np.float32), Z)[0].astype(np.float64)
+        above, below = thresholds[0][sides.upper] - score, thresholds[0][sides.lower] - score
+        return (
+            sides.upper_share * expit(-above) * expit(above),
+            sides.lower_share * expit(below) * expit(-below),
+        )

@@ -32,10 +32,16 @@ class Scaled:
     variance: F64
 
     def each(
-        self, work: Callable[[IntArray, F64], T], *, chosen: BoolArray | None = None
+        self,
+        work: Callable[[IntArray, F64], T],
+        *,
+        chosen: BoolArray | None = None,
+        values: int | None = None,
     ) -> Iterator[T]:
         """Yield what some work makes of each block of scaled rows, (n_block, n_features), float64."""
-        return self.stream.each(lambda position, X: work(position, self.scale(X)), chosen=chosen)
+        return self.stream.each(
+            lambda position, X: work(position, self.scale(X)), chosen=chosen, values=values
+        )
 
     def each_short(self, work: Callable[[IntArray, F32], T]) -> Iterator[T]:
         """Yield the same for rows in float32 with a column of ones behind them."""
@@ -89,8 +95,8 @@ def as_it_is(stream: RowStream) -> Scaled:
     return Scaled(stream=stream, scaler=None, gamma=1.0, mean=nothing, variance=nothing)
 
 
-def fit_scaling(stream: RowStream, scaling: str) -> Scaled:
-    """Return a stream scaled as scikit-learn's transformer would be fitted on all its rows.
+def fit_scaling(stream: RowStream, scaling: str, *, chosen: BoolArray | None = None) -> Scaled:
+    """Return a stream scaled as scikit-learn's transformer would be fitted on all its rows, or the chosen.
 
     Raises
     ------
@@ -109,7 +115,7 @@ def fit_scaling(stream: RowStream, scaling: str) -> Scaled:
         unit = unit_rows(Z) if l2 else Z[:0]
         return len(X), centre, spread, np.array([unit.sum(), np.square(unit).sum()])
 
-    for more, centre, spread, unit in stream.each(moments):
+    for more, centre, spread, unit in stream.each(moments, chosen=chosen):
         # Chan, Golub & LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances".
         off = centre - mean
         mean += off * (more / (n + more))
@@ -117,8 +123,10 @@ def fit_scaling(stream: RowStream, scaling: str) -> Scaled:
         of_unit += unit
         n += more
     if not (np.isfinite(mean).all() and np.isfinite(squares).all()):
-        raise FitError("The features contain NaN or infinity: expected finite ones. Check the store: "
-                       "featurize verify STORE")
+        raise FitError(
+            "The features contain NaN or infinity: expected finite ones. Check the store: "
+            "featurize verify STORE"
+        )
     variance = squares / n
     _settle(scaler, n, mean, variance)
     of_columns = _gamma_of_columns(scaler, variance) if not l2 else None
