@@ -55,6 +55,7 @@ def compare(
     fuse: bool = False,
     calibrate: str = "none",
     study: Sequence[str] = (),
+    memory: str | None = None,
     fresh: bool = False,
     overwrite: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
@@ -96,6 +97,9 @@ def compare(
         Whether each head's probabilities are scaled by a temperature fitted on held out training images.
     study : sequence of str
         What else to find out from the training images: names from `classify.studies.STUDIES`, or "all".
+    memory : str, optional
+        As much as may be taken, such as "4GB". Where the features do not fit, heads are fitted on rows read
+        from disk, block by block, and hyper-parameters searched on a sample; the record says so.
     fresh : bool
         Compute everything, also what an earlier run has done on equal data with equal settings.
     overwrite : bool
@@ -128,7 +132,14 @@ def compare(
         raise CompareError(f"calibrate is {calibrate!r}: expected {' or '.join(CALIBRATIONS)}")
     check_options(asked, dense=dense, seed=seed, device=device, gpu_memory=gpu_memory)
     paths = list(dict.fromkeys(Path(store) for store in stores))
-    samples = load_same_dataset(paths, order=order, join=join, fuse=fuse)
+    samples = load_same_dataset(
+        paths, order=order, join=join, fuse=fuse, memory=memory, heads=asked, jobs=jobs, seed=seed
+    )
+    if studies and samples[0].stored is not None:
+        raise CompareError(
+            f"--study looks at features in memory, and these do not fit in --memory {memory}. Leave --study "
+            "out, or raise --memory"
+        )
     folder = Path(out) if out is not None else RUNS / folder_name(samples[0].dataset)
     refuse_existing(folder, mark=RESULTS, what="run", overwrite=overwrite)
     names = suitable_heads(
@@ -144,7 +155,7 @@ def compare(
         )
         running: dict[str, Any] = {
             "settings": settings,
-            "jobs": jobs or default_jobs(samples),
+            "jobs": jobs or default_jobs([one.for_search for one in samples]),
             "memory": memory_of(names, device, fresh=fresh),
             "before_tensorflow": device_when_needed(device, gpu_memory=gpu_memory),
             "on_progress": on_progress,
@@ -211,9 +222,19 @@ def check_device(device: str, *, gpu_memory: float | None) -> None:
 
 
 def load_same_dataset(
-    paths: Sequence[Path], *, order: Sequence[str] | None, join: str = "probabilities", fuse: bool = False
+    paths: Sequence[Path],
+    *,
+    order: Sequence[str] | None,
+    join: str = "probabilities",
+    fuse: bool = False,
+    memory: str | None = None,
+    heads: Sequence[str] | None = None,
+    jobs: int | None = None,
+    seed: int = 0,
 ) -> list[Samples]:
     """Load stores of one data set; images grouped in any of them are grouped in all; a fused one comes last.
+
+    Features that do not fit in `memory` beside what `heads` need, in so many processes, stay on disk.
 
     Raises
     ------
@@ -233,8 +254,9 @@ def load_same_dataset(
             shown = ", ".join(inside[:10]) + (f" and {len(inside) - 10} more" if len(inside) > 10 else "")
             what = f"stores in it: {shown}. Name one or more of them" if inside else "no .h5 file in it"
             raise CompareError(f"{path}: a folder, where a store is expected; {what}")
+    working = _working_bytes(paths, memory=memory, heads=heads, jobs=jobs, join=join, fuse=fuse)
     check_same_images(paths)
-    samples = [load_samples(path, order=order) for path in paths]
+    samples = [load_samples(path, order=order, working_bytes=working) for path in paths]
     for other, path in zip(samples[1:], paths[1:], strict=True):
         if other.classes != samples[0].classes:
             raise CompareError(
@@ -243,9 +265,43 @@ def load_same_dataset(
                 f"both: --order {','.join(samples[0].classes)}"
             )
     samples = join_groups(samples)
+    if working is not None and memory is not None:
+        from classify.streaming import with_samples
+
+        samples = with_samples(samples, memory=memory, jobs=jobs or _cores(), seed=seed)
     if fuse:
         samples.append(fused(samples))
     return [settle_join(one, join) for one in samples]
+
+
+def _working_bytes(
+    paths: Sequence[Path],
+    *,
+    memory: str | None,
+    heads: Sequence[str] | None,
+    jobs: int | None,
+    join: str,
+    fuse: bool,
+) -> int | None:
+    """Return the memory to fit in where features stay on disk, else None; refuse what is done in memory."""
+    from classify.memory_limit import size_of, working_bytes
+
+    asked = known_heads(heads)
+    networks = any(name == ALL or (name in HEADS and get_head(name).tensorflow) for name in asked)
+    working = working_bytes(size_of(paths), memory=memory, networks=networks, jobs=jobs or _cores())
+    for name, wanted in (("--fuse", fuse), ("--join features", join == "features")):
+        if wanted and working is not None:
+            raise CompareError(
+                f"{name} makes features anew in memory, and these do not fit in --memory {memory}. Leave it "
+                "out, or raise --memory"
+            )
+    return working
+
+
+def _cores() -> int:
+    import joblib
+
+    return int(joblib.cpu_count())
 
 
 def folder_name(dataset: str) -> str:

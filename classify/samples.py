@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
@@ -15,7 +15,8 @@ import numpy.typing as npt
 from classify.exclusions import Facts, big_groups, exclude
 from classify.labelling import class_labels, classes_without, count_images, has_test_split, require_classes
 from classify.splits import group_images
-from featurize import CompareError, Store, near_duplicates, open_store
+from classify.streams import Piece, RowStream
+from featurize import CompareError, Store, StoredRows, near_duplicates, open_store
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float32]
@@ -49,6 +50,17 @@ class Part:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+class Stored:
+    """Features that stay on disk, because they do not fit in the memory that may be taken."""
+
+    plain: StoredRows  # (n_content, n_features)
+    augmented: StoredRows  # (n_augmented, n_views, n_features)
+    working_bytes: int  # that fitting may take beside libraries and tables
+    sampled: Samples | None = None  # images that hyper-parameters are searched on, in memory
+    origin: IntArray | None = None  # (n_sampled,) which images these are
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Samples:
     """The graded images of a store that were not skipped, one row an image, in the order of ``/images``."""
 
@@ -76,6 +88,7 @@ class Samples:
     parts: tuple[Part, ...] = ()  # of a fused store, in the order in which their names are joined
     join: str = "probabilities"  # what of an entry's images is averaged, where it has several
     n_joined: IntArray | None = None  # (n,) images behind each row, once their features are joined
+    stored: Stored | None = None  # then plain and augmented have no rows
 
     @property
     def n_features(self) -> int:
@@ -117,9 +130,22 @@ class Samples:
         """Images of the test split that are scored; none without a test split."""
         return np.flatnonzero(self.scored)
 
+    @property
+    def for_search(self) -> Samples:
+        """What hyper-parameters are searched on: all of it, or a sample where features stay on disk."""
+        return self if self.stored is None or self.stored.sampled is None else self.stored.sampled
+
+    def in_search(self, images: IntArray) -> IntArray:
+        """Return which of these images are in `for_search`, as images of it."""
+        if self.stored is None or self.stored.origin is None:
+            return images
+        return np.flatnonzero(np.isin(self.stored.origin, images))
+
     @cached_property
     def content_digests(self) -> tuple[list[bytes], list[bytes]]:
         """SHA-256 of each content's plain row, and of that row with its augmented views behind it."""
+        if self.stored is not None:
+            return digests_on_disk(self.stored.plain, self.stored.augmented, self.augmented_row)
         plain, all_views = [], []
         for content, row in enumerate(self.augmented_row):
             digest = sha256(np.ascontiguousarray(self.plain[content]).data)
@@ -139,6 +165,42 @@ class Samples:
         seen = self.augmented_row[self.content[images]] >= 0
         return len(images) + self.n_views * int(seen.sum())
 
+    def stream(self, images: npt.ArrayLike, *, views: bool = True, levels: str = "all") -> RowStream:
+        """Return the same rows as `rows`, numbered alike, for features that stay on disk.
+
+        Parameters
+        ----------
+        images, views, levels
+            As in `rows`.
+        """
+        assert self.stored is not None
+        chosen = np.asarray(images, dtype=np.int64)
+        start, counts, seen, view_row = self._places(chosen, views=views)
+        image = np.repeat(chosen, counts)
+        is_plain = np.zeros(len(image), dtype=bool)
+        is_plain[start] = True
+        pieces = [_piece(self.stored.plain, self.content[chosen], start[:, None])]
+        if len(seen):
+            behind = start[seen, None] + 1 + np.arange(self.n_views)
+            pieces.append(_piece(self.stored.augmented, view_row[seen], behind))
+        return RowStream(
+            y=self.y[image],
+            groups=self.group[image],
+            image=image,
+            is_plain=is_plain,
+            pieces=tuple(pieces),
+            columns=self.columns(levels),
+            working_bytes=self.stored.working_bytes,
+        )
+
+    def _places(self, chosen: IntArray, *, views: bool) -> tuple[IntArray, IntArray, IntArray, IntArray]:
+        """Return of images the plain row, how many rows, which have views, and their row among these."""
+        view_row = self.augmented_row[self.content[chosen]]
+        seen = np.flatnonzero(view_row >= 0) if views else np.empty(0, dtype=np.int64)
+        counts = np.ones(len(chosen), dtype=np.int64)
+        counts[seen] += self.n_views
+        return np.cumsum(counts) - counts, counts, seen, view_row
+
     def rows(self, images: npt.ArrayLike, *, views: bool = True, levels: str = "all") -> Rows:
         """Return the feature rows of some images.
 
@@ -157,11 +219,7 @@ class Samples:
             New arrays.
         """
         chosen = np.asarray(images, dtype=np.int64)
-        view_row = self.augmented_row[self.content[chosen]]
-        seen = np.flatnonzero(view_row >= 0) if views else np.empty(0, dtype=np.int64)
-        counts = np.ones(len(chosen), dtype=np.int64)
-        counts[seen] += self.n_views
-        start = np.cumsum(counts) - counts  # each image's plain row
+        start, counts, seen, view_row = self._places(chosen, views=views)
         columns = self.columns(levels)
         X = np.empty((int(counts.sum()), columns.stop - columns.start), dtype=np.float32)
         X[start] = self.plain[self.content[chosen], columns]
@@ -173,7 +231,12 @@ class Samples:
         return Rows(X=X, y=self.y[image], groups=self.group[image], image=image, is_plain=is_plain)
 
 
-def load_samples(store_path: str | os.PathLike[str], *, order: Sequence[str] | None = None) -> Samples:
+def load_samples(
+    store_path: str | os.PathLike[str],
+    *,
+    order: Sequence[str] | None = None,
+    working_bytes: int | None = None,
+) -> Samples:
     """Read a store and settle what may be fitted on and what is scored.
 
     Left out of fitting: a train image that is identical or nearly identical to a val or test image, a val
@@ -187,6 +250,8 @@ def load_samples(store_path: str | os.PathLike[str], *, order: Sequence[str] | N
         A file made by ``featurize extract``.
     order : sequence of str, optional
         All classes, lowest first: labels follow it, and the classes count as ordered.
+    working_bytes : int, optional
+        Leave the features on disk, to be read in blocks that fit in so much memory.
 
     Returns
     -------
@@ -220,6 +285,11 @@ def load_samples(store_path: str | os.PathLike[str], *, order: Sequence[str] | N
         group = group_images(entry, content, near)
         augmented_row = np.full(store.n_content, -1, dtype=np.int64)
         augmented_row[store.augmented_content] = np.arange(store.n_augmented)
+        stored = None
+        if working_bytes is not None:
+            stored = Stored(
+                plain=store.plain_rows, augmented=store.augmented_rows, working_bytes=working_bytes
+            )
         present = count_images(role, y[graded], classes, kept=fit | scored)
         return Samples(
             store=store.name,
@@ -235,8 +305,9 @@ def load_samples(store_path: str | os.PathLike[str], *, order: Sequence[str] | N
             y=y[graded],
             content=content,
             group=group,
-            plain=store.plain(),
-            augmented=store.augmented(),
+            plain=store.plain() if stored is None else store.plain(slice(0)),
+            augmented=store.augmented() if stored is None else store.augmented(slice(0)),
+            stored=stored,
             augmented_row=augmented_row,
             level_names=store.level_names,
             level_ends=store.level_ends,
@@ -256,6 +327,30 @@ def load_samples(store_path: str | os.PathLike[str], *, order: Sequence[str] | N
                 merged_val=not has_test and bool(np.any(split[graded] == "val")),
             ),
         )
+
+
+def digests_on_disk(
+    plain: StoredRows, augmented: StoredRows, augmented_row: IntArray
+) -> tuple[list[bytes], list[bytes]]:
+    """Return the digest of each content's plain row, and one of it and its views, read in one pass."""
+    of_plain = [digest for _, digest in _row_digests(plain)]
+    of_all = list(of_plain)
+    content = np.flatnonzero(augmented_row >= 0)
+    content = content[np.argsort(augmented_row[content])]
+    for row, digest in _row_digests(augmented):
+        of_all[content[row]] = sha256(of_plain[content[row]] + digest).digest()
+    return of_plain, of_all
+
+
+def _row_digests(source: StoredRows) -> Iterator[tuple[int, bytes]]:
+    for part, block in source.blocks(np.arange(len(source)), most_rows=source.chunk_rows):
+        for row, values in enumerate(block.astype(np.float32), start=part.start):
+            yield row, sha256(values.data).digest()
+
+
+def _piece(source: StoredRows, rows: IntArray, position: IntArray) -> Piece:
+    order = np.argsort(rows, kind="stable")
+    return Piece(source=source, rows=rows[order], position=position[order])
 
 
 def _near_duplicates(store: Store, contents: IntArray) -> IntArray:

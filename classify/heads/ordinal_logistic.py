@@ -172,7 +172,8 @@ class _OrdinalProblem(Problem):
         n_classes = n_classes or int(label.max()) + 1
         self.n_thresholds = n_classes - 1
         self.share = weight / weight.sum()  # (n_rows,)
-        self.class_share = np.bincount(label, weights=self.share, minlength=n_classes)  # (n_classes,)
+        share_of_each = np.bincount(label, weights=self.share, minlength=n_classes)
+        self.class_share = share_of_each.astype(np.float64)  # (n_classes,)
         self.sides = _Sides.of(label, self.share, n_classes)
         self._mean_moments: list[F32] | None = None
 
@@ -295,7 +296,7 @@ class _Streaming:
 
     def __init__(self, label: npt.NDArray[np.integer], weight: F64, *, rows: IntArray, Z: F64) -> None:
         n_classes, share = int(label.max()) + 1, weight / weight.sum()
-        self.class_share = np.bincount(label, weights=share)
+        self.class_share = np.bincount(label, weights=share).astype(np.float64)
         self.sides = _Sides.of(label, share, n_classes)
         self.sample = _OrdinalProblem(Z, label[rows], weight[rows], rotated=False, n_classes=n_classes)
 

@@ -1,4 +1,4 @@
-"""The approximate SVM heads on rows that stay on disk: a linear machine, for the RBF kernel on Nyström rows."""
+"""The approximate SVM on rows that stay on disk: a linear machine, for the RBF kernel on Nyström features."""
 
 from __future__ import annotations
 

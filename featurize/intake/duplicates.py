@@ -155,8 +155,9 @@ def _members(
             yield np.sort(pairs[found.apart(pairs)], axis=1)
 
     yield from _batches(expanded())
-    for pair in many:
-        yield from _between(*(order[start[k] : start[k] + size[k]] for k in pair), found)
+    for left, right in many:
+        sides = [order[start[k] : start[k] + size[k]] for k in (left, right)]
+        yield from _between(sides[0], sides[1], found)
 
 
 def _between(left: IntArray, right: IntArray, found: _Found) -> Iterator[IntArray]:

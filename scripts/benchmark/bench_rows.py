@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +17,7 @@ CLASSES = ("low", "middle", "award")  # ordered, so that every head has somethin
 SHARES = (0.5, 0.3, 0.2)
 TEST_SHARE = 0.1
 PER_ENTRY = 2  # images of an entry: a group, and graded as one
-DISTANCE = 2.2  # between the means of neighbouring classes, in standard deviations of the noise along them
+DISTANCE = 1.0  # between the means of neighbouring classes, in standard deviations of the noise along them
 FACTORS = 48  # directions in which features vary together, as those of a network do
 OF_ENTRY = 0.4  # share of that variance that the images of an entry have in common
 _BLOCK = 8192  # rows drawn at a time
@@ -177,10 +176,3 @@ def _images(
         entry=[folder[k] for k in rows],
         skipped=[""] * len(rows),
     )
-
-
-if __name__ == "__main__":
-    import sys
-
-    taken = make_rows_store(Path(sys.argv[1]), n_rows=int(sys.argv[2]))
-    print(json.dumps({"seconds": round(taken, 1)}))
