@@ -145,7 +145,10 @@ class RowStream:
 
 
 class SpooledRows:
-    """Rows in float32 that are computed once, written to a file without a name, and read again."""
+    """Rows in float32 that are computed once, written to a file without a name, and read again.
+
+    A context manager: the file is gone afterwards.
+    """
 
     def __init__(self, n_features: int, *, rows_at_once: int, folder: Path | None = None) -> None:
         import tempfile
@@ -153,6 +156,12 @@ class SpooledRows:
         self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - lives as long as its rows
         self.shape: tuple[int, ...] = (0, n_features)
         self.chunk_rows = rows_at_once
+
+    def __enter__(self) -> SpooledRows:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._file.close()
 
     def append(self, rows: F32) -> None:
         """Write some more rows, (n_more, n_features)."""

@@ -2,10 +2,11 @@
 
 ``python scripts/million_rows.py [--rows 10000,100000,1000000] [--heads NAMES] [--memory 6GB] [--folder DIR]``
 
-Each fit is a process of its own: hyper-parameters searched as ``classify fit`` does, then one fit on all
-training rows and one test. Time is what the search and the fit say they took. Memory is the largest sum of
-the resident sizes of that process and all its children, read every 50 ms: it counts shared pages in each
-process and no page cache. Linux only.
+Each fit is a process of its own: one fit on all training rows and one test. Hyper-parameters are searched on
+the first store and taken over by the others (a search never looks at more than 10,000 rows of features on
+disk), or with ``--search each`` on every store. Time is what the search and the fit say they took. Memory is
+the largest sum of the resident sizes of that process and all its children, read every 50 ms: it counts shared
+pages in each process and no page cache. Linux only.
 """
 
 from __future__ import annotations
@@ -21,13 +22,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "scripts" / "benchmark")]
-
-from bench_rows import CLASSES, make_rows_store
+sys.path.insert(0, str(Path(__file__).resolve().parent / "benchmark"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from classify.heads import HEADS
 
+from bench_rows import CLASSES, make_rows_store
+
+ROOT = Path(__file__).resolve().parent.parent
 POLL = 0.05  # seconds
 _CHILD = """
 import json, sys
@@ -36,7 +38,8 @@ from classify.fitting import fit
 options = json.loads(sys.argv[1])
 done = fit(**options, overwrite=True, fresh=True)
 print(json.dumps({
-    "search": done.tune_seconds, "fit": done.fit_seconds, "n_train": done.n_train, "params": dict(done.params),
+    "search": done.tune_seconds, "fit": done.fit_seconds, "n_train": done.n_train,
+    "params": dict(done.params),
     "accuracy": done.metrics["accuracy"], "balanced_accuracy": done.metrics["balanced_accuracy"],
     "notes": list(done.notes), "facts": list(done.facts),
 }, default=str))
@@ -68,9 +71,10 @@ def _parent_and_size(folder: Path) -> tuple[int, tuple[int, int]] | None:
     return int(folder.name), (int(facts["PPid"]), 1024 * int(facts["VmRSS"].split()[0]))
 
 
-def measure(store: Path, head: str, *, memory: str, folder: Path) -> dict[str, Any]:
+def measure(store: Path, head: str, *, memory: str, folder: Path, like: Path | None = None) -> dict[str, Any]:
     """Fit one head on one store; return what `fit` said, or why not, with seconds and peak memory."""
     options = {
+        "like": None if like is None else str(like),
         "store": str(store),
         "head": head,
         "memory": memory,
@@ -121,6 +125,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--rows", default="10000,100000,1000000", help="images of each store, with commas")
     parser.add_argument("--heads", default=",".join(HEADS), help="names, with commas (default: all)")
+    parser.add_argument("--search", choices=("first", "each"), default="first", help="stores searched on")
     parser.add_argument("--memory", default="6GB", help="the limit (default: 6GB)")
     parser.add_argument("--folder", type=Path, help="of the stores, kept (default: a temporary one)")
     parser.add_argument("--out", type=Path, help="also write what was measured, as JSON lines")
@@ -128,6 +133,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = asked.folder or Path(temporary)
         measured: list[dict[str, Any]] = []
+        searched: dict[str, Path] = {}  # head → the bundle whose hyper-parameters are taken over
         for n_rows in map(int, asked.rows.split(",")):
             store = folder / f"rows{n_rows}.h5"
             if not store.is_file():
@@ -138,10 +144,11 @@ def main() -> None:
                     flush=True,
                 )
             for head in asked.heads.split(","):
-                found = {
-                    **measure(store, head, memory=asked.memory, folder=Path(temporary)),
-                    "n_rows": n_rows,
-                }
+                like = None if asked.search == "each" else searched.get(head)
+                found = measure(store, head, memory=asked.memory, folder=Path(temporary), like=like)
+                found["n_rows"] = n_rows
+                if "failed" not in found:
+                    searched.setdefault(head, Path(temporary) / f"{store.stem}__{head}")
                 measured.append(found)
                 print(table([found]).splitlines()[-1], flush=True)
                 if asked.out is not None:

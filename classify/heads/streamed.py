@@ -57,6 +57,9 @@ class RowModel(Protocol):
 class Streamed(Problem):
     """The loss of a model over all rows of a stream."""
 
+    inner_steps = 60  # each is a pass over all rows
+    patience = 5
+
     def __init__(self, scaled: Scaled, model: RowModel) -> None:
         self.scaled, self.model = scaled, model
 

@@ -56,31 +56,41 @@ def fit_streamed(
     """
     scaled = fit_scaling(rows, head.scaling)
     steps: list[tuple[str, Any]] = [("scale", scaled.scaler)]
-    if head.kernel == "rbf":
+    if head.kernel == "linear":
+        machine, decisions, machines = _solve(head, scaled, label, part)
+    else:
         chosen = _basis_rows(head, len(rows))
         basis = scaled.scale(rows.take(chosen))
-        steps.append(("map", nystroem(head, basis, chosen, gamma=head.gamma_factor * scaled.gamma)))
-        scaled = as_it_is(_mapped(scaled, steps[-1][1]))
-    classes = np.unique(rows.y)
+        features = nystroem(head, basis, chosen, gamma=head.gamma_factor * scaled.gamma)
+        steps.append(("map", features))
+        with SpooledRows(len(basis), rows_at_once=1024) as spool:
+            mapped = as_it_is(_mapped(scaled, features, spool))
+            machine, decisions, machines = _solve(head, mapped, label, part)
+    return Pipeline([*steps, ("classify", machine)]), decisions, machines
+
+
+def _solve(head: SVMHead, scaled: Scaled, label: IntArray, part: IntArray) -> tuple[LinearSVC, F64, Machines]:
+    y, n_rows = scaled.stream.y, len(scaled.stream)
+    classes = np.unique(y)
     weights = np.stack(
         [
-            compute_class_weight(head.class_weight, classes=classes, y=rows.y[part != one])
+            compute_class_weight(head.class_weight, classes=classes, y=y[part != one])
             for one in range(int(part.max()) + 2)  # the last is nobody's part
         ]
     )
-    machines = solve_machines(
-        scaled, label, part, C=head.C, weights=weights, tol=TOL, max_iter=head.max_iter, seed=head.seed
-    )
-    decisions = np.empty((len(rows), machines.coef.shape[1]))
+    machines = solve_machines(scaled, label, part, C=head.C, weights=weights, tol=TOL, seed=head.seed)
+    decisions = np.empty((n_rows, machines.coef.shape[1]))
 
     def decide(where: IntArray, Z: F64) -> None:
         decisions[where] = machines.decisions(Z, part[where])
 
     for _ in scaled.each(decide):
         pass
-    machine = _machine(head, machines)
-    machine.classes_ = classes
-    return Pipeline([*steps, ("classify", machine)]), decisions, machines
+    machine = approximate_machine(head)
+    machine.classes_, machine.n_iter_ = classes, machines.n_iter
+    machine.coef_, machine.intercept_ = machines.coef[-1], machines.intercept[-1]
+    machine.n_features_in_ = machine.coef_.shape[1]
+    return machine, decisions, machines
 
 
 def nystroem(head: SVMHead, basis: F64, chosen: IntArray, *, gamma: float) -> Nystroem:
@@ -99,21 +109,12 @@ def _basis_rows(head: SVMHead, n_rows: int) -> IntArray:
     return drawn
 
 
-def _mapped(scaled: Scaled, features: Nystroem) -> RowStream:
+def _mapped(scaled: Scaled, features: Nystroem, spool: SpooledRows) -> RowStream:
     """Return the rows as a map has them, kept in a file while they are needed: 2 GB for a million."""
     rows = scaled.stream
-    spool = SpooledRows(len(features.components_), rows_at_once=1024)
     position = []
     for where, mapped in scaled.each(lambda where, Z: (where, features.transform(Z).astype(np.float32))):
         spool.append(mapped)
         position.append(where)
     piece = Piece(source=spool, rows=np.arange(len(rows)), position=np.concatenate(position)[:, None])
     return replace(rows, pieces=(piece,), columns=slice(0, spool.shape[1]))
-
-
-def _machine(head: SVMHead, machines: Machines) -> LinearSVC:
-    machine = approximate_machine(head)
-    machine.coef_, machine.intercept_ = machines.coef[-1], machines.intercept[-1]
-    machine.n_iter_ = machines.n_iter
-    machine.n_features_in_ = machine.coef_.shape[1]
-    return machine
