@@ -13,13 +13,13 @@ from featurize import CompareError, ConfigError, human_bytes, open_store
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
          "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}  # fmt: skip
 # What a comparison takes beside its rows, measured on Linux with the pinned packages.
-LIBRARIES = 450 * 10**6  # Python, NumPy, SciPy, scikit-learn, HDF5
+LIBRARIES = 300 * 10**6  # Python, NumPy, SciPy, scikit-learn, HDF5
 NETWORKS = 850 * 10**6  # TensorFlow and Keras, beside that
 WORKER = 250 * 10**6  # another process of libraries
-AN_IMAGE = 1_400  # path, entry and digest as text, labels, groups and predictions
+AN_IMAGE = 1_100  # path, entry and digest as text, labels, groups and predictions
 A_VALUE = 4  # of the features, in float32
 A_VALUE_FITTED = 36  # of the rows that a process fits on: copies in float32 and float64, scaled and split
-LEAST_WORK = 300 * 10**6  # below this, blocks and samples of rows are too short to be of use
+LEAST_WORK = 200 * 10**6  # below this, blocks and samples of rows are too short to be of use
 SEARCH_ROWS = 10_000  # that hyper-parameters are searched on, views included, where features stay on disk
 
 

@@ -8,7 +8,7 @@ import pytest
 from classify.heads.dense import DenseHead
 from classify.heads.dense_stretches import Stretches
 
-SMALL = {"units": (16,), "epochs": 30, "patience": 6}
+SMALL = {"units": (16,), "epochs": 150, "patience": 20}
 
 
 def shown(rows, *, n_stretches, kept=None, seed=0):
