@@ -286,8 +286,11 @@ def _working_bytes(
     """Return the memory to fit in where features stay on disk, else None; refuse what is done in memory."""
     from classify.memory_limit import size_of, working_bytes
 
-    asked = known_heads(heads)
-    networks = any(name == ALL or (name in HEADS and get_head(name).tensorflow) for name in asked)
+    # Where none is named, the usual ones are compared, the dense one among them.
+    named = [name for name in heads or () if name != ENSEMBLE]
+    networks = not named or any(
+        name == ALL or (name in HEADS and get_head(name).tensorflow) for name in named
+    )
     working = working_bytes(size_of(paths), memory=memory, networks=networks, jobs=jobs or _cores())
     for name, wanted in (("--fuse", fuse), ("--join features", join == "features")):
         if wanted and working is not None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from featurize import CompareError, ConfigError, human_bytes, open_store
+from featurize import CompareError, ConfigError, open_store
 
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
          "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}  # fmt: skip
@@ -84,8 +84,8 @@ def working_bytes(size: Size, *, memory: str | None, networks: bool, jobs: int) 
         there = machine_bytes()
         if there is not None and size.features > there:
             raise CompareError(
-                f"the features take {human_bytes(size.features)} in memory, and this machine has "
-                f"{human_bytes(there)}. Say how much may be taken, and they are read from disk: --memory "
+                f"the features take {size.features / 1e9:.1f} GB in memory, and this machine has "
+                f"{there / 1e9:.1f} GB. Say how much may be taken, and they are read from disk: --memory "
                 f"{max(1, there * 6 // 10 // 10**9)}GB"
             )
         return None
@@ -98,7 +98,7 @@ def working_bytes(size: Size, *, memory: str | None, networks: bool, jobs: int) 
     if limit < least:
         raise CompareError(
             f"--memory {memory}: too little: libraries and the tables of {size.n_images:,} images take about "
-            f"{human_bytes(base)} before a row is read. Give at least --memory {-(-least // 10**8) / 10:g}GB"
+            f"{base / 1e9:.1f} GB before a row is read. Give at least --memory {-(-least // 10**8) / 10:g}GB"
         )
     return limit - base
 
