@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
@@ -15,8 +15,9 @@ import numpy.typing as npt
 from classify.exclusions import Facts, big_groups, exclude
 from classify.labelling import class_labels, classes_without, count_images, has_test_split, require_classes
 from classify.splits import group_images
-from classify.streams import Piece, RowStream
-from featurize import CompareError, Store, StoredRows, near_duplicates, open_store
+from classify.stored import Stored, digests_on_disk, piece_of
+from classify.streams import RowStream
+from featurize import CompareError, Store, near_duplicates, open_store
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float32]
@@ -47,17 +48,6 @@ class Part:
     def n_features(self) -> int:
         """Features of one view."""
         return self.level_ends[-1]
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Stored:
-    """Features that stay on disk, because they do not fit in the memory that may be taken."""
-
-    plain: StoredRows  # (n_content, n_features)
-    augmented: StoredRows  # (n_augmented, n_views, n_features)
-    working_bytes: int  # that fitting may take beside libraries and tables
-    sampled: Samples | None = None  # images that hyper-parameters are searched on, in memory
-    origin: IntArray | None = None  # (n_sampled,) which images these are
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -179,10 +169,10 @@ class Samples:
         image = np.repeat(chosen, counts)
         is_plain = np.zeros(len(image), dtype=bool)
         is_plain[start] = True
-        pieces = [_piece(self.stored.plain, self.content[chosen], start[:, None])]
+        pieces = [piece_of(self.stored.plain, self.content[chosen], start[:, None])]
         if len(seen):
             behind = start[seen, None] + 1 + np.arange(self.n_views)
-            pieces.append(_piece(self.stored.augmented, view_row[seen], behind))
+            pieces.append(piece_of(self.stored.augmented, view_row[seen], behind))
         return RowStream(
             y=self.y[image],
             groups=self.group[image],
@@ -218,6 +208,10 @@ class Samples:
         Rows
             New arrays.
         """
+        if self.stored is not None:
+            rows = self.stream(images, views=views, levels=levels)
+            X = rows.take(np.arange(len(rows)))
+            return Rows(X=X, y=rows.y, groups=rows.groups, image=rows.image, is_plain=rows.is_plain)
         chosen = np.asarray(images, dtype=np.int64)
         start, counts, seen, view_row = self._places(chosen, views=views)
         columns = self.columns(levels)
@@ -327,30 +321,6 @@ def load_samples(
                 merged_val=not has_test and bool(np.any(split[graded] == "val")),
             ),
         )
-
-
-def digests_on_disk(
-    plain: StoredRows, augmented: StoredRows, augmented_row: IntArray
-) -> tuple[list[bytes], list[bytes]]:
-    """Return the digest of each content's plain row, and one of it and its views, read in one pass."""
-    of_plain = [digest for _, digest in _row_digests(plain)]
-    of_all = list(of_plain)
-    content = np.flatnonzero(augmented_row >= 0)
-    content = content[np.argsort(augmented_row[content])]
-    for row, digest in _row_digests(augmented):
-        of_all[content[row]] = sha256(of_plain[content[row]] + digest).digest()
-    return of_plain, of_all
-
-
-def _row_digests(source: StoredRows) -> Iterator[tuple[int, bytes]]:
-    for part, block in source.blocks(np.arange(len(source)), most_rows=source.chunk_rows):
-        for row, values in enumerate(block.astype(np.float32), start=part.start):
-            yield row, sha256(values.data).digest()
-
-
-def _piece(source: StoredRows, rows: IntArray, position: IntArray) -> Piece:
-    order = np.argsort(rows, kind="stable")
-    return Piece(source=source, rows=rows[order], position=position[order])
 
 
 def _near_duplicates(store: Store, contents: IntArray) -> IntArray:

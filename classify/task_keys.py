@@ -29,8 +29,8 @@ _PACKAGES = ("numpy", "scipy", "scikit-learn", "skops")
 _NETWORK_PACKAGES = ("tensorflow", "keras")
 # Beside all of heads/.
 _SOURCES = (
-    *("bundles/head_file", "levels", "portfolios", "running", "samples", "splits", "streaming", "streams"),
-    *("temperature", "tuning"),
+    *("bundles/head_file", "levels", "portfolios", "running", "samples", "splits", "stored", "streaming"),
+    *("streams", "temperature", "tuning"),
 )
 
 

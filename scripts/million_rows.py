@@ -96,7 +96,7 @@ def measure(store: Path, head: str, *, memory: str, folder: Path, like: Path | N
     (out, err), seconds = said[0], time.perf_counter() - start
     facts: dict[str, Any] = {"head": head, "rows": store.stem, "peak": peak, "seconds": seconds}
     if process.returncode:
-        return {**facts, "failed": err.strip().splitlines()[-1]}
+        return {**facts, "failed": err.strip().splitlines()[-1].partition(": ")[2]}
     return {**facts, **json.loads(out.strip().splitlines()[-1])}
 
 

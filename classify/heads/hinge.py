@@ -68,7 +68,7 @@ def solve_machines(
     tol : float
         Largest component of the mean loss's gradient at which to stop.
     max_iter, seed
-        As in `classify.heads.logistic.solve_streamed`.
+        As in `classify.heads.logistic_streamed.solve_streamed`.
     """
     n_parts, n_classes = len(weights) - 1, weights.shape[1]
     rows, Z = scaled.sample(seed=seed)

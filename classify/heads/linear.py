@@ -14,7 +14,8 @@ from sklearn.utils.class_weight import compute_class_weight
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from classify.heads.base import BaseHead, make_scaler, require_two_classes, streamed_note
-from classify.heads.logistic import Solution, solve_path, solve_streamed
+from classify.heads.logistic import Solution, solve_path
+from classify.heads.logistic_streamed import solve_streamed
 from classify.heads.paths import along_c
 from classify.heads.scaled import fit_scaling
 from classify.streams import RowStream
@@ -98,7 +99,7 @@ class LogisticHead(BaseHead):
         return self
 
     def fit_stream(self, rows: RowStream) -> LogisticHead:
-        """Fit on rows that stay on disk, by `logistic.solve_streamed`: the solution is that of `fit`."""
+        """Fit on rows that stay on disk, by `logistic_streamed.solve_streamed`: the solution is that of `fit`."""
         label = self._check_stream(rows)
         weight = compute_class_weight(self.class_weight, classes=self.classes_, y=rows.y)[label]
         scaled = fit_scaling(rows, self.scaling)

@@ -15,8 +15,8 @@ from classify.heads.ordinal_logistic import (
     OrdinalSolution,
     class_probabilities,
     solve_ordinal_path,
-    solve_ordinal_streamed,
 )
+from classify.heads.ordinal_streamed import solve_ordinal_streamed
 from classify.heads.paths import along_c
 from classify.heads.scaled import fit_scaling
 from classify.streams import RowStream

@@ -16,8 +16,6 @@ import numpy.typing as npt
 from scipy.special import expit
 
 from classify.heads.newton import Problem, factorise, row_space, times_columns, times_rows
-from classify.heads.scaled import Scaled
-from classify.heads.streamed import Streamed
 
 F64 = npt.NDArray[np.float64]
 F32 = npt.NDArray[np.float32]
@@ -72,7 +70,7 @@ def solve_ordinal_path(
     weight = np.ones(len(Z)) if weight is None else np.asarray(weight, dtype=np.float64)
     Z, basis = row_space(Z)
     n_columns = Z.shape[1]
-    problem = _OrdinalProblem(Z, label, weight, rotated=basis is not None)
+    problem = OrdinalProblem(Z, label, weight, rotated=basis is not None)
     below = np.cumsum(problem.class_share)[:-1]
     unknowns = np.zeros((1, n_columns + len(below)))
     unknowns[0, n_columns:] = np.log(below / (1.0 - below))  # the solution without any coefficient
@@ -82,38 +80,6 @@ def solve_ordinal_path(
         coef, thresholds = unknowns[0, :n_columns], unknowns[0, n_columns:].copy()
         coef = coef.copy() if basis is None else basis @ coef
         yield OrdinalSolution(coef=coef, thresholds=thresholds, gradient=size, n_iter=n_iter)
-
-
-def solve_ordinal_streamed(
-    scaled: Scaled,
-    label: npt.NDArray[np.integer],
-    *,
-    C: float,
-    weight: F64,
-    tol: float = 1e-6,
-    max_iter: int = 100,
-    seed: int = 0,
-) -> OrdinalSolution:
-    """Return the solution for one C from rows that stay on disk; see `classify.heads.streamed`.
-
-    All as in `classify.heads.logistic.solve_streamed`.
-    """
-    rows, Z = scaled.sample(seed=seed)
-    model = _Streaming(label, weight, rows=rows, Z=Z)
-    n_columns, one = scaled.stream.n_features, model.sample
-    below = np.cumsum(model.class_share)[:-1]
-    start = np.zeros((1, n_columns + len(below)))
-    start[0, n_columns:] = np.log(below / (1.0 - below))
-    start, _, _ = one.minimise(start, 1.0 / (C * weight[rows].sum()), tol=100 * tol, max_iter=max_iter)
-    unknowns, size, n_iter = Streamed(scaled, model).minimise(
-        start, 1.0 / (C * weight.sum()), tol=tol, max_iter=max_iter
-    )
-    return OrdinalSolution(
-        coef=unknowns[0, :n_columns].copy(),
-        thresholds=unknowns[0, n_columns:].copy(),
-        gradient=size,
-        n_iter=n_iter,
-    )
 
 
 def class_probabilities(score: F64, thresholds: F64) -> F64:
@@ -126,7 +92,7 @@ def class_probabilities(score: F64, thresholds: F64) -> F64:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _Sides:
+class Sides:
     """The thresholds beside some rows' classes, and the rows' shares there; all of shape (n_rows,)."""
 
     upper: npt.NDArray[np.integer]
@@ -135,7 +101,7 @@ class _Sides:
     lower_share: F64
 
     @classmethod
-    def of(cls, label: npt.NDArray[np.integer], share: F64, n_classes: int) -> _Sides:
+    def of(cls, label: npt.NDArray[np.integer], share: F64, n_classes: int) -> Sides:
         # The first class has no threshold below it, the last none above: their shares there are 0.
         return cls(
             upper=np.minimum(label, n_classes - 2),
@@ -144,8 +110,8 @@ class _Sides:
             lower_share=np.where(label > 0, share, 0.0),
         )
 
-    def at(self, rows: IntArray) -> _Sides:
-        return _Sides(
+    def at(self, rows: IntArray) -> Sides:
+        return Sides(
             upper=self.upper[rows],
             lower=self.lower[rows],
             upper_share=self.upper_share[rows],
@@ -153,7 +119,7 @@ class _Sides:
         )
 
 
-class _OrdinalProblem(Problem):
+class OrdinalProblem(Problem):
     """Rows and ordered classes of one data set; unknowns are (1, n_columns + n_thresholds)."""
 
     def __init__(
@@ -174,7 +140,7 @@ class _OrdinalProblem(Problem):
         self.share = weight / weight.sum()  # (n_rows,)
         share_of_each = np.bincount(label, weights=self.share, minlength=n_classes)
         self.class_share = share_of_each.astype(np.float64)  # (n_classes,)
-        self.sides = _Sides.of(label, self.share, n_classes)
+        self.sides = Sides.of(label, self.share, n_classes)
         self._mean_moments: list[F32] | None = None
 
     def _size(self, gradient: F64) -> float:
@@ -191,7 +157,7 @@ class _OrdinalProblem(Problem):
         loss, gradient, above, below = self.loss_of_rows(unknowns, self.Z, self.sides)
         return loss + rest, gradient + slope, (above, below, gaps)
 
-    def loss_of_rows(self, unknowns: F64, Z: F64, sides: _Sides) -> tuple[float, F64, F64, F64]:
+    def loss_of_rows(self, unknowns: F64, Z: F64, sides: Sides) -> tuple[float, F64, F64, F64]:
         """Return what some rows add to the loss and its gradient, and their curvatures above and below."""
         coef, thresholds = unknowns[:, : self.n_columns], unknowns[0, self.n_columns :]
         score = times_columns(coef, Z)[0]
@@ -217,7 +183,7 @@ class _OrdinalProblem(Problem):
         loss = 0.5 * penalty * float(np.sum(coef**2)) - float(middle @ np.log(apart))
         return loss, gradient, middle * np.exp(-gaps) / apart**2
 
-    def _at_thresholds(self, upper: F64, lower: F64, sides: _Sides) -> F64:
+    def _at_thresholds(self, upper: F64, lower: F64, sides: Sides) -> F64:
         """Return the sum at each threshold of rows' values above and below."""
         total: F64 = np.zeros(self.n_thresholds)
         total += np.bincount(sides.upper, weights=upper, minlength=self.n_thresholds)
@@ -230,7 +196,7 @@ class _OrdinalProblem(Problem):
         product = self.curvature_of_rows(vector, self.Z32, self.sides, above, below)
         return product + self.rest_curvature(vector, gaps, penalty)
 
-    def curvature_of_rows(self, vector: F32, Z32: F32, sides: _Sides, above: F64, below: F64) -> F32:
+    def curvature_of_rows(self, vector: F32, Z32: F32, sides: Sides, above: F64, below: F64) -> F32:
         """Return what some rows of these curvatures add to it."""
         score = times_columns(vector[:, : self.n_columns], Z32)[0].astype(np.float64)
         thresholds = vector[0, self.n_columns :].astype(np.float64)
@@ -289,49 +255,3 @@ def _at_gaps(gaps: F64) -> F64:
     total[1:] += gaps
     total[:-1] -= gaps
     return total
-
-
-class _Streaming:
-    """The same loss for rows that come a block at a time: a `classify.heads.streamed.RowModel`."""
-
-    def __init__(self, label: npt.NDArray[np.integer], weight: F64, *, rows: IntArray, Z: F64) -> None:
-        n_classes, share = int(label.max()) + 1, weight / weight.sum()
-        self.class_share = np.bincount(label, weights=share).astype(np.float64)
-        self.sides = _Sides.of(label, share, n_classes)
-        self.sample = _OrdinalProblem(Z, label[rows], weight[rows], rotated=False, n_classes=n_classes)
-
-    def loss_of(self, unknowns: F64, Z: F64, rows: IntArray) -> tuple[float, F64]:
-        return self.sample.loss_of_rows(unknowns, Z, self.sides.at(rows))[:2]
-
-    def curvature_of(self, vector: F32, unknowns: F64, Z: F32, rows: IntArray) -> F32:
-        Z, sides = Z[:, :-1], self.sides.at(rows)
-        above, below = self._curvatures(unknowns, Z, sides)
-        return self.sample.curvature_of_rows(vector, Z, sides, above, below)
-
-    def rest(self, unknowns: F64, penalty: float) -> tuple[float, F64]:
-        return self.sample.rest(unknowns, penalty, self.class_share)[:2]
-
-    def rest_curvature(self, vector: F32, unknowns: F64, penalty: float) -> F32:
-        return self.sample.rest_curvature(vector, self._gaps(unknowns), penalty)
-
-    def factor(self, unknowns: F64, penalty: float) -> tuple[F32, bool]:
-        one = self.sample
-        above, below = self._curvatures(unknowns, one.Z32, one.sides)
-        return one._preconditioner((above, below, self._gaps(unknowns)), penalty, weighted=True)
-
-    def size(self, gradient: F64) -> float:
-        return self.sample._size(gradient)
-
-    def _gaps(self, unknowns: F64) -> F64:
-        gaps = self.sample.rest(unknowns, 0.0, self.class_share)[2]
-        assert gaps is not None
-        return gaps
-
-    def _curvatures(self, unknowns: F64, Z: F32, sides: _Sides) -> tuple[F64, F64]:
-        coef, thresholds = np.split(unknowns, [self.sample.n_columns], axis=1)
-        score = times_columns(coef.astype(np.float32), Z)[0].astype(np.float64)
-        above, below = thresholds[0][sides.upper] - score, thresholds[0][sides.lower] - score
-        return (
-            sides.upper_share * expit(-above) * expit(above),
-            sides.lower_share * expit(below) * expit(-below),
-        )
