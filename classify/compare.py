@@ -60,6 +60,7 @@ def compare(
     study: Sequence[str] = (),
     report: bool = True,
     with_examples: bool = False,
+    memory: str | None = None,
     fresh: bool = False,
     overwrite: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
@@ -110,6 +111,9 @@ def compare(
         Whether ``report.html``, ``leaderboard.md`` and ``figures/`` are written as well.
     with_examples : bool
         Whether bundles carry thumbnails, file names and features of the images that they were fitted on.
+    memory : str, optional
+        As much as may be taken, such as "4GB". Where the features do not fit, heads are fitted on rows read
+        from disk, block by block, and hyper-parameters searched on a sample; the record says so.
     fresh : bool
         Compute everything, also what an earlier run has done on equal data with equal settings.
     overwrite : bool
@@ -147,7 +151,12 @@ def compare(
         check_dask(dask)
         device = "cpu" if device == "auto" else device
     paths = list(dict.fromkeys(Path(store) for store in stores))
-    samples = load_same_dataset(paths, order=order, join=join, fuse=fuse)
+    samples = load_same_dataset(
+        paths, order=order, join=join, fuse=fuse, memory=memory, heads=asked, jobs=jobs, seed=seed
+    )
+    refuse_stored(
+        samples[0], memory, {"--study": bool(studies), "--with-examples": with_examples, "--dask": bool(dask)}
+    )
     folder = Path(out) if out is not None else RUNS / folder_name(samples[0].dataset)
     refuse_existing(folder, mark=RESULTS, what="run", overwrite=overwrite)
     names = suitable_heads(
@@ -165,7 +174,7 @@ def compare(
         running: dict[str, Any] = {
             "settings": settings,
             "jobs": (
-                jobs or default_jobs(samples)
+                jobs or default_jobs([one.for_search for one in samples])
                 if dask is None
                 else dask_jobs(dask, device=device, gpu_memory=gpu_memory, stack=stack, note=on_note)
             ),
@@ -186,19 +195,39 @@ def compare(
         record["made"] = how_made(compare, given, stores=paths, seconds=time.perf_counter() - started)
         write_run(temporary, record, trials, plan)
         tensorboard = place_logs(temporary, folder)
-    page, notes = _reported(folder) if report else (None, ())
+    page, notes = _reported(folder, samples[0]) if report else (None, ())
     return Comparison(folder=folder, record=record, tensorboard=tensorboard, report=page, notes=notes)
 
 
-def _reported(folder: Path) -> tuple[Path | None, tuple[str, ...]]:
+def _reported(folder: Path, samples: Samples) -> tuple[Path | None, tuple[str, ...]]:
     """Write a run's report; return where it is, None where that failed, and what it could not show."""
     from classify.report.making import make_report
 
+    if samples.stored is not None:
+        return None, (
+            "no report: its map and galleries look at features in memory. Where these fit, type: "
+            f"classify report {folder}",
+        )
     try:
         made = make_report(folder)
     except (FolioError, OSError) as error:  # the run is not lost for want of its report
         return None, (f"no report: {error}",)
     return made.path, made.notes
+
+
+def refuse_stored(samples: Samples, memory: str | None, asked: Mapping[str, bool]) -> None:
+    """Raise where features stay on disk and an option that is set needs them in memory.
+
+    Raises
+    ------
+    CompareError
+        For the first of them.
+    """
+    for option in (name for name, is_set in asked.items() if is_set and samples.stored is not None):
+        raise CompareError(
+            f"{option} looks at features in memory, and these do not fit in --memory {memory}. Leave {option} "
+            "out, or raise --memory"
+        )
 
 
 def _afterwards(
@@ -264,9 +293,19 @@ def check_device(device: str, *, gpu_memory: float | None) -> None:
 
 
 def load_same_dataset(
-    paths: Sequence[Path], *, order: Sequence[str] | None, join: str = "probabilities", fuse: bool = False
+    paths: Sequence[Path],
+    *,
+    order: Sequence[str] | None,
+    join: str = "probabilities",
+    fuse: bool = False,
+    memory: str | None = None,
+    heads: Sequence[str] | None = None,
+    jobs: int | None = None,
+    seed: int = 0,
 ) -> list[Samples]:
     """Load stores of one data set; images grouped in any of them are grouped in all; a fused one comes last.
+
+    Features that do not fit in `memory` beside what `heads` need, in so many processes, stay on disk.
 
     Raises
     ------
@@ -286,8 +325,9 @@ def load_same_dataset(
             shown = ", ".join(inside[:10]) + (f" and {len(inside) - 10} more" if len(inside) > 10 else "")
             what = f"stores in it: {shown}. Name one or more of them" if inside else "no .h5 file in it"
             raise CompareError(f"{path}: a folder, where a store is expected; {what}")
+    working = _working_bytes(paths, memory=memory, heads=heads, jobs=jobs, join=join, fuse=fuse)
     check_same_images(paths)
-    samples = [load_samples(path, order=order) for path in paths]
+    samples = [load_samples(path, order=order, working_bytes=working) for path in paths]
     for other, path in zip(samples[1:], paths[1:], strict=True):
         if other.classes != samples[0].classes:
             raise CompareError(
@@ -296,9 +336,46 @@ def load_same_dataset(
                 f"both: --order {','.join(samples[0].classes)}"
             )
     samples = join_groups(samples)
+    if working is not None and memory is not None:
+        from classify.streaming import with_samples
+
+        samples = with_samples(samples, memory=memory, jobs=jobs or _cores(), seed=seed)
     if fuse:
         samples.append(fused(samples))
     return [settle_join(one, join) for one in samples]
+
+
+def _working_bytes(
+    paths: Sequence[Path],
+    *,
+    memory: str | None,
+    heads: Sequence[str] | None,
+    jobs: int | None,
+    join: str,
+    fuse: bool,
+) -> int | None:
+    """Return the memory to fit in where features stay on disk, else None; refuse what is done in memory."""
+    from classify.memory_limit import size_of, working_bytes
+
+    # Where none is named, the usual ones are compared, the dense one among them.
+    named = [name for name in heads or () if name != ENSEMBLE]
+    networks = not named or any(
+        name == ALL or (name in HEADS and get_head(name).tensorflow) for name in named
+    )
+    working = working_bytes(size_of(paths), memory=memory, networks=networks, jobs=jobs or _cores())
+    for name, wanted in (("--fuse", fuse), ("--join features", join == "features")):
+        if wanted and working is not None:
+            raise CompareError(
+                f"{name} makes features anew in memory, and these do not fit in --memory {memory}. Leave it "
+                "out, or raise --memory"
+            )
+    return working
+
+
+def _cores() -> int:
+    import joblib
+
+    return int(joblib.cpu_count())
 
 
 def folder_name(dataset: str) -> str:

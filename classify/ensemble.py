@@ -107,7 +107,7 @@ def _score(
     without_logs = replace(settings, log_folder=None)
     tasks = [
         fit_task(
-            member.samples,
+            member.samples.for_search,
             member.head,
             member.choices[0].params,
             Round(pairs=(), fit=fitted, val=None, test=scored),
@@ -127,7 +127,7 @@ def _score(
             at_temperature(one.probabilities, member.temperature)
             for one, member in zip(fold, members, strict=True)
         ]
-        joined = join_entries(members[0].samples, scored, _mean(votes))
+        joined = join_entries(members[0].samples.for_search, scored, _mean(votes))
         found.append(balanced_accuracy(joined.y, np.argmax(joined.probabilities, axis=1)))
     return float(np.mean(found))
 

@@ -98,10 +98,7 @@ def exclude(
         candidates & (first == images),
         test & clear,
         LeftOut(
-            conflicts=tuple(
-                tuple(path[i] for i in np.flatnonzero(content == one).tolist())
-                for one in np.unique(content[~clear])
-            ),
+            conflicts=_together(path, content, np.flatnonzero(~clear)),
             train_like_test=pairs(train & clear & like_test, test),
             train_like_val=pairs(train & clear & like_val & ~like_test, val),
             val_like_test=pairs(val & clear & like_test, test),
@@ -121,6 +118,13 @@ def big_groups(path: Sequence[str], group: IntArray) -> tuple[tuple[int, float, 
     big = [k for k in range(len(numbers)) if counts[k] > max(1, BIG_GROUP * len(group))]
     big.sort(key=lambda k: (-counts[k], first[k]))
     return tuple((int(counts[k]), float(counts[k] / len(group)), path[first[k]]) for k in big)
+
+
+def _together(path: Sequence[str], content: IntArray, images: IntArray) -> tuple[tuple[str, ...], ...]:
+    """Return the paths of these images, those of one content together."""
+    ordered = images[np.argsort(content[images], kind="stable")]
+    ends = np.flatnonzero(np.diff(content[ordered])) + 1
+    return tuple(tuple(path[i] for i in some.tolist()) for some in np.split(ordered, ends) if len(some))
 
 
 def _first_copy(split: npt.NDArray[np.str_], content: IntArray, *, candidates: BoolArray) -> IntArray:

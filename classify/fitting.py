@@ -70,6 +70,7 @@ def fit(
     gpu_memory: float | None = None,
     join: str | None = None,
     with_examples: bool = False,
+    memory: str | None = None,
     fresh: bool = False,
     overwrite: bool = False,
     on_progress: Callable[[int, int], None] | None = None,
@@ -89,7 +90,8 @@ def fit(
         options of its dense head among them; nothing is searched.
     out : path-like, optional
         The bundle's folder; ``artifacts/bundles/<dataset>/<store>__<head>`` by default.
-    order, jobs, seed, class_weight, dense, device, gpu_memory, with_examples, fresh, overwrite, on_progress
+    order, jobs, seed, class_weight, dense, device, gpu_memory, with_examples, memory, fresh, overwrite,
+    on_progress
         As in `classify.compare.compare`.
     join : {"probabilities", "features"}, optional
         As there; by default what `like` averaged over the images of an entry, else the probabilities.
@@ -111,11 +113,23 @@ def fit(
     from classify.recall import run_or_recall
     from classify.running import default_jobs
     from classify.search import Counter, Settings, fit_task, score_tasks
+    from classify.streaming import lacking_stream, release_workers
 
     check_options([head], dense=dense, seed=seed, device=device, gpu_memory=gpu_memory)
     given, class_weight = _given(store, head, params, like=like, class_weight=class_weight, dense=dense)
     settings = Settings(seed=seed, class_weight=class_weight, dense_options=asdict(dense), log_folder=None)
-    (samples,) = load_same_dataset([Path(store)], order=order, join=join or earlier_join(like))
+    (samples,) = load_same_dataset(
+        [Path(store)],
+        order=order,
+        join=join or earlier_join(like),
+        memory=memory,
+        heads=[head],
+        jobs=jobs,
+        seed=seed,
+    )
+    refuse_stored(samples, memory, {"--with-examples": with_examples})
+    if reason := lacking_stream(samples, head):
+        raise CompareError(f"{head}: {reason}")
     require_order(head, samples.classes, ordered=samples.ordered)
     if given is not None:
         given = settle_levels(given, level_names=samples.level_names, store=samples.store)
@@ -128,12 +142,14 @@ def fit(
     run = partial(
         run_or_recall,
         memory=memory_of([head], device, fresh=fresh),
-        jobs=jobs or default_jobs([samples]),
+        jobs=jobs or default_jobs([samples.for_search]),
         on_progress=Counter(len(tasks) + 1, on_progress),
         before_tensorflow=device_when_needed(device, gpu_memory=gpu_memory),
     )
     choice = _chosen(samples, head, given, run(tasks), options=options)
     chosen = _all_params(head, choice.params, class_weight=class_weight)
+    if samples.stored is not None:
+        release_workers()
     (fitted,) = _all_done(head, run([fit_task(samples, head, chosen, work, settings=settings, keep=True)]))
     metrics = _metrics(samples, work, fitted)
     more = _write(

@@ -12,7 +12,7 @@ from classify.head_choice import BASELINE
 from classify.metrics import checked
 from classify.predicted import Predicted
 from classify.significance.intervals import FEW_GROUPS, head_intervals
-from classify.significance.resampling import LEVEL, N_RESAMPLES
+from classify.significance.resampling import LEVEL, MOST_PARTS, N_RESAMPLES, pooled
 from classify.significance.weighted import group_sums
 from classify.verdicts import make_verdicts, primary_metric
 
@@ -76,10 +76,11 @@ def judge(
     for one in predictions:
         if one.entry != predictions[0].entry or not np.array_equal(one.group, predictions[0].group):
             raise ValueError("only predictions of the same entries can be compared")
+    n_groups = len(np.unique(predictions[0].group)) if predictions else 0
     sums = [
         group_sums(
             *checked(one.y, one.probabilities, n_classes=len(classes)),
-            one.group,
+            pooled(one.group, seed=seed),
             classes=tuple(classes),
             ordered=ordered,
             predicted=np.argmax(one.probabilities, axis=1),
@@ -93,19 +94,20 @@ def judge(
     whys = ["the heads of two folds share training images"] if nested else []
     if sums and sums[0].n_groups < FEW_GROUPS:
         whys.append(f"fewer than {FEW_GROUPS} groups")
+    in_parts = f"; resampled and swapped in {MOST_PARTS:,} random parts" if n_groups > MOST_PARTS else ""
     return Judged(
         intervals=tuple(head_intervals(sums, nested=nested, seed=seed)) if sums else (),
         verdicts=found,
         described={
             "level": LEVEL,
-            "intervals": _INTERVALS,
+            "intervals": _INTERVALS + in_parts,
             "n_resamples": N_RESAMPLES,
             "seed": seed,
             "primary_metric": metric,
             "test": _TESTS[metric] if metric else None,
             "correction": f"Holm-corrected over {len(found)} pairs",
             "n_entries": sums[0].n_entries if sums else 0,
-            "n_groups": sums[0].n_groups if sums else 0,
+            "n_groups": n_groups,
             "approximate": bool(whys),
             "why": "; ".join(whys),
         },

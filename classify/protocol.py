@@ -21,9 +21,8 @@ INNER_FOLDS = 3
 class Round:
     """One search and one fit."""
 
-    pairs: tuple[
-        tuple[Indices, Indices], ...
-    ]  # images to fit and to score while searching; () nothing is searched
+    # Images to fit and to score while searching, of `Samples.for_search`; (): nothing is searched.
+    pairs: tuple[tuple[Indices, Indices], ...]
     fit: Indices
     val: Indices | None  # images that stop the dense head; None: it holds back a part of its own
     test: Indices  # may be empty
@@ -65,10 +64,11 @@ def final_round(samples: Samples, *, seed: int, search: bool = True) -> tuple[Ro
     images, test = samples.fit_images, samples.test_images
     if not search:
         return Round(pairs=(), fit=images, val=None, test=test), ()
+    searched = samples.for_search
     if samples.has_val:
-        pairs: tuple[tuple[Indices, Indices], ...] = ((samples.train_images, samples.val_images),)
+        pairs: tuple[tuple[Indices, Indices], ...] = ((searched.train_images, searched.val_images),)
         return Round(pairs=pairs, fit=images, val=None, test=test), ()
-    pairs, _, notes = _folds(samples, images, n_folds=OUTER_FOLDS, seed=seed)
+    pairs, _, notes = _folds(searched, samples.in_search(images), n_folds=OUTER_FOLDS, seed=seed)
     return Round(pairs=pairs, fit=images, val=None, test=test), notes
 
 
@@ -77,7 +77,8 @@ def _with_test(samples: Samples, *, seed: int) -> Plan:
     unit = _unit(samples)
     if samples.has_val:
         val = samples.val_images
-        first = Round(pairs=((train, val),), fit=train, val=val, test=test)
+        pairs = ((samples.in_search(train), samples.in_search(val)),)
+        first = Round(pairs=pairs, fit=train, val=val, test=test)
         final = Round(pairs=(), fit=samples.fit_images, val=None, test=nothing)
         text = (
             f"Hyper-parameters are chosen on the {len(val)} {unit} of the val split, which also stops the "
@@ -92,7 +93,8 @@ def _with_test(samples: Samples, *, seed: int) -> Plan:
             "notes": [],
         }
         return Plan(nested=False, rounds=(first,), final=final, described={**described, "seed": seed})
-    pairs, n_folds, notes = _folds(samples, train, n_folds=OUTER_FOLDS, seed=seed)
+    searched = samples.in_search(train)
+    folds, n_folds, notes = _folds(samples.for_search, searched, n_folds=OUTER_FOLDS, seed=seed)
     text = (
         f"Hyper-parameters are chosen by {n_folds}-fold cross-validation over groups of the train split "
         "(balanced accuracy on plain views). Each head is then fitted on train and tested once on the "
@@ -101,7 +103,7 @@ def _with_test(samples: Samples, *, seed: int) -> Plan:
     described = {"kind": "test split", "tuning": "cross-validation", "n_folds": n_folds, "text": text}
     return Plan(
         nested=False,
-        rounds=(Round(pairs=pairs, fit=train, val=None, test=test),),
+        rounds=(Round(pairs=folds, fit=train, val=None, test=test),),
         final=None,
         described={**described, "seed": seed, "notes": list(notes)},
     )
@@ -112,10 +114,15 @@ def _nested(samples: Samples, *, seed: int) -> Plan:
     outer, n_outer, notes = _folds(samples, images, n_folds=OUTER_FOLDS, seed=seed, train_groups=2)
     rounds, inner_notes, n_inner = [], list(notes), []
     for fold, (fitted, tested) in enumerate(outer):
-        inner, k, more = _folds(samples, fitted, n_folds=INNER_FOLDS, seed=seed)
+        inside = samples.in_search(fitted)
+        inner, k, more = _folds(samples.for_search, inside, n_folds=INNER_FOLDS, seed=seed)
         rounds.append(Round(pairs=inner, fit=fitted, val=None, test=tested))
         inner_notes += [f"within outer fold {fold + 1}: {note}" for note in more]
         n_inner.append(k)
+
+    def searched(pair: tuple[Indices, Indices]) -> tuple[Indices, Indices]:
+        return samples.in_search(pair[0]), samples.in_search(pair[1])
+
     text = (
         f"There is no test split: nested cross-validation over groups, {n_outer} outer and up to "
         f"{max(n_inner)} inner folds. Every figure is out of fold, over {len(images)} {_unit(samples)}. "
@@ -130,7 +137,9 @@ def _nested(samples: Samples, *, seed: int) -> Plan:
     return Plan(
         nested=True,
         rounds=tuple(rounds),
-        final=Round(pairs=outer, fit=images, val=None, test=np.empty(0, dtype=np.int64)),
+        final=Round(
+            pairs=tuple(map(searched, outer)), fit=images, val=None, test=np.empty(0, dtype=np.int64)
+        ),
         described={**described, "inner_folds": n_inner, "seed": seed, "notes": inner_notes},
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import math
 import os
@@ -236,7 +237,7 @@ def write_csv(
     """
     with path.open("w", encoding=encoding, newline="") as stream:
         writer = csv.writer(stream)
-        for row in (header, *rows):
+        for row in itertools.chain([header], rows):
             writer.writerow([safe_cell(cell) for cell in row])
 
 

@@ -15,6 +15,8 @@ import numpy.typing as npt
 from classify.exclusions import Facts, big_groups, exclude
 from classify.labelling import class_labels, classes_without, count_images, has_test_split, require_classes
 from classify.splits import group_images
+from classify.stored import Stored, digests_on_disk, piece_of
+from classify.streams import RowStream
 from featurize import CompareError, Store, near_duplicates, open_store
 
 IntArray = npt.NDArray[np.int64]
@@ -76,6 +78,7 @@ class Samples:
     parts: tuple[Part, ...] = ()  # of a fused store, in the order in which their names are joined
     join: str = "probabilities"  # what of an entry's images is averaged, where it has several
     n_joined: IntArray | None = None  # (n,) images behind each row, once their features are joined
+    stored: Stored | None = None  # then plain and augmented have no rows
 
     @property
     def n_features(self) -> int:
@@ -117,9 +120,22 @@ class Samples:
         """Images of the test split that are scored; none without a test split."""
         return np.flatnonzero(self.scored)
 
+    @property
+    def for_search(self) -> Samples:
+        """What hyper-parameters are searched on: all of it, or a sample where features stay on disk."""
+        return self if self.stored is None or self.stored.sampled is None else self.stored.sampled
+
+    def in_search(self, images: IntArray) -> IntArray:
+        """Return which of these images are in `for_search`, as images of it."""
+        if self.stored is None or self.stored.origin is None:
+            return images
+        return np.flatnonzero(np.isin(self.stored.origin, images))
+
     @cached_property
     def content_digests(self) -> tuple[list[bytes], list[bytes]]:
         """SHA-256 of each content's plain row, and of that row with its augmented views behind it."""
+        if self.stored is not None:
+            return digests_on_disk(self.stored.plain, self.stored.augmented, self.augmented_row)
         plain, all_views = [], []
         for content, row in enumerate(self.augmented_row):
             digest = sha256(np.ascontiguousarray(self.plain[content]).data)
@@ -139,6 +155,42 @@ class Samples:
         seen = self.augmented_row[self.content[images]] >= 0
         return len(images) + self.n_views * int(seen.sum())
 
+    def stream(self, images: npt.ArrayLike, *, views: bool = True, levels: str = "all") -> RowStream:
+        """Return the same rows as `rows`, numbered alike, for features that stay on disk.
+
+        Parameters
+        ----------
+        images, views, levels
+            As in `rows`.
+        """
+        assert self.stored is not None
+        chosen = np.asarray(images, dtype=np.int64)
+        start, counts, seen, view_row = self._places(chosen, views=views)
+        image = np.repeat(chosen, counts)
+        is_plain = np.zeros(len(image), dtype=bool)
+        is_plain[start] = True
+        pieces = [piece_of(self.stored.plain, self.content[chosen], start[:, None])]
+        if len(seen):
+            behind = start[seen, None] + 1 + np.arange(self.n_views)
+            pieces.append(piece_of(self.stored.augmented, view_row[seen], behind))
+        return RowStream(
+            y=self.y[image],
+            groups=self.group[image],
+            image=image,
+            is_plain=is_plain,
+            pieces=tuple(pieces),
+            columns=self.columns(levels),
+            working_bytes=self.stored.working_bytes,
+        )
+
+    def _places(self, chosen: IntArray, *, views: bool) -> tuple[IntArray, IntArray, IntArray, IntArray]:
+        """Return of images the plain row, how many rows, which have views, and their row among these."""
+        view_row = self.augmented_row[self.content[chosen]]
+        seen = np.flatnonzero(view_row >= 0) if views else np.empty(0, dtype=np.int64)
+        counts = np.ones(len(chosen), dtype=np.int64)
+        counts[seen] += self.n_views
+        return np.cumsum(counts) - counts, counts, seen, view_row
+
     def rows(self, images: npt.ArrayLike, *, views: bool = True, levels: str = "all") -> Rows:
         """Return the feature rows of some images.
 
@@ -156,12 +208,12 @@ class Samples:
         Rows
             New arrays.
         """
+        if self.stored is not None:
+            rows = self.stream(images, views=views, levels=levels)
+            X = rows.take(np.arange(len(rows)))
+            return Rows(X=X, y=rows.y, groups=rows.groups, image=rows.image, is_plain=rows.is_plain)
         chosen = np.asarray(images, dtype=np.int64)
-        view_row = self.augmented_row[self.content[chosen]]
-        seen = np.flatnonzero(view_row >= 0) if views else np.empty(0, dtype=np.int64)
-        counts = np.ones(len(chosen), dtype=np.int64)
-        counts[seen] += self.n_views
-        start = np.cumsum(counts) - counts  # each image's plain row
+        start, counts, seen, view_row = self._places(chosen, views=views)
         columns = self.columns(levels)
         X = np.empty((int(counts.sum()), columns.stop - columns.start), dtype=np.float32)
         X[start] = self.plain[self.content[chosen], columns]
@@ -173,7 +225,12 @@ class Samples:
         return Rows(X=X, y=self.y[image], groups=self.group[image], image=image, is_plain=is_plain)
 
 
-def load_samples(store_path: str | os.PathLike[str], *, order: Sequence[str] | None = None) -> Samples:
+def load_samples(
+    store_path: str | os.PathLike[str],
+    *,
+    order: Sequence[str] | None = None,
+    working_bytes: int | None = None,
+) -> Samples:
     """Read a store and settle what may be fitted on and what is scored.
 
     Left out of fitting: a train image that is identical or nearly identical to a val or test image, a val
@@ -187,6 +244,8 @@ def load_samples(store_path: str | os.PathLike[str], *, order: Sequence[str] | N
         A file made by ``featurize extract``.
     order : sequence of str, optional
         All classes, lowest first: labels follow it, and the classes count as ordered.
+    working_bytes : int, optional
+        Leave the features on disk, to be read in blocks that fit in so much memory.
 
     Returns
     -------
@@ -220,6 +279,11 @@ def load_samples(store_path: str | os.PathLike[str], *, order: Sequence[str] | N
         group = group_images(entry, content, near)
         augmented_row = np.full(store.n_content, -1, dtype=np.int64)
         augmented_row[store.augmented_content] = np.arange(store.n_augmented)
+        stored = None
+        if working_bytes is not None:
+            stored = Stored(
+                plain=store.plain_rows, augmented=store.augmented_rows, working_bytes=working_bytes
+            )
         present = count_images(role, y[graded], classes, kept=fit | scored)
         return Samples(
             store=store.name,
@@ -235,8 +299,9 @@ def load_samples(store_path: str | os.PathLike[str], *, order: Sequence[str] | N
             y=y[graded],
             content=content,
             group=group,
-            plain=store.plain(),
-            augmented=store.augmented(),
+            plain=store.plain() if stored is None else store.plain(slice(0)),
+            augmented=store.augmented() if stored is None else store.augmented(slice(0)),
+            stored=stored,
             augmented_row=augmented_row,
             level_names=store.level_names,
             level_ends=store.level_ends,
@@ -261,7 +326,7 @@ def load_samples(store_path: str | os.PathLike[str], *, order: Sequence[str] | N
 def _near_duplicates(store: Store, contents: IntArray) -> IntArray:
     """Find near duplicates among some contents; those of ungraded images join nothing."""
     table = store.content
-    return contents[near_duplicates(table.phash[contents], table.thumbnail[contents])]
+    return contents[near_duplicates(table.phash[contents], table.thumbnail, rows=contents)]
 
 
 def _paths(near: IntArray, path: list[str], content: IntArray) -> tuple[tuple[str, str], ...]:

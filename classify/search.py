@@ -16,6 +16,7 @@ from classify.protocol import Plan, Round
 from classify.recall import Memory, n_remembered, run_or_recall
 from classify.running import Failure
 from classify.samples import Samples
+from classify.streaming import lacking_stream, release_workers
 from classify.tuning import (
     Choice,
     FitTask,
@@ -104,7 +105,9 @@ def run_trials(
     in_the_end = plan.rounds[0].fit if plan.final is None else plan.final.fit
     options = [settings.options(head, n_rows=samples.n_rows(in_the_end)) for samples, head in cases]
     tasks = [
-        [score_tasks(*case, one, settings=settings, options=given) for one in searched]
+        []
+        if lacking_stream(*case)
+        else [score_tasks(*case, one, settings=settings, options=given) for one in searched]
         for case, given in zip(cases, options, strict=True)
     ]
     total = sum(len(part) for parts in tasks for part in parts) + len(cases) * n_fits
@@ -118,10 +121,16 @@ def run_trials(
     scored = _grouped([[task for part in parts for task in part] for parts in tasks], run)
     chosen: list[tuple[Choice, ...] | str] = []
     for (samples, head), given, parts, outcomes in zip(cases, options, tasks, scored, strict=True):
+        if reason := lacking_stream(samples, head):
+            chosen.append(reason)
+            continue
         ends = np.cumsum([0, *map(len, parts)])
         points = search_points(head, given, n_levels=len(samples.level_names))
         folds = [outcomes[start:end] for start, end in itertools.pairwise(ends)]
         chosen.append(first_failure(outcomes) or tuple(choose(points, part) for part in folds))
+    if any(samples.stored is not None for samples in stores):  # one after another, all memory for each
+        release_workers()
+        run = partial(run, jobs=1)
     fitted = _grouped(
         [
             [] if isinstance(choices, str) else _fit_tasks(samples, head, plan, choices, settings=settings)
@@ -147,6 +156,7 @@ def score_tasks(
     Folds keep one group of each class for fitting; a head that sets groups aside for every fit needs two.
     `options` are `Settings.options`.
     """
+    samples = samples.for_search
     if get_head(head).tensorflow and any(
         lacking_groups(samples, head, fitted, seed=settings.seed) for fitted, _ in work.pairs
     ):

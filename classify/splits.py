@@ -20,6 +20,9 @@ IntArray = npt.NDArray[np.int64]
 # StratifiedGroupKFold is greedy: on tiny, skewed data it can leave a class out of a training part, or a fold
 # empty. Another shuffle usually does better.
 _ATTEMPTS = 20
+# It looks at every group and fold in Python. More groups than these are dealt out instead: so many balance
+# themselves.
+DEALT_ABOVE = 100_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +111,7 @@ def grouped_folds(
             f"folds need two classes or more, but there is only {_quoted(names.values())}. "
             "Add images of another class."
         )
-    n_groups = {k: len(np.unique(group[labels == k])) for k in names}
+    n_groups = _groups_of_classes(labels, group, names)
     rarest = min(n_groups, key=lambda k: n_groups[k])
     fewest, name = n_groups[rarest], names[rarest]
     if fewest <= train_groups:
@@ -132,8 +135,24 @@ def grouped_folds(
 
 
 def _stratified(labels: IntArray, group: IntArray, k: int, seed: int) -> list[tuple[IntArray, IntArray]]:
+    if group.max(initial=-1) >= DEALT_ABOVE:
+        fold = _dealt(labels, group, k, seed)[group]
+        return [(np.flatnonzero(fold != one), np.flatnonzero(fold == one)) for one in range(k)]
     splitter = StratifiedGroupKFold(n_splits=k, shuffle=True, random_state=seed)
     return list(splitter.split(np.zeros(len(labels)), labels, group))
+
+
+def _dealt(labels: IntArray, group: IntArray, k: int, seed: int) -> IntArray:
+    """Return the fold of each group: shuffled, then dealt out in turn, those of equal counts together."""
+    n_groups, n_labels = int(group.max()) + 1, int(labels.max()) + 1
+    counts = np.zeros((n_groups, n_labels), dtype=np.int64)  # rows of each class in each group
+    np.add.at(counts, (group, labels), 1)
+    shuffled = np.random.default_rng(seed).permutation(n_groups)
+    columns = [counts[shuffled, label] for label in range(n_labels)]
+    order = np.lexsort([*columns, -counts[shuffled].sum(axis=1)])  # the largest groups first; stable
+    fold = np.empty(n_groups, dtype=np.int64)
+    fold[shuffled[order]] = np.arange(n_groups) % k
+    return fold
 
 
 def _seeds(seed: int) -> Iterator[int]:
@@ -149,8 +168,12 @@ def _sound(
     train_groups: int,
 ) -> bool:
     train, test = pair
-    kept = [len(np.unique(group[train][labels[train] == k])) for k in names]
-    return len(test) > 0 and min(kept) >= train_groups
+    kept = _groups_of_classes(labels[train], group[train], names)
+    return len(test) > 0 and min(kept.values()) >= train_groups
+
+
+def _groups_of_classes(labels: IntArray, group: IntArray, names: Iterable[int]) -> dict[int, int]:
+    return {k: len(np.unique(group[labels == k])) for k in names}
 
 
 def _notes(k: int, n_folds: int, most: int, name: str) -> tuple[str, ...]:

@@ -29,8 +29,8 @@ _PACKAGES = ("numpy", "scipy", "scikit-learn", "skops")
 _NETWORK_PACKAGES = ("tensorflow", "keras")
 # Beside all of heads/.
 _SOURCES = (
-    *("bundles/head_file", "levels", "portfolios", "running", "samples", "splits", "temperature"),
-    "tuning",
+    *("bundles/head_file", "levels", "portfolios", "running", "samples", "splits", "stored", "streaming"),
+    *("streams", "temperature", "tuning"),
 )
 
 
@@ -72,6 +72,8 @@ def task_key(task: ScoreTask | FitTask, *, device: str) -> str:
             "val": None if task.val is None else _rows_digest(task.samples, task.val, views=False),
             "n_classes": len(task.samples.classes),
         }
+        if task.samples.stored is not None:  # it decides how long the dense head's stretches are
+            facts["working_bytes"] = task.samples.stored.working_bytes
     text = json.dumps(plain_json(facts), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 

@@ -79,7 +79,7 @@ def _temperature(
     """Return the temperature for a round; None where the head could not be fitted in its folds."""
     tasks = [
         fit_task(
-            trial.samples,
+            trial.samples.for_search,
             trial.head,
             choice.params,
             Round(pairs=(), fit=fitted, val=None, test=held_out),
@@ -91,5 +91,5 @@ def _temperature(
     outcomes = run(tasks)
     if not tasks or first_failure(outcomes):
         return None
-    y = np.concatenate([trial.samples.y[held_out] for _, held_out in work.pairs])
+    y = np.concatenate([trial.samples.for_search.y[held_out] for _, held_out in work.pairs])
     return fit_temperature(y, np.concatenate([one.probabilities for one in outcomes]))

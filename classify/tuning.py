@@ -123,6 +123,8 @@ class FitTask:
             seed=self.seed,
             class_weight=self.class_weight,
         )
+        if self.samples.stored is not None:
+            return self._streamed(estimator, levels=levels)
         rows = self.samples.rows(self.fit, levels=levels)
         stopping: dict[str, Any] = {}
         if head.tensorflow and self.val is not None:
@@ -138,7 +140,26 @@ class FitTask:
             probabilities = all_classes(
                 estimator.predict_proba(plain), labels=estimator.classes_, n_classes=len(self.samples.classes)
             )
-        predict_seconds = time.perf_counter() - start
+        return self._fitted(estimator, probabilities, fit_seconds, time.perf_counter() - start)
+
+    def _streamed(self, estimator: Any, *, levels: str) -> Fitted:
+        from classify.streaming import fit_stream, predict_stream
+
+        start = time.perf_counter()
+        fit_stream(estimator, self, levels=levels)
+        fit_seconds = time.perf_counter() - start
+        start = time.perf_counter()
+        found = predict_stream(estimator, self, levels=levels)
+        probabilities = all_classes(found, labels=estimator.classes_, n_classes=len(self.samples.classes))
+        return self._fitted(estimator, probabilities, fit_seconds, time.perf_counter() - start)
+
+    def _fitted(
+        self,
+        estimator: Any,
+        probabilities: npt.NDArray[np.float64],
+        fit_seconds: float,
+        predict_seconds: float,
+    ) -> Fitted:
         return Fitted(
             saved=dump_head(estimator, self.head) if self.keep else None,
             probabilities=probabilities,

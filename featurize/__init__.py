@@ -70,6 +70,7 @@ _EXPORTS = {
     "ImageTable": "store",
     "open_store": "store",
     "Store": "store",
+    "StoredRows": "store_rows",
     "write_store": "store_writer",
     "CommaList": "terminal",
     "console": "terminal",
@@ -183,6 +184,9 @@ if TYPE_CHECKING:
         ImageTable as ImageTable,
         Store as Store,
         open_store as open_store,
+    )
+    from featurize.store_rows import (
+        StoredRows as StoredRows,
     )
     from featurize.store_writer import (
         write_store as write_store,

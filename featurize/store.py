@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -22,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from featurize.errors import StoreError
+from featurize.store_rows import StoredRows, damaged
 
 FORMAT = "folio-features"
 FORMAT_VERSION = 1
@@ -65,7 +65,7 @@ class ContentTable:
     width: npt.NDArray[np.int32]  # upright pixels
     height: npt.NDArray[np.int32]
     phash: npt.NDArray[np.uint64]
-    thumbnail: npt.NDArray[np.uint8]  # (n_content, 32, 32, 3)
+    thumbnail: StoredRows  # (n_content, 32, 32, 3) uint8, read where it is asked for: 3 GB a million
     crc32: npt.NDArray[np.uint32]  # of the row's plain, then augmented features, as stored
 
 
@@ -110,7 +110,7 @@ class Store:
         self.close()
 
     def close(self) -> None:
-        """Close the file; arrays already read stay valid."""
+        """Close the file; arrays already read stay valid, and `StoredRows` open it again by themselves."""
         self._file.close()
 
     @contextmanager
@@ -192,7 +192,7 @@ class Store:
             width=self._column("content/width"),
             height=self._column("content/height"),
             phash=self._column("content/phash"),
-            thumbnail=self._column("content/thumbnail"),
+            thumbnail=self._rows("content/thumbnail", salvage=self._salvage),
             crc32=self._column("content/crc32"),
         )
 
@@ -208,6 +208,16 @@ class Store:
     def augmented(self, rows: Any = None, *, n_views: int | None = None) -> npt.NDArray[np.float32]:
         """Return features of the first ``n_views`` augmented views, float32 (n_rows, n_views, n_features)."""
         return self._read("features/augmented", rows)[:, :n_views]
+
+    @cached_property
+    def plain_rows(self) -> StoredRows:
+        """Features of the plain view, (n_content, n_features), read where they are asked for."""
+        return self._rows("features/plain")
+
+    @cached_property
+    def augmented_rows(self) -> StoredRows:
+        """Features of the augmented views, (n_augmented, n_views, n_features), likewise."""
+        return self._rows("features/augmented")
 
     def rows_of_contents(self) -> dict[str, int]:
         """Return the row of each content, by its SHA-256."""
@@ -227,8 +237,8 @@ class Store:
             If the row cannot be read, or is not the one that its checksum was taken of.
         """
         content = self.content
-        plain = self._read("features/plain", [index])[0]
-        views = None if augmented_index is None else self._read("features/augmented", [augmented_index])[0]
+        plain = self.plain_rows[index].astype(np.float32)
+        views = None if augmented_index is None else self.augmented_rows[augmented_index].astype(np.float32)
         if self._checksum(plain, views) != content.crc32[index]:
             raise damaged(self.path, f"row {index} of features/plain", "its checksum is another")
         return ContentRow(
@@ -255,6 +265,10 @@ class Store:
         except OSError as error:
             raise damaged(self.path, name, str(error)) from None
         return np.asarray(values, dtype=np.float32)
+
+    def _rows(self, name: str, *, salvage: bool = False) -> StoredRows:
+        with self.damage_named(name):
+            return StoredRows(self.path, name, file=self._file, salvage=salvage)
 
     def _text(self, name: str) -> list[str]:
         with self.damage_named(name):
@@ -329,13 +343,6 @@ def _refuse_what_is_not_ours(path: Path, file: h5py.File) -> None:
             f"{path}: format version {version}, but this Folio reads version {FORMAT_VERSION}. "
             "Upgrade folio-grader."
         )
-
-
-def damaged(path: Path, what: str, why: str) -> StoreError:
-    """Return the error for a store of which a part cannot be read as it was written."""
-    return StoreError(
-        f"{path}: {what} is damaged on disk ({why}). Mend it with: featurize repair {shlex.quote(str(path))}"
-    )
 
 
 def _reason(error: Exception) -> str:

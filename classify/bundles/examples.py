@@ -64,7 +64,7 @@ def carry_examples(folder: Path, samples: Samples, store: Store) -> tuple[dict[s
 
     images = samples.fit_images
     columns = samples.columns("final")
-    rows = samples.plain[samples.content[images], columns].astype(np.float64)
+    rows = samples.rows(images, views=False, levels="final").X.astype(np.float64)
     length = np.linalg.norm(rows, axis=1, keepdims=True)
     paths = _files(samples, store, images)
     pictures, notes = _pictures(store, paths)

@@ -75,6 +75,11 @@ def fit_options(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         *device_options(),
         click.option(
+            "--memory",
+            metavar="SIZE",
+            help="As much as may be taken, e.g. 4GB: features that do not fit are read from disk, in blocks.",
+        ),
+        click.option(
             "--fresh", is_flag=True, help="Compute all, also what an earlier run did on equal data."
         ),
         click.option("--overwrite", is_flag=True, help="Replace what an earlier run wrote there."),

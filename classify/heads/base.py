@@ -11,6 +11,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from classify.heads import SCALINGS
+from classify.streams import RowStream
 from featurize import CompareError
 
 
@@ -56,9 +57,21 @@ class BaseHead(ClassifierMixin, BaseEstimator):
         self.classes_ = np.unique(y)
         return X, y
 
+    def _check_stream(self, rows: RowStream) -> np.ndarray:
+        """Take classes and width of rows that stay on disk; return the index of each row's class."""
+        self.classes_, label = np.unique(rows.y, return_inverse=True)
+        self.n_features_in_ = rows.n_features
+        require_two_classes(self.classes_)
+        return label
+
     def _check_predict(self, X: Any, *, dtype: type) -> np.ndarray:
         check_is_fitted(self)
         return np.asarray(validate_data(self, X, dtype=dtype, reset=False))
+
+
+def streamed_note(n_rows: int, how: str) -> str:
+    """Return the sentence that says that features were read from disk, and what that changed."""
+    return f"{n_rows:,} training rows were read from disk, block by block: {how}"
 
 
 def require_two_classes(classes: np.ndarray) -> None:

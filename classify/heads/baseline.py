@@ -8,6 +8,7 @@ from sklearn.utils import Tags
 
 from classify.heads.base import BaseHead
 from classify.heads.rows import rows_by_image, settle_rows
+from classify.streams import RowStream
 
 
 class BaselineHead(BaseHead):
@@ -39,6 +40,14 @@ class BaselineHead(BaseHead):
         plain = rows_by_image(image).plain
         # One column: the classifier reads none, and would otherwise check every value of X again.
         self.classifier_ = DummyClassifier(strategy="prior").fit(X[plain, :1], y[plain])
+        return self
+
+    def fit_stream(self, rows: RowStream) -> BaselineHead:
+        """Count the classes of rows that stay on disk; nothing is read."""
+        self.classes_ = np.unique(rows.y)
+        self.n_features_in_ = rows.n_features
+        y = rows.y[rows_by_image(rows.image).plain]
+        self.classifier_ = DummyClassifier(strategy="prior").fit(np.zeros((len(y), 1)), y)
         return self
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:

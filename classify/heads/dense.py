@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
 from sklearn.utils.class_weight import compute_class_weight
 
-from classify.heads.base import BaseHead, require_two_classes
+from classify.heads.base import BaseHead, require_two_classes, streamed_note
 from classify.heads.cumulative_link import first_thresholds
 from classify.heads.curves import write_curves
 from classify.heads.dense_checks import check_parameters, check_validation
 from classify.heads.dense_network import ROWS_A_PASS, is_ordinal
 from classify.heads.rows import rows_by_image, settle_rows, validation_images
+from classify.heads.scaled import fit_scaling
+from classify.streams import RowStream
+
+if TYPE_CHECKING:
+    import keras
 
 _warnings_caught = threading.Lock()  # by one thread at a time
 
@@ -193,47 +201,125 @@ class DenseHead(BaseHead):
         head.n_features_in_ = int(head.model_.input_shape[-1])
         return head
 
+    def fit_stream(
+        self, rows: RowStream, *, X_val: np.ndarray | None = None, y_val: np.ndarray | None = None
+    ) -> DenseHead:
+        """Train the network on rows that stay on disk.
+
+        What an epoch is in memory, is a stretch of images here that fits in memory: `epochs` and `patience`
+        count these. Stretches are put together from runs of rows in a random order; the images of each are
+        shuffled as those of an epoch are. A thread reads the next one meanwhile. Results depend on memory,
+        as far as it decides how long stretches are. At most `dense_stretches.MOST_VALIDATION` images decide
+        when to stop.
+
+        Parameters
+        ----------
+        rows : RowStream
+        X_val, y_val : ndarray of shape (n_val, n_features) and (n_val,), optional
+            As in `fit`.
+        """
+        from classify.heads.dense_stretches import MOST_VALIDATION, Stretches
+
+        label = self._check_stream(rows)
+        self.check_parameters()
+        plain = rows_by_image(rows.image).plain
+        kept = np.ones(len(rows), dtype=bool)
+        if X_val is None:
+            fraction = min(self.validation_fraction, MOST_VALIDATION / len(plain))
+            aside = plain[
+                validation_images(rows.y[plain], rows.groups[plain], fraction=fraction, seed=self.seed)
+            ]
+            X_val, y_val = rows.take(aside), rows.y[aside]
+            kept = ~np.isin(rows.image, rows.image[aside])
+        else:
+            X_val = self._check_predict(X_val, dtype=np.float32)
+            y_val = check_validation(y_val, n_rows=len(X_val), classes=self.classes_)
+        self.n_validation_ = len(X_val)
+        scaled = fit_scaling(rows, self.scaling, chosen=kept)
+        stretches = Stretches(rows, label, kept=kept, seed=self.seed)
+        self._fit_network(
+            stretches.labels,
+            X_val,
+            y_val,
+            scaling=lambda net: net.layers_of_moments(scaled.mean, scaled.variance, self.scaling),
+            epochs=stretches.each,
+        )
+        how = (
+            f"an epoch is a stretch of up to {stretches.n_images:,} of "
+            f"{int(kept[plain].sum()):,} images, {self.n_validation_:,} others decide when to stop"
+        )
+        self.notes_ = (streamed_note(len(rows), how),)
+        if self.log_dir is not None:
+            write_curves(self.log_dir, self.history_)
+        return self
+
     def _train(
         self, X: np.ndarray, y: np.ndarray, image: np.ndarray, X_val: np.ndarray, y_val: np.ndarray
     ) -> None:
+        """Train on rows in memory, the same ones in every epoch."""
+        images = rows_by_image(image)
+        labels = np.searchsorted(self.classes_, y[images.plain])
+
+        def always(before: Sequence[keras.layers.Layer]) -> Generator[dict[str, np.ndarray]]:
+            from classify.heads.dense_network import scale_rows
+
+            yield {
+                "X": scale_rows(before, X, images.rows),
+                "start": images.start,
+                "count": images.count,
+                "y": labels,
+            }
+
+        self._fit_network(
+            labels, X_val, y_val, scaling=lambda net: net.scaling_layers(X, self.scaling), epochs=always
+        )
+
+    def _fit_network(
+        self,
+        labels: np.ndarray,
+        X_val: np.ndarray,
+        y_val: np.ndarray,
+        *,
+        scaling: Callable[[ModuleType], Sequence[keras.layers.Layer]],
+        epochs: Callable[[Sequence[keras.layers.Layer]], Generator[Mapping[str, np.ndarray]]],
+    ) -> None:
+        """Train on what `epochs` yields: for each epoch X, scaled, start, count and y of `Rows`.
+
+        `labels` are those of all images that are trained on; `scaling` makes the layers that scale.
+        """
         import tensorflow as tf
 
         from classify.heads import dense_network as net, dense_training as training
 
         tf.config.experimental.enable_op_determinism()
         units, n_classes = tuple(int(size) for size in self.units), len(self.classes_)
-        images = rows_by_image(image)
-        labels = np.searchsorted(self.classes_, y[images.plain])
-        weight = compute_class_weight(self.class_weight, classes=self.classes_, y=y[images.plain])
+        weight = compute_class_weight(self.class_weight, classes=self.classes_, y=self.classes_[labels])
         ordinal = self.output == "ordinal"
-        scaling = net.scaling_layers(X, self.scaling)
+        before = scaling(net)
         self.model_ = net.build_network(
-            X.shape[1],
+            self.n_features_in_,
             n_classes,
             units=units,
             dropout=self.dropout,
             seed=self.seed,
-            before=scaling,
+            before=before,
             thresholds=first_thresholds(np.bincount(labels) * weight) if ordinal else None,
         )
-        rows = training.as_tensors(
-            X=net.scale_rows(scaling, X, images.rows),
-            start=images.start,
-            count=images.count,
-            y=labels,
-            X_val=net.scale_rows(scaling, X_val, np.arange(len(X_val))),
-            y_val=np.searchsorted(self.classes_, y_val),
-            class_weight=weight,
-        )
-        epoch = training.epoch_function(X.shape[1], n_classes, units, self.dropout, ordinal=ordinal)
-        self.history_, self.best_epoch_ = training.train(
-            self.model_,
-            rows,
-            epoch,
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
-            patience=self.patience,
-            seed=self.seed,
-        )
+        held = {
+            "X_val": net.scale_rows(before, X_val, np.arange(len(X_val))),
+            "y_val": np.searchsorted(self.classes_, y_val),
+            "class_weight": weight,
+        }
+        epoch = training.epoch_function(self.n_features_in_, n_classes, units, self.dropout, ordinal=ordinal)
+        with contextlib.closing(epochs(before)) as shown:
+            self.history_, self.best_epoch_ = training.train(
+                self.model_,
+                training.as_rows(held, shown),
+                epoch,
+                epochs=self.epochs,
+                batch_size=self.batch_size,
+                learning_rate=self.learning_rate,
+                patience=self.patience,
+                seed=self.seed,
+            )
         self.n_iter_ = len(self.history_["loss"])

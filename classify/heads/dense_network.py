@@ -23,14 +23,22 @@ def scaling_layers(X: np.ndarray, scaling: str) -> list[keras.layers.Layer]:
     it. "l2": each row to length 1, times a constant that brings the columns to the size batch norm's epsilon
     expects.
     """
+    mean = variance = np.zeros(X.shape[1])
+    if scaling != "l2":
+        mean, variance = X.mean(axis=0, dtype=np.float64), X.var(axis=0, dtype=np.float64)
+    return layers_of_moments(mean, variance, scaling)
+
+
+def layers_of_moments(mean: np.ndarray, variance: np.ndarray, scaling: str) -> list[keras.layers.Layer]:
+    """Return the same from the mean and variance of each column, (n_features,) float64."""
     import keras
 
     if scaling == "l2":
         return [
             keras.layers.UnitNormalization(name="unit_length"),
-            keras.layers.Rescaling(float(X.shape[1]) ** 0.5, name="rescale"),
+            keras.layers.Rescaling(float(len(mean)) ** 0.5, name="rescale"),
         ]
-    mean, variance = X.mean(axis=0, dtype=np.float64), X.var(axis=0, dtype=np.float64)
+    variance = variance.copy()
     # A constant column's mean is rounded to float32 too: divided by nearly nothing, that rounding would be
     # data.
     variance[variance <= (1e-6 * mean) ** 2] = 1.0

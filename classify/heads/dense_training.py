@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -48,9 +48,21 @@ def as_tensors(**arrays: Any) -> Rows:
     return Rows(**{k: tf.cast(v, tf.float32 if k in floats else tf.int64) for k, v in arrays.items()})
 
 
+def as_rows(held: Mapping[str, Any], shown: Iterator[Mapping[str, Any]]) -> Iterator[Rows]:
+    """Yield the rows of each epoch: those shown, the last of them for ever, beside those held out."""
+    first = as_tensors(**held, **next(shown))
+    yield first
+    for more in shown:
+        fresh = as_tensors(X_val=first.X_val, y_val=first.y_val, class_weight=first.class_weight, **more)
+        yield (first := fresh)
+        del fresh
+    while True:
+        yield first
+
+
 def train(
     network: keras.Sequential,
-    rows: Rows,
+    rows: Iterable[Rows],
     epoch: Callable,
     *,
     epochs: int,
@@ -65,7 +77,8 @@ def train(
     ----------
     network : keras.Sequential
         Fresh, as from `build_network`.
-    rows : Rows
+    rows : iterable of Rows
+        Those of each epoch; as many as there are epochs, at least.
     epoch : callable
         `epoch_function` of that network's shape.
     epochs, batch_size, learning_rate, patience, seed
@@ -86,12 +99,13 @@ def train(
     state = first_state(network)
     history: dict[str, list[float]] = {name: [] for name in FIGURES}
     best, best_loss = 0, np.inf
-    for number in range(1, epochs + 1):
+    number = 0
+    for number, shown in zip(range(1, epochs + 1), rows, strict=False):
         if stopping.is_set():
             raise FitError("The dense head's training was stopped before its end. Start it again.")
         draws = np.array([seed % 2**31, number], dtype=np.int32)
         floats, whole = (np.float32(best_loss), np.float32(learning_rate)), np.int64(batch_size)
-        figures = epoch(state, rows, draws, *floats, whole).numpy()
+        figures = epoch(state, shown, draws, *floats, whole).numpy()
         for name, figure in zip(FIGURES, figures.tolist(), strict=True):
             history[name].append(figure)
         if history["val_loss"][-1] < best_loss:

@@ -14,9 +14,12 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import assert_all_finite
 from sklearn.utils.class_weight import compute_class_weight
 
-from classify.heads.base import BaseHead, FitError, make_scaler, require_two_classes
-from classify.heads.held_out import held_out_scores
+from classify.heads.base import BaseHead, FitError, make_scaler, require_two_classes, streamed_note
+from classify.heads.cell_sums import CellSums, sum_cells
+from classify.heads.held_out import held_out_parts, held_out_scores
 from classify.heads.rows import settle_rows
+from classify.heads.scaled import fit_scaling
+from classify.streams import IntArray, RowStream
 from classify.temperature import temperature_of_scores
 
 F64 = npt.NDArray[np.float64]
@@ -109,6 +112,47 @@ class DiscriminantHead(BaseHead):
         self.shrinkage_ = float(analysis.shrinkage)
         return self
 
+    def fit_stream(self, rows: RowStream) -> DiscriminantHead:
+        """Fit on rows that stay on disk: the solution is that of `fit`, from sums over blocks.
+
+        Raises
+        ------
+        FitError
+            If the covariances that are summed do not fit in memory.
+        """
+        label = self._check_stream(rows)
+        part, plain = held_out_parts(
+            label,
+            groups=rows.groups,
+            image=rows.image,
+            names=[str(one) for one in self.classes_],
+            n_folds=self.n_folds,
+            seed=self.seed,
+        )
+        scaled = fit_scaling(rows, self.scaling)
+        sums = sum_cells(scaled, rows.y, part)
+        if self.shrinkage == "auto":
+            sums.add_fourth_moments(scaled)
+        scores = np.empty((len(plain), len(self.classes_)))
+        number = np.full(len(rows), -1, dtype=np.int64)
+        number[plain] = np.arange(len(plain))
+        without = [SummedMoments(sums, left_out=one).solve(self) for one in range(sums.n_parts)]
+
+        def score(where: IntArray, Z: F64) -> None:
+            for one, analysis in enumerate(without):
+                here = part[where] == one
+                if here.any():
+                    scores[number[where[here]]] = _scores(analysis, Z[here])
+
+        for _ in scaled.each(score, chosen=number >= 0):
+            pass
+        self.temperature_ = temperature_of_scores(label[plain], scores)
+        analysis = SummedMoments(sums).solve(self)
+        self.pipeline_ = Pipeline([("scale", scaled.scaler), ("classify", analysis)])
+        self.shrinkage_ = float(analysis.shrinkage)
+        self.notes_ = (streamed_note(len(rows), "the same solution, from moments summed over blocks"),)
+        return self
+
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
         """Return the class probabilities: (n_rows, n_classes), float64, columns as in `classes_`."""
         X = self._check_predict(X, dtype=np.float64)
@@ -196,7 +240,7 @@ class _Moments:
     def _settled(self, shrinkage: str | float) -> float:
         if shrinkage == "auto":
             if self._ledoit_wolf is None:
-                self._ledoit_wolf = float(ledoit_wolf_shrinkage(self.centred, assume_centered=True))
+                self._ledoit_wolf = self._shrinkage_of_all()
             return max(self._ledoit_wolf, LEAST)
         if isinstance(shrinkage, str) or not 0 < shrinkage <= 1:
             raise FitError(f"shrinkage is {shrinkage!r}: expected auto, or a share above 0 up to 1.")
@@ -206,7 +250,41 @@ class _Moments:
         """Return the mean of the classes' covariances, weighted by their prior probabilities."""
         key = tuple(priors)
         if key not in self._covariances:
-            share = (priors / np.bincount(self.label))[self.label]  # (n_rows,)
-            scaled = self.centred * np.sqrt(share)[:, None]
-            self._covariances[key] = scaled.T @ scaled
+            self._covariances[key] = self._weighted(priors)
         return self._covariances[key]
+
+    def _weighted(self, priors: F64) -> F64:
+        share = (priors / np.bincount(self.label))[self.label]  # (n_rows,)
+        scaled = self.centred * np.sqrt(share)[:, None]
+        return scaled.T @ scaled
+
+    def _shrinkage_of_all(self) -> float:
+        return float(ledoit_wolf_shrinkage(self.centred, assume_centered=True))
+
+
+class SummedMoments(_Moments):
+    """The same from sums over all rows but those of one part."""
+
+    def __init__(self, sums: CellSums, *, left_out: int | None = None) -> None:
+        kept = np.arange(sums.n_parts) != (-1 if left_out is None else left_out)
+        self.y = sums.y[kept[sums.part]]
+        self.classes, self.label = np.unique(self.y, return_inverse=True)
+        self.means, self.scatter = sums.moments(kept)
+        self.fourth = None if sums.fourth is None else sums.fourth[-1 if left_out is None else left_out]
+        self._covariances: dict[tuple, F64] = {}
+        self._ledoit_wolf: float | None = None
+
+    def _weighted(self, priors: F64) -> F64:
+        covariance: F64 = np.tensordot(priors / np.bincount(self.label), self.scatter, axes=1)
+        return covariance
+
+    def _shrinkage_of_all(self) -> float:
+        """Return what scikit-learn's `ledoit_wolf_shrinkage` does of rows about their class means."""
+        assert self.fourth is not None
+        n, width = len(self.y), self.means.shape[1]
+        total = self.scatter.sum(axis=0) / n
+        mean = float(np.trace(total)) / width
+        squares = float(np.sum(total**2))
+        spread = (squares - width * mean**2) / width
+        noise = min((self.fourth / n - squares) / (width * n), spread)
+        return 0.0 if noise == 0 else noise / spread

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+from sklearn.base import clone
 
-from classify.heads.base import BaseHead, make_scaler, require_two_classes
+from classify.heads.base import BaseHead, FitError, make_scaler, require_two_classes, streamed_note
 from classify.heads.calibration import (
     calibrated,
     centre,
@@ -15,7 +16,9 @@ from classify.heads.calibration import (
 from classify.heads.gram import scale_gamma
 from classify.heads.machines import describe, fit_pipeline, settle_solver
 from classify.heads.rows import settle_rows
+from classify.heads.streamed_svm import TOL, fit_streamed
 from classify.splits import grouped_folds
+from classify.streams import RowStream
 
 
 class SVMHead(BaseHead):
@@ -141,6 +144,42 @@ class SVMHead(BaseHead):
         self.n_folds_ = folds.n_folds
         self.n_iter_ = int(np.max(pipeline["classify"].n_iter_))
         self.notes_ = describe(head, len(X))
+        return self
+
+    def fit_stream(self, rows: RowStream) -> SVMHead:
+        """Fit on rows that stay on disk, as `fit` does with the solver "approximate".
+
+        The machine's optimum is the same; the machines behind its probabilities share its scaling, and its
+        Nyström features, in place of some of their own.
+
+        Raises
+        ------
+        CompareError
+            As in `fit`; or if the solver is to be exact.
+        """
+        label = self._check_stream(rows)
+        if self.solver == "exact":
+            raise FitError(
+                "solver=exact needs matrices of all pairs of rows, which do not fit in memory where the "
+                "rows do not. Leave it out, or raise --memory"
+            )
+        head = settle_solver(clone(self).set_params(solver="approximate"), len(rows))
+        folds = grouped_folds(
+            label,
+            rows.groups,
+            n_folds=self.n_folds,
+            seed=self.seed,
+            classes=[str(one) for one in self.classes_],
+        )
+        part = np.empty(len(rows), dtype=np.int64)
+        for number, (_, held) in enumerate(folds.pairs):
+            part[held] = number
+        pipeline, decisions, machines = fit_streamed(head, rows, label, part)
+        self.converged_ = machines.gradient <= TOL
+        self.classifier_ = calibrated(pipeline, decisions, rows.y, class_weight=self.class_weight)
+        self.n_folds_, self.n_iter_ = folds.n_folds, machines.n_iter
+        how = "the machine's own optimum, by Newton steps summed over blocks"
+        self.notes_ = (*describe(head, len(rows)), streamed_note(len(rows), how))
         return self
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:

@@ -13,9 +13,12 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils.class_weight import compute_class_weight
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from classify.heads.base import BaseHead, make_scaler, require_two_classes
+from classify.heads.base import BaseHead, make_scaler, require_two_classes, streamed_note
 from classify.heads.logistic import Solution, solve_path
+from classify.heads.logistic_streamed import solve_streamed
 from classify.heads.paths import along_c
+from classify.heads.scaled import fit_scaling
+from classify.streams import RowStream
 
 
 class LogisticHead(BaseHead):
@@ -89,10 +92,25 @@ class LogisticHead(BaseHead):
         scaler = make_scaler(self.scaling)
         Z = scaler.fit_transform(X)
         with threadpool_limits(1):
-            regression = _regression(self, Z, y, next(_solutions([self], Z, y)))
+            regression = _regression(self, self.classes_, Z.shape[1], next(_solutions([self], Z, y)))
             self.converged_ = _polished(regression, Z, y)
         self.pipeline_ = Pipeline([("scale", scaler), ("classify", regression)])
         self.n_iter_ = int(np.max(regression.n_iter_))
+        return self
+
+    def fit_stream(self, rows: RowStream) -> LogisticHead:
+        """Fit on rows that stay on disk, by `logistic_streamed.solve_streamed`: the solution is that of `fit`."""
+        label = self._check_stream(rows)
+        weight = compute_class_weight(self.class_weight, classes=self.classes_, y=rows.y)[label]
+        scaled = fit_scaling(rows, self.scaling)
+        solution = solve_streamed(
+            scaled, label, C=self.C, weight=weight, tol=self.tol, max_iter=self.max_iter
+        )
+        regression = _regression(self, self.classes_, rows.n_features, solution)
+        self.converged_ = solution.gradient <= self.tol
+        self.pipeline_ = Pipeline([("scale", scaled.scaler), ("classify", regression)])
+        self.n_iter_ = solution.n_iter
+        self.notes_ = (streamed_note(len(rows), "the same optimum, by Newton steps summed over blocks"),)
         return self
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
@@ -119,7 +137,7 @@ def fold_scores(
         with threadpool_limits(1):
             solutions = _solutions([heads[index] for index in members], Z_fit, y_fit)
             for index, solution in zip(members, solutions, strict=True):
-                regression = _regression(heads[index], Z_fit, y_fit, solution)
+                regression = _regression(heads[index], np.unique(y_fit), Z_fit.shape[1], solution)
                 if solution.gradient > regression.tol:
                     _polished(regression, Z_fit, y_fit)
                 predict = regression.predict_proba if soft else regression.predict
@@ -151,12 +169,14 @@ def _solutions(heads: Sequence[LogisticHead], Z: np.ndarray, y: np.ndarray) -> I
     )
 
 
-def _regression(head: LogisticHead, Z: np.ndarray, y: np.ndarray, solution: Solution) -> LogisticRegression:
+def _regression(
+    head: LogisticHead, classes: np.ndarray, n_features: int, solution: Solution
+) -> LogisticRegression:
     """Return scikit-learn's estimator at the solution, as if it had found it."""
     regression = LogisticRegression(
         C=head.C, class_weight=head.class_weight, tol=head.tol, max_iter=head.max_iter, solver="lbfgs"
     )
-    regression.classes_, regression.n_features_in_ = np.unique(y), Z.shape[1]
+    regression.classes_, regression.n_features_in_ = classes, n_features
     regression.coef_, regression.intercept_ = solution.coef, solution.intercept
     regression.n_iter_ = np.array([solution.n_iter], dtype=np.int32)
     return regression

@@ -89,7 +89,7 @@ def solve_path(
     """
     weight = np.ones(len(Z)) if weight is None else np.asarray(weight, dtype=np.float64)
     Z, basis = row_space(Z)
-    problem = _Problem(Z, label, weight, rotated=basis is not None)
+    problem = LogisticProblem(Z, label, weight, rotated=basis is not None)
     unknowns = np.zeros((problem.n_unknown, Z.shape[1] + 1))
     for value in C:
         penalty = problem.factor / (value * weight.sum())
@@ -99,11 +99,19 @@ def solve_path(
         yield Solution(coef=coef, intercept=back[:, -1].copy(), gradient=size, n_iter=n_iter)
 
 
-class _Problem(Problem):
+class LogisticProblem(Problem):
     """Rows and classes of one data set; unknowns are (n_unknown, n_columns + 1), the intercepts last."""
 
-    def __init__(self, Z: F64, label: npt.NDArray[np.integer], weight: F64, *, rotated: bool) -> None:
-        n_classes = int(label.max()) + 1
+    def __init__(
+        self,
+        Z: F64,
+        label: npt.NDArray[np.integer],
+        weight: F64,
+        *,
+        rotated: bool,
+        n_classes: int | None = None,
+    ) -> None:
+        n_classes = n_classes or int(label.max()) + 1
         self.Z = Z
         self.rotated = rotated  # columns are not those of the caller: components of a gradient mean nothing
         self.Z32 = np.empty((len(Z), Z.shape[1] + 1), dtype=np.float32)
@@ -129,26 +137,38 @@ class _Problem(Problem):
 
     def _evaluate(self, unknowns: F64, penalty: float) -> tuple[float, F64, F64]:
         """Return the loss, its gradient, and each class's share in each row: (n_classes, n_rows)."""
-        scores = self.contrast.T @ (times_columns(unknowns[:, :-1], self.Z) + unknowns[:, -1:])
+        loss, gradient, shares = self.loss_of_rows(unknowns, self.Z, self.label, self.share)
+        gradient[:, :-1] += penalty * unknowns[:, :-1]
+        return loss + 0.5 * penalty * float(np.sum(unknowns[:, :-1] ** 2)), gradient, shares
+
+    def loss_of_rows(
+        self, unknowns: F64, Z: F64, label: npt.NDArray[np.integer], share: F64
+    ) -> tuple[float, F64, F64]:
+        """Return the same for some rows, without the penalty."""
+        scores = self.contrast.T @ (times_columns(unknowns[:, :-1], Z) + unknowns[:, -1:])
         total = logsumexp(scores, axis=0)
-        rows = np.arange(len(self.label))
-        loss = float(self.share @ (total - scores[self.label, rows]))
+        rows = np.arange(len(label))
+        loss = float(share @ (total - scores[label, rows]))
         shares = np.exp(scores - total)
-        residual = shares * self.share
-        residual[self.label, rows] -= self.share
+        residual = shares * share
+        residual[label, rows] -= share
         residual = self.contrast @ residual  # (n_unknown, n_rows)
         gradient = np.empty_like(unknowns)
-        gradient[:, :-1] = times_rows(residual, self.Z) + penalty * unknowns[:, :-1]
+        gradient[:, :-1] = times_rows(residual, Z)
         gradient[:, -1] = residual.sum(axis=1)
-        return loss + 0.5 * penalty * float(np.sum(unknowns[:, :-1] ** 2)), gradient, shares
+        return loss, gradient, shares
 
     def _curvature(self, vector: F32, shares: F64, penalty: float) -> F32:
         """Return the Hessian times a vector; what is small in `shares` is kept by float64."""
-        scores = self.contrast.T @ times_columns(vector, self.Z32).astype(np.float64)
-        change = shares * (scores - np.sum(shares * scores, axis=0)) * self.share
-        product = times_rows((self.contrast @ change).astype(np.float32), self.Z32)
+        product = self.curvature_of_rows(vector, shares, self.Z32, self.share)
         product[:, :-1] += np.float32(penalty) * vector[:, :-1]
         return product
+
+    def curvature_of_rows(self, vector: F32, shares: F64, Z32: F32, share: F64) -> F32:
+        """Return the same for some rows, a column of ones behind them, without the penalty."""
+        scores = self.contrast.T @ times_columns(vector, Z32).astype(np.float64)
+        change = shares * (scores - np.sum(shares * scores, axis=0)) * share
+        return times_rows((self.contrast @ change).astype(np.float32), Z32)
 
     def _preconditioner(self, shares: F64, penalty: float, *, weighted: bool) -> tuple[F32, bool]:
         # The mean diagonal of each row's Hessian; rounding must not make it negative.

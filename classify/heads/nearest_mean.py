@@ -8,9 +8,12 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 from sklearn.metrics.pairwise import euclidean_distances
 
-from classify.heads.base import BaseHead, make_scaler, require_two_classes
-from classify.heads.held_out import held_out_scores
+from classify.heads.base import BaseHead, make_scaler, require_two_classes, streamed_note
+from classify.heads.held_out import held_out_parts, held_out_scores
 from classify.heads.rows import settle_rows
+from classify.heads.scaled import fit_scaling
+from classify.heads.streamed import summed
+from classify.streams import IntArray, RowStream
 
 F64 = npt.NDArray[np.float64]
 
@@ -92,6 +95,43 @@ class NearestMeanHead(BaseHead):
             seed=self.seed,
         )
         self.sharpness_ = _sharpness(distances, held_out)
+        return self
+
+    def fit_stream(self, rows: RowStream) -> NearestMeanHead:
+        """Fit on rows that stay on disk: the means, and the distances, are those of `fit`."""
+        label = self._check_stream(rows)
+        part, plain = held_out_parts(
+            label,
+            groups=rows.groups,
+            image=rows.image,
+            names=[str(one) for one in self.classes_],
+            n_folds=self.n_folds,
+            seed=self.seed,
+        )
+        scaled, n_classes = fit_scaling(rows, self.scaling), len(self.classes_)
+        cell, n_parts = part * n_classes + label, int(part.max()) + 1
+        n_cells = n_parts * n_classes
+
+        def sums_of(where: IntArray, Z: F64) -> F64:
+            return (np.arange(n_cells)[:, None] == cell[where]).astype(np.float64) @ Z
+
+        sums = summed(scaled.each(sums_of)).reshape(n_parts, n_classes, -1)
+        counts = np.bincount(cell, minlength=n_cells).reshape(n_parts, n_classes)
+        self.means_ = sums.sum(axis=0) / counts.sum(axis=0)[:, None]
+        without = (sums.sum(axis=0) - sums) / (counts.sum(axis=0) - counts)[:, :, None]
+        distances = np.empty((len(plain), n_classes))
+        number = np.full(len(rows), -1, dtype=np.int64)
+        number[plain] = np.arange(len(plain))
+
+        def measure(where: IntArray, Z: F64) -> None:
+            every = _squared_distances(Z, without.reshape(n_cells, -1)).reshape(len(Z), n_parts, n_classes)
+            distances[number[where]] = every[np.arange(len(Z)), part[where]]
+
+        for _ in scaled.each(measure, chosen=number >= 0):
+            pass
+        self.scaler_ = scaled.scaler
+        self.sharpness_ = _sharpness(distances, label[plain])
+        self.notes_ = (streamed_note(len(rows), "the same means, summed over blocks"),)
         return self
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:

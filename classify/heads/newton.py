@@ -27,6 +27,9 @@ PATIENCE = 20  # steps in which the gradient must halve: what float32 can gain, 
 class Problem(ABC):
     """A loss to be made smallest over unknowns (n_vectors, n_columns + something)."""
 
+    inner_steps = INNER_STEPS
+    patience = PATIENCE
+
     def minimise(self, unknowns: F64, penalty: float, *, tol: float, max_iter: int) -> tuple[F64, float, int]:
         """Return the minimum, the largest component of the gradient there, and the Newton steps it took."""
         loss, gradient, state = self._evaluate(unknowns, penalty)
@@ -35,7 +38,7 @@ class Problem(ABC):
         for step in range(max_iter):
             size = self._size(gradient)
             if size <= goal:
-                goal, deadline = size / 2, step + PATIENCE
+                goal, deadline = size / 2, step + self.patience
             if size <= tol or step >= deadline:
                 return unknowns, size, step
             if factor is None:
@@ -76,7 +79,7 @@ class Problem(ABC):
         along = np.ascontiguousarray(preconditioned)
         size = first = float(np.vdot(residual, preconditioned))
         steps = 0
-        while steps < INNER_STEPS:
+        while steps < self.inner_steps:
             steps += 1
             product = self._curvature(along, state, penalty)
             curvature = float(np.vdot(along, product))

@@ -10,9 +10,16 @@ from sklearn.utils import Tags
 from sklearn.utils.class_weight import compute_class_weight
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from classify.heads.base import BaseHead, make_scaler, require_two_classes
-from classify.heads.ordinal_logistic import OrdinalSolution, class_probabilities, solve_ordinal_path
+from classify.heads.base import BaseHead, make_scaler, require_two_classes, streamed_note
+from classify.heads.ordinal_logistic import (
+    OrdinalSolution,
+    class_probabilities,
+    solve_ordinal_path,
+)
+from classify.heads.ordinal_streamed import solve_ordinal_streamed
 from classify.heads.paths import along_c
+from classify.heads.scaled import fit_scaling
+from classify.streams import RowStream
 
 
 class OrdinalLogisticHead(BaseHead):
@@ -96,6 +103,18 @@ class OrdinalLogisticHead(BaseHead):
         with threadpool_limits(1):
             solution = next(_solutions([self], scaler.fit_transform(X), y))
         self._take(scaler, solution)
+        return self
+
+    def fit_stream(self, rows: RowStream) -> OrdinalLogisticHead:
+        """Fit on rows that stay on disk: the solution is that of `fit`."""
+        label = self._check_stream(rows)
+        weight = compute_class_weight(self.class_weight, classes=self.classes_, y=rows.y)[label]
+        scaled = fit_scaling(rows, self.scaling)
+        solution = solve_ordinal_streamed(
+            scaled, label, C=self.C, weight=weight, tol=self.tol, max_iter=self.max_iter
+        )
+        self._take(scaled.scaler, solution)
+        self.notes_ = (streamed_note(len(rows), "the same optimum, by Newton steps summed over blocks"),)
         return self
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:

@@ -19,6 +19,7 @@ from classify.heads.newton import Problem, factorise, row_space, times_columns, 
 
 F64 = npt.NDArray[np.float64]
 F32 = npt.NDArray[np.float32]
+IntArray = npt.NDArray[np.int64]
 _GAP = np.array([[1.0, -1.0], [-1.0, 1.0]], dtype=np.float32)  # the Hessian of a squared gap, halved
 Curvature = tuple[F64, F64, F64]  # of each row at the threshold above and below, and of each gap
 
@@ -69,7 +70,7 @@ def solve_ordinal_path(
     weight = np.ones(len(Z)) if weight is None else np.asarray(weight, dtype=np.float64)
     Z, basis = row_space(Z)
     n_columns = Z.shape[1]
-    problem = _OrdinalProblem(Z, label, weight, rotated=basis is not None)
+    problem = OrdinalProblem(Z, label, weight, rotated=basis is not None)
     below = np.cumsum(problem.class_share)[:-1]
     unknowns = np.zeros((1, n_columns + len(below)))
     unknowns[0, n_columns:] = np.log(below / (1.0 - below))  # the solution without any coefficient
@@ -90,22 +91,56 @@ def class_probabilities(score: F64, thresholds: F64) -> F64:
     return parts
 
 
-class _OrdinalProblem(Problem):
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Sides:
+    """The thresholds beside some rows' classes, and the rows' shares there; all of shape (n_rows,)."""
+
+    upper: npt.NDArray[np.integer]
+    lower: npt.NDArray[np.integer]
+    upper_share: F64
+    lower_share: F64
+
+    @classmethod
+    def of(cls, label: npt.NDArray[np.integer], share: F64, n_classes: int) -> Sides:
+        # The first class has no threshold below it, the last none above: their shares there are 0.
+        return cls(
+            upper=np.minimum(label, n_classes - 2),
+            lower=np.maximum(label - 1, 0),
+            upper_share=np.where(label < n_classes - 1, share, 0.0),
+            lower_share=np.where(label > 0, share, 0.0),
+        )
+
+    def at(self, rows: IntArray) -> Sides:
+        return Sides(
+            upper=self.upper[rows],
+            lower=self.lower[rows],
+            upper_share=self.upper_share[rows],
+            lower_share=self.lower_share[rows],
+        )
+
+
+class OrdinalProblem(Problem):
     """Rows and ordered classes of one data set; unknowns are (1, n_columns + n_thresholds)."""
 
-    def __init__(self, Z: F64, label: npt.NDArray[np.integer], weight: F64, *, rotated: bool) -> None:
+    def __init__(
+        self,
+        Z: F64,
+        label: npt.NDArray[np.integer],
+        weight: F64,
+        *,
+        rotated: bool,
+        n_classes: int | None = None,
+    ) -> None:
         self.Z, self.Z32 = Z, Z.astype(np.float32)
         self.n_columns = Z.shape[1]
         self.rotated = rotated  # columns are not those of the caller: components of a gradient mean nothing
         self.label = label
-        n_classes = int(label.max()) + 1
+        n_classes = n_classes or int(label.max()) + 1
         self.n_thresholds = n_classes - 1
         self.share = weight / weight.sum()  # (n_rows,)
-        self.class_share = np.bincount(label, weights=self.share)  # (n_classes,)
-        # The first class has no threshold below it, the last none above: their shares there are 0.
-        self.upper, self.lower = np.minimum(label, n_classes - 2), np.maximum(label - 1, 0)
-        self.upper_share = np.where(label < n_classes - 1, self.share, 0.0)
-        self.lower_share = np.where(label > 0, self.share, 0.0)
+        share_of_each = np.bincount(label, weights=self.share, minlength=n_classes)
+        self.class_share = share_of_each.astype(np.float64)  # (n_classes,)
+        self.sides = Sides.of(label, self.share, n_classes)
         self._mean_moments: list[F32] | None = None
 
     def _size(self, gradient: F64) -> float:
@@ -116,43 +151,68 @@ class _OrdinalProblem(Problem):
 
     def _evaluate(self, unknowns: F64, penalty: float) -> tuple[float, F64, Curvature | None]:
         """Return the loss (infinite where thresholds are out of order), its gradient, and curvatures."""
+        rest, slope, gaps = self.rest(unknowns, penalty, self.class_share)
+        if gaps is None:
+            return np.inf, np.zeros_like(unknowns), None
+        loss, gradient, above, below = self.loss_of_rows(unknowns, self.Z, self.sides)
+        return loss + rest, gradient + slope, (above, below, gaps)
+
+    def loss_of_rows(self, unknowns: F64, Z: F64, sides: Sides) -> tuple[float, F64, F64, F64]:
+        """Return what some rows add to the loss and its gradient, and their curvatures above and below."""
+        coef, thresholds = unknowns[:, : self.n_columns], unknowns[0, self.n_columns :]
+        score = times_columns(coef, Z)[0]
+        above, below = thresholds[sides.upper] - score, thresholds[sides.lower] - score
+        loss = float(sides.upper_share @ np.logaddexp(0.0, -above))
+        loss += float(sides.lower_share @ np.logaddexp(0.0, below))
+        pull, push = sides.upper_share * expit(-above), sides.lower_share * expit(below)
+        gradient = np.empty_like(unknowns)
+        gradient[:, : self.n_columns] = times_rows((pull - push)[None], Z)
+        gradient[0, self.n_columns :] = self._at_thresholds(-pull, push, sides)
+        return loss, gradient, pull * expit(above), push * expit(-below)
+
+    def rest(self, unknowns: F64, penalty: float, class_share: F64) -> tuple[float, F64, F64 | None]:
+        """Return the loss (infinite where thresholds are out of order) and gradient of penalty and gaps."""
         coef, thresholds = unknowns[:, : self.n_columns], unknowns[0, self.n_columns :]
         gaps = np.diff(thresholds)
         if not (gaps > 0).all():
             return np.inf, np.zeros_like(unknowns), None
-        score = times_columns(coef, self.Z)[0]
-        above, below = thresholds[self.upper] - score, thresholds[self.lower] - score
-        middle, apart = self.class_share[1:-1], -np.expm1(-gaps)
-        loss = float(self.upper_share @ np.logaddexp(0.0, -above))
-        loss += float(self.lower_share @ np.logaddexp(0.0, below)) - float(middle @ np.log(apart))
-        pull, push = self.upper_share * expit(-above), self.lower_share * expit(below)
-        gradient = np.empty_like(unknowns)
-        gradient[:, : self.n_columns] = times_rows((pull - push)[None], self.Z) + penalty * coef
-        gradient[0, self.n_columns :] = self._at_thresholds(-pull, push, -middle * np.exp(-gaps) / apart)
-        loss += 0.5 * penalty * float(np.sum(coef**2))
-        curvature = (pull * expit(above), push * expit(-below), middle * np.exp(-gaps) / apart**2)
-        return loss, gradient, curvature
+        middle, apart = class_share[1:-1], -np.expm1(-gaps)
+        gradient = np.zeros_like(unknowns)
+        gradient[:, : self.n_columns] = penalty * coef
+        gradient[0, self.n_columns :] = _at_gaps(-middle * np.exp(-gaps) / apart)
+        loss = 0.5 * penalty * float(np.sum(coef**2)) - float(middle @ np.log(apart))
+        return loss, gradient, middle * np.exp(-gaps) / apart**2
 
-    def _at_thresholds(self, upper: F64, lower: F64, gaps: F64) -> F64:
-        """Return the sum at each threshold of rows' values above and below, and of the gaps' at both ends."""
+    def _at_thresholds(self, upper: F64, lower: F64, sides: Sides) -> F64:
+        """Return the sum at each threshold of rows' values above and below."""
         total: F64 = np.zeros(self.n_thresholds)
-        total += np.bincount(self.upper, weights=upper, minlength=self.n_thresholds)
-        total += np.bincount(self.lower, weights=lower, minlength=self.n_thresholds)
-        total[1:] += gaps
-        total[:-1] -= gaps
+        total += np.bincount(sides.upper, weights=upper, minlength=self.n_thresholds)
+        total += np.bincount(sides.lower, weights=lower, minlength=self.n_thresholds)
         return total
 
     def _curvature(self, vector: F32, state: Curvature, penalty: float) -> F32:
         """Return the Hessian times a vector; what is small in the curvatures is kept by float64."""
         above, below, gaps = state
-        score = times_columns(vector[:, : self.n_columns], self.Z32)[0].astype(np.float64)
+        product = self.curvature_of_rows(vector, self.Z32, self.sides, above, below)
+        return product + self.rest_curvature(vector, gaps, penalty)
+
+    def curvature_of_rows(self, vector: F32, Z32: F32, sides: Sides, above: F64, below: F64) -> F32:
+        """Return what some rows of these curvatures add to it."""
+        score = times_columns(vector[:, : self.n_columns], Z32)[0].astype(np.float64)
         thresholds = vector[0, self.n_columns :].astype(np.float64)
-        at_upper = above * (thresholds[self.upper] - score)
-        at_lower = below * (thresholds[self.lower] - score)
+        at_upper = above * (thresholds[sides.upper] - score)
+        at_lower = below * (thresholds[sides.lower] - score)
         product = np.empty_like(vector)
-        product[:, : self.n_columns] = times_rows(-(at_upper + at_lower).astype(np.float32)[None], self.Z32)
-        product[:, : self.n_columns] += np.float32(penalty) * vector[:, : self.n_columns]
-        product[0, self.n_columns :] = self._at_thresholds(at_upper, at_lower, gaps * np.diff(thresholds))
+        product[:, : self.n_columns] = times_rows(-(at_upper + at_lower).astype(np.float32)[None], Z32)
+        product[0, self.n_columns :] = self._at_thresholds(at_upper, at_lower, sides)
+        return product
+
+    def rest_curvature(self, vector: F32, gaps: F64, penalty: float) -> F32:
+        """Return what penalty and gaps add to it."""
+        product = np.zeros_like(vector)
+        product[:, : self.n_columns] = np.float32(penalty) * vector[:, : self.n_columns]
+        apart = np.diff(vector[0, self.n_columns :].astype(np.float64))
+        product[0, self.n_columns :] = _at_gaps(gaps * apart)
         return product
 
     def _preconditioner(self, state: Curvature, penalty: float, *, weighted: bool) -> tuple[F32, bool]:
@@ -164,9 +224,9 @@ class _OrdinalProblem(Problem):
         else:
             if self._mean_moments is None:
                 nothing = np.zeros(len(self.label))
-                sides = (self.upper_share, nothing), (nothing, self.lower_share)
+                sides = (self.sides.upper_share, nothing), (nothing, self.sides.lower_share)
                 self._mean_moments = [self._moments(*side) for side in sides]
-            means = above.sum() / self.upper_share.sum(), below.sum() / self.lower_share.sum()
+            means = above.sum() / self.sides.upper_share.sum(), below.sum() / self.sides.lower_share.sum()
             upper, lower = (np.float32(m) * one for m, one in zip(means, self._mean_moments, strict=True))
             matrix = upper + lower
         for k, gap in enumerate(gaps):
@@ -182,8 +242,16 @@ class _OrdinalProblem(Problem):
         scaled = self.Z32 * np.sqrt(above + below).astype(np.float32)[:, None]
         matrix[:n, :n] = scaled.T @ scaled
         for k in range(self.n_thresholds):
-            rows = above * (self.upper == k) + below * (self.lower == k)
+            rows = above * (self.sides.upper == k) + below * (self.sides.lower == k)
             matrix[n + k, :n] = -times_rows(rows.astype(np.float32)[None], self.Z32)[0]
             matrix[n + k, n + k] = rows.sum()
         matrix[:n, n:] = matrix[n:, :n].T
         return matrix
+
+
+def _at_gaps(gaps: F64) -> F64:
+    """Return the sum at each threshold of the values of the gaps beside it, with opposite signs."""
+    total: F64 = np.zeros(len(gaps) + 1)
+    total[1:] += gaps
+    total[:-1] -= gaps
+    return total

@@ -13,6 +13,7 @@ from classify.heads.base import BaseHead, require_two_classes
 from classify.heads.kernel import SVMHead
 from classify.heads.kernel_search import solve_together
 from classify.heads.rows import groups_per_class, require_two_groups, rows_by_image, settle_rows
+from classify.streams import RowStream
 
 F64 = npt.NDArray[np.float64]
 
@@ -107,13 +108,26 @@ class OrdinalSVMHead(BaseHead):
         self.machines_ = [
             machine.fit(X, side, groups=groups, image=image) for machine, side in _thresholds(self, y)
         ]
-        n_images = len(rows_by_image(image).plain)
+        self._settle(n_images=len(rows_by_image(image).plain))
+        return self
+
+    def fit_stream(self, rows: RowStream) -> OrdinalSVMHead:
+        """Fit on rows that stay on disk, each threshold's machine as `SVMHead.fit_stream` does."""
+        self._check_stream(rows)
+        for label, n_groups in groups_per_class(rows.y, rows.groups).items():
+            require_two_groups(label, n_groups)
+        self.machines_ = [
+            machine.fit_stream(rows.labelled(side)) for machine, side in _thresholds(self, rows.y)
+        ]
+        self._settle(n_images=int(rows.is_plain.sum()))
+        return self
+
+    def _settle(self, *, n_images: int) -> None:
         self.floor_ = 1.0 / (n_images + 2.0) if len(self.classes_) > 2 else 0.0
         self.n_folds_ = min(machine.n_folds_ for machine in self.machines_)
         self.n_iter_ = max(machine.n_iter_ for machine in self.machines_)
         self.converged_ = all(machine.converged_ for machine in self.machines_)
         self.notes_ = self.machines_[0].notes_
-        return self
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
         """Return the class probabilities: (n_rows, n_classes), float64, columns as in `classes_`."""

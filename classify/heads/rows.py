@@ -95,23 +95,38 @@ def validation_images(
         If a class has a single group, or shares all of them with others so that none can be spared.
     """
     generator = np.random.default_rng(seed)
-    aside = np.zeros(len(y), dtype=bool)
-    n_groups = groups_per_class(y, groups)
-    for label in sorted(n_groups, key=lambda label: n_groups[label]):  # scarce classes choose first
-        name = label if names is None else names[label]
-        require_two_groups(name, n_groups[label])
-        wanted = max(1, round(fraction * n_groups[label]))
-        for group in generator.permutation(np.unique(groups[y == label])):
-            if len(np.unique(groups[aside & (y == label)])) >= wanted:
+    labels, label_of = np.unique(y, return_inverse=True)
+    known, group_of = np.unique(groups, return_inverse=True)
+    # How many images of each class each group has, (n_cells,) each, by group: few of a group's are not zero.
+    cells, counts = np.unique(group_of * len(labels) + label_of, return_counts=True)
+    cell_label = cells % len(labels)
+    start = np.searchsorted(cells, np.arange(len(known) + 1) * len(labels))
+    inside = np.bincount(label_of)  # images of each class that are not set aside
+    groups_aside = np.zeros(len(labels), dtype=np.int64)  # of each class
+    aside = np.zeros(len(known), dtype=bool)
+    n_groups = np.bincount(cell_label)
+    for k in sorted(range(len(labels)), key=lambda k: n_groups[k]):  # scarce classes choose first
+        name = labels[k] if names is None else names[labels[k]]
+        require_two_groups(name, n_groups[k])
+        wanted = max(1, round(fraction * int(n_groups[k])))
+        for group in generator.permutation(_groups_of_class(cells, k, n_labels=len(labels))):
+            if groups_aside[k] >= wanted:
                 break
-            more = aside | (groups == group)
-            if len(np.unique(y[~more])) == len(n_groups):
-                aside = more
-        if not aside[y == label].any():
+            part = slice(start[group], start[group + 1])
+            if not aside[group] and np.all(inside[cell_label[part]] > counts[part]):
+                aside[group] = True
+                inside[cell_label[part]] -= counts[part]
+                groups_aside[cell_label[part]] += 1
+        if not groups_aside[k]:
             raise FitError(
                 f"Class '{name}' can spare no group for validation. Add images of it, or a val split."
             )
-    return aside
+    return aside[group_of]
+
+
+def _groups_of_class(cells: np.ndarray, k: int, *, n_labels: int) -> np.ndarray:
+    """Return the groups, ascending, that have images of class k, from cells numbered group by group."""
+    return cells[cells % n_labels == k] // n_labels
 
 
 def require_two_groups(label: object, n_groups: int) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+from scipy.signal import fftconvolve
 from scipy.stats import binom
 
 from classify.ordered import grade_distances
@@ -18,6 +19,7 @@ Pair = tuple[int, int]
 N_SWAPS = 9_999  # the least number of random swaps
 _SWAPS_A_PAIR = 100  # more pairs need smaller p: Holm multiplies the smallest by their number
 _PART_BYTES = 32 * 1024**2
+_DIRECT = 10**8  # products up to which a convolution is a sum of products
 
 
 def swapped_accuracy(difference: npt.ArrayLike) -> float:
@@ -49,11 +51,18 @@ def swapped_accuracy(difference: npt.ArrayLike) -> float:
     for size, count in zip(sizes, counts, strict=True):
         steps = np.zeros(2 * size * count + 1)
         steps[:: 2 * size] = binom.pmf(np.arange(count + 1), count, 0.5)
-        chances = np.convolve(chances, steps)
+        chances = _convolved(chances, steps)
     reach = len(chances) // 2
     seen = abs(int(values.sum()))
     far = np.abs(np.arange(-reach, reach + 1)) >= seen
     return min(1.0, float(chances[far].sum()))
+
+
+def _convolved(one: FloatArray, other: FloatArray) -> FloatArray:
+    """Return the convolution; of long ones by Fourier transforms, which round to 1e-15 of the whole."""
+    if len(one) * len(other) <= _DIRECT:
+        return np.convolve(one, other)
+    return np.maximum(fftconvolve(one, other), 0.0)
 
 
 def swapped_kappa(

@@ -17,6 +17,9 @@ N_RESAMPLES = 2000
 LEVEL = 0.95
 # More groups than these are left out in blocks: the acceleration is nearly nothing by then.
 JACKKNIFE_PARTS = 1000
+# More groups than these are drawn and swapped in random parts, each as a whole: the spread of a sum over many
+# groups is that of the sum over parts, at a cost that no longer grows with them.
+MOST_PARTS = 50_000
 _PART_BYTES = 32 * 1024**2  # of one array of weights, or of the entries they are handed on to
 
 
@@ -61,6 +64,14 @@ def jackknife(
         raise ValueError(f"{n_groups} group: nothing is left when it is left out")
     parts = _left_out(n_groups, n_rows=_rows_at_once(n_groups, n_entries))
     return _gathered(statistics, parts)
+
+
+def pooled(group: IntArray, *, seed: int = 0) -> IntArray:
+    """Return the groups (n,), as they are or, where they are more than `MOST_PARTS`, as so many parts."""
+    names, number = np.unique(group, return_inverse=True)
+    if len(names) <= MOST_PARTS:
+        return group
+    return (np.random.default_rng(seed).permutation(len(names)) % MOST_PARTS)[number].astype(np.int64)
 
 
 def bca_interval(

@@ -13,12 +13,16 @@ with other words correlate at 0.944 or less.
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
+
 import numpy as np
 import numpy.typing as npt
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from featurize.errors import StoreError
+from featurize.store_rows import StoredRows
 
 HASH_BITS = 4
 CORRELATION = 0.95  # about the mean of each channel, so that a common background is no likeness
@@ -29,23 +33,38 @@ FLAT_DIFFERENCE = 3.0  # gray levels: what JPEG does to a flat colour
 
 _BLOCK = 256  # pictures whose hashes are compared with all later ones at a time
 _BATCH = 1024  # later pictures whose thumbnails are compared with those of a block at a time
+# More pictures than these are looked up in tables by parts of their hashes: hashes that differ in 4 bits at
+# most agree in 2 at least of any 6 parts, whichever they are (Manku, Jain & Das Sarma, "Detecting
+# near-duplicates for web crawling", 2007).
+TABLES_ABOVE = 20_000
+_PARTS, _AGREEING = HASH_BITS + 2, 2
+_PAIRS = 1 << 15  # looked at together; their thumbnails are in memory
+_COMPARED = 1 << 22  # hashes compared at a time
 
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float32]
 
 
-def near_duplicates(phash: npt.NDArray[np.uint64], thumbnail: npt.NDArray[np.uint8]) -> IntArray:
+def near_duplicates(
+    phash: npt.NDArray[np.uint64],
+    thumbnail: npt.NDArray[np.uint8] | StoredRows,
+    *,
+    rows: IntArray | None = None,
+) -> IntArray:
     """Find near duplicates.
 
-    Every hash is compared with every other, a block at a time: 20,000 pictures take seconds, and memory grows
-    with their number, not with its square.
+    Up to `TABLES_ABOVE` pictures every hash is compared with every other, a block at a time, which takes
+    seconds; of more, those that share enough bits to be within reach. Memory grows with their number, and
+    thumbnails are read of pictures only whose hashes agree.
 
     Parameters
     ----------
     phash : ndarray of shape (n,), uint64
         Perceptual hashes.
-    thumbnail : ndarray of shape (n, 32, 32, 3), uint8
+    thumbnail : ndarray or StoredRows of shape (n, 32, 32, 3), uint8
         What confirms a match of the hashes.
+    rows : ndarray of shape (n,), int64, optional
+        The row of `thumbnail` of each picture, which then may have others.
 
     Returns
     -------
@@ -59,23 +78,138 @@ def near_duplicates(phash: npt.NDArray[np.uint64], thumbnail: npt.NDArray[np.uin
         If there are not as many thumbnails as hashes.
     """
     n = len(phash)
-    if len(thumbnail) != n:
+    if rows is None and len(thumbnail) != n:
         raise StoreError(
             f"{n} perceptual hashes but {len(thumbnail)} thumbnails: expected one of each a picture"
         )
-    found: list[IntArray] = [np.empty((0, 2), dtype=np.int64)]
-    joined = np.arange(n, dtype=np.int64)
-    for start in range(0, n, _BLOCK):
-        block = slice(start, start + _BLOCK)
-        bits = np.bitwise_count(
-            phash[block, None] ^ phash[None, start:]
-        )  # (block, this and all later pictures)
+    rows = np.arange(n) if rows is None else rows
+    found = _Found(n)
+    for pairs in _by_tables(phash, found) if n > TABLES_ABOVE else _by_blocks(phash):
+        pairs = pairs[found.apart(pairs)]
+        if len(pairs):
+            found.add(pairs[_agree_at(thumbnail, rows, pairs)])
+    return np.concatenate(found.pairs)
+
+
+class _Found:
+    """Near duplicates so far, and which pictures they join."""
+
+    def __init__(self, n: int) -> None:
+        self.pairs: list[IntArray] = [np.empty((0, 2), dtype=np.int64)]
+        self.joined = np.arange(n, dtype=np.int64)  # (n,) equal numbers: joined
+
+    def apart(self, pairs: IntArray) -> npt.NDArray[np.bool_]:
+        """Tell of which pairs it is not known yet."""
+        return self.joined[pairs[:, 0]] != self.joined[pairs[:, 1]]
+
+    def add(self, pairs: IntArray) -> None:
+        """Join more pairs."""
+        if len(pairs):
+            self.pairs.append(pairs)
+            self.joined = join(len(self.joined), np.concatenate(self.pairs))
+
+
+def _by_blocks(phash: npt.NDArray[np.uint64]) -> Iterator[IntArray]:
+    """Yield pairs ``a < b`` whose hashes agree, each once."""
+    for start in range(0, len(phash), _BLOCK):
+        # (block, this and all later pictures)
+        bits = np.bitwise_count(phash[start : start + _BLOCK, None] ^ phash[None, start:])
         pairs = np.argwhere(bits <= HASH_BITS) + start
-        pairs = pairs[(pairs[:, 0] < pairs[:, 1]) & (joined[pairs[:, 0]] != joined[pairs[:, 1]])]
-        if len(pairs) and len(confirmed := pairs[_agree(thumbnail, pairs)]):
-            found.append(confirmed)
-            joined = join(n, np.concatenate(found))
-    return np.concatenate(found)
+        yield pairs[pairs[:, 0] < pairs[:, 1]]
+
+
+def _by_tables(phash: npt.NDArray[np.uint64], found: _Found) -> Iterator[IntArray]:
+    """Yield pairs ``a < b`` whose hashes agree, at least those that are apart; n log n where few agree.
+
+    First the pictures of one hash, such as blank pages: each with the first of them, so that all other pairs
+    are mostly spared. Then different hashes within reach of each other.
+    """
+    order = np.argsort(phash, kind="stable")
+    known, start, size = np.unique(phash[order], return_index=True, return_counts=True)
+    first = order[np.repeat(start, size)]  # of the pictures of its hash
+    yield from _batches(iter([np.column_stack([first, order])[first != order]]))
+    several = np.flatnonzero(size > 2)
+    yield from _members(np.column_stack([several, several]), order, start, size, found)
+    for hashes in _batches(_hashes_within_reach(known)):
+        yield from _members(hashes, order, start, size, found)
+
+
+def _members(
+    hashes: IntArray, order: IntArray, start: IntArray, size: IntArray, found: _Found
+) -> Iterator[IntArray]:
+    """Yield the pairs of pictures that pairs of hashes stand for, few at a time."""
+    n_pairs = size[hashes[:, 0]] * size[hashes[:, 1]]
+    few, many = hashes[n_pairs <= _PAIRS], hashes[n_pairs > _PAIRS]
+
+    def expanded() -> Iterator[IntArray]:
+        counts = n_pairs[n_pairs <= _PAIRS]
+        for some in np.split(
+            np.arange(len(few)), np.flatnonzero(np.diff(np.cumsum(counts) // _COMPARED)) + 1
+        ):
+            which = np.repeat(some, counts[some])
+            place = np.arange(len(which)) - np.repeat(np.cumsum(counts[some]) - counts[some], counts[some])
+            left, right = few[which].T
+            pairs = np.column_stack(
+                [order[start[left] + place // size[right]], order[start[right] + place % size[right]]]
+            )
+            yield np.sort(pairs[found.apart(pairs)], axis=1)
+
+    yield from _batches(expanded())
+    for left, right in many:
+        sides = [order[start[k] : start[k] + size[k]] for k in (left, right)]
+        yield from _between(sides[0], sides[1], found)
+
+
+def _between(left: IntArray, right: IntArray, found: _Found) -> Iterator[IntArray]:
+    """Yield the pairs of two sets that are apart, a block at a time: what one block joins the next spares."""
+    for first in range(0, len(left), _BLOCK):
+        for second in range(0, len(right), _PAIRS // _BLOCK):
+            block, others = left[first : first + _BLOCK], right[second : second + _PAIRS // _BLOCK]
+            pairs = np.stack(np.meshgrid(block, others, indexing="ij"), axis=-1).reshape(-1, 2)
+            pairs = np.sort(pairs[found.apart(pairs)], axis=1)
+            if len(pairs):
+                yield np.unique(pairs, axis=0)
+        every = found.joined[np.concatenate([left, right])]
+        if (every == every[0]).all():
+            return
+
+
+def _hashes_within_reach(known: npt.NDArray[np.uint64]) -> Iterator[IntArray]:
+    """Yield pairs of different hashes that differ in few bits, each pair once at least."""
+    bits = np.array_split(np.arange(64, dtype=np.uint64), _PARTS)
+    parts = [np.bitwise_or.reduce(np.uint64(1) << part) for part in bits]
+    for masks in itertools.combinations(parts, _AGREEING):
+        yield from _alike_under(known, np.bitwise_or.reduce(masks))
+
+
+def _alike_under(phash: npt.NDArray[np.uint64], mask: np.uint64) -> Iterator[IntArray]:
+    """Yield the pairs whose hashes agree, and are equal where the mask has ones: neighbours once sorted."""
+    key = phash & mask
+    order = np.argsort(key, kind="stable")
+    key, sorted_hash = key[order], phash[order]
+    starts = np.flatnonzero(np.r_[True, key[1:] != key[:-1]])
+    end = np.repeat(np.r_[starts[1:], len(key)], np.diff(np.r_[starts, len(key)]))  # of each one's run
+    left = np.arange(len(key))
+    for step in range(1, len(key)):
+        left = left[left + step < end[left]]
+        if not len(left):
+            return
+        for some in np.array_split(left, -(-len(left) // _COMPARED)):
+            near = some[np.bitwise_count(sorted_hash[some] ^ sorted_hash[some + step]) <= HASH_BITS]
+            if len(near):
+                yield np.sort(np.column_stack([order[near], order[near + step]]), axis=1)
+
+
+def _batches(parts: Iterator[IntArray]) -> Iterator[IntArray]:
+    """Yield different pairs, as many at a time as are looked at together."""
+    waiting: list[IntArray] = []
+    for part in itertools.chain(parts, [None]):
+        if part is not None:
+            waiting.append(part)
+        if waiting and (part is None or sum(map(len, waiting)) >= _PAIRS):
+            every = np.unique(np.concatenate(waiting), axis=0)
+            yield from (every[k : k + _PAIRS] for k in range(0, len(every), _PAIRS))
+            waiting = []
 
 
 def join(n: int, pairs: IntArray) -> IntArray:
@@ -99,6 +233,20 @@ def join(n: int, pairs: IntArray) -> IntArray:
     rank = np.empty(len(first), dtype=np.int64)
     rank[np.argsort(first)] = np.arange(len(first))
     return rank[inverse]
+
+
+def _agree_at(
+    thumbnail: npt.NDArray[np.uint8] | StoredRows, rows: IntArray, pairs: IntArray
+) -> npt.NDArray[np.bool_]:
+    """Tell for each pair whether the thumbnails agree, a block of left ones at a time; read each once."""
+    known, place = np.unique(pairs, return_inverse=True)
+    pictures, place = thumbnail[rows[known]], place.reshape(pairs.shape)
+    agree = np.zeros(len(pairs), dtype=bool)
+    block = np.unique(pairs[:, 0], return_inverse=True)[1] // _BLOCK
+    order = np.argsort(block, kind="stable")
+    for some in np.split(order, np.flatnonzero(np.diff(block[order])) + 1):
+        agree[some] = _agree(pictures, place[some])
+    return agree
 
 
 def _agree(thumbnail: npt.NDArray[np.uint8], pairs: IntArray) -> npt.NDArray[np.bool_]:

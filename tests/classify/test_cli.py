@@ -305,3 +305,16 @@ def test_stopped_it_leaves_nothing_behind(make_store, tmp_path, name):
     assert stderr.splitlines() == [f"classify: stopped. Go on with: classify {shlex.join(words)}"]
     assert list(out.parent.iterdir()) == []
     assert not [pid for pid in workers if alive(pid)]
+
+
+@pytest.mark.parametrize("command", [("compare",), ("fit", "--head", "logreg")])
+@pytest.mark.parametrize(
+    ("memory", "said"),
+    [("10", "a number and a unit, such as 4GB"), ("4XB", "a number"), ("50MB", "too little")],
+)
+def test_a_silly_limit_is_one_line(call, make_store, command, memory, said):
+    done = call(*command, make_store(), "--memory", memory)
+    assert done.exit_code == 1
+    assert done.output.count("\n") == 1
+    assert f": --memory {memory}: " in done.output
+    assert said in done.output

@@ -196,3 +196,20 @@ def test_inner_folds_can_always_be_made_in_an_outer_training_part(data):
             assume("tie them together" not in str(error))
             raise
         assert inner.n_folds >= 2
+
+
+def test_very_many_groups_are_dealt_out(monkeypatch):
+    monkeypatch.setattr("classify.splits.DEALT_ABOVE", 100)
+    generator = np.random.default_rng(0)
+    groups = generator.permutation(np.arange(1200) % 400)  # three rows each, of one class or several
+    y = np.where(generator.random(1200) < 0.9, groups % 3, generator.integers(3, size=1200))
+    folds = grouped_folds(y, groups, n_folds=5, seed=0)
+    scored = np.concatenate([held for _, held in folds.pairs])
+    assert sorted(scored.tolist()) == list(range(1200))
+    for fitted, held in folds.pairs:
+        assert not set(groups[fitted]) & set(groups[held])
+        assert len(held) == pytest.approx(240, abs=3)
+        assert np.bincount(y[held]) == pytest.approx(np.bincount(y) / 5, abs=12)
+    again, other = (grouped_folds(y, groups, n_folds=5, seed=seed) for seed in (0, 1))
+    assert all(np.array_equal(a[1], b[1]) for a, b in zip(folds.pairs, again.pairs, strict=True))
+    assert not np.array_equal(folds.pairs[0][1], other.pairs[0][1])

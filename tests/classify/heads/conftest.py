@@ -2,6 +2,9 @@
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_limits
+
+from classify.streams import Piece, RowStream
 
 
 def make_blobs(n=90, n_features=12, n_classes=3, *, seed=0, apart=2.0):
@@ -16,3 +19,48 @@ def make_blobs(n=90, n_features=12, n_classes=3, *, seed=0, apart=2.0):
 def blobs():
     """Make rows; see `make_blobs`."""
     return make_blobs
+
+
+class RowsInMemory:
+    """Stands for a file: rows in an order of its own, given some at a time."""
+
+    def __init__(self, rows, *, chunk_rows):
+        self.rows, self.shape, self.chunk_rows = rows, rows.shape, chunk_rows
+
+    def blocks(self, rows, *, most_rows):
+        for start in range(0, len(rows), self.chunk_rows):
+            part = slice(start, min(start + self.chunk_rows, len(rows)))
+            yield part, self.rows[rows[part]]
+
+
+@pytest.fixture
+def stream_of():
+    """Make a stream of rows that lie on disk in another order, in chunks of any size."""
+
+    def make(X, y, *, groups=None, image=None, chunk_rows=64, working_bytes=2**30, seed=0):
+        image = np.arange(len(y)) if image is None else image
+        place = np.random.default_rng(seed).permutation(len(y))  # row of the stream at each place
+        piece = Piece(
+            source=RowsInMemory(X[place], chunk_rows=chunk_rows),
+            rows=np.arange(len(y)),
+            position=place[:, None],
+        )
+        return RowStream(
+            y=y,
+            groups=image if groups is None else groups,
+            image=image,
+            is_plain=np.r_[True, image[1:] != image[:-1]],
+            pieces=(piece,),
+            columns=slice(0, X.shape[1]),
+            working_bytes=working_bytes,
+        )
+
+    return make
+
+
+@pytest.fixture
+def small_sample(monkeypatch):
+    """Have few rows stand for all, as they do where there are millions; on one thread each, as tasks do."""
+    monkeypatch.setattr("classify.heads.scaled.LEAST_SAMPLE", 32)
+    with threadpool_limits(1):
+        yield

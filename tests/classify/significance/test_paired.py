@@ -80,3 +80,12 @@ def test_holm_by_hand():
     np.testing.assert_allclose(holm([0.02, 0.01, 0.4, 0.03]), [0.06, 0.04, 0.4, 0.06])
     np.testing.assert_allclose(holm([0.6, 0.7]), [1.0, 1.0])
     assert holm([]).shape == (0,)
+
+
+def test_long_distributions_are_convolved_by_fourier_transforms(monkeypatch):
+    generator = np.random.default_rng(0)
+    difference = generator.choice([-2, -1, 0, 1, 2, 3], size=900, p=[0.1, 0.2, 0.3, 0.22, 0.11, 0.07])
+    expected = swapped_accuracy(difference)
+    monkeypatch.setattr("classify.significance.paired._DIRECT", 10)
+    assert swapped_accuracy(difference) == pytest.approx(expected, abs=1e-12)
+    assert 0 < expected < 0.05

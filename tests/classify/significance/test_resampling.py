@@ -85,3 +85,17 @@ def test_studentised_by_hand():
 def test_one_group_cannot_be_left_out():
     with pytest.raises(ValueError, match="nothing is left"):
         jackknife([mean], n_groups=1, n_entries=40)
+
+
+def test_very_many_groups_are_drawn_in_parts_that_spread_alike(monkeypatch):
+    monkeypatch.setattr(resampling, "MOST_PARTS", 400)
+    group = np.arange(20_000) // 2 * 7
+    parts = resampling.pooled(group, seed=0)
+    assert np.array_equal(np.unique(parts), np.arange(400))
+    assert np.array_equal(parts[::2], parts[1::2])  # whole groups
+    right = np.repeat(np.random.default_rng(0).random(10_000) < 0.8, 2).astype(float)
+    by_part = np.bincount(parts, weights=right) - right.mean() * np.bincount(parts)
+    by_group = np.bincount(group // 7, weights=right - right.mean())
+    assert by_part.std() * 400**0.5 == pytest.approx(by_group.std() * 10_000**0.5, rel=0.1)
+    few = group[:700]
+    assert resampling.pooled(few) is few

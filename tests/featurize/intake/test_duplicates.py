@@ -167,3 +167,35 @@ def test_the_shared_photographs_hold_no_near_duplicates_and_their_copies_are_fou
     images = [Image.open(file).convert("RGB") for file in files]
     copies = [as_jpeg(smaller(image, by=1.5), quality=50) for image in images]
     assert find([*images, *copies]) == [(k, k + len(images)) for k in range(len(images))]
+
+
+@pytest.mark.parametrize("blank", [0, 600])
+def test_tables_find_what_comparing_all_pairs_finds(monkeypatch, blank):
+    """Chains of hashes 0 to 6 bits apart, clusters of one hash, pictures that agree and that do not."""
+    generator = np.random.default_rng(0)
+    first = generator.integers(2**64, size=700, dtype=np.uint64)
+    other = first[generator.integers(700, size=500)]
+    for k, n_bits in enumerate(generator.integers(0, 7, 500)):
+        for bit in generator.choice(64, n_bits, replace=False):
+            other[k] ^= np.uint64(1) << np.uint64(bit)
+    phash = np.concatenate([first, other, np.full(blank, first[0])])
+    pictures = generator.integers(0, 256, (8, 32, 32, 3), dtype=np.uint8)
+    pictures[0] = 250  # flat
+    row = np.concatenate([generator.integers(8, size=1200), np.zeros(blank, dtype=np.int64)])
+    order = generator.permutation(len(phash))
+    phash, row = phash[order], row[order]
+    expected = join(len(phash), near_duplicates(phash, pictures, rows=row))
+    monkeypatch.setattr("featurize.intake.duplicates.TABLES_ABOVE", 10)
+    monkeypatch.setattr("featurize.intake.duplicates._PAIRS", 1 << 10)  # in several batches
+    found = near_duplicates(phash, pictures, rows=row)
+    assert np.array_equal(join(len(phash), found), expected)
+    assert len(np.unique(expected)) < len(phash) - 40
+
+
+def test_many_pictures_without_a_likeness_are_looked_up_in_tables():
+    generator = np.random.default_rng(1)
+    phash = generator.integers(2**64, size=30_000, dtype=np.uint64)
+    phash[29_999] = phash[7] ^ np.uint64(0b1011)
+    pictures = np.full((1, 32, 32, 3), 9, dtype=np.uint8)
+    rows = np.zeros(30_000, dtype=np.int64)
+    assert near_duplicates(phash, pictures, rows=rows).tolist() == [[7, 29_999]]
