@@ -314,6 +314,7 @@ def load_same_dataset(
     """
     from classify.alike import check_same_images, join_groups
     from classify.fusion import fuse as fused
+    from classify.memory_limit import cores, settle_memory
     from classify.portfolios import settle_join
     from classify.samples import load_samples
 
@@ -325,7 +326,7 @@ def load_same_dataset(
             shown = ", ".join(inside[:10]) + (f" and {len(inside) - 10} more" if len(inside) > 10 else "")
             what = f"stores in it: {shown}. Name one or more of them" if inside else "no .h5 file in it"
             raise CompareError(f"{path}: a folder, where a store is expected; {what}")
-    working = _working_bytes(paths, memory=memory, heads=heads, jobs=jobs, join=join, fuse=fuse)
+    working = settle_memory(paths, memory=memory, heads=heads, jobs=jobs, join=join, fuse=fuse)
     check_same_images(paths)
     samples = [load_samples(path, order=order, working_bytes=working) for path in paths]
     for other, path in zip(samples[1:], paths[1:], strict=True):
@@ -339,43 +340,10 @@ def load_same_dataset(
     if working is not None and memory is not None:
         from classify.streaming import with_samples
 
-        samples = with_samples(samples, memory=memory, jobs=jobs or _cores(), seed=seed)
+        samples = with_samples(samples, memory=memory, jobs=jobs or cores(), seed=seed)
     if fuse:
         samples.append(fused(samples))
     return [settle_join(one, join) for one in samples]
-
-
-def _working_bytes(
-    paths: Sequence[Path],
-    *,
-    memory: str | None,
-    heads: Sequence[str] | None,
-    jobs: int | None,
-    join: str,
-    fuse: bool,
-) -> int | None:
-    """Return the memory to fit in where features stay on disk, else None; refuse what is done in memory."""
-    from classify.memory_limit import size_of, working_bytes
-
-    # Where none is named, the usual ones are compared, the dense one among them.
-    named = [name for name in heads or () if name != ENSEMBLE]
-    networks = not named or any(
-        name == ALL or (name in HEADS and get_head(name).tensorflow) for name in named
-    )
-    working = working_bytes(size_of(paths), memory=memory, networks=networks, jobs=jobs or _cores())
-    for name, wanted in (("--fuse", fuse), ("--join features", join == "features")):
-        if wanted and working is not None:
-            raise CompareError(
-                f"{name} makes features anew in memory, and these do not fit in --memory {memory}. Leave it "
-                "out, or raise --memory"
-            )
-    return working
-
-
-def _cores() -> int:
-    import joblib
-
-    return int(joblib.cpu_count())
 
 
 def folder_name(dataset: str) -> str:

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from classify.head_choice import ALL, ENSEMBLE
+from classify.heads import HEADS, get_head
 from featurize import CompareError, ConfigError, open_store
 
 UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
@@ -30,6 +32,44 @@ class Size:
     n_images: int
     features: int  # bytes of all features in float32
     largest: int  # values of the largest store
+
+
+def settle_memory(
+    paths: Sequence[Path],
+    *,
+    memory: str | None,
+    heads: Sequence[str] | None,
+    jobs: int | None,
+    join: str,
+    fuse: bool,
+) -> int | None:
+    """Return the memory to fit in where features of these stores stay on disk, None where they need not.
+
+    Raises
+    ------
+    ConfigError, CompareError
+        As `working_bytes`; or if features that stay on disk are to be made anew.
+    """
+    # Where no head is named, the usual ones are meant, the dense one among them.
+    named = [name for name in heads or () if name != ENSEMBLE]
+    networks = not named or any(
+        name == ALL or (name in HEADS and get_head(name).tensorflow) for name in named
+    )
+    working = working_bytes(size_of(paths), memory=memory, networks=networks, jobs=jobs or cores())
+    for name, wanted in (("--fuse", fuse), ("--join features", join == "features")):
+        if wanted and working is not None:
+            raise CompareError(
+                f"{name} makes features anew in memory, and these do not fit in --memory {memory}. Leave it "
+                "out, or raise --memory"
+            )
+    return working
+
+
+def cores() -> int:
+    """Return how many processes share a search where nobody says."""
+    import joblib
+
+    return int(joblib.cpu_count())
 
 
 def parse_memory(text: str) -> int:

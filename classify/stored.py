@@ -50,5 +50,6 @@ def _row_digests(source: StoredRows) -> Iterator[tuple[int, bytes]]:
 
 
 def piece_of(source: StoredRows, rows: IntArray, position: IntArray) -> Piece:
+    """Return rows of a source, in any order, as a piece of a stream."""
     order = np.argsort(rows, kind="stable")
     return Piece(source=source, rows=rows[order], position=position[order])

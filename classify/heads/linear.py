@@ -99,7 +99,7 @@ class LogisticHead(BaseHead):
         return self
 
     def fit_stream(self, rows: RowStream) -> LogisticHead:
-        """Fit on rows that stay on disk, by `logistic_streamed.solve_streamed`: the solution is that of `fit`."""
+        """Fit on rows that stay on disk, by `logistic_streamed`: the solution is that of `fit`."""
         label = self._check_stream(rows)
         weight = compute_class_weight(self.class_weight, classes=self.classes_, y=rows.y)[label]
         scaled = fit_scaling(rows, self.scaling)

@@ -102,6 +102,7 @@ class Sides:
 
     @classmethod
     def of(cls, label: npt.NDArray[np.integer], share: F64, n_classes: int) -> Sides:
+        """Return those of rows with these classes and shares."""
         # The first class has no threshold below it, the last none above: their shares there are 0.
         return cls(
             upper=np.minimum(label, n_classes - 2),
@@ -111,6 +112,7 @@ class Sides:
         )
 
     def at(self, rows: IntArray) -> Sides:
+        """Return those of some of the rows."""
         return Sides(
             upper=self.upper[rows],
             lower=self.lower[rows],
