@@ -17,6 +17,7 @@ from classify.compare import (
     folder_name,
     load_same_dataset,
     memory_of,
+    refuse_stored,
 )
 from classify.head_choice import require_order
 from classify.heads import all_params, get_head, make_head, settle_params
