@@ -74,7 +74,9 @@ def test_svm_probabilities_are_near_those_in_memory(skewed, stream_of, kernel):
     assert outside.n_folds_ == inside.n_folds_
 
 
-def test_nystroem_rows_are_those_that_scikit_learn_draws(skewed, stream_of):
+def test_nystroem_rows_are_those_that_scikit_learn_draws(skewed, stream_of, monkeypatch):
+    for module in ("machines", "streamed_svm"):
+        monkeypatch.setattr(f"classify.heads.{module}.COMPONENTS", 40)
     X, y = skewed
     params = {"kernel": "rbf", "solver": "approximate", "seed": 5, "C": 0.1}
     maps = [
