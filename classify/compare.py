@@ -225,7 +225,7 @@ def refuse_stored(samples: Samples, memory: str | None, asked: Mapping[str, bool
     """
     for option in (name for name, is_set in asked.items() if is_set and samples.stored is not None):
         raise CompareError(
-            f"{option} looks at features in memory, and these do not fit in --memory {memory}. Leave {option} "
+            f"{option} needs features in memory, and these do not fit in --memory {memory}. Leave {option} "
             "out, or raise --memory"
         )
 

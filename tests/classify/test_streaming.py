@@ -109,6 +109,8 @@ def test_a_val_split_chooses_and_stops(make_store, tmp_path, from_disk):
         ({"fuse": True}, "--fuse"),
         ({"join": "features"}, "--join features"),
         ({"study": ["leaks"]}, "--study"),
+        ({"with_examples": True}, "--with-examples"),
+        ({"dask": "local:1"}, "--dask"),
     ],
 )
 def test_what_needs_features_in_memory_is_refused(store, tmp_path, from_disk, options, named):
@@ -207,3 +209,15 @@ def test_the_limit_is_kept_where_memory_alone_would_not(tmp_path):
     assert outside["accuracy"] == pytest.approx(inside["accuracy"], abs=0.002)
     options = {**options, "head": "svm-rbf", "params": {"C": 0.01, "gamma_factor": 0.1}}
     assert fitted_alone(**options, memory="550MB")["peak"] < limit
+
+
+@pytest.mark.report
+def test_features_on_disk_make_no_report_and_the_run_says_how_to_get_one(store, tmp_path, from_disk):
+    done = compare([store], heads=("logreg",), out=tmp_path / "run", jobs=1, memory=from_disk)
+    assert done.report is None
+    assert done.notes == (
+        "no report: its map and galleries look at features in memory. Where these fit, type: "
+        f"classify report {tmp_path / 'run'}",
+    )
+    assert (tmp_path / "run" / "results.json").is_file()
+    assert not (tmp_path / "run" / "report.html").exists()
