@@ -137,7 +137,7 @@ class SVMHead(BaseHead):
         pipeline, converged = fit_pipeline(head, X, y, gamma=gamma)
         self.converged_ = converged and all_converged
         self.classifier_ = calibrated(pipeline, decisions, y, class_weight=self.class_weight)
-        if is_turned_round(self.classifier_):
+        if head.solver == "exact" and is_turned_round(self.classifier_):
             decisions, _ = decisions_out_of_fold(head, X, y, folds.pairs, gamma=gamma, centred=True)
             self.classifier_ = calibrated(pipeline, decisions, y, class_weight=self.class_weight)
             count_from(self.classifier_, centre(pipeline.decision_function(X), y))

@@ -252,7 +252,17 @@ def test_a_dense_head_that_is_remembered_needs_no_tensorflow(make_store, tmp_pat
     )
     said = []
     for out in ("one", "two"):
-        words = ["compare", str(store), "--heads", "dense,logreg", "--units", "4", "--epochs", "3"]
+        words = [
+            "compare",
+            str(store),
+            "--heads",
+            "dense,logreg",
+            "--units",
+            "4",
+            "--epochs",
+            "3",
+            "--no-report",
+        ]
         done = subprocess.run(
             [sys.executable, "-c", code, *words, "--out", str(tmp_path / out)],
             capture_output=True,

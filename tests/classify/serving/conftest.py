@@ -143,6 +143,7 @@ def running(bundle: Path, temporary: Path, *options: str) -> Iterator[Server]:
                 "TMPDIR": str(temporary),
                 "COLOURED_GATE": str(gate),
             },
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job ignores it
         )
     assert process.stdout is not None
     try:
