@@ -18,6 +18,10 @@ from hypothesis import settings
 
 # Before anything imports TensorFlow: its start-up messages are no test's concern.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# Where pytest's own workers take the cores, threads of NumPy's libraries would only wait for each other.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    for library in ("OMP", "OPENBLAS", "MKL"):
+        os.environ.setdefault(f"{library}_NUM_THREADS", "1")
 
 ROOT = Path(__file__).resolve().parent.parent
 

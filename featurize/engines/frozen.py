@@ -78,9 +78,7 @@ def frozen_forward(
         batch_size=batch_size,
         device_name=device_name,
     )
-    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
-
-    frozen = dataclasses.replace(traced, function=convert_variables_to_constants_v2(traced.function))
+    frozen = dataclasses.replace(traced, function=_without_variables(traced.function))
     del traced
     gc.collect()  # Keras' graphs are full of cycles, and hold the weights a second time
     return frozen
@@ -193,12 +191,33 @@ def _concrete(
         return forward.get_concrete_function()
 
 
+def _without_variables(function: Any) -> Any:
+    """Return the same function, of one tensor to a list of one, with its variables as constants."""
+    import tensorflow as tf
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    graph = _graph_of_constants(function)
+    if graph.library.function:  # that it calls, as ConvNeXt's does: an import would not make them known
+        return convert_variables_to_constants_v2(function)
+    source, result = function.inputs[0].name, function.outputs[0].name
+    # What stands for the pictures is given anew, and XLA refuses one that is left over.
+    del graph.node[[f"{node.name}:0" for node in graph.node].index(source)]
+
+    @tf.function(input_signature=[tf.TensorSpec(function.inputs[0].shape, tf.uint8)], autograph=False)
+    def forward(images: Any) -> Any:
+        return tf.graph_util.import_graph_def(
+            graph, input_map={source: images}, return_elements=[result], name=""
+        )
+
+    return forward.get_concrete_function()
+
+
 def _graph_of_constants(function: Any) -> Any:
     """Return a function's graph with its variables as constants.
 
     This is the first half of what `convert_variables_to_constants_v2` does; the second makes a function of
-    the graph, which takes seconds, and seven times the memory of the weights. The halves have private names,
-    so where another TensorFlow has other ones, the whole must do.
+    the graph node by node, which takes seconds, and seven times the memory of the weights. The halves have
+    private names, so where another TensorFlow has other ones, the whole must do.
     """
     from tensorflow.python.framework import convert_to_constants as freezing
 

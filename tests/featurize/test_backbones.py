@@ -19,8 +19,23 @@ KERAS_NAMES = [name for name in BACKBONES if name != LITE0_NAME]
 # sibling, of the same blocks, of one whose features are checked.
 BY_CONFIG = {
     *("resnet101", "resnet152", "resnet101v2", "resnet152v2", "densenet169", "densenet201", "nasnet_large"),
-    *("efficientnet_b3", "efficientnet_b4", "efficientnet_b5", "efficientnet_b6", "efficientnet_b7"),
-    *("efficientnet_v2_b2", "efficientnet_v2_b3", "efficientnet_v2_m", "efficientnet_v2_l"),
+    *(
+        "efficientnet_b1",
+        "efficientnet_b2",
+        "efficientnet_b3",
+        "efficientnet_b4",
+        "efficientnet_b5",
+        "efficientnet_b6",
+        "efficientnet_b7",
+    ),
+    *(
+        "efficientnet_v2_b1",
+        "efficientnet_v2_b2",
+        "efficientnet_v2_b3",
+        "efficientnet_v2_m",
+        "efficientnet_v2_l",
+    ),
+    "mobilenet_v3_large",
     *("convnext_small", "convnext_base", "convnext_large", "convnext_xlarge"),
 }
 
