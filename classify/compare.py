@@ -3,42 +3,33 @@
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
-from functools import cache
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from classify.folder import folder_name, new_folder, place_logs, refuse_existing
 from classify.head_choice import ALL, ENSEMBLE, known_heads, suitable_heads
-from classify.heads import HEADS, get_head, make_head
-from featurize import CompareError, ConfigError, FolioError, check_dask, connect_cluster
+from classify.job_options import (
+    CALIBRATIONS,
+    DenseOptions,
+    check_options,
+    dask_jobs,
+    device_when_needed,
+    memory_of,
+)
+from classify.loading import load_same_dataset, refuse_stored
+from featurize import CompareError, FolioError, check_dask
 
 if TYPE_CHECKING:
     from classify.protocol import Plan
-    from classify.recall import Memory
     from classify.results import Comparison
     from classify.samples import Samples
     from classify.search import Trial
-    from classify.spreading import DaskJobs
 
-CALIBRATIONS = ("none", "temperature")
 RUNS = Path("artifacts") / "runs"
-MAX_SEED = 2**32 - 1  # NumPy's and scikit-learn's limit
-
-
-@dataclass(frozen=True, kw_only=True)
-class DenseOptions:
-    """What can be said of the dense head; the defaults are the tutorial's."""
-
-    units: tuple[int, ...] = (512, 128, 64)
-    dropout: float = 0.2
-    learning_rate: float = 1e-3
-    epochs: int = 300
-    batch_size: int = 128
-    patience: int = 30
 
 
 def compare(
@@ -51,7 +42,7 @@ def compare(
     dask: str | None = None,
     seed: int = 0,
     class_weight: str | None = None,
-    dense: DenseOptions = DenseOptions(),
+    dense: DenseOptions = DenseOptions(),  # noqa: B008 - frozen
     device: str = "auto",
     gpu_memory: float | None = None,
     join: str = "probabilities",
@@ -134,7 +125,6 @@ def compare(
         If the stores are not of one data set, a class has too few groups, or the folder is taken.
     """
     given, started = dict(locals()), time.perf_counter()
-    from classify.folder import new_folder, refuse_existing
     from classify.made import how_made
     from classify.protocol import make_plan
     from classify.record import make_record, write_run
@@ -215,21 +205,6 @@ def _reported(folder: Path, samples: Samples) -> tuple[Path | None, tuple[str, .
     return made.path, made.notes
 
 
-def refuse_stored(samples: Samples, memory: str | None, asked: Mapping[str, bool]) -> None:
-    """Raise where features stay on disk and an option that is set needs them in memory.
-
-    Raises
-    ------
-    CompareError
-        For the first of them.
-    """
-    for option in (name for name, is_set in asked.items() if is_set and samples.stored is not None):
-        raise CompareError(
-            f"{option} needs features in memory, and these do not fit in --memory {memory}. Leave {option} "
-            "out, or raise --memory"
-        )
-
-
 def _afterwards(
     trials: list[Trial], plan: Plan, *, calibrate: str, ensemble: bool, running: Mapping[str, Any]
 ) -> list[Trial]:
@@ -246,147 +221,3 @@ def _afterwards(
         trials = temper(trials, plan, settings=settings, run=run)
     voted = make_ensemble(trials, plan, settings=settings, run=run) if ensemble else None
     return trials if voted is None else [*trials[:-1], voted, trials[-1]]
-
-
-def check_options(
-    heads: Sequence[str], *, dense: DenseOptions, seed: int, device: str, gpu_memory: float | None
-) -> None:
-    """Raise at once what would otherwise be found after minutes, or never.
-
-    Raises
-    ------
-    CompareError
-        If the seed or an option of the dense head is out of range.
-    ConfigError
-        If the device or the share of its memory is not written as one.
-    """
-    if not 0 <= seed <= MAX_SEED:
-        raise CompareError(f"seed is {seed}: expected a whole number from 0 to {MAX_SEED}")
-    check_device(device, gpu_memory=gpu_memory)
-    for name in heads or HEADS:
-        if name in HEADS and get_head(name).tensorflow:
-            make_head(name, params=asdict(dense)).check_parameters()
-
-
-def dask_jobs(
-    dask: str,
-    *,
-    device: str,
-    gpu_memory: float | None,
-    stack: ExitStack,
-    note: Callable[[str], None] | None,
-) -> DaskJobs:
-    """Return the workers of a cluster, connected for as long as the stack is open."""
-    from classify.spreading import DaskJobs
-
-    cluster = stack.enter_context(connect_cluster(dask, note=note or (lambda text: None)))
-    return DaskJobs(cluster=cluster, device=device, gpu_memory=gpu_memory)
-
-
-def check_device(device: str, *, gpu_memory: float | None) -> None:
-    """Raise ConfigError unless both are written as they should be, whatever the machine has."""
-    from featurize import parse_device
-
-    parse_device(device)
-    if gpu_memory is not None and not 0 < gpu_memory <= 1:
-        raise ConfigError(f"--gpu-memory {gpu_memory}: expected a fraction above 0 and up to 1, such as 0.5")
-
-
-def load_same_dataset(
-    paths: Sequence[Path],
-    *,
-    order: Sequence[str] | None,
-    join: str = "probabilities",
-    fuse: bool = False,
-    memory: str | None = None,
-    heads: Sequence[str] | None = None,
-    jobs: int | None = None,
-    seed: int = 0,
-) -> list[Samples]:
-    """Load stores of one data set; images grouped in any of them are grouped in all; a fused one comes last.
-
-    Features that do not fit in `memory` beside what `heads` need, in so many processes, stay on disk.
-
-    Raises
-    ------
-    CompareError
-        If they are of different data sets, or two have one name, or one alone is to be fused.
-    """
-    from classify.alike import check_same_images, join_groups
-    from classify.fusion import fuse as fused
-    from classify.memory_limit import cores, settle_memory
-    from classify.portfolios import settle_join
-    from classify.samples import load_samples
-
-    if not paths:
-        raise CompareError("no store to compare. Make one with: featurize extract DATA")
-    for path in paths:
-        if path.is_dir():
-            inside = sorted(file.name for file in path.glob("*.h5"))
-            shown = ", ".join(inside[:10]) + (f" and {len(inside) - 10} more" if len(inside) > 10 else "")
-            what = f"stores in it: {shown}. Name one or more of them" if inside else "no .h5 file in it"
-            raise CompareError(f"{path}: a folder, where a store is expected; {what}")
-    working = settle_memory(paths, memory=memory, heads=heads, jobs=jobs, join=join, fuse=fuse)
-    check_same_images(paths)
-    samples = [load_samples(path, order=order, working_bytes=working) for path in paths]
-    for other, path in zip(samples[1:], paths[1:], strict=True):
-        if other.classes != samples[0].classes:
-            raise CompareError(
-                f"{path}: its classes are {', '.join(other.classes)}, but those of {paths[0]} are "
-                f"{', '.join(samples[0].classes)}. Give one order for "
-                f"both: --order {','.join(samples[0].classes)}"
-            )
-    samples = join_groups(samples)
-    if working is not None and memory is not None:
-        from classify.streaming import with_samples
-
-        samples = with_samples(samples, memory=memory, jobs=jobs or cores(), seed=seed)
-    if fuse:
-        samples.append(fused(samples))
-    return [settle_join(one, join) for one in samples]
-
-
-def folder_name(dataset: str) -> str:
-    """Return a data set's name as the name of a folder."""
-    return dataset.strip().replace(os.sep, "-").lstrip(".") or "dataset"
-
-
-def memory_of(heads: Sequence[str], device: str, *, fresh: bool) -> Memory:
-    """Return where outcomes of earlier runs are kept, and where those of TensorFlow heads are computed."""
-    from classify.recall import Memory
-    from featurize import cache_folder, gpus
-
-    asked = device != "cpu" and any(get_head(head).tensorflow for head in heads)
-    there = [gpu.capability for gpu in gpus()] if asked else []
-    place = f"{device} of {there}" if there or device not in ("auto", "cpu") else "cpu"
-    return Memory(folder=cache_folder("tuning"), device=place, fresh=fresh)
-
-
-def device_when_needed(device: str, *, gpu_memory: float | None) -> Callable[[], object]:
-    """Return what settles, once, where the dense head runs: to be called before TensorFlow starts."""
-
-    def settle() -> None:
-        from featurize import use_device
-
-        use_device(device, gpu_memory=gpu_memory)
-
-    return cache(settle)
-
-
-def place_logs(temporary: Path, folder: Path) -> Path | None:
-    """Move TensorBoard logs beside the runs, if the run is in a folder of runs; return where they will be."""
-    logs = temporary / "tensorboard"
-    if not logs.is_dir():
-        return None
-    if folder.absolute().parent.name != "runs":
-        return folder / "tensorboard"
-    target = folder.parent.parent / "tensorboard" / folder.name
-    try:
-        target.mkdir(parents=True, exist_ok=True)
-    except OSError:  # a finished run is not lost for want of a place for its curves
-        return folder / "tensorboard"
-    for made in sorted(logs.iterdir()):
-        shutil.rmtree(target / made.name, ignore_errors=True)
-        shutil.move(made, target / made.name)
-    logs.rmdir()
-    return target

@@ -10,18 +10,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from classify.compare import (
-    DenseOptions,
-    check_options,
-    device_when_needed,
-    folder_name,
-    load_same_dataset,
-    memory_of,
-    refuse_stored,
-)
+from classify.folder import folder_name
 from classify.head_choice import require_order
 from classify.heads import all_params, get_head, make_head, settle_params
+from classify.job_options import DenseOptions, check_options, device_when_needed, memory_of
 from classify.levels import settle_levels, without_levels
+from classify.loading import load_same_dataset, refuse_stored
 from featurize import CompareError, open_store
 
 if TYPE_CHECKING:

@@ -98,6 +98,30 @@ def require_place(folder: Path) -> None:
         )
 
 
+def folder_name(dataset: str) -> str:
+    """Return a data set's name as the name of a folder."""
+    return dataset.strip().replace(os.sep, "-").lstrip(".") or "dataset"
+
+
+def place_logs(temporary: Path, folder: Path) -> Path | None:
+    """Move TensorBoard logs beside the runs, if the run is in a folder of runs; return where they will be."""
+    logs = temporary / "tensorboard"
+    if not logs.is_dir():
+        return None
+    if folder.absolute().parent.name != "runs":
+        return folder / "tensorboard"
+    target = folder.parent.parent / "tensorboard" / folder.name
+    try:
+        target.mkdir(parents=True, exist_ok=True)
+    except OSError:  # a finished run is not lost for want of a place for its curves
+        return folder / "tensorboard"
+    for made in sorted(logs.iterdir()):
+        shutil.rmtree(target / made.name, ignore_errors=True)
+        shutil.move(made, target / made.name)
+    logs.rmdir()
+    return target
+
+
 def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)

@@ -67,7 +67,7 @@ def predict(
     """
     from classify.bundles.bundle import load_bundle
     from classify.bundles.features import bundle_features
-    from classify.compare import check_device
+    from classify.job_options import check_device
 
     check_device(device, gpu_memory=gpu_memory)
     if entries not in (None, *ENTRIES):

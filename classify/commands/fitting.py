@@ -11,9 +11,10 @@ import click
 from click.core import ParameterSource
 
 from classify.commands.options import PATH, fit_options, parameter, with_dense
-from classify.compare import CALIBRATIONS, DenseOptions, compare
+from classify.compare import compare
 from classify.head_choice import BASELINE, DEFAULT_HEADS, ENSEMBLE
 from classify.heads import HEADS
+from classify.job_options import CALIBRATIONS, DenseOptions
 from classify.levels import LEVELS
 from classify.studies import ALL, STUDIES
 from featurize import CommaList, default_of, flatten, printable, progress_bar

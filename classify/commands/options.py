@@ -9,8 +9,9 @@ from typing import Any
 
 import click
 
-from classify.compare import MAX_SEED, DenseOptions, compare
+from classify.compare import compare
 from classify.entries import JOINS
+from classify.job_options import MAX_SEED, DenseOptions
 from featurize import CommaList, default_of
 
 DENSE = DenseOptions()

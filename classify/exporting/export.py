@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from classify.compare import folder_name
 from classify.exporting.checking import TOLERANCE, Check, compare, expected_grades, is_installed
 from classify.exporting.description import FILE, PixelInput, describe, pixel_inputs
 from classify.exporting.formats import FOLDER_PARTS, Format, format_module, get_format
 from classify.exporting.notes import export_notes
-from classify.folder import new_folder, refuse_existing, require_place
+from classify.folder import folder_name, new_folder, refuse_existing, require_place
 from classify.predict import bundle_folder
 from featurize import ExportError
 

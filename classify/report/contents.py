@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 
 from classify.head_choice import BASELINE, ENSEMBLE
-from classify.report.charts import PALETTE, head_charts, leaderboard_chart, map_chart, verdict_chart
+from classify.report.charts import leaderboard_chart, map_chart, verdict_chart
+from classify.report.head_charts import head_charts
+from classify.report.looks import PALETTE
 from classify.report.panels import Columns, head_panels
 from classify.report.seen import Seen
 from classify.report.tested import Tested

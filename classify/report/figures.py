@@ -8,8 +8,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from classify.report.charts import MAP_STATES, Spec, as_rows, head_charts, leaderboard_chart, map_chart
+from classify.report.charts import MAP_STATES, leaderboard_chart, map_chart
 from classify.report.contents import heads_of, leaderboard_columns, primary
+from classify.report.head_charts import head_charts
+from classify.report.looks import Spec, as_rows
 from classify.report.panels import Columns
 from classify.report.seen import Seen
 from classify.report.tested import Tested

@@ -111,7 +111,7 @@ def gather(
     CompareError
         If the stores hold other images than those that were compared.
     """
-    from classify.compare import load_same_dataset
+    from classify.loading import load_same_dataset
     from classify.report.intake import intake
 
     samples = load_same_dataset(

@@ -53,7 +53,7 @@ def shown_images(samples: Sequence[Samples], *, store: str | Path) -> Shown:
     Parameters
     ----------
     samples : sequence of Samples
-        From `classify.compare.load_same_dataset`, all of the same images; the first says what is fitted on.
+        From `classify.loading.load_same_dataset`, all of the same images; the first says what is fitted on.
     store : path-like
         One of the stores they were loaded from: it has hashes, sizes and places of the files.
 

@@ -22,7 +22,7 @@ def intake(samples: Sequence[Samples], shown: Shown, record: Mapping[str, Any]) 
     Parameters
     ----------
     samples : sequence of Samples
-        Of the run's stores, from `classify.compare.load_same_dataset`.
+        Of the run's stores, from `classify.loading.load_same_dataset`.
     shown : Shown
         Their images.
     record : mapping

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from classify.head_choice import BASELINE, ENSEMBLE
-from classify.report.charts import MOST_IN_PANEL
 from classify.report.contents import primary
+from classify.report.head_charts import MOST_IN_PANEL
 from classify.results import DOUBTFUL, leaderboard
 from classify.showing.leaderboard import is_graded
 from classify.showing.metric_names import NAMES, figure_text, interval_text

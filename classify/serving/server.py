@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from classify.compare import check_device
+from classify.job_options import check_device
 from classify.serving.guard import is_loopback
 from classify.serving.workplace import private_folder
 from featurize import ConfigError

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 import featurize
-from classify.compare import DenseOptions, compare
+from classify.compare import compare
+from classify.job_options import DenseOptions
 
 Run = Callable[..., dict[str, Any]]
 

@@ -18,9 +18,9 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import Normalizer, StandardScaler
 from sklearn.svm import SVC
 
-from classify.compare import DenseOptions
 from classify.heads import get_head, grid_points
 from classify.heads.rows import validation_images
+from classify.job_options import DenseOptions
 from classify.protocol import Plan, make_plan
 from classify.samples import Samples, load_samples
 from classify.splits import grouped_folds

@@ -9,8 +9,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from classify.compare import DenseOptions, compare, memory_of, place_logs
+from classify.compare import compare
+from classify.folder import place_logs
 from classify.heads import HEADS, make_head
+from classify.job_options import DenseOptions, memory_of
 from classify.protocol import make_plan
 from classify.record import SIMPLEST_FIRST
 from classify.results import leaderboard, plain_json, safe_cell

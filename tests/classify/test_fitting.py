@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from classify.bundles.bundle import load_bundle
-from classify.compare import DenseOptions, compare
+from classify.compare import compare
 from classify.fitting import fit
 from classify.heads import settle_params
+from classify.job_options import DenseOptions
 from classify.samples import load_samples
 from featurize import BundleError, CompareError
 

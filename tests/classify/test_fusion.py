@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from classify.bundles.bundle import load_bundle
-from classify.compare import compare, load_same_dataset
+from classify.compare import compare
 from classify.fusion import fuse, fuse_rows
+from classify.loading import load_same_dataset
 from classify.predict import predict
 from classify.samples import load_samples
 from featurize import BundleError, CompareError, ImageFeatures

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from classify.cli import cli
-from classify.compare import DenseOptions, compare
+from classify.compare import compare
+from classify.job_options import DenseOptions
 from classify.made import compare_words, how_made, shell_line
 from featurize import CompareError, flatten
 

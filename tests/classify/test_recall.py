@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from classify import recall
-from classify.compare import DenseOptions, compare
+from classify.compare import compare
+from classify.job_options import DenseOptions
 from classify.recall import Memory, run_or_recall
 from classify.samples import load_samples
 from classify.showing.printing import _remembered

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from classify import spreading
-from classify.compare import DenseOptions, compare
+from classify.compare import compare
+from classify.job_options import DenseOptions
 from classify.task_keys import versions_here
 
 HEADS = ("logreg", "svm-linear", "knn")

@@ -10,8 +10,10 @@ import pytest
 
 from classify import memory_limit, streaming
 from classify.bundles.bundle import load_bundle
-from classify.compare import DenseOptions, compare, load_same_dataset
+from classify.compare import compare
 from classify.fitting import fit
+from classify.job_options import DenseOptions
+from classify.loading import load_same_dataset
 from classify.protocol import make_plan
 from classify.samples import load_samples
 from classify.streaming import draw_images

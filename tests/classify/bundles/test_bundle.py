@@ -69,7 +69,7 @@ def test_a_loaded_head_says_what_the_fitted_one_said(name, store, tmp_path):
 
 @pytest.mark.slow
 def test_a_dense_head_comes_back_in_safe_mode(store, tmp_path):
-    from classify.compare import DenseOptions
+    from classify.job_options import DenseOptions
 
     done = fit(
         store,

@@ -190,7 +190,8 @@ def test_grades_are_nearer_than_those_of_the_nominal_head():
 @pytest.mark.slow
 def test_a_comparison_and_a_bundle_have_it(make_store, tmp_path):
     from classify.bundles.bundle import load_bundle
-    from classify.compare import DenseOptions, compare
+    from classify.compare import compare
+    from classify.job_options import DenseOptions
     from classify.samples import load_samples
 
     store = make_store(n_features=6, classes=("low", "middle", "high"))

@@ -14,7 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from classify.compare import DenseOptions, compare, load_same_dataset
+from classify.compare import compare
+from classify.job_options import DenseOptions
+from classify.loading import load_same_dataset
 from classify.report.images import Shown, shown_images
 from classify.report.tested import Tested
 from featurize import ContentRow, ImageTable, config_digest, write_store

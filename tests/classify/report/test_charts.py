@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import vl_convert
 
-from classify.report import charts
+from classify.report import charts, looks
+from classify.report.head_charts import head_charts
 
 CLASSES = ("low", "middle", "award")
 ODD = ("a.b[0]", 'it\'s "quoted" <b>', "'; datum.x || alert(1)", "null", "true", "7", "", "é\\n", "award")
@@ -57,22 +58,22 @@ def rows_of(name: str, classes) -> list[dict]:
     }[name]
 
 
-def spec_of(name: str, classes) -> charts.Spec:
+def spec_of(name: str, classes) -> looks.Spec:
     if name == "leaderboard":
         return charts.leaderboard_chart("accuracy", n_heads=3)
     if name == "verdicts":
         return charts.verdict_chart("accuracy")
-    return charts.map_chart(classes) if name == "map" else charts.head_charts(classes)[name]
+    return charts.map_chart(classes) if name == "map" else head_charts(classes)[name]
 
 
-NAMES = (*charts.head_charts(CLASSES), "leaderboard", "verdicts", "map")
+NAMES = (*head_charts(CLASSES), "leaderboard", "verdicts", "map")
 
 
 @pytest.fixture
 def drawn(capfd):
     """Return a chart as Vega-Lite draws it, as parsed SVG; a warning fails the test."""
 
-    def drawn(spec: charts.Spec, rows: list[dict]) -> ET.Element:
+    def drawn(spec: looks.Spec, rows: list[dict]) -> ET.Element:
         filled = {**spec, "width": 300, "data": {"name": "rows", "values": rows}}
         svg = vl_convert.vegalite_to_svg(filled, show_warnings=True, allowed_base_urls=[])
         said = capfd.readouterr()
@@ -149,29 +150,29 @@ def luminance(colour: str) -> float:
 @pytest.mark.parametrize("paper", ["#ffffff", "#14181c"])
 def test_colours_of_marks_stand_out_on_light_and_on_dark_paper(paper):
     """At 3 to 1, as WCAG 2.2 asks of graphics (1.4.11)."""
-    for colour in (*charts.PALETTE, charts.ACCENT):
+    for colour in (*looks.PALETTE, looks.ACCENT):
         light, dark = sorted((luminance(colour), luminance(paper)), reverse=True)
         assert (light + 0.05) / (dark + 0.05) >= 3, colour
 
 
 def test_classes_differ_in_more_than_colour():
-    assert len(charts.PALETTE) == len(charts.SHAPES) == len(charts.DASHES)
-    for looks in (charts.PALETTE, charts.SHAPES, charts.DASHES):
-        assert all(a != b for a, b in itertools.combinations(looks, 2))
-    roc = charts.head_charts(CLASSES)["roc"]
+    assert len(looks.PALETTE) == len(looks.SHAPES) == len(looks.DASHES)
+    for each in (looks.PALETTE, looks.SHAPES, looks.DASHES):
+        assert all(a != b for a, b in itertools.combinations(each, 2))
+    roc = head_charts(CLASSES)["roc"]
     encoding = roc["layer"][1]["encoding"]
-    assert encoding["strokeDash"]["scale"]["range"] == list(charts.DASHES[:3])
-    assert charts.map_chart(ODD)["encoding"]["shape"]["scale"]["range"] == [*charts.SHAPES, charts.SHAPES[1]]
+    assert encoding["strokeDash"]["scale"]["range"] == list(looks.DASHES[:3])
+    assert charts.map_chart(ODD)["encoding"]["shape"]["scale"]["range"] == [*looks.SHAPES, looks.SHAPES[1]]
 
 
 def test_what_is_counted_has_its_name():
-    told = str(charts.head_charts(CLASSES, unit="entries"))
+    told = str(head_charts(CLASSES, unit="entries"))
     assert "training entries" in told
     assert "training images" not in told
 
 
 def test_columns_become_rows():
-    assert charts.as_rows({"x": [1, 2], "y": ["a", None]}) == [{"x": 1, "y": "a"}, {"x": 2, "y": None}]
-    assert charts.as_rows({"x": [], "y": []}) == []
+    assert looks.as_rows({"x": [1, 2], "y": ["a", None]}) == [{"x": 1, "y": "a"}, {"x": 2, "y": None}]
+    assert looks.as_rows({"x": [], "y": []}) == []
     with pytest.raises(ValueError, match="zip"):
-        charts.as_rows({"x": [1], "y": []})
+        looks.as_rows({"x": [1], "y": []})

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from classify.report.charts import head_charts
 from classify.report.figures import draw, write_figures
+from classify.report.head_charts import head_charts
 from classify.report.seen import Seen
 
 Y = [0, 1, 2, 2]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from classify.compare import load_same_dataset
+from classify.loading import load_same_dataset
 from classify.report.images import data_folder, shown_images
 from featurize import CompareError
 

@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 from PIL import Image
 
-from classify.compare import load_same_dataset
+from classify.loading import load_same_dataset
 from classify.report import intake as module
 from classify.report.images import shown_images
 from classify.report.intake import intake

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from classify.compare import load_same_dataset
+from classify.loading import load_same_dataset
 from classify.report import pictures as module
 from classify.report.images import shown_images
 from classify.report.pictures import BUDGET, STEPS, pictures
