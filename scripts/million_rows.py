@@ -1,6 +1,6 @@
 """Every head on stores of made up features, up to a million rows of 1,280 columns: a Markdown table.
 
-``python scripts/million_rows.py [--rows 10000,100000,1000000] [--heads NAMES] [--memory 6GB] [--folder DIR]``
+``python scripts/million_rows.py [--rows NUMBERS] [--heads NAMES] [--memory 6GB] [--folder DIR] [--out FILE]``
 
 Each fit is a process of its own: one fit on all training rows and one test. Hyper-parameters are searched on
 the first store and taken over by the others (a search never looks at more than 10,000 rows of features on
@@ -123,7 +123,9 @@ def table(rows: list[dict[str, Any]]) -> str:
 def main() -> None:
     """Make the stores that are missing, and measure what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--rows", default="10000,100000,1000000", help="images of each store, with commas")
+    parser.add_argument(
+        "--rows", default="3000,10000,100000,1000000", help="images of each store, with commas"
+    )
     parser.add_argument("--heads", default=",".join(HEADS), help="names, with commas (default: all)")
     parser.add_argument("--search", choices=("first", "each"), default="first", help="stores searched on")
     parser.add_argument("--memory", default="6GB", help="the limit (default: 6GB)")

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 SCRIPT = Path(__file__).with_name("stand_in.py")
-KILLS = int(os.environ.get("FOLIO_KILLS", "15"))
+KILLS = int(os.environ.get("FOLIO_KILLS", "12"))
 N_IMAGES, VIEWS, PART = 24, 2, 4
 FORWARD = N_IMAGES * (1 + VIEWS)
 

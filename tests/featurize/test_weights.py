@@ -536,7 +536,7 @@ def test_building_leaves_every_generator_as_it_was(backbone):
 
 
 def test_random_weights_can_be_kept(tmp_path):
-    """The features are the same with the kept file, to the byte; Keras builds this one otherwise for a file."""
+    """The features are the same with the kept file, to the byte, where Keras builds otherwise for a file."""
     backbone = get_backbone("efficientnet_b0")
     weights = find_weights(backbone, "random", seed=4)
     path = save_weights(backbone, weights, tmp_path / "kept.weights.h5")

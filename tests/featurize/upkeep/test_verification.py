@@ -1,11 +1,14 @@
 """A store tampered with by h5py or by the byte: each fault is named; repair undoes it and nothing else."""
 
+import contextlib
+import io
 import json
 import random
 import re
 import shutil
 import subprocess
 import sys
+import types
 import zlib
 from pathlib import Path
 
@@ -18,7 +21,7 @@ import featurize
 from featurize import engines
 from featurize.errors import ConfigError, DatasetError, StoreError
 from featurize.store_writer import write_store
-from featurize.upkeep import verification
+from featurize.upkeep import checking, verification
 from featurize.upkeep.repairing import repair
 from featurize.upkeep.sampling import difference
 from featurize.upkeep.verification import verify
@@ -29,6 +32,36 @@ N_TRAINING = len(CLASSES) * N_TRAIN
 ALL = 10_000
 CRC = "do not have the checksum (crc32) that was taken of them"
 FLETCHER = "cannot be read: wrong checksum (fletcher32)"
+
+
+class Here:
+    """In the place of a process that checks a store: its lines, from a call in this one."""
+
+    def __init__(self, words, **options):
+        with contextlib.redirect_stdout(io.StringIO()) as said:
+            checking.main(words[-1])
+        self.stdout = io.BytesIO(said.getvalue().encode())
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def kill(self):
+        pass
+
+
+@pytest.fixture
+def own_process():
+    """Have checks run in processes of their own, as they do outside of these tests."""
+
+
+@pytest.fixture(autouse=True)
+def _checked_here(request, monkeypatch):
+    if "own_process" not in request.fixturenames:
+        here = types.SimpleNamespace(Popen=Here, PIPE=subprocess.PIPE, DEVNULL=subprocess.DEVNULL)
+        monkeypatch.setattr(verification, "subprocess", here)
 
 
 def noise(path, seed):
@@ -128,7 +161,7 @@ def flip(path, needle):
     path.write_bytes(data)
 
 
-def test_a_clean_store_yields_nothing(task, store, stand_in):
+def test_a_clean_store_yields_nothing(task, store, stand_in, own_process):
     found = verify(store, data=task, sample=ALL)
     assert found.faults == found.notes == ()
     assert found.mend == ""
@@ -527,7 +560,7 @@ def test_a_broken_structure_is_named_and_only_a_new_extraction_helps(task, store
 
 
 @pytest.mark.parametrize("damage", ["cut", "overwritten", "text"])
-def test_a_file_that_hdf5_cannot_read(task, store, damage):
+def test_a_file_that_hdf5_cannot_read(task, store, damage, own_process):
     content = store.read_bytes()
     middle = len(content) // 2
     store.write_bytes(
@@ -614,7 +647,7 @@ def test_views_that_lost_their_contents_are_all_made_again(task, store, stand_in
 
 
 @pytest.mark.slow
-def test_no_flipped_bit_goes_unnoticed_but_where_it_changes_nothing(task, store, monkeypatch):
+def test_no_flipped_bit_goes_unnoticed_but_where_it_changes_nothing(task, store, monkeypatch, own_process):
     """Bits of the structure, the texts and the features; a broken structure may even make HDF5 hang."""
     monkeypatch.setattr(verification, "SILENCE", 20.0)
     before, content = values(store), store.read_bytes()
@@ -639,7 +672,7 @@ def test_no_flipped_bit_goes_unnoticed_but_where_it_changes_nothing(task, store,
 # interrupted
 
 
-def test_a_repair_that_fails_half_way_goes_on(task, store, stand_in, monkeypatch):
+def test_a_repair_that_fails_half_way_goes_on(task, store, stand_in, monkeypatch, own_process):
     before = values(store)
     damaged = store.read_bytes()
     _, n_views = damaged_rows(store, "features/plain", 5)
