@@ -119,6 +119,10 @@ class Roster:
             self._alone_since = time.monotonic()
         return able
 
+    def asked(self) -> set[str]:
+        """Return the workers that have not said yet whether they may take part."""
+        return (self._there.keys() & self._asked.keys()) - self.admitted.keys() - self._refused.keys()
+
     def needs_gpu(self) -> bool:
         """Tell whether only workers that offer a GPU are able."""
         some = bool(self._offering() - self._refused.keys())

@@ -172,8 +172,10 @@ class _Run:
     def _give_out(self) -> None:
         able = self.roster.able()
         while able and len(self.away) < AHEAD * len(able):
-            if self.again:
-                job = self.again.popleft()
+            asked = self.roster.asked()
+            job = next((one for one in self.again if able - one.failures.keys() or not asked), None)
+            if job is not None:  # the others wait for a worker on which they have not failed
+                self.again.remove(job)
             else:
                 payload = None if self.exhausted else self.source.take(len(able))
                 if payload is None:
@@ -248,7 +250,8 @@ class _Run:
 
     def _failed(self, job: _Job, worker: str, why: str, *, final: bool = False) -> None:
         job.failures[worker] = why
-        if final or len(job.failures) >= min(TRIES, max(1, len(self.roster.able()))):
+        n_workers = len(self.roster.able() | self.roster.asked())
+        if final or len(job.failures) >= min(TRIES, max(1, n_workers)):
             places = len(job.failures)
             where = f"on each of {places} workers" if places > 1 and not final else "on a worker"
             raise ClusterError(

@@ -3,6 +3,8 @@
 import math
 import operator
 import os
+import shlex
+import subprocess
 import time
 from collections import deque
 from functools import partial
@@ -64,6 +66,19 @@ def test_what_fails_on_every_worker_is_named(cluster):
     message = r"^one by 0 failed on each of 2 workers: ZeroDivisionError: division by zero\. What is finished"
     with pytest.raises(ClusterError, match=message):
         list(spread(cluster, Jobs([0]), spreading))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the check is a line of sh")
+def test_a_job_that_failed_waits_for_a_worker_that_is_still_being_looked_at(cluster, tmp_path):
+    first_is_quick = f"mkdir {shlex.quote(str(tmp_path / 'first'))} 2>&- || sleep 2"
+    spreading = Spreading(
+        check=partial(subprocess.getoutput, first_is_quick),
+        do=operator.truediv,
+        arguments=lambda job, _: (1, job),
+    )
+    done = spread(cluster, Jobs([0, *range(1, 6)]), spreading)
+    with pytest.raises(ClusterError, match=r"^a task failed on each of 2 workers: ZeroDivisionError"):
+        assert [next(done).value for _ in range(6)] == [1 / job for job in range(1, 6)]  # and then it raises
 
 
 def test_a_worker_that_may_not_take_part_is_named(cluster):

@@ -177,7 +177,6 @@ def test_it_gives_what_tensorflow_gives(monkeypatch, name, size, options):
     ("name", "size"),
     [
         ("resnet50", 64),
-        ("densenet121", 64),
         ("convnext_tiny", 64),
         ("efficientnet_v2_b0", 64),
         ("nasnet_mobile", 64),
