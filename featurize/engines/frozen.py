@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from featurize.backbones import Backbone
+from featurize.engines.graphs import function_of
 from featurize.nets.networks import build_network, keras_settings, preprocess_pixels, without_scaling
 from featurize.weights import Weights
 
@@ -193,23 +194,12 @@ def _concrete(
 
 def _without_variables(function: Any) -> Any:
     """Return the same function, of one tensor to a list of one, with its variables as constants."""
-    import tensorflow as tf
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
     graph = _graph_of_constants(function)
-    if graph.library.function:  # that it calls, as ConvNeXt's does: an import would not make them known
+    if graph.library.function:  # functions that it calls, as in ConvNeXt: importing does not register those
         return convert_variables_to_constants_v2(function)
-    source, result = function.inputs[0].name, function.outputs[0].name
-    # What stands for the pictures is given anew, and XLA refuses one that is left over.
-    del graph.node[[f"{node.name}:0" for node in graph.node].index(source)]
-
-    @tf.function(input_signature=[tf.TensorSpec(function.inputs[0].shape, tf.uint8)], autograph=False)
-    def forward(images: Any) -> Any:
-        return tf.graph_util.import_graph_def(
-            graph, input_map={source: images}, return_elements=[result], name=""
-        )
-
-    return forward.get_concrete_function()
+    return function_of(graph, like=function)
 
 
 def _graph_of_constants(function: Any) -> Any:

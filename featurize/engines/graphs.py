@@ -38,20 +38,42 @@ def place(function: Any, name: str, *, xla: bool) -> Any:
     ConcreteFunction
         Of a tensor on any device to a list of one tensor on that device.
     """
-    import tensorflow as tf
-
     graph = function.graph.as_graph_def()
-    source, result = function.inputs[0].name, function.outputs[0].name
-    # What stands for the pictures is given anew, and XLA refuses one that is left over.
-    del graph.node[[f"{node.name}:0" for node in graph.node].index(source)]
     for node in graph.node:
         node.device = ""
+    return function_of(graph, like=function, device=name, xla=xla)
+
+
+def function_of(graph: Any, *, like: Any, device: str | None = None, xla: bool = False) -> Any:
+    """Return a graph as a function.
+
+    Parameters
+    ----------
+    graph : GraphDef
+        Without variables; it is changed.
+    like : ConcreteFunction
+        The one whose graph it is, or was: its one input and output are those of the new one.
+    device : str, optional
+        Where all of it goes, as TensorFlow spells it.
+    xla : bool
+        As in `place`.
+
+    Returns
+    -------
+    ConcreteFunction
+        Of a uint8 tensor to a list of one tensor.
+    """
+    import tensorflow as tf
+
+    source, result = like.inputs[0].name, like.outputs[0].name
+    # What stands for the pictures is given anew, and XLA refuses one that is left over.
+    del graph.node[[f"{node.name}:0" for node in graph.node].index(source)]
 
     @tf.function(
-        input_signature=[tf.TensorSpec(function.inputs[0].shape, tf.uint8)], autograph=False, jit_compile=xla
+        input_signature=[tf.TensorSpec(like.inputs[0].shape, tf.uint8)], autograph=False, jit_compile=xla
     )
     def forward(images: Any) -> Any:
-        with tf.device(name):
+        with tf.device(device):
             return tf.graph_util.import_graph_def(
                 graph, input_map={source: images}, return_elements=[result], name=""
             )
