@@ -37,7 +37,7 @@ def cache_folder(kind: str) -> Path:
     Parameters
     ----------
     kind : str
-        "models", "tuning" or "xla": the folder's name.
+        "models", "tuning" or "thumbnails": the folder's name.
 
     Returns
     -------

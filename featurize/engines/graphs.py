@@ -12,7 +12,7 @@ from featurize.engines.lanes import Forward
 from featurize.errors import EngineError
 
 HOST = "/CPU:0"
-_NO_MEMORY = ("out of memory", "alloc_failed", "failed to allocate")  # XLA's and cuDNN's words for it
+_NO_MEMORY = ("out of memory", "alloc_failed", "failed to allocate")  # TensorFlow's and cuDNN's words for it
 # Lines that come before the one that says what went wrong.
 _FRAMING = re.compile(r'Graph execution error|Detected at node|File "|<stack traces|\d+ root error')
 
@@ -21,7 +21,7 @@ class OutOfMemoryError(EngineError):
     """A batch does not fit into a device's memory."""
 
 
-def place(function: Any, name: str, *, xla: bool) -> Any:
+def place(function: Any, name: str) -> Any:
     """Return the same function with all of it, constants included, on another device.
 
     Parameters
@@ -30,8 +30,6 @@ def place(function: Any, name: str, *, xla: bool) -> Any:
         Without variables, of one tensor to one tensor; from `featurize.engines.frozen`.
     name : str
         The device as TensorFlow spells it: "/GPU:1".
-    xla : bool
-        Have XLA compile it, at its first call.
 
     Returns
     -------
@@ -41,10 +39,10 @@ def place(function: Any, name: str, *, xla: bool) -> Any:
     graph = function.graph.as_graph_def()
     for node in graph.node:
         node.device = ""
-    return function_of(graph, like=function, device=name, xla=xla)
+    return function_of(graph, like=function, device=name)
 
 
-def function_of(graph: Any, *, like: Any, device: str | None = None, xla: bool = False) -> Any:
+def function_of(graph: Any, *, like: Any, device: str | None = None) -> Any:
     """Return a graph as a function.
 
     Parameters
@@ -55,8 +53,6 @@ def function_of(graph: Any, *, like: Any, device: str | None = None, xla: bool =
         The one whose graph it is, or was: its one input and output are those of the new one.
     device : str, optional
         Where all of it goes, as TensorFlow spells it.
-    xla : bool
-        As in `place`.
 
     Returns
     -------
@@ -66,12 +62,10 @@ def function_of(graph: Any, *, like: Any, device: str | None = None, xla: bool =
     import tensorflow as tf
 
     source, result = like.inputs[0].name, like.outputs[0].name
-    # What stands for the pictures is given anew, and XLA refuses one that is left over.
+    # The input is given anew.
     del graph.node[[f"{node.name}:0" for node in graph.node].index(source)]
 
-    @tf.function(
-        input_signature=[tf.TensorSpec(like.inputs[0].shape, tf.uint8)], autograph=False, jit_compile=xla
-    )
+    @tf.function(input_signature=[tf.TensorSpec(like.inputs[0].shape, tf.uint8)], autograph=False)
     def forward(images: Any) -> Any:
         with tf.device(device):
             return tf.graph_util.import_graph_def(

@@ -17,7 +17,6 @@ from featurize.engines.devices import Placement, settle_device
 from featurize.engines.frozen import Frozen, frozen_forward
 from featurize.engines.graphs import HOST, OutOfMemoryError, forward_on, place
 from featurize.engines.lanes import Lanes
-from featurize.engines.xla import faster_lanes, memory_of
 from featurize.errors import ConfigError, EngineError
 from featurize.nets.networks import check_input_size
 from featurize.weights import Weights
@@ -51,15 +50,11 @@ class TensorFlowEngine:
 
     Parameters
     ----------
-    xla : bool, optional
-        Have XLA compile the graph. By default on GPUs where that is seen to be faster, never on a CPU.
     backbone, weights, input_size, preprocess, statistics, device, gpu_memory, precision, batch_size, levels
         As in `featurize.engines.create_engine`.
 
     Attributes
     ----------
-    xla : bool
-        Whether XLA compiled the graph.
     notes : tuple of str
         What the user should know of how it came out: a smaller batch, GPUs of several models.
     """
@@ -79,7 +74,6 @@ class TensorFlowEngine:
         precision: str,
         batch_size: int | str,
         levels: bool = False,
-        xla: bool | None = None,
     ) -> None:
         import tensorflow as tf
 
@@ -100,13 +94,11 @@ class TensorFlowEngine:
                 levels=levels,
                 device_name=HOST,  # not on a GPU, whose memory would keep what only building needs
             ),
-            functools.partial(
-                _start, placement=placement, xla=xla, backbone=backbone.name, precision=precision
-            ),
+            functools.partial(_start, placement=placement),
             most=auto if batch_size == "auto" else int(batch_size),
             least=1 if batch_size == "auto" else int(batch_size),
         )
-        self._lanes, self.xla, self.batch_size = started.lanes, started.xla, started.batch_size
+        self._lanes, self.batch_size = started.lanes, started.batch_size
         self.in_flight = self._lanes.in_flight
         self.level_names, self.level_ends = started.frozen.level_names, started.frozen.level_ends
         self.n_features = self.level_ends[-1]
@@ -128,13 +120,12 @@ class TensorFlowEngine:
 class _Started:
     frozen: Frozen
     lanes: Lanes
-    xla: bool
     batch_size: int
 
 
 def _largest_that_fits(
     freeze: Callable[..., Frozen],
-    start: Callable[[Frozen], tuple[Lanes, bool]],
+    start: Callable[[Frozen], Lanes],
     *,
     most: int,
     least: int,
@@ -148,53 +139,28 @@ def _largest_that_fits(
     while True:
         frozen = freeze(batch_size=batch_size)
         try:
-            lanes, xla = start(frozen)
+            lanes = start(frozen)
         except OutOfMemoryError:
             if batch_size // 2 < least:
                 raise
             batch_size //= 2
         else:
-            return _Started(frozen=frozen, lanes=lanes, xla=xla, batch_size=batch_size)
+            return _Started(frozen=frozen, lanes=lanes, batch_size=batch_size)
 
 
-def _start(
-    frozen: Frozen, *, placement: Placement, xla: bool | None, backbone: str, precision: str
-) -> tuple[Lanes, bool]:
-    """Return running lanes, and whether XLA compiled what they run."""
-    import tensorflow as tf
+def _start(frozen: Frozen, *, placement: Placement) -> Lanes:
+    """Return running lanes; on GPUs after as many batches as they will have in flight.
 
-    if placement.device == "cpu":
-        function = place(frozen.function, HOST, xla=True) if xla else frozen.function
-        return Lanes([forward_on(function, HOST, device="cpu")], threads=1, waiting=1), bool(xla)
-    shape = tuple(frozen.function.inputs[0].shape)
-    facts = {
-        "backbone": backbone,
-        "precision": precision,
-        "levels": list(frozen.level_names),
-        "shape": list(shape),
-        "gpus": list(placement.models),
-        "tensorflow": tf.__version__,
-    }
-    return faster_lanes(
-        lambda compiled: _warm_lanes(frozen.function, placement, xla=compiled),
-        np.zeros(shape, dtype=np.uint8),
-        asked=xla,
-        memory=memory_of(facts),
-        facts=facts,
-    )
-
-
-def _warm_lanes(function: Any, placement: Placement, *, xla: bool) -> Lanes:
-    """Return the lanes of all GPUs after as many batches as they will have in flight.
-
-    So kernels are chosen and compiled, and memory taken, before the work. The first GPU goes first: what is
-    found out about its kernels, TensorFlow uses on all of the same model.
+    So kernels are chosen, and memory taken, before the work. The first GPU goes first: what is found out
+    about its kernels, TensorFlow uses on all of the same model.
     """
+    if placement.device == "cpu":
+        return Lanes([forward_on(frozen.function, HOST, device="cpu")], threads=1, waiting=1)
     forwards = [
-        forward_on(place(function, name, xla=xla), name, device=device)
+        forward_on(place(frozen.function, name), name, device=device)
         for name, device in zip(placement.names, placement.device.split(","), strict=True)
     ]
-    images = np.zeros(tuple(function.inputs[0].shape), dtype=np.uint8)
+    images = np.zeros(tuple(frozen.function.inputs[0].shape), dtype=np.uint8)
     forwards[0](images)
     lanes = Lanes(forwards, threads=2, waiting=1)
     try:

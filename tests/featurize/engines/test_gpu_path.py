@@ -39,9 +39,7 @@ def test_batches_spread_over_devices_and_come_back_in_any_order(seen):
 
 def test_a_graph_computes_where_it_is_placed(seen):
     assert seen["placement"]["devices"] == {
-        f"/{device} {xla}": [device, f"/device:{device}"]
-        for device in ("CPU:1", "CPU:2")
-        for xla in (False, True)
+        f"/{device}": [device, f"/device:{device}"] for device in ("CPU:1", "CPU:2")
     }
 
 
@@ -78,21 +76,6 @@ def test_a_network_that_never_fits(seen):
     assert seen["too_large"]["never"] == (
         "OutOfMemoryError: gpu:0 has no memory for a batch of 1 at 32 × 32 pixels. Try --device cpu"
     )
-
-
-def test_xla_is_measured_once(seen):
-    compiled = seen["compiled"]
-    assert compiled["measured"] == [2]
-    assert compiled["same"]
-    assert compiled["forced"]
-    assert compiled["worst"] < 1e-4
-
-
-def test_what_xla_cannot_compile_runs_without_it(seen):
-    assert seen["not_compiled"]["xla"] == [False, False]
-    assert seen["not_compiled"]["started"] == [False, False]  # the second engine knows; one graph a device
-    assert seen["not_compiled"]["worst"] < 1e-4
-    assert "Detected unsupported operations" in seen["not_compiled"]["forced"]
 
 
 def test_no_thread_outlives_its_engine(seen):

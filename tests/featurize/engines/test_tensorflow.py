@@ -37,7 +37,7 @@ def lite0():
 def test_what_an_engine_is(lite0):
     assert (lite0.name, lite0.size, lite0.n_features, lite0.batch_size) == ("tensorflow", 64, 1280, 4)
     assert (lite0.precision, lite0.device) == ("float32", "cpu")
-    assert (lite0.in_flight, lite0.xla, lite0.notes) == (2, False, ())
+    assert (lite0.in_flight, lite0.notes) == (2, ())
     assert (lite0.level_names, lite0.level_ends) == (("final",), (1280,))
     features = lite0(_images())
     assert features.shape == (4, 1280)

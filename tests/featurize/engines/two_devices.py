@@ -12,7 +12,7 @@ import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from featurize.backbones import get_backbone
-from featurize.engines import graphs, tensorflow as engine_module, xla
+from featurize.engines import graphs, tensorflow as engine_module
 from featurize.engines.devices import Placement
 from featurize.engines.frozen import Frozen, frozen_forward
 from featurize.errors import EngineError
@@ -27,8 +27,8 @@ EDGES = ("Placeholder", "Identity", "NoOp")  # where a function begins and ends
 class MeanNetworks:
     """Stands in for `frozen_forward`; remembers the batch sizes that were asked for."""
 
-    def __init__(self, *, fits=10**6, strings=False):
-        self.fits, self.strings, self.batch_sizes = fits, strings, []
+    def __init__(self, *, fits=10**6):
+        self.fits, self.batch_sizes = fits, []
 
     def __call__(self, *_, input_size, batch_size, device_name, **__):
         self.batch_sizes.append(batch_size)
@@ -41,8 +41,6 @@ class MeanNetworks:
                 means = tf.linalg.matmul(tf.reduce_mean(pixels, axis=(1, 2)), weights)
                 if batch_size > self.fits:
                     means += tf.reduce_sum(tf.random.uniform([MORE_THAN_THERE_IS]))
-                if self.strings:  # which XLA does not know
-                    means += 0 * tf.cast(tf.strings.length(tf.strings.as_string(means)), tf.float32)
                 whole = tf.debugging.Assert(pixels[0, 0, 0, 0] < 255, ["a broken picture"])
                 with tf.control_dependencies([whole]):
                     return tf.identity(means)
@@ -59,7 +57,7 @@ def make_engine(name="mobilenet_v2", *, networks=None, models=("L4",), **options
     engine_module.frozen_forward = networks or MeanNetworks()
     engine_module.settle_device = lambda *_, **__: Placement(device="gpu:0,gpu:1", names=NAMES, models=models)
     backbone = get_backbone(name)
-    options = {"input_size": SIZE, "batch_size": 4, "precision": "float32", "xla": False, **options}
+    options = {"input_size": SIZE, "batch_size": 4, "precision": "float32", **options}
     return engine_module.TensorFlowEngine(
         backbone,
         find_weights(backbone, "random"),
@@ -108,12 +106,11 @@ def placement():
     function = MeanNetworks()(input_size=SIZE, batch_size=4, device_name="/CPU:0").function
     found = {}
     for name in NAMES:
-        for compiled in (False, True):
-            placed = graphs.place(function, name, xla=compiled)
-            with tf.device(name):
-                (result,) = placed(tf.constant(images(4)))
-            nodes = {node.device for node in placed.graph.get_operations() if node.type not in EDGES}
-            found[f"{name} {compiled}"] = [result.device.rpartition("device:")[2], *sorted(nodes)]
+        placed = graphs.place(function, name)
+        with tf.device(name):
+            (result,) = placed(tf.constant(images(4)))
+        nodes = {node.device for node in placed.graph.get_operations() if node.type not in EDGES}
+        found[name] = [result.device.rpartition("device:")[2], *sorted(nodes)]
     backbone = get_backbone("efficientnet_lite0")
     real = frozen_forward(
         backbone,
@@ -127,7 +124,7 @@ def placement():
         device_name="/CPU:0",
     ).function
     here, one, other = (
-        graphs.forward_on(real if name is None else graphs.place(real, name, xla=False), name, device="gpu")(
+        graphs.forward_on(real if name is None else graphs.place(real, name), name, device="gpu")(
             images(2, size=64)
         )
         for name in (None, *NAMES)
@@ -164,36 +161,6 @@ def too_large():
     }
 
 
-def compiled():
-    """Real compilation: the choice is measured once and remembered."""
-    measured = []
-    seconds_each = xla.seconds_each
-    xla.seconds_each = lambda *arms, images: measured.append(len(arms)) or seconds_each(*arms, images=images)
-    first, second = make_engine(xla=None), make_engine(xla=None)
-    forced = make_engine(xla=True)
-    return {
-        "measured": measured,
-        "same": first.xla == second.xla,
-        "forced": forced.xla,
-        "worst": off_by(forced(images(4)), images(4)),
-    }
-
-
-def not_compiled():
-    started = []
-    networks = MeanNetworks(strings=True)
-    place = graphs.place
-    first = make_engine("vgg16", networks=networks, xla=None)
-    engine_module.place = lambda function, name, *, xla: started.append(xla) or place(function, name, xla=xla)
-    second = make_engine("vgg16", networks=networks, xla=None)
-    return {
-        "xla": [first.xla, second.xla],
-        "started": list(started),
-        "worst": off_by(second(images(4)), images(4)),
-        "forced": error_of(make_engine, "vgg16", networks=networks, xla=True),
-    }
-
-
 def ended():
     """All those engines are gone, and so should their threads be."""
     for thread in threading.enumerate():
@@ -205,7 +172,7 @@ def ended():
 def main() -> None:
     (cpu,) = tf.config.list_physical_devices("CPU")
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 3)
-    scenarios = (features, placement, an_error, too_large, compiled, not_compiled, ended)
+    scenarios = (features, placement, an_error, too_large, ended)
     print(json.dumps({scenario.__name__: scenario() for scenario in scenarios}))
     engine = make_engine(batch_size=64)
     main.under_way = [engine.submit(images(64)) for _ in range(engine.in_flight)]
