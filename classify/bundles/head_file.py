@@ -1,17 +1,26 @@
-"""A fitted head as a file: skops for scikit-learn's, Keras' own for the dense one; never pickle."""
+"""A fitted head as a file: skops for scikit-learn's, Keras' own for the dense one; never pickle.
+
+Neither file names a class of ours: ``head.skops`` holds what `classify.heads.state` returns, ``head.keras`` a
+network of Keras' own layers. Both are put into a new head of the name that the manifest gives.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import tempfile
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from classify.bundles.manifest import MANIFEST
-from classify.heads import TRUSTED_TYPES, get_head, make_head
+from classify.heads import get_head, make_head
 from featurize import BundleError, printable
+
+# What skops must be told to trust: `CalibratedClassifierCV` makes these plain objects of arrays and numbers.
+# All else in a head it knows by itself.
+TRUSTED_TYPES = ("sklearn.calibration._CalibratedClassifier", "sklearn.calibration._SigmoidCalibration")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -44,7 +53,10 @@ def dump_head(estimator: Any, head: str) -> SavedHead:
     else:
         import skops.io
 
-        data = skops.io.dumps(estimator)
+        from classify.heads.state import head_state
+
+        # Mostly descriptions of objects, which shrink to a tenth at the lowest level.
+        data = skops.io.dumps(head_state(estimator), compression=zipfile.ZIP_DEFLATED, compresslevel=1)
     return SavedHead(data=data, labels=tuple(int(label) for label in estimator.classes_))
 
 
@@ -80,8 +92,9 @@ def load_head(file: Path, manifest: Mapping[str, Any], *, n_features: int) -> An
         except Exception as error:  # Keras raises whatever the damage leads to
             raise BundleError(f"{file}: cannot be loaded in safe mode ({_first_line(error)})") from None
     else:
-        estimator = _load_skops(file)
-    if problem := _difference(estimator, manifest, n_features=n_features):
+        estimator = _load_skops(file, manifest["head"])
+    problem = _difference(estimator, manifest, n_features=n_features) or _trial(estimator, n_features)
+    if problem:
         raise BundleError(f"{file}: {problem}, as {MANIFEST} has it. Make the bundle anew.")
     return estimator
 
@@ -92,13 +105,17 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _load_skops(file: Path) -> Any:
+def _load_skops(file: Path, head: str) -> Any:
     import skops.io
 
+    from classify.heads.state import restore_head
+
+    estimator = make_head(head)
     try:
         strangers = sorted(set(skops.io.get_untrusted_types(file=file)) - set(TRUSTED_TYPES))
         if not strangers:
-            return skops.io.load(file, trusted=list(TRUSTED_TYPES))
+            restore_head(estimator, skops.io.load(file, trusted=list(TRUSTED_TYPES)))
+            return estimator
     except Exception as error:  # zipfile, json, numpy and skops each raise their own
         raise BundleError(f"{file}: cannot be loaded ({_first_line(error)}). Make the bundle anew.") from None
     raise BundleError(f"{file}: refused: it holds {', '.join(strangers)}, which no head of Folio has.")
@@ -120,6 +137,18 @@ def _difference(estimator: Any, manifest: Mapping[str, Any], *, n_features: int)
     if head.tensorflow and estimator.model_.output_shape != (None, len(labels) if len(labels) > 2 else 1):
         return f"its network does not tell {len(labels)} classes apart"
     return ""
+
+
+def _trial(estimator: Any, n_features: int) -> str:
+    """Return how the head fails to grade a row of ones, "" where it does not."""
+    import numpy as np
+
+    try:
+        found = estimator.predict_proba(np.ones((1, n_features), dtype=np.float32))
+        sound = found.shape == (1, len(estimator.classes_)) and abs(float(found.sum()) - 1.0) < 1e-3
+    except Exception as error:  # whatever arrays of other shapes lead to
+        return f"cannot grade ({_first_line(error)})"
+    return "" if sound else "does not grade in probabilities"
 
 
 def _first_line(error: Exception) -> str:

@@ -13,9 +13,9 @@ from classify.results import plain_json
 from featurize import BundleError, CompareError, config_digest
 
 FORMAT = "folio-bundle"
-FORMAT_VERSION = 1
+# Of bundles and ensembles; a bundle with ``parts`` is of fused stores. 1 and 2 held class paths of ours.
+FORMAT_VERSION = 3
 ENSEMBLE_FORMAT = "folio-ensemble"  # members are bundles in folders of its own
-FUSED_VERSION = 2  # with ``parts`` in the place of ``config`` and ``weights``
 MANIFEST = "manifest.json"
 EXAMPLES = "examples.npz"  # the fitted images, where a bundle carries them
 Checks = Mapping[str, tuple[Callable[[Any], bool], str]]  # key → what is sound, and that in words
@@ -24,9 +24,8 @@ SEAL = "manifest_sha256"  # over the canonical JSON of all the rest
 
 def write_manifest(folder: Path, fields: Mapping[str, Any]) -> None:
     """Write the manifest as plain JSON with its format, its version and its seal."""
-    version = FUSED_VERSION if "parts" in fields else FORMAT_VERSION
     named = ENSEMBLE_FORMAT if "members" in fields else FORMAT
-    manifest = plain_json({"format": named, "format_version": version, **fields})
+    manifest = plain_json({"format": named, "format_version": FORMAT_VERSION, **fields})
     sealed = {**manifest, SEAL: config_digest(manifest)}
     text = json.dumps(sealed, indent=2, allow_nan=False, ensure_ascii=False)
     (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
@@ -51,11 +50,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise BundleError(f"{path}: cannot be read ({error}). Make the bundle anew.") from None
     if not isinstance(manifest, dict) or manifest.get("format") not in (FORMAT, ENSEMBLE_FORMAT):
         raise BundleError(f"{path}: not the manifest of a bundle. Make one with: classify compare STORE")
-    if manifest.get("format_version") not in (FORMAT_VERSION, FUSED_VERSION):
-        raise BundleError(
-            f"{path}: format version {manifest.get('format_version')}, but this Folio reads versions "
-            f"{FORMAT_VERSION} and {FUSED_VERSION}. Upgrade folio-grader."
-        )
+    _check_version(folder, manifest)
     seal = manifest.pop(SEAL, None)
     if seal != config_digest(manifest):
         raise BundleError(f"{path}: altered after it was written: {SEAL} does not fit. Make the bundle anew.")
@@ -65,6 +60,19 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     if ensemble:
         return manifest
     return {"columns": [0, manifest["n_features"]], **manifest}
+
+
+def _check_version(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Raise BundleError unless a manifest is of the version that this Folio reads."""
+    version = manifest.get("format_version")
+    if version == FORMAT_VERSION:
+        return
+    found = f"{folder / MANIFEST}: format version {version}, but this Folio reads version {FORMAT_VERSION}"
+    if not isinstance(version, int) or not 0 < version < FORMAT_VERSION:
+        raise BundleError(f"{found}. Upgrade folio-grader.")
+    from classify.bundles.remake import remake_command
+
+    raise BundleError(f"{found}. Make the bundle again with: {remake_command(folder, manifest)}")
 
 
 def _check_ensemble(manifest: Mapping[str, Any]) -> str:
@@ -79,7 +87,7 @@ def _check_ensemble(manifest: Mapping[str, Any]) -> str:
 
 def _check_manifest(manifest: Mapping[str, Any]) -> str:
     """Return what is wrong with the fields that are used, "" when nothing is."""
-    fused = manifest["format_version"] == FUSED_VERSION
+    fused = "parts" in manifest
     for where, part, checks in (("", manifest, _FIELDS), *_parts_to_check(manifest, fused=fused)):
         for key, (sound, expected) in checks.items():
             optional = (checks is _WEIGHTS and key != "kind") or (checks is _FIELDS and key in _OPTIONAL)

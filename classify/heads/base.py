@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin
@@ -13,6 +13,8 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from classify.heads import SCALINGS
 from classify.streams import RowStream
 from featurize import CompareError
+
+SCALERS = (StandardScaler, Normalizer)  # those of `make_scaler`
 
 
 class FitError(CompareError, ValueError):
@@ -38,6 +40,9 @@ def make_scaler(scaling: str, *, copy: bool = True) -> TransformerMixin:
 
 class BaseHead(ClassifierMixin, BaseEstimator):
     """A classifier of feature rows that answers in probabilities."""
+
+    # Fitted attributes and their types: what `classify.heads.state` keeps, with the parameters.
+    FITTED: ClassVar[dict[str, Any]] = {"classes_": np.ndarray, "n_features_in_": int, "notes_": tuple}
 
     classes_: np.ndarray
     n_features_in_: int

@@ -21,6 +21,10 @@ class BaselineHead(BaseHead):
         Fitted with strategy "prior", on each image once, however many views it has.
     """
 
+    FITTED = BaseHead.FITTED | {
+        "classifier_": DummyClassifier,
+    }
+
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.classifier_tags.poor_score = True  # by design

@@ -63,6 +63,12 @@ class DiscriminantHead(BaseHead):
     Ledoit & Wolf, "A well-conditioned estimator for large-dimensional covariance matrices", 2004.
     """
 
+    FITTED = BaseHead.FITTED | {
+        "pipeline_": Pipeline,
+        "shrinkage_": float,
+        "temperature_": float,
+    }
+
     def __init__(
         self,
         *,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from sklearn.base import clone
+from sklearn.calibration import CalibratedClassifierCV
 
 from classify.heads.base import BaseHead, FitError, make_scaler, require_two_classes, streamed_note
 from classify.heads.calibration import (
@@ -71,6 +72,13 @@ class SVMHead(BaseHead):
     Platt, "Probabilistic outputs for support vector machines", 1999.
     Williams & Seeger, "Using the Nyström method to speed up kernel machines", 2001.
     """
+
+    FITTED = BaseHead.FITTED | {
+        "classifier_": CalibratedClassifierCV,
+        "n_folds_": int,
+        "n_iter_": int,
+        "converged_": bool,
+    }
 
     def __init__(
         self,

@@ -51,6 +51,12 @@ class LogisticHead(BaseHead):
         False when the solver stopped short of `tol`; no warning is given.
     """
 
+    FITTED = BaseHead.FITTED | {
+        "pipeline_": Pipeline,
+        "n_iter_": int,
+        "converged_": bool,
+    }
+
     def __init__(
         self,
         *,

@@ -8,7 +8,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 from sklearn.metrics.pairwise import euclidean_distances
 
-from classify.heads.base import BaseHead, make_scaler, require_two_classes, streamed_note
+from classify.heads.base import SCALERS, BaseHead, make_scaler, require_two_classes, streamed_note
 from classify.heads.held_out import held_out_parts, held_out_scores
 from classify.heads.rows import settle_rows
 from classify.heads.scaled import fit_scaling
@@ -49,6 +49,12 @@ class NearestMeanHead(BaseHead):
     One number for all classes: Guo, Pleiss, Sun & Weinberger, "On calibration of modern neural networks",
     arXiv:1706.04599, section 4.2.
     """
+
+    FITTED = BaseHead.FITTED | {
+        "scaler_": SCALERS,
+        "means_": np.ndarray,
+        "sharpness_": float,
+    }
 
     def __init__(self, *, scaling: str = "standardise", n_folds: int = 5, seed: int = 0) -> None:
         self.scaling = scaling

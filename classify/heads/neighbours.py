@@ -10,7 +10,7 @@ from sklearn.neighbors import NearestNeighbors
 from sklearn.utils import assert_all_finite
 from sklearn.utils.class_weight import compute_class_weight
 
-from classify.heads.base import BaseHead, FitError, make_scaler, require_two_classes
+from classify.heads.base import SCALERS, BaseHead, FitError, make_scaler, require_two_classes
 
 NEAREST = 1e-6  # cosine distance of equal rows: below it is rounding, in float32
 ROWS_A_PASS = 1024  # bounds memory
@@ -41,6 +41,13 @@ class NeighboursHead(BaseHead):
         Index of each training row's class.
     class_weight_ : ndarray of shape (n_classes,)
     """
+
+    FITTED = BaseHead.FITTED | {
+        "scaler_": SCALERS,
+        "neighbours_": NearestNeighbors,
+        "label_": np.ndarray,
+        "class_weight_": np.ndarray,
+    }
 
     def __init__(self, *, k: int = 5, scaling: str = "l2", class_weight: str | dict | None = None) -> None:
         self.k = k

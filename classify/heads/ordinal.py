@@ -10,7 +10,7 @@ from sklearn.utils import Tags
 from sklearn.utils.class_weight import compute_class_weight
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from classify.heads.base import BaseHead, make_scaler, require_two_classes, streamed_note
+from classify.heads.base import SCALERS, BaseHead, make_scaler, require_two_classes, streamed_note
 from classify.heads.ordinal_logistic import (
     OrdinalSolution,
     class_probabilities,
@@ -54,6 +54,14 @@ class OrdinalLogisticHead(BaseHead):
     ----------
     McCullagh, "Regression models for ordinal data", 1980.
     """
+
+    FITTED = BaseHead.FITTED | {
+        "scaler_": SCALERS,
+        "coef_": np.ndarray,
+        "thresholds_": np.ndarray,
+        "n_iter_": int,
+        "converged_": bool,
+    }
 
     def __init__(
         self,

@@ -51,6 +51,14 @@ class OrdinalSVMHead(BaseHead):
     Isotonic regression: Robertson, Wright & Dykstra, "Order restricted statistical inference", 1988.
     """
 
+    FITTED = BaseHead.FITTED | {
+        "machines_": list[SVMHead],
+        "floor_": float,
+        "n_folds_": int,
+        "n_iter_": int,
+        "converged_": bool,
+    }
+
     def __init__(
         self,
         *,

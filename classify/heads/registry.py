@@ -170,21 +170,6 @@ HEADS: Mapping[str, Head] = {
     )
 }
 
-# What `skops.io.load` must be told to trust for the heads saved with it; all else in them it knows by itself.
-TRUSTED_TYPES: tuple[str, ...] = (
-    "classify.heads.baseline.BaselineHead",
-    "classify.heads.discriminant.DiscriminantHead",
-    "classify.heads.kernel.SVMHead",
-    "classify.heads.linear.LogisticHead",
-    "classify.heads.nearest_mean.NearestMeanHead",
-    "classify.heads.neighbours.NeighboursHead",
-    "classify.heads.ordinal.OrdinalLogisticHead",
-    "classify.heads.ordinal_svm.OrdinalSVMHead",
-    # Made by CalibratedClassifierCV; plain Python objects of arrays and numbers that skops does not list.
-    "sklearn.calibration._CalibratedClassifier",
-    "sklearn.calibration._SigmoidCalibration",
-)
-
 
 def get_head(name: str) -> Head:
     """Return the head of that name.

@@ -194,7 +194,7 @@ def test_a_fused_store_is_one_more_store_of_the_run(run):
 def test_a_fused_bundle_grades_with_each_backbone(run, images, networks):
     bundle = run.folder / "bundles" / "efficientnet_lite0+vgg16__logreg"
     manifest = json.loads((bundle / "manifest.json").read_text())
-    assert manifest["format_version"] == 2
+    assert manifest["format_version"] == 3
     assert [part["store"] for part in manifest["parts"]] == ["efficientnet_lite0", "vgg16"]
     told = []
     graded = predict(bundle, [images], on_progress=lambda *numbers: told.append(numbers))

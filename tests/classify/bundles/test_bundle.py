@@ -7,13 +7,16 @@ import zipfile
 import numpy as np
 import pytest
 import skops.io
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import StandardScaler
 
 from classify.bundles.bundle import extract_command, load_bundle
-from classify.bundles.head_file import dump_head
+from classify.bundles.head_file import dump_head, load_head
 from classify.bundles.weights import carry_weights
 from classify.bundles.writing import save_bundle
 from classify.fitting import fit
 from classify.heads import HEADS, make_head
+from classify.heads.state import head_state
 from classify.samples import load_samples
 from featurize import BundleError
 
@@ -88,11 +91,38 @@ def test_a_dense_head_comes_back_in_safe_mode(store, tmp_path):
     assert not zipfile.ZipFile(done.bundle / "head.keras").testzip()
 
 
+SMALL_DENSE = {"units": (4,), "epochs": 2}
+
+
+@pytest.mark.parametrize("name", list(HEADS))
+def test_no_bundle_holds_a_path_of_our_code(name, make_store, tmp_path):
+    """Of a bundle nothing names a module of ours, so that none can break it by being moved."""
+    store = make_store(counts={"train": 8, "test": 3}, classes=("a", "b", "c"))
+    done = fit(
+        store,
+        head=name,
+        params=SMALL_DENSE if HEADS[name].tensorflow else {},
+        order=("a", "b", "c"),
+        out=tmp_path / "bundle",
+        jobs=1,
+    )
+    found = [path for path in done.bundle.iterdir() if path.is_file()]
+    data = {path.name: path.read_bytes() for path in found}
+    for path in found:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                data |= {f"{path.name}/{one}": archive.read(one) for one in archive.namelist()}
+    assert len(data) > 3  # manifest, head, and what is in the head
+    for where, content in data.items():
+        for ours in (b"classify.", b"featurize.", b"classify/", b"featurize/"):
+            assert ours not in content, f"{where}: {content[max(0, content.find(ours) - 60) :][:120]!r}"
+
+
 def test_the_manifest_says_what_is_needed(bundle, store):
     manifest = json.loads((bundle / "manifest.json").read_text())
     samples = load_samples(store)
     assert manifest["format"] == "folio-bundle"
-    assert manifest["format_version"] == 1
+    assert manifest["format_version"] == 3
     assert manifest["config"] == samples.config
     assert manifest["classes"] == ["award", "low"]
     assert (manifest["n_features"], manifest["backbone"]) == (8, "efficientnet_lite0")
@@ -170,13 +200,18 @@ def test_types_that_are_not_ours_are_refused(bundle, store):
     ("changes", "message"),
     [
         ({"format": "other"}, "not the manifest of a bundle"),
-        ({"format_version": 3}, "format version 3, but this Folio reads versions 1 and 2"),
+        ({"format_version": 4}, r"format version 4, but this Folio reads version 3\. Upgrade folio-grader"),
+        ({"format_version": "2"}, r"format version 2, but this Folio reads version 3\. Upgrade"),
+        ({"format_version": 0}, r"format version 0, but this Folio reads version 3\. Upgrade"),
         ({"head_file": "../head.skops"}, "'head_file' is '../head.skops'; expected 'head.skops'"),
         ({"head_file": 3}, "'head_file' is 3; expected text"),
         ({"head": "forest"}, "Unknown head 'forest'"),
         ({"head": ["logreg"]}, "'head' is .*expected text"),
         ({"head": "dense"}, "expected 'head.keras'"),
-        ({"head": "svm-linear"}, "holds LogisticHead, not the head 'svm-linear'"),
+        (
+            {"head": "svm-linear"},
+            "its parameters are not those of this head, which are C, class",
+        ),
         ({"head_sha256": "x"}, "'head_sha256' is 'x'; expected a SHA-256"),
         ({"labels": [1, 0]}, r"'labels' is \[1, 0\]; expected ascending numbers from 0 to 1"),
         ({"labels": [0, 2]}, r"'labels' is \[0, 2\]"),
@@ -246,10 +281,89 @@ def test_a_manifest_that_names_no_columns_means_all(bundle):
 
 def test_a_head_that_was_never_fitted_is_refused(bundle):
     file = bundle / "head.skops"
-    skops.io.dump(make_head("logreg"), file)
+    skops.io.dump(head_state(make_head("logreg")), file)
     edit(bundle, head_sha256=sha256(file.read_bytes()))
-    with pytest.raises(BundleError, match=r"its classes are not the labels \[0, 1\]"):
+    with pytest.raises(BundleError, match="it lacks 'classes_', which every fitted one has"):
         load_bundle(bundle)
+
+
+def without(key):
+    return lambda state: state["attributes"].pop(key)
+
+
+def attribute(**changes):
+    return lambda state: state["attributes"].update(changes)
+
+
+def param(**changes):
+    return lambda state: state["params"].update(changes)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda state: state.pop("params"), "something else than a head's parameters and attributes"),
+        (lambda state: state.update(attributes=[]), "something else than a head's parameters"),
+        (lambda state: state.update(params=None), "its parameters are not those of this head"),
+        (lambda state: state["params"].pop("C"), "its parameters are not those of this head"),
+        (param(fit=1), "its parameters are not those of this head"),
+        (param(C="many"), "its parameter 'C' is 'many'"),
+        (param(max_iter=1.5), "its parameter 'max_iter' is 1.5"),
+        (param(class_weight=[1]), r"its parameter 'class_weight' is \[1\]"),
+        (param(scaling=None), "its parameter 'scaling' is None"),
+        (attribute(predict_proba=1), "it has the attribute 'predict_proba', which this head has not"),
+        (attribute(__class__="x"), "it has the attribute '__class__', which this head has not"),
+        (lambda state: state["attributes"].update({3: 4}), "it has the attribute 3, which this head"),
+        (without("pipeline_"), "it lacks 'pipeline_'"),
+        (attribute(classes_=[0, 1]), "its attribute 'classes_' is of another type: list"),
+        (attribute(classes_=np.array([0, {}])), "its attribute 'classes_' is of another type: ndarray"),
+        (attribute(classes_=np.array([0, 2])), r"its classes are not the labels \[0, 1\]"),
+        (attribute(n_features_in_=True), "its attribute 'n_features_in_' is of another type: bool"),
+        (attribute(n_features_in_=7), "not fitted on 8 features"),
+        (attribute(notes_=(1,)), "its attribute 'notes_' is of another type: tuple"),
+        (attribute(pipeline_=np.zeros(3)), "its attribute 'pipeline_' is of another type: ndarray"),
+        (attribute(pipeline_=Pipeline([("scale", StandardScaler())])), "cannot grade"),
+        (
+            lambda state: vars(state["attributes"]["pipeline_"]["classify"]).update(coef_=np.zeros((1, 3))),
+            "cannot grade",
+        ),
+        (
+            lambda state: vars(state["attributes"]["pipeline_"]["classify"]).update(intercept_=[np.nan]),
+            "does not grade in probabilities",
+        ),
+    ],
+)
+def test_a_state_that_is_not_of_this_head_is_one_line(bundle, store, change, message):
+    state = head_state(load_bundle(bundle).estimator)
+    change(state)
+    file = bundle / "head.skops"
+    skops.io.dump(state, file)
+    edit(bundle, head_sha256=sha256(file.read_bytes()))
+    with pytest.raises(BundleError, match=message) as caught:
+        load_bundle(bundle)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda machines: machines.append(3), "something else than a head's parameters and attributes"),
+        (lambda machines: machines[0]["params"].pop("C"), "its parameters are not those of this head"),
+        (lambda machines: machines[0]["attributes"].update(fit=1), "it has the attribute 'fit'"),
+        (lambda machines: machines.clear(), "cannot grade"),
+        (lambda machines: machines.pop(), "does not grade in probabilities"),
+    ],
+)
+def test_a_head_within_a_head_is_checked_as_well(change, message, tmp_path):
+    X, y = np.random.default_rng(0).normal(size=(60, 4)), np.arange(60) % 3
+    head = make_head("ordinal-svm").fit(X, y)
+    state = head_state(head)
+    change(state["attributes"]["machines_"])
+    file = tmp_path / "head.skops"
+    skops.io.dump(state, file)
+    manifest = {"head": "ordinal-svm", "labels": [0, 1, 2], "head_sha256": sha256(file.read_bytes())}
+    with pytest.raises(BundleError, match=message):
+        load_head(file, manifest, n_features=4)
 
 
 def test_no_bundle_is_one_line(tmp_path):

@@ -1,9 +1,12 @@
 """Rows like those of a store."""
 
+import hashlib
+
 import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
 
+from classify.bundles.head_file import dump_head, file_name, load_head
 from classify.streams import Piece, RowStream
 
 
@@ -64,3 +67,20 @@ def small_sample(monkeypatch):
     monkeypatch.setattr("classify.heads.scaled.LEAST_SAMPLE", 32)
     with threadpool_limits(1):
         yield
+
+
+@pytest.fixture
+def saved_and_loaded(tmp_path):
+    """Return a fitted head after it was written to its file and loaded, as a bundle's is."""
+
+    def through_a_file(head, name):
+        saved = dump_head(head, name)
+        file = tmp_path / file_name(name)
+        file.write_bytes(saved.data)
+        digest = hashlib.sha256(saved.data).hexdigest()
+        manifest = {"head": name, "labels": list(saved.labels), "head_sha256": digest}
+        loaded = load_head(file, manifest, n_features=head.n_features_in_)
+        assert set(vars(loaded)) == set(vars(head))  # no attribute is lost
+        return loaded
+
+    return through_a_file

@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-import skops.io
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.kernel_approximation import Nystroem
 from sklearn.metrics import roc_auc_score
@@ -9,7 +8,8 @@ from sklearn.preprocessing import Normalizer, StandardScaler
 from sklearn.svm import SVC, LinearSVC
 from sklearn.utils.class_weight import compute_sample_weight
 
-from classify.heads import TRUSTED_TYPES, machines, make_head, size_params
+from classify.bundles.head_file import dump_head
+from classify.heads import machines, make_head, size_params
 from classify.splits import grouped_folds
 from featurize.errors import CompareError
 
@@ -61,7 +61,9 @@ def test_probabilities_are_those_of_a_plain_calibrated_pipeline(name, scaling, c
 
 @pytest.mark.parametrize("name", ["svm-linear", "svm-rbf"])
 @pytest.mark.parametrize("n_classes", [2, 3])
-def test_the_approximate_head_is_a_plain_calibrated_pipeline_and_says_so(name, n_classes, monkeypatch):
+def test_the_approximate_head_is_a_plain_calibrated_pipeline_and_says_so(
+    name, n_classes, monkeypatch, saved_and_loaded
+):
     monkeypatch.setattr(machines, "EXACT_ROWS", 100)
     monkeypatch.setattr(machines, "COMPONENTS", 30)
     X, y, groups, image = views(n_classes=n_classes)
@@ -84,11 +86,11 @@ def test_the_approximate_head_is_a_plain_calibrated_pipeline_and_says_so(name, n
     )
     assert ("30 Nyström features" in note) == (name == "svm-rbf")
     assert make_head(name, params={"solver": "exact"}).fit(X, y).notes_ == ()
-    loaded = skops.io.loads(skops.io.dumps(head), trusted=TRUSTED_TYPES)
+    loaded = saved_and_loaded(head, name)
     np.testing.assert_array_equal(loaded.predict_proba(X), head.predict_proba(X))
 
 
-def test_the_fitted_head_holds_nothing_but_scikit_learn_s_own_objects():
+def test_the_fitted_head_holds_nothing_but_scikit_learn_s_own_objects(saved_and_loaded):
     X, y, groups, image = views()
     head = make_head("svm-rbf").fit(X, y, groups=groups, image=image)
     (inner,) = head.classifier_.calibrated_classifiers_
@@ -96,7 +98,8 @@ def test_the_fitted_head_holds_nothing_but_scikit_learn_s_own_objects():
     assert inner.estimator["classify"].kernel == "rbf"  # fitted on features, not on a matrix
     assert inner.estimator["classify"].support_vectors_.shape[1] == X.shape[1]
     assert head.classifier_.n_features_in_ == X.shape[1]
-    assert set(skops.io.get_untrusted_types(data=skops.io.dumps(head))) <= set(TRUSTED_TYPES)
+    loaded = saved_and_loaded(head, "svm-rbf")
+    np.testing.assert_array_equal(loaded.predict_proba(X), head.predict_proba(X))
 
 
 @pytest.mark.parametrize("name", ["svm-linear", "svm-rbf"])
@@ -134,7 +137,7 @@ def test_only_support_vectors_are_kept_of_the_training_rows():
     y = np.arange(2000) % 2
     X = (generator.normal(size=(2000, 30)) + 20 * y[:, None]).astype(np.float32)
     head = make_head("svm-linear", params={"C": 1e-3}).fit(X, y)
-    assert len(skops.io.dumps(head)) < X.nbytes / 2
+    assert len(dump_head(head, "svm-linear").data) < X.nbytes / 2
 
 
 def test_a_machine_that_stops_short_says_so_without_a_warning():

@@ -61,6 +61,17 @@ def test_linear_svm_is_scikit_learns_in_the_primal(skewed, stream_of, n_classes,
     np.testing.assert_allclose(found.intercept_, expected.intercept_, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    "name", [name for name, head in HEADS.items() if name != "knn" and not head.tensorflow]
+)
+def test_a_head_fitted_on_a_stream_is_saved_whole(skewed, stream_of, name, saved_and_loaded):
+    X, y = skewed
+    head = make_head(name).fit_stream(stream_of(X, y))
+    loaded = saved_and_loaded(head, name)
+    np.testing.assert_array_equal(loaded.predict_proba(X), head.predict_proba(X))
+    assert getattr(loaded, "notes_", ()) == getattr(head, "notes_", ())
+
+
 @pytest.mark.parametrize("kernel", ["linear", "rbf"])
 def test_svm_probabilities_are_near_those_in_memory(skewed, stream_of, kernel):
     X, y = skewed
