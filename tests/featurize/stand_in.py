@@ -119,8 +119,9 @@ def install(
     is what Folio then takes itself for.
     """
 
-    def create_engine(backbone, weights, *, input_size=None, **_):
+    def create_engine(backbone, weights, *, input_size=None, levels=False, **_):
         engine = MeanEngine(
+            levels=levels,
             size=input_size or backbone.size,
             offset=float("nan") if wrong else OFFSETS[backbone.name],
             delay=delay,
