@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from featurize.backbones import Backbone
+from featurize.backbones.registry import Backbone
+from featurize.backbones.weights import Weights
 from featurize.errors import ConfigError
-from featurize.views import ViewRanges
-from featurize.weights import Weights
+from featurize.images.augment import ViewRanges
 
 PREPROCESSES = ("native", "rescale", "featurewise")
 AUTO = "auto"  # left open: the first run settles it

@@ -1,5 +1,7 @@
 """What can go wrong, by room. The command line prints any of these as one line and exits 1."""
 
+from __future__ import annotations
+
 
 class FolioError(Exception):
     """A problem the user can act on; its text says what, where, what was expected and what to type next."""
@@ -27,18 +29,6 @@ class WeightsError(FolioError):
 
 class EngineError(FolioError):
     """A device or engine that cannot do what was asked."""
-
-
-class BundleError(FolioError):
-    """A bundle that cannot be loaded or does not fit the features."""
-
-
-class CompareError(FolioError):
-    """Stores, heads or folds that cannot be compared."""
-
-
-class ExportError(FolioError):
-    """A bundle that cannot be turned into what another runtime loads."""
 
 
 class ClusterError(FolioError):

@@ -25,7 +25,7 @@ OPTIONS = ("--precision", "float32")  # what was measured to settle `auto` is wr
 
 def extract(data: Path, out: Path, *options: str) -> subprocess.Popen[bytes]:
     """Start an extraction in a process of its own."""
-    code = "from featurize.cli import main; main()"
+    code = "from featurize.cli.main import main; main()"
     words = ["extract", str(data), "--out", str(out), *OPTIONS, *options]
     return subprocess.Popen([sys.executable, "-c", code, *words], stdout=subprocess.DEVNULL)
 

@@ -25,16 +25,15 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from classify.bundles.bundle import Bundle, load_bundle
-from classify.bundles.features import PartReaders, bundle_features
-from classify.exporting.checking import Expected, compare, expected_grades, image_files
-from classify.exporting.description import describe
-from classify.exporting.formats import FORMATS, format_module
-from classify.exporting.network import grading_network
-from classify.exporting.runs import Run
-from classify.grading import Listed, grade_rows
-from classify.predict import bundle_folder
-from featurize import FolioError, quiet_libraries, use_device
+from classify.deploy.export.check import Expected, compare, expected_grades, image_files
+from classify.deploy.export.formats import FORMATS, Run, describe, format_module
+from classify.deploy.export.network import grading_network
+from classify.deploy.features import PartReaders, bundle_features
+from classify.deploy.predict import Listed, bundle_folder, grade_rows
+from classify.io.bundle import Bundle, load_bundle
+from featurize import FolioError
+from featurize.base.terminal import quiet_libraries
+from featurize.engines.device import use_device
 
 BATCHES = (1, 32)
 Row = tuple[str, str, str, str]
@@ -129,7 +128,7 @@ def grade(bundle: Bundle, files: Sequence[Path], readers: PartReaders) -> None:
 
 def decode_time(files: Sequence[Path], config, *, rounds: int) -> float:
     """Return milliseconds, in this process and on one core."""
-    from featurize.images import read_picture
+    from featurize.images.decode import read_picture
 
     def read() -> None:
         for file in files:

@@ -21,9 +21,9 @@ from scipy.stats import binomtest, norm
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from classify.significance.intervals import head_intervals
-from classify.significance.weighted import Sums, group_sums, weighted_metrics
-from classify.verdicts import BETTER, make_verdicts
+from classify.evaluation.intervals import head_intervals
+from classify.evaluation.verdicts import BETTER, make_verdicts
+from classify.evaluation.weighted_metrics import Sums, group_sums, weighted_metrics
 
 CLASSES = ("low", "middle", "award")
 N_TRUTH = 2_000_000  # entries that stand for all there could be

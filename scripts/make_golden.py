@@ -17,12 +17,12 @@ from pathlib import Path
 import numpy as np
 
 import featurize
-from classify.bundles.head_file import SavedHead, dump_head
-from classify.bundles.writing import save_bundle, save_ensemble
-from classify.compare import compare
-from classify.fusion import fuse
-from classify.heads import HEADS, all_params, make_head
-from classify.samples import load_samples
+from classify.data.fusion import fuse
+from classify.data.samples import load_samples
+from classify.heads.registry import HEADS, all_params, make_head
+from classify.io.bundle_writer import save_bundle, save_ensemble
+from classify.io.head_file import SavedHead, dump_head
+from classify.jobs.compare import compare
 
 ROOT = Path(__file__).resolve().parent.parent
 WORK = Path("/tmp/golden")  # the store remembers where its images lay

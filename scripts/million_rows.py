@@ -25,7 +25,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent / "benchmark"))
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from classify.heads import HEADS
+from classify.heads.registry import HEADS
 
 from bench_rows import CLASSES, make_rows_store
 
@@ -33,7 +33,7 @@ ROOT = Path(__file__).resolve().parent.parent
 POLL = 0.05  # seconds
 _CHILD = """
 import json, sys
-from classify.fitting import fit
+from classify.jobs.fit import fit
 
 options = json.loads(sys.argv[1])
 done = fit(**options, overwrite=True, fresh=True)

@@ -16,7 +16,7 @@ import click
 import numpy as np
 import pytest
 
-from classify.predict import predict
+from classify.deploy.predict import predict
 
 import make_sample
 

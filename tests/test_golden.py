@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 
 import featurize
-from classify.bundles.bundle import load_bundle
-from classify.cli import cli
-from classify.heads import HEADS
-from classify.results import leaderboard, read_record
-from classify.samples import load_samples
-from featurize.decode.decoding import Decoder
+from classify.cli.main import cli
+from classify.data.samples import load_samples
+from classify.heads.registry import HEADS
+from classify.io.bundle import load_bundle
+from classify.io.results import leaderboard, read_record
+from featurize.images.pool import Decoder
 
 import make_golden
 
@@ -134,9 +134,10 @@ def stand_in(monkeypatch, tmp_path):
         spec.loader.exec_module(sys.modules["stand_in"])
     module = sys.modules["stand_in"]
     for owner, names in (
-        (module.backbones, ("BACKBONES",)),
-        (module.engines, ("create_engine", "engine_here", "fast_precisions")),
-        (module.filling, ("PART_CONTENTS",)),
+        (module.registry_module, ("BACKBONES",)),
+        (module.factory, ("create_engine",)),
+        (module.select, ("engine_here", "fast_precisions")),
+        (module.fill, ("PART_CONTENTS",)),
     ):
         for name in names:  # put back after the test
             monkeypatch.setattr(owner, name, getattr(owner, name))

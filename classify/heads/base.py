@@ -5,14 +5,23 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 from sklearn.base import BaseEstimator, ClassifierMixin, TransformerMixin
 from sklearn.preprocessing import Normalizer, StandardScaler
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from classify.heads import SCALINGS
-from classify.streams import RowStream
-from featurize import CompareError
+from classify.data.blocks import RowStream
+from classify.errors import CompareError
+from classify.heads.registry import SCALINGS
+
+
+def all_classes(probabilities: npt.NDArray[Any], *, labels: Any, n_classes: int) -> npt.NDArray[np.float64]:
+    """Return one column a class; a class the head has never seen gets probability 0."""
+    full = np.zeros((len(probabilities), n_classes))
+    full[:, np.asarray(labels, dtype=np.int64)] = probabilities
+    return full
+
 
 SCALERS = (StandardScaler, Normalizer)  # those of `make_scaler`
 
@@ -41,7 +50,7 @@ def make_scaler(scaling: str, *, copy: bool = True) -> TransformerMixin:
 class BaseHead(ClassifierMixin, BaseEstimator):
     """A classifier of feature rows that answers in probabilities."""
 
-    # Fitted attributes and their types: what `classify.heads.state` keeps, with the parameters.
+    # Fitted attributes and their types: what `classify.io.head_file` keeps, with the parameters.
     FITTED: ClassVar[dict[str, Any]] = {"classes_": np.ndarray, "n_features_in_": int, "notes_": tuple}
 
     classes_: np.ndarray

@@ -6,9 +6,9 @@ import numpy as np
 from sklearn.dummy import DummyClassifier
 from sklearn.utils import Tags
 
+from classify.data.blocks import RowStream
 from classify.heads.base import BaseHead
-from classify.heads.rows import rows_by_image, settle_rows
-from classify.streams import RowStream
+from classify.heads.grouping import rows_by_image, settle_rows
 
 
 class BaselineHead(BaseHead):

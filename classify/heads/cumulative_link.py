@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import keras
     import tensorflow as tf
 
+
 _LEAST_SHARE = 1e-3  # of a class where training starts, so that thresholds are apart
 _LEAST_GAP = 1e-30  # has a logarithm in float32
 _THRESHOLDS = "thresholds"

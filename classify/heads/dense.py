@@ -8,22 +8,22 @@ import warnings
 from collections.abc import Callable, Generator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from sklearn.utils.class_weight import compute_class_weight
 
-from classify.heads.base import BaseHead, require_two_classes, streamed_note
+from classify.data.blocks import RowStream
+from classify.heads.base import BaseHead, FitError, require_two_classes, streamed_note
 from classify.heads.cumulative_link import first_thresholds
-from classify.heads.curves import write_curves
-from classify.heads.dense_checks import check_parameters, check_validation
-from classify.heads.dense_network import ROWS_A_PASS, is_ordinal
-from classify.heads.rows import rows_by_image, settle_rows, validation_images
-from classify.heads.scaled import fit_scaling
-from classify.streams import RowStream
+from classify.heads.dense_network import ROWS_A_PASS, is_ordinal, write_curves
+from classify.heads.grouping import rows_by_image, settle_rows, validation_images
+from classify.heads.registry import SCALINGS
+from classify.heads.solvers.scaling import fit_scaling
 
 if TYPE_CHECKING:
     import keras
+
 
 _warnings_caught = threading.Lock()  # by one thread at a time
 
@@ -218,7 +218,7 @@ class DenseHead(BaseHead):
         X_val, y_val : ndarray of shape (n_val, n_features) and (n_val,), optional
             As in `fit`.
         """
-        from classify.heads.dense_stretches import MOST_VALIDATION, Stretches
+        from classify.heads.dense_network import MOST_VALIDATION, Stretches
 
         label = self._check_stream(rows)
         self.check_parameters()
@@ -323,3 +323,41 @@ class DenseHead(BaseHead):
                 seed=self.seed,
             )
         self.n_iter_ = len(self.history_["loss"])
+
+
+OUTPUTS = ("nominal", "ordinal")
+
+
+def check_parameters(params: Mapping[str, Any]) -> None:
+    """Raise FitError if one of the dense head's parameters cannot be used."""
+    positive = {name: params[name] for name in ("learning_rate", "epochs", "batch_size", "patience")}
+    positive["units"] = min(params["units"], default=1)
+    for name, value in positive.items():
+        if not value > 0:
+            raise FitError(f"{name} is {value}: expected a positive number.")
+    if not 0 <= params["dropout"] < 1:
+        raise FitError(f"dropout is {params['dropout']}: expected a share from 0 to below 1.")
+    if not 0 < params["validation_fraction"] < 1:
+        raise FitError(
+            f"validation_fraction is {params['validation_fraction']}: expected a share between 0 and 1."
+        )
+    for name, known in (("scaling", SCALINGS), ("output", OUTPUTS)):
+        if params[name] not in known:
+            raise FitError(f"Unknown {name} {params[name]!r}: expected one of {', '.join(known)}.")
+
+
+def check_validation(y_val: Any, *, n_rows: int, classes: np.ndarray) -> np.ndarray:
+    """Return the classes of `n_rows` validation rows.
+
+    Raises
+    ------
+    FitError
+        If there are not as many, or one is not among the training classes.
+    """
+    if y_val is None or len(y_val) != n_rows:
+        found = "no" if y_val is None else len(y_val)
+        raise FitError(f"{found} labels for {n_rows} validation rows: expected y_val beside X_val.")
+    strange = np.setdiff1d(y_val, classes)
+    if len(strange):
+        raise FitError(f"Validation class '{strange[0]}' is not among the training classes.")
+    return np.asarray(y_val)

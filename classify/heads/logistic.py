@@ -1,186 +1,198 @@
-"""Logistic regression along a path of C: Newton's method in few, cheap, well-conditioned steps.
-
-What plain L-BFGS needs hundreds of passes over the rows for, these four together do in tens:
-
-* A softmax with an L2 penalty has class coefficients that sum to zero: K classes are K - 1 unknown vectors.
-* With clearly fewer rows than columns the solution lies in the space of the rows: an exact QR turns the
-  problem into one of as many columns as rows.
-* Each Newton step is solved by conjugate gradients on float32 copies; only the gradient, which decides when
-  to stop, needs float64.
-* The conjugate gradients are preconditioned by one Cholesky factor: the second moments of the rows, weighted
-  by how undecided a row still is, plus the penalty. It stands for the Hessian of all classes but for what
-  differs between them, and it is the Hessian itself with two classes.
-
-CPU seconds for the 11 points of the grid on one thread of an AMD EPYC of 2024, each point from the solution
-before it, to a gradient of 1e-6 (EfficientNet-Lite0 features of damage3):
-
-=====  =======  =======  ======  ======
- rows  columns  classes  L-BFGS  Newton
-=====  =======  =======  ======  ======
-  480    1280        3    0.72    0.16
-  900    1280        3    1.60    0.53
- 2400     512        3    3.88    0.27
- 2400    1280        2    1.32    0.87
- 2400    1280        3    7.22    1.36
- 2400    1280        6   12.6     2.58
- 9600    1280        3   32.7     5.32
-=====  =======  =======  ======  ======
-"""
+"""Logistic regression on scaled features."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
-from scipy.linalg import helmert
-from scipy.special import logsumexp
+from sklearn.base import BaseEstimator
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import Pipeline
+from sklearn.utils.class_weight import compute_class_weight
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from classify.heads.newton import Problem, factorise, row_space, times_columns, times_rows
-
-F64 = npt.NDArray[np.float64]
-F32 = npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Solution:
-    """Coefficients in scikit-learn's form: one row a class, a single one for two classes."""
-
-    coef: F64  # (n_classes or 1, n_columns)
-    intercept: F64  # (n_classes or 1,)
-    gradient: float  # largest component of the mean loss's gradient
-    n_iter: int  # Newton steps
+from classify.data.blocks import RowStream
+from classify.heads.base import BaseHead, make_scaler, require_two_classes, streamed_note
+from classify.heads.scoring import along_c
+from classify.heads.solvers.scaling import fit_scaling
+from classify.heads.solvers.softmax_loss import Solution, solve_path, solve_streamed
 
 
-def solve_path(
-    Z: F64,
-    label: npt.NDArray[np.integer],
-    *,
-    C: Sequence[float],
-    weight: F64 | None = None,
-    tol: float = 1e-6,
-    max_iter: int = 100,
-) -> Iterator[Solution]:
-    """Yield the solution for each C, each found from the one before it.
+class LogisticHead(BaseHead):
+    """Multinomial logistic regression with an L2 penalty.
 
-    The objective is scikit-learn's: the weighted sum of the log losses times C, plus half the squared
-    coefficients; intercepts are not penalised. A solution whose gradient is still above `tol` was the best
-    that float32 steps reach: polish it.
+    Solved by `logistic.solve_path`, then handed to scikit-learn's own solver as its start: that finds the
+    gradient below `tol` and returns, or goes on until it is. On one thread: short steps gain next to nothing
+    from a second one, and lose tenfold when another process wants its core.
 
     Parameters
     ----------
-    Z : ndarray of shape (n_rows, n_columns), float64
-        Scaled rows. Left unchanged.
-    label : ndarray of shape (n_rows,), int
-        Class of each row, 0 to n_classes - 1, each present.
-    C : sequence of float
-        Ascending is quickest.
-    weight : ndarray of shape (n_rows,), optional
-        Of each row; 1 by default.
-    tol : float
-        Largest component of the mean loss's gradient, in scikit-learn's coordinates, at which to stop.
-    max_iter : int
-        Newton steps for each C.
+    C : float, default=1.0
+        Inverse strength of the penalty, as in scikit-learn.
+    scaling : {"standardise", "l2"}, default="standardise"
+    class_weight : {None, "balanced"} or dict, default=None
+    tol : float, default=1e-6
+        Largest component of the mean loss's gradient at the solution, in float64. scikit-learn's default,
+        1e-4, can change a tenth of the predictions at large C without a warning.
+    max_iter : int, default=10000
+        Newton steps, and those of scikit-learn's L-BFGS after them.
 
-    References
+    Attributes
     ----------
-    Dembo, Eisenstat & Steihaug, "Inexact Newton methods", 1982.
+    classes_ : ndarray of shape (n_classes,)
+    pipeline_ : Pipeline
+        Scaler and LogisticRegression, fitted.
+    n_iter_ : int
+        Steps of both solvers together.
+    converged_ : bool
+        False when the solver stopped short of `tol`; no warning is given.
     """
-    weight = np.ones(len(Z)) if weight is None else np.asarray(weight, dtype=np.float64)
-    Z, basis = row_space(Z)
-    problem = LogisticProblem(Z, label, weight, rotated=basis is not None)
-    unknowns = np.zeros((problem.n_unknown, Z.shape[1] + 1))
-    for value in C:
-        penalty = problem.factor / (value * weight.sum())
-        unknowns, size, n_iter = problem.minimise(unknowns, penalty, tol=tol, max_iter=max_iter)
-        back = problem.back @ unknowns
-        coef = back[:, :-1] if basis is None else back[:, :-1] @ basis.T
-        yield Solution(coef=coef, intercept=back[:, -1].copy(), gradient=size, n_iter=n_iter)
 
-
-class LogisticProblem(Problem):
-    """Rows and classes of one data set; unknowns are (n_unknown, n_columns + 1), the intercepts last."""
+    FITTED = BaseHead.FITTED | {
+        "pipeline_": Pipeline,
+        "n_iter_": int,
+        "converged_": bool,
+    }
 
     def __init__(
         self,
-        Z: F64,
-        label: npt.NDArray[np.integer],
-        weight: F64,
         *,
-        rotated: bool,
-        n_classes: int | None = None,
+        C: float = 1.0,
+        scaling: str = "standardise",
+        class_weight: str | dict | None = None,
+        tol: float = 1e-6,
+        max_iter: int = 10_000,
     ) -> None:
-        n_classes = n_classes or int(label.max()) + 1
-        self.Z = Z
-        self.rotated = rotated  # columns are not those of the caller: components of a gradient mean nothing
-        self.Z32 = np.empty((len(Z), Z.shape[1] + 1), dtype=np.float32)
-        self.Z32[:, :-1], self.Z32[:, -1] = Z, 1.0
-        self.label = label
-        self.share = weight / weight.sum()  # (n_rows,)
-        # Orthonormal contrasts: the class coefficients are back @ unknowns, and sum to zero.
-        self.contrast = helmert(n_classes)  # (n_unknown, n_classes)
-        self.n_unknown = n_classes - 1
-        if n_classes == 2:
-            # scikit-learn's one row is the difference of the two classes, and penalised as it is.
-            difference = self.contrast[:, 1:] - self.contrast[:, :1]  # (1, 1)
-            self.back, self.to_gradient, self.factor = difference, 1.0 / difference, 2.0
+        self.C = C
+        self.scaling = scaling
+        self.class_weight = class_weight
+        self.tol = tol
+        self.max_iter = max_iter
+
+    def fit(
+        self,
+        X: np.ndarray,
+        y: np.ndarray,
+        *,
+        groups: np.ndarray | None = None,
+        image: np.ndarray | None = None,
+    ) -> LogisticHead:
+        """Fit on all rows; `groups` and `image` make no difference.
+
+        Parameters
+        ----------
+        X : ndarray of shape (n_rows, n_features)
+            Unscaled features.
+        y : ndarray of shape (n_rows,)
+
+        Raises
+        ------
+        FitError
+            If there is one class only.
+        """
+        X, y = self._check_fit(X, y, dtype=np.float64)
+        require_two_classes(self.classes_)
+        scaler = make_scaler(self.scaling)
+        Z = scaler.fit_transform(X)
+        with threadpool_limits(1):
+            regression = _regression(self, self.classes_, Z.shape[1], next(_solutions([self], Z, y)))
+            self.converged_ = _polished(regression, Z, y)
+        self.pipeline_ = Pipeline([("scale", scaler), ("classify", regression)])
+        self.n_iter_ = int(np.max(regression.n_iter_))
+        return self
+
+    def fit_stream(self, rows: RowStream) -> LogisticHead:
+        """Fit on rows that stay on disk, by `logistic_streamed`: the solution is that of `fit`."""
+        label = self._check_stream(rows)
+        weight = compute_class_weight(self.class_weight, classes=self.classes_, y=rows.y)[label]
+        scaled = fit_scaling(rows, self.scaling)
+        solution = solve_streamed(
+            scaled, label, C=self.C, weight=weight, tol=self.tol, max_iter=self.max_iter
+        )
+        regression = _regression(self, self.classes_, rows.n_features, solution)
+        self.converged_ = solution.gradient <= self.tol
+        self.pipeline_ = Pipeline([("scale", scaled.scaler), ("classify", regression)])
+        self.n_iter_ = solution.n_iter
+        self.notes_ = (streamed_note(len(rows), "the same optimum, by Newton steps summed over blocks"),)
+        return self
+
+    def predict_proba(self, X: np.ndarray) -> np.ndarray:
+        """Return the class probabilities: (n_rows, n_classes), float64, columns as in `classes_`."""
+        X = self._check_predict(X, dtype=np.float64)
+        return self.pipeline_.predict_proba(X)
+
+
+def fold_scores(
+    heads: Sequence[LogisticHead],
+    X_fit: np.ndarray,
+    y_fit: np.ndarray,
+    X_score: np.ndarray,
+    *,
+    soft: bool = False,
+) -> list[np.ndarray]:
+    """Return each head's predictions on `X_score` after a fit on the other rows; the heads stay unfitted.
+
+    Heads that differ in C alone are solved in ascending C, each from the solution before it. With `soft` it
+    is the probabilities, (n_score, n_classes).
+    """
+    predictions: dict[int, np.ndarray] = {}
+    for members, Z_fit, Z_score in along_c(heads, X_fit, X_score):
+        with threadpool_limits(1):
+            solutions = _solutions([heads[index] for index in members], Z_fit, y_fit)
+            for index, solution in zip(members, solutions, strict=True):
+                regression = _regression(heads[index], np.unique(y_fit), Z_fit.shape[1], solution)
+                if solution.gradient > regression.tol:
+                    _polished(regression, Z_fit, y_fit)
+                predict = regression.predict_proba if soft else regression.predict
+                predictions[index] = predict(Z_score)
+    return [predictions[index] for index in range(len(heads))]
+
+
+def fit_quietly(estimator: BaseEstimator, X: np.ndarray, y: np.ndarray, **fit_params: np.ndarray) -> bool:
+    """Fit, and return whether the solver converged; all warnings but that one go on to the caller."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ConvergenceWarning)
+        estimator.fit(X, y, **fit_params)
+    converged = True
+    for warning in caught:
+        if issubclass(warning.category, ConvergenceWarning):
+            converged = False
         else:
-            self.back, self.to_gradient, self.factor = self.contrast.T, self.contrast.T, 1.0
-        self._moments: F32 | None = None
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    return converged
 
-    def _size(self, gradient: F64) -> float:
-        original = self.to_gradient @ gradient
-        if self.rotated:  # a component in the caller's columns is no larger than the length in these
-            return float(max(np.linalg.norm(original[:, :-1], axis=1).max(), np.abs(original[:, -1]).max()))
-        return float(np.abs(original).max())
 
-    def _evaluate(self, unknowns: F64, penalty: float) -> tuple[float, F64, F64]:
-        """Return the loss, its gradient, and each class's share in each row: (n_classes, n_rows)."""
-        loss, gradient, shares = self.loss_of_rows(unknowns, self.Z, self.label, self.share)
-        gradient[:, :-1] += penalty * unknowns[:, :-1]
-        return loss + 0.5 * penalty * float(np.sum(unknowns[:, :-1] ** 2)), gradient, shares
+def _solutions(heads: Sequence[LogisticHead], Z: np.ndarray, y: np.ndarray) -> Iterator[Solution]:
+    """Yield the solution of heads that differ in C alone, in their order."""
+    head = heads[0]
+    classes, label = np.unique(y, return_inverse=True)
+    weight = compute_class_weight(head.class_weight, classes=classes, y=y)[label]
+    yield from solve_path(
+        Z, label, C=[one.C for one in heads], weight=weight, tol=head.tol, max_iter=head.max_iter
+    )
 
-    def loss_of_rows(
-        self, unknowns: F64, Z: F64, label: npt.NDArray[np.integer], share: F64
-    ) -> tuple[float, F64, F64]:
-        """Return the same for some rows, without the penalty."""
-        scores = self.contrast.T @ (times_columns(unknowns[:, :-1], Z) + unknowns[:, -1:])
-        total = logsumexp(scores, axis=0)
-        rows = np.arange(len(label))
-        loss = float(share @ (total - scores[label, rows]))
-        shares = np.exp(scores - total)
-        residual = shares * share
-        residual[label, rows] -= share
-        residual = self.contrast @ residual  # (n_unknown, n_rows)
-        gradient = np.empty_like(unknowns)
-        gradient[:, :-1] = times_rows(residual, Z)
-        gradient[:, -1] = residual.sum(axis=1)
-        return loss, gradient, shares
 
-    def _curvature(self, vector: F32, shares: F64, penalty: float) -> F32:
-        """Return the Hessian times a vector; what is small in `shares` is kept by float64."""
-        product = self.curvature_of_rows(vector, shares, self.Z32, self.share)
-        product[:, :-1] += np.float32(penalty) * vector[:, :-1]
-        return product
+def _regression(
+    head: LogisticHead, classes: np.ndarray, n_features: int, solution: Solution
+) -> LogisticRegression:
+    """Return scikit-learn's estimator at the solution, as if it had found it."""
+    regression = LogisticRegression(
+        C=head.C, class_weight=head.class_weight, tol=head.tol, max_iter=head.max_iter, solver="lbfgs"
+    )
+    regression.classes_, regression.n_features_in_ = classes, n_features
+    regression.coef_, regression.intercept_ = solution.coef, solution.intercept
+    regression.n_iter_ = np.array([solution.n_iter], dtype=np.int32)
+    return regression
 
-    def curvature_of_rows(self, vector: F32, shares: F64, Z32: F32, share: F64) -> F32:
-        """Return the same for some rows, a column of ones behind them, without the penalty."""
-        scores = self.contrast.T @ times_columns(vector, Z32).astype(np.float64)
-        change = shares * (scores - np.sum(shares * scores, axis=0)) * share
-        return times_rows((self.contrast @ change).astype(np.float32), Z32)
 
-    def _preconditioner(self, shares: F64, penalty: float, *, weighted: bool) -> tuple[F32, bool]:
-        # The mean diagonal of each row's Hessian; rounding must not make it negative.
-        doubt = np.maximum(1.0 - np.sum(shares**2, axis=0), 0.0) / self.n_unknown
-        if weighted:
-            scaled = self.Z32 * np.sqrt(doubt * self.share).astype(np.float32)[:, None]
-            moments = scaled.T @ scaled
-        else:
-            if self._moments is None:
-                scaled = self.Z32 * np.sqrt(self.share).astype(np.float32)[:, None]
-                self._moments = scaled.T @ scaled
-            moments = self._moments * np.float32(self.share @ doubt)
-        diagonal = np.arange(len(moments))
-        moments[diagonal[:-1], diagonal[:-1]] += np.float32(penalty)
-        return factorise(moments)
+def _polished(regression: LogisticRegression, Z: np.ndarray, y: np.ndarray) -> bool:
+    """Let scikit-learn's solver go on until its criterion is met, mostly at once; return whether it is."""
+    steps, limit = int(regression.n_iter_[0]), regression.max_iter
+    if steps >= limit:
+        return False
+    converged = fit_quietly(regression.set_params(warm_start=True, max_iter=limit - steps), Z, y)
+    regression.set_params(warm_start=False, max_iter=limit)
+    regression.n_iter_ = regression.n_iter_ + np.int32(steps)
+    return converged

@@ -1,259 +1,172 @@
-"""Proportional odds: one score a row, and thresholds that part it into ordered classes.
-
-P(y <= k) is the logistic function S of threshold k less the score. With b and a the thresholds above and
-below a class, less the score, its probability is S(b) S(-a) (1 - e^(a-b)), where a - b is the same for every
-row. So the loss is that of logistic regressions, one at each threshold beside a row's class, plus a barrier
-that keeps thresholds apart; it is convex (Pratt, "Concavity of the log likelihood", 1981).
-"""
+"""Logistic regression for ordered classes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
-from scipy.special import expit
+from sklearn.base import TransformerMixin
+from sklearn.utils import Tags
+from sklearn.utils.class_weight import compute_class_weight
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from classify.heads.newton import Problem, factorise, row_space, times_columns, times_rows
-
-F64 = npt.NDArray[np.float64]
-F32 = npt.NDArray[np.float32]
-IntArray = npt.NDArray[np.int64]
-_GAP = np.array([[1.0, -1.0], [-1.0, 1.0]], dtype=np.float32)  # the Hessian of a squared gap, halved
-Curvature = tuple[F64, F64, F64]  # of each row at the threshold above and below, and of each gap
-
-
-@dataclass(frozen=True, kw_only=True)
-class OrdinalSolution:
-    """A score, ``Z @ coef``, and the thresholds that part the classes, ascending."""
-
-    coef: F64  # (n_columns,)
-    thresholds: F64  # (n_classes - 1,)
-    gradient: float  # largest component of the mean loss's gradient
-    n_iter: int  # Newton steps
+from classify.data.blocks import RowStream
+from classify.heads.base import SCALERS, BaseHead, make_scaler, require_two_classes, streamed_note
+from classify.heads.scoring import along_c
+from classify.heads.solvers.proportional_odds_loss import (
+    OrdinalSolution,
+    class_probabilities,
+    solve_ordinal_path,
+    solve_ordinal_streamed,
+)
+from classify.heads.solvers.scaling import fit_scaling
 
 
-def solve_ordinal_path(
-    Z: F64,
-    label: npt.NDArray[np.integer],
-    *,
-    C: Sequence[float],
-    weight: F64 | None = None,
-    tol: float = 1e-6,
-    max_iter: int = 100,
-) -> Iterator[OrdinalSolution]:
-    """Yield the solution for each C, each found from the one before it.
+class OrdinalLogisticHead(BaseHead):
+    """Proportional odds with an L2 penalty: one score, parted by thresholds. Labels ascend with the grade.
 
-    The objective is that of `classify.heads.logistic`: the weighted sum of the log losses times C, plus half
-    the squared coefficients; thresholds are not penalised.
+    Two classes make it logistic regression. Solved by `ordinal_logistic.solve_ordinal_path`, on one thread.
 
     Parameters
     ----------
-    Z : ndarray of shape (n_rows, n_columns), float64
-        Scaled rows. Left unchanged.
-    label : ndarray of shape (n_rows,), int
-        Class of each row in its order, 0 to n_classes - 1, each present.
-    C : sequence of float
-        Ascending is quickest.
-    weight : ndarray of shape (n_rows,), optional
-        Of each row; 1 by default.
-    tol : float
-        Largest component of the mean loss's gradient at which to stop.
-    max_iter : int
-        Newton steps for each C.
+    C : float, default=1.0
+        Inverse strength of the penalty, as in scikit-learn's logistic regression. Thresholds are free.
+    scaling : {"standardise", "l2"}, default="standardise"
+    class_weight : {None, "balanced"} or dict, default=None
+    tol : float, default=1e-6
+        Largest component of the mean loss's gradient at the solution, in float64.
+    max_iter : int, default=10000
+        Newton steps.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+    scaler_ : fitted transformer
+    coef_ : ndarray of shape (n_features,)
+        Of scaled columns.
+    thresholds_ : ndarray of shape (n_classes - 1,)
+        Ascending.
+    n_iter_ : int
+    converged_ : bool
+        False when the solver stopped short of `tol`; no warning is given.
 
     References
     ----------
     McCullagh, "Regression models for ordinal data", 1980.
     """
-    weight = np.ones(len(Z)) if weight is None else np.asarray(weight, dtype=np.float64)
-    Z, basis = row_space(Z)
-    n_columns = Z.shape[1]
-    problem = OrdinalProblem(Z, label, weight, rotated=basis is not None)
-    below = np.cumsum(problem.class_share)[:-1]
-    unknowns = np.zeros((1, n_columns + len(below)))
-    unknowns[0, n_columns:] = np.log(below / (1.0 - below))  # the solution without any coefficient
-    for value in C:
-        penalty = 1.0 / (value * weight.sum())
-        unknowns, size, n_iter = problem.minimise(unknowns, penalty, tol=tol, max_iter=max_iter)
-        coef, thresholds = unknowns[0, :n_columns], unknowns[0, n_columns:].copy()
-        coef = coef.copy() if basis is None else basis @ coef
-        yield OrdinalSolution(coef=coef, thresholds=thresholds, gradient=size, n_iter=n_iter)
 
-
-def class_probabilities(score: F64, thresholds: F64) -> F64:
-    """Return the probability of each class: (n_rows, n_classes), from scores (n_rows,)."""
-    above = thresholds - score[:, None]  # (n_rows, n_classes - 1)
-    parts = np.empty((len(score), len(thresholds) + 1))
-    parts[:, 0], parts[:, -1] = expit(above[:, 0]), expit(-above[:, -1])
-    parts[:, 1:-1] = expit(above[:, 1:]) * expit(-above[:, :-1]) * -np.expm1(-np.diff(thresholds))
-    return parts
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Sides:
-    """The thresholds beside some rows' classes, and the rows' shares there; all of shape (n_rows,)."""
-
-    upper: npt.NDArray[np.integer]
-    lower: npt.NDArray[np.integer]
-    upper_share: F64
-    lower_share: F64
-
-    @classmethod
-    def of(cls, label: npt.NDArray[np.integer], share: F64, n_classes: int) -> Sides:
-        """Return those of rows with these classes and shares."""
-        # The first class has no threshold below it, the last none above: their shares there are 0.
-        return cls(
-            upper=np.minimum(label, n_classes - 2),
-            lower=np.maximum(label - 1, 0),
-            upper_share=np.where(label < n_classes - 1, share, 0.0),
-            lower_share=np.where(label > 0, share, 0.0),
-        )
-
-    def at(self, rows: IntArray) -> Sides:
-        """Return those of some of the rows."""
-        return Sides(
-            upper=self.upper[rows],
-            lower=self.lower[rows],
-            upper_share=self.upper_share[rows],
-            lower_share=self.lower_share[rows],
-        )
-
-
-class OrdinalProblem(Problem):
-    """Rows and ordered classes of one data set; unknowns are (1, n_columns + n_thresholds)."""
+    FITTED = BaseHead.FITTED | {
+        "scaler_": SCALERS,
+        "coef_": np.ndarray,
+        "thresholds_": np.ndarray,
+        "n_iter_": int,
+        "converged_": bool,
+    }
 
     def __init__(
         self,
-        Z: F64,
-        label: npt.NDArray[np.integer],
-        weight: F64,
         *,
-        rotated: bool,
-        n_classes: int | None = None,
+        C: float = 1.0,
+        scaling: str = "standardise",
+        class_weight: str | dict | None = None,
+        tol: float = 1e-6,
+        max_iter: int = 10_000,
     ) -> None:
-        self.Z, self.Z32 = Z, Z.astype(np.float32)
-        self.n_columns = Z.shape[1]
-        self.rotated = rotated  # columns are not those of the caller: components of a gradient mean nothing
-        self.label = label
-        n_classes = n_classes or int(label.max()) + 1
-        self.n_thresholds = n_classes - 1
-        self.share = weight / weight.sum()  # (n_rows,)
-        share_of_each = np.bincount(label, weights=self.share, minlength=n_classes)
-        self.class_share = share_of_each.astype(np.float64)  # (n_classes,)
-        self.sides = Sides.of(label, self.share, n_classes)
-        self._mean_moments: list[F32] | None = None
+        self.C = C
+        self.scaling = scaling
+        self.class_weight = class_weight
+        self.tol = tol
+        self.max_iter = max_iter
 
-    def _size(self, gradient: F64) -> float:
-        columns, thresholds = gradient[0, : self.n_columns], gradient[0, self.n_columns :]
-        # A component in the caller's columns is no larger than the length in rotated ones.
-        size = np.linalg.norm(columns) if self.rotated else np.abs(columns).max()
-        return float(max(size, np.abs(thresholds).max()))
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.poor_score = True  # where classes do not lie in their order along any line
+        return tags
 
-    def _evaluate(self, unknowns: F64, penalty: float) -> tuple[float, F64, Curvature | None]:
-        """Return the loss (infinite where thresholds are out of order), its gradient, and curvatures."""
-        rest, slope, gaps = self.rest(unknowns, penalty, self.class_share)
-        if gaps is None:
-            return np.inf, np.zeros_like(unknowns), None
-        loss, gradient, above, below = self.loss_of_rows(unknowns, self.Z, self.sides)
-        return loss + rest, gradient + slope, (above, below, gaps)
+    def fit(
+        self,
+        X: np.ndarray,
+        y: np.ndarray,
+        *,
+        groups: np.ndarray | None = None,
+        image: np.ndarray | None = None,
+    ) -> OrdinalLogisticHead:
+        """Fit on all rows; `groups` and `image` make no difference.
 
-    def loss_of_rows(self, unknowns: F64, Z: F64, sides: Sides) -> tuple[float, F64, F64, F64]:
-        """Return what some rows add to the loss and its gradient, and their curvatures above and below."""
-        coef, thresholds = unknowns[:, : self.n_columns], unknowns[0, self.n_columns :]
-        score = times_columns(coef, Z)[0]
-        above, below = thresholds[sides.upper] - score, thresholds[sides.lower] - score
-        loss = float(sides.upper_share @ np.logaddexp(0.0, -above))
-        loss += float(sides.lower_share @ np.logaddexp(0.0, below))
-        pull, push = sides.upper_share * expit(-above), sides.lower_share * expit(below)
-        gradient = np.empty_like(unknowns)
-        gradient[:, : self.n_columns] = times_rows((pull - push)[None], Z)
-        gradient[0, self.n_columns :] = self._at_thresholds(-pull, push, sides)
-        return loss, gradient, pull * expit(above), push * expit(-below)
+        Parameters
+        ----------
+        X : ndarray of shape (n_rows, n_features)
+            Unscaled features.
+        y : ndarray of shape (n_rows,)
+            Ascending with the grade.
 
-    def rest(self, unknowns: F64, penalty: float, class_share: F64) -> tuple[float, F64, F64 | None]:
-        """Return the loss (infinite where thresholds are out of order) and gradient of penalty and gaps."""
-        coef, thresholds = unknowns[:, : self.n_columns], unknowns[0, self.n_columns :]
-        gaps = np.diff(thresholds)
-        if not (gaps > 0).all():
-            return np.inf, np.zeros_like(unknowns), None
-        middle, apart = class_share[1:-1], -np.expm1(-gaps)
-        gradient = np.zeros_like(unknowns)
-        gradient[:, : self.n_columns] = penalty * coef
-        gradient[0, self.n_columns :] = _at_gaps(-middle * np.exp(-gaps) / apart)
-        loss = 0.5 * penalty * float(np.sum(coef**2)) - float(middle @ np.log(apart))
-        return loss, gradient, middle * np.exp(-gaps) / apart**2
+        Raises
+        ------
+        FitError
+            If there is one class only.
+        """
+        X, y = self._check_fit(X, y, dtype=np.float64)
+        require_two_classes(self.classes_)
+        scaler = make_scaler(self.scaling)
+        with threadpool_limits(1):
+            solution = next(_solutions([self], scaler.fit_transform(X), y))
+        self._take(scaler, solution)
+        return self
 
-    def _at_thresholds(self, upper: F64, lower: F64, sides: Sides) -> F64:
-        """Return the sum at each threshold of rows' values above and below."""
-        total: F64 = np.zeros(self.n_thresholds)
-        total += np.bincount(sides.upper, weights=upper, minlength=self.n_thresholds)
-        total += np.bincount(sides.lower, weights=lower, minlength=self.n_thresholds)
-        return total
+    def fit_stream(self, rows: RowStream) -> OrdinalLogisticHead:
+        """Fit on rows that stay on disk: the solution is that of `fit`."""
+        label = self._check_stream(rows)
+        weight = compute_class_weight(self.class_weight, classes=self.classes_, y=rows.y)[label]
+        scaled = fit_scaling(rows, self.scaling)
+        solution = solve_ordinal_streamed(
+            scaled, label, C=self.C, weight=weight, tol=self.tol, max_iter=self.max_iter
+        )
+        self._take(scaled.scaler, solution)
+        self.notes_ = (streamed_note(len(rows), "the same optimum, by Newton steps summed over blocks"),)
+        return self
 
-    def _curvature(self, vector: F32, state: Curvature, penalty: float) -> F32:
-        """Return the Hessian times a vector; what is small in the curvatures is kept by float64."""
-        above, below, gaps = state
-        product = self.curvature_of_rows(vector, self.Z32, self.sides, above, below)
-        return product + self.rest_curvature(vector, gaps, penalty)
+    def predict_proba(self, X: np.ndarray) -> np.ndarray:
+        """Return the class probabilities: (n_rows, n_classes), float64, columns as in `classes_`."""
+        X = self._check_predict(X, dtype=np.float64)
+        return class_probabilities(self.scaler_.transform(X) @ self.coef_, self.thresholds_)
 
-    def curvature_of_rows(self, vector: F32, Z32: F32, sides: Sides, above: F64, below: F64) -> F32:
-        """Return what some rows of these curvatures add to it."""
-        score = times_columns(vector[:, : self.n_columns], Z32)[0].astype(np.float64)
-        thresholds = vector[0, self.n_columns :].astype(np.float64)
-        at_upper = above * (thresholds[sides.upper] - score)
-        at_lower = below * (thresholds[sides.lower] - score)
-        product = np.empty_like(vector)
-        product[:, : self.n_columns] = times_rows(-(at_upper + at_lower).astype(np.float32)[None], Z32)
-        product[0, self.n_columns :] = self._at_thresholds(at_upper, at_lower, sides)
-        return product
-
-    def rest_curvature(self, vector: F32, gaps: F64, penalty: float) -> F32:
-        """Return what penalty and gaps add to it."""
-        product = np.zeros_like(vector)
-        product[:, : self.n_columns] = np.float32(penalty) * vector[:, : self.n_columns]
-        apart = np.diff(vector[0, self.n_columns :].astype(np.float64))
-        product[0, self.n_columns :] = _at_gaps(gaps * apart)
-        return product
-
-    def _preconditioner(self, state: Curvature, penalty: float, *, weighted: bool) -> tuple[F32, bool]:
-        """Factorise the Hessian; unless `weighted`, with mean curvatures above and below the classes."""
-        above, below, gaps = state
-        n = self.n_columns
-        if weighted:
-            matrix = self._moments(above, below)
-        else:
-            if self._mean_moments is None:
-                nothing = np.zeros(len(self.label))
-                sides = (self.sides.upper_share, nothing), (nothing, self.sides.lower_share)
-                self._mean_moments = [self._moments(*side) for side in sides]
-            means = above.sum() / self.sides.upper_share.sum(), below.sum() / self.sides.lower_share.sum()
-            upper, lower = (np.float32(m) * one for m, one in zip(means, self._mean_moments, strict=True))
-            matrix = upper + lower
-        for k, gap in enumerate(gaps):
-            matrix[n + k : n + k + 2, n + k : n + k + 2] += np.float32(gap) * _GAP
-        diagonal = np.arange(n)
-        matrix[diagonal, diagonal] += np.float32(penalty)
-        return factorise(matrix)
-
-    def _moments(self, above: F64, below: F64) -> F32:
-        """Return the part of the Hessian that rows of such curvatures have."""
-        n = self.n_columns
-        matrix = np.zeros((n + self.n_thresholds, n + self.n_thresholds), dtype=np.float32)
-        scaled = self.Z32 * np.sqrt(above + below).astype(np.float32)[:, None]
-        matrix[:n, :n] = scaled.T @ scaled
-        for k in range(self.n_thresholds):
-            rows = above * (self.sides.upper == k) + below * (self.sides.lower == k)
-            matrix[n + k, :n] = -times_rows(rows.astype(np.float32)[None], self.Z32)[0]
-            matrix[n + k, n + k] = rows.sum()
-        matrix[:n, n:] = matrix[n:, :n].T
-        return matrix
+    def _take(self, scaler: TransformerMixin, solution: OrdinalSolution) -> None:
+        self.scaler_, self.coef_, self.thresholds_ = scaler, solution.coef, solution.thresholds
+        self.n_iter_ = solution.n_iter
+        self.converged_ = solution.gradient <= self.tol
 
 
-def _at_gaps(gaps: F64) -> F64:
-    """Return the sum at each threshold of the values of the gaps beside it, with opposite signs."""
-    total: F64 = np.zeros(len(gaps) + 1)
-    total[1:] += gaps
-    total[:-1] -= gaps
-    return total
+def fold_scores(
+    heads: Sequence[OrdinalLogisticHead],
+    X_fit: np.ndarray,
+    y_fit: np.ndarray,
+    X_score: np.ndarray,
+    *,
+    soft: bool = False,
+) -> list[np.ndarray]:
+    """Return each head's predictions on `X_score` after a fit on the other rows; the heads stay unfitted.
+
+    Heads that differ in C alone are solved in ascending C, each from the solution before it. With `soft` it
+    is the probabilities, (n_score, n_classes).
+    """
+    predictions: dict[int, np.ndarray] = {}
+    classes = np.unique(y_fit)
+    for members, Z_fit, Z_score in along_c(heads, X_fit, X_score):
+        with threadpool_limits(1):
+            solutions = _solutions([heads[index] for index in members], Z_fit, y_fit)
+            for index, solution in zip(members, solutions, strict=True):
+                found = class_probabilities(Z_score @ solution.coef, solution.thresholds)
+                predictions[index] = found if soft else classes[np.argmax(found, axis=1)]
+    return [predictions[index] for index in range(len(heads))]
+
+
+def _solutions(
+    heads: Sequence[OrdinalLogisticHead], Z: np.ndarray, y: np.ndarray
+) -> Iterator[OrdinalSolution]:
+    """Yield the solution of heads that differ in C alone, in their order."""
+    head = heads[0]
+    classes, label = np.unique(y, return_inverse=True)
+    weight = compute_class_weight(head.class_weight, classes=classes, y=y)[label]
+    yield from solve_ordinal_path(
+        Z, label, C=[one.C for one in heads], weight=weight, tol=head.tol, max_iter=head.max_iter
+    )

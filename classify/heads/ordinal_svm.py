@@ -9,13 +9,12 @@ import numpy.typing as npt
 from scipy.optimize import isotonic_regression
 from sklearn.utils.class_weight import compute_class_weight
 
+from classify.data.blocks import RowStream
 from classify.heads.base import BaseHead, require_two_classes
-from classify.heads.kernel import SVMHead
-from classify.heads.kernel_search import solve_together
-from classify.heads.rows import groups_per_class, require_two_groups, rows_by_image, settle_rows
-from classify.streams import RowStream
-
-F64 = npt.NDArray[np.float64]
+from classify.heads.grouping import groups_per_class, require_two_groups, rows_by_image, settle_rows
+from classify.heads.svm import SVMHead
+from classify.heads.svm_search import solve_together
+from featurize.base.typing import Float64Array
 
 
 class OrdinalSVMHead(BaseHead):
@@ -144,7 +143,7 @@ class OrdinalSVMHead(BaseHead):
         return class_shares(falling(above), floor=self.floor_)
 
 
-def falling(above: F64) -> F64:
+def falling(above: Float64Array) -> Float64Array:
     """Return the nearest rows that never rise, by squared differences: isotonic regression of each."""
     nearest = above.copy()
     for row in np.flatnonzero((np.diff(above, axis=1) > 0).any(axis=1)):
@@ -152,7 +151,7 @@ def falling(above: F64) -> F64:
     return nearest
 
 
-def class_shares(above: F64, *, floor: float) -> F64:
+def class_shares(above: Float64Array, *, floor: float) -> Float64Array:
     """Return class probabilities (n_rows, n_classes) from those of lying above each threshold, falling."""
     ends = np.ones((len(above), 1)), np.zeros((len(above), 1))
     shares = np.maximum(-np.diff(np.hstack([ends[0], above, ends[1]]), axis=1), floor)

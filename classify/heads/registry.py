@@ -6,9 +6,10 @@ import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import product
+from math import isfinite
 from typing import Any
 
-from featurize import CompareError
+from classify.errors import CompareError
 
 SCALINGS = ("standardise", "l2")
 # scikit-learn's C weighs the loss against ||w||²; a row's squared norm is near n_features when standardised
@@ -67,19 +68,19 @@ HEADS: Mapping[str, Head] = {
             name="logreg",
             title="Logistic regression",
             about="Multinomial, L2 penalty, solved to 1e-6 in float64.",
-            factory="linear.LogisticHead",
+            factory="logistic.LogisticHead",
             params={},
             grid=_LINEAR_GRID,
-            search="linear.fold_scores",
+            search="logistic.fold_scores",
         ),
         Head(
             name="svm-linear",
             title="Linear SVM",
             about="Support vector machine; probabilities by Platt's sigmoid on grouped folds.",
-            factory="kernel.SVMHead",
+            factory="svm.SVMHead",
             params={"kernel": "linear"},
             grid=_LINEAR_GRID,
-            search="kernel_search.fold_scores",
+            search="svm_search.fold_scores",
             exact_rows=EXACT_ROWS,
             splits=True,
         ),
@@ -87,10 +88,10 @@ HEADS: Mapping[str, Head] = {
             name="svm-rbf",
             title="RBF SVM",
             about="Support vector machine, Gaussian kernel; probabilities as for the linear one.",
-            factory="kernel.SVMHead",
+            factory="svm.SVMHead",
             params={"kernel": "rbf"},
             grid=_RBF_GRID,
-            search="kernel_search.fold_scores",
+            search="svm_search.fold_scores",
             exact_rows=EXACT_ROWS,
             splits=True,
         ),
@@ -110,10 +111,10 @@ HEADS: Mapping[str, Head] = {
             name="ordinal-logistic",
             title="Ordinal logistic regression",
             about="Proportional odds, L2 penalty, solved to 1e-6 in float64; for grades in order.",
-            factory="ordinal.OrdinalLogisticHead",
+            factory="ordinal_logistic.OrdinalLogisticHead",
             params={},
             grid=_LINEAR_GRID,
-            search="ordinal.fold_scores",
+            search="ordinal_logistic.fold_scores",
             ordered=True,
             nominal="logreg",
         ),
@@ -134,7 +135,7 @@ HEADS: Mapping[str, Head] = {
             name="nearest-mean",
             title="Nearest class mean",
             about="The class whose mean is nearest; how sure that is, is found on grouped folds.",
-            factory="nearest_mean.NearestMeanHead",
+            factory="nearest_centroid.NearestMeanHead",
             params={},
             grid=({"scaling": SCALINGS},),
             splits=True,
@@ -143,20 +144,20 @@ HEADS: Mapping[str, Head] = {
             name="knn",
             title="Nearest neighbours",
             about="Votes of the k nearest rows by cosine, nearer ones weighing more.",
-            factory="neighbours.NeighboursHead",
+            factory="knn.NeighboursHead",
             params={},
             grid=({"scaling": ("l2", "standardise"), "k": (25, 15, 9, 5, 3, 1)},),
-            search="neighbours.fold_scores",
+            search="knn.fold_scores",
         ),
         Head(
             name="lda",
             title="Shrinkage LDA",
             about="Linear discriminant analysis; auto is the shrinkage of Ledoit and Wolf. Its probabilities "
             "are at a temperature found on grouped folds.",
-            factory="discriminant.DiscriminantHead",
+            factory="lda.DiscriminantHead",
             params={},
             grid=({"scaling": SCALINGS, "shrinkage": (0.9, 0.6, 0.3, 0.1, 0.03, "auto")},),
-            search="discriminant.fold_scores",
+            search="lda.fold_scores",
             splits=True,
         ),
         Head(
@@ -202,3 +203,123 @@ def resolve(name: str) -> Any:
     """Return what a head names by its module here and its name there."""
     module, _, attribute = name.rpartition(".")
     return getattr(importlib.import_module(f"{__package__}.{module}"), attribute)
+
+
+_SETTLED_ELSEWHERE = {
+    "seed": "choose it with --seed",
+    "log_dir": "a comparison writes training curves, a single fit none",
+}
+
+
+def make_head(
+    name: str, *, params: Mapping[str, Any] | None = None, seed: int = 0, class_weight: str | None = None
+) -> Any:
+    """Return a new, unfitted estimator.
+
+    Parameters
+    ----------
+    name : str
+        A key of `HEADS`.
+    params : mapping, optional
+        Estimator parameters, e.g. one of `grid_points`; they win over `seed` and `class_weight`.
+    seed : int, default=0
+        For heads that draw anything (the dense network, the folds of a calibration).
+    class_weight : {None, "balanced"}
+        For heads that weigh classes; the baseline does not.
+
+    Raises
+    ------
+    CompareError
+        If the name, or one of the parameters, is unknown.
+    """
+    head = get_head(name)
+    factory = resolve(head.factory)
+    known = factory().get_params()
+    chosen = {"seed": seed, "class_weight": class_weight}
+    chosen = {key: value for key, value in chosen.items() if key in known}
+    unknown = sorted(set(params or {}) - set(known))
+    if unknown:
+        raise CompareError(
+            f"Head {name!r} has no parameter {unknown[0]!r}: expected some of {', '.join(sorted(known))}. "
+            "See: classify heads"
+        )
+    return factory(**{**chosen, **head.params, **(params or {})})
+
+
+def size_params(name: str, n_rows: int) -> dict[str, Any]:
+    """Return the parameters that a number of training rows calls for, for the search and the fit alike.
+
+    Left to themselves, the fit on all rows and those on the rows of a fold could be solved in different ways.
+
+    Parameters
+    ----------
+    name : str
+        A key of `HEADS`.
+    n_rows : int
+        All rows that the head is fitted on in the end, views included.
+    """
+    most = get_head(name).exact_rows
+    return {} if most is None or n_rows <= most else {"solver": "approximate"}
+
+
+def settle_params(name: str, params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return hyper-parameters that a user gave, each of its default's type.
+
+    Parameters
+    ----------
+    name : str
+        A key of `HEADS`.
+    params : mapping
+        Numbers, words, and for layers also text with commas.
+
+    Raises
+    ------
+    CompareError
+        If one is unknown, of another type, or not for the user to choose; the message names it.
+    """
+    head = get_head(name)
+    defaults = resolve(head.factory)().get_params()
+    settled = {}
+    for key, value in params.items():
+        if key in head.params:
+            raise CompareError(f"{key!r} is what makes the head {name!r}: choose another head instead")
+        if key in _SETTLED_ELSEWHERE:
+            raise CompareError(f"{key!r} is no hyper-parameter: {_SETTLED_ELSEWHERE[key]}")
+        if key not in defaults:
+            make_head(name, params={key: value})  # says which there are
+        settled[key] = _typed(key, value, defaults[key])
+    return settled
+
+
+def all_params(name: str, params: Mapping[str, Any], *, class_weight: str | None) -> dict[str, Any]:
+    """Return every hyper-parameter a head is fitted with, the defaults of those not given among them."""
+    head = get_head(name)
+    full = make_head(name, params=params, class_weight=class_weight).get_params()
+    return {
+        key: value for key, value in full.items() if key not in head.params and key not in _SETTLED_ELSEWHERE
+    }
+
+
+def _typed(key: str, value: Any, default: Any) -> Any:
+    if isinstance(default, tuple):
+        expected = "whole numbers with commas, such as 64,32"
+        words = value.split(",") if isinstance(value, str) else value
+        words = [words] if isinstance(words, int) else words
+        try:
+            return tuple(int(word) for word in words)
+        except (TypeError, ValueError):
+            raise CompareError(f"Parameter {key!r} is {value!r}: expected {expected}") from None
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if isinstance(default, int):
+        sound, expected = number and isfinite(value) and value == int(value), "a whole number"
+    elif isinstance(default, float):
+        sound, expected = number and isfinite(value), "a number"
+    elif key == "shrinkage":
+        sound, expected = value == "auto" or (number and 0 < value <= 1), "auto, or a share above 0 up to 1"
+    elif isinstance(default, str):
+        sound, expected = isinstance(value, str), "a word"
+    else:  # class_weight
+        sound, expected = value is None or value == "balanced" or isinstance(value, Mapping), "balanced"
+    if not sound:
+        raise CompareError(f"Parameter {key!r} is {value!r}: expected {expected}")
+    return int(value) if isinstance(default, int) else value

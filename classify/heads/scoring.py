@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-from classify.heads.parameters import make_head
-from classify.heads.registry import Head, grid_points, resolve
+import numpy as np
+from sklearn.utils import assert_all_finite
 
-if TYPE_CHECKING:
-    import numpy as np  # at run time where it is needed: half of what `classify --help` would wait for
+from classify.heads.base import make_scaler
+from classify.heads.registry import Head, grid_points, make_head, resolve
+from featurize.base.typing import Float64Array
 
-    Scorer = Callable[[np.ndarray, np.ndarray], float]
+Scorer = Callable[[np.ndarray, np.ndarray], float]
 
 
 def grid_scores(
@@ -102,3 +103,50 @@ def balanced_accuracy(y_true: np.ndarray, y_pred: np.ndarray) -> float:
     import numpy as np
 
     return float(np.mean([np.mean(y_pred[y_true == label] == label) for label in np.unique(y_true)]))
+
+
+class PathHead(Protocol):
+    """A linear head that is solved along C."""
+
+    C: float
+    scaling: str
+    class_weight: str | dict | None
+    tol: float
+    max_iter: int
+
+
+def along_c(
+    heads: Sequence[PathHead], X_fit: np.ndarray, X_score: np.ndarray
+) -> Iterator[tuple[list[int], Float64Array, Float64Array]]:
+    """Yield heads that differ in C alone, in ascending C, with the rows as they scale them.
+
+    Parameters
+    ----------
+    heads : sequence of PathHead
+    X_fit, X_score : ndarray of shape (n_fit, n_features) and (n_score, n_features)
+        Unscaled features; left unchanged.
+
+    Yields
+    ------
+    members : list of int
+        Numbers of the heads.
+    Z_fit, Z_score : ndarray, float64
+        Scaled as fitted on `X_fit`.
+
+    Raises
+    ------
+    ValueError
+        If a feature is not finite.
+    """
+    assert_all_finite(X_fit)
+    assert_all_finite(X_score)
+    by_scaling: dict[str, dict[tuple, list[int]]] = {}
+    for index, head in enumerate(heads):
+        path = (str(head.class_weight), head.tol, head.max_iter)
+        by_scaling.setdefault(head.scaling, {}).setdefault(path, []).append(index)
+    for scaling, paths in by_scaling.items():
+        scaler = make_scaler(scaling, copy=False)
+        Z_fit = scaler.fit_transform(X_fit.astype(np.float64))
+        Z_score = scaler.transform(X_score.astype(np.float64))
+        for members in paths.values():
+            yield sorted(members, key=lambda index: heads[index].C), Z_fit, Z_score

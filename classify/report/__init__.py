@@ -1,1 +1,1 @@
-"""From a run to what one reads: the report page, its figures and its leaderboard."""
+"""A finished run as a report page, figures, tables and sentences."""

@@ -8,15 +8,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from classify.report.charts import MAP_STATES, leaderboard_chart, map_chart
-from classify.report.contents import heads_of, leaderboard_columns, primary
+from classify.io.results import plain_json
+from classify.report.chart_data import Columns, heads_of, leaderboard_columns, primary
+from classify.report.charts import MAP_STATES, Spec, as_rows, leaderboard_chart, map_chart
+from classify.report.collect import Seen
 from classify.report.head_charts import head_charts
-from classify.report.looks import Spec, as_rows
-from classify.report.panels import Columns
-from classify.report.seen import Seen
-from classify.report.tested import Tested
-from classify.results import plain_json
-from classify.showing.metric_names import NAMES
+from classify.report.names import NAMES
+from classify.report.predictions import Tested
 
 _WIDTH = 340  # of a chart, in pixels of CSS: a column of a paper
 _WIDE = 560

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from classify.report.looks import ACCENT, GREY, PALETTE, SHARE, Spec, by_class, dashes, make_spec
+from classify.report.charts import ACCENT, GREY, PALETTE, SHARE, Spec, by_class, dashes, make_spec
 
 MOST_IN_PANEL = 6  # classes whose confusion matrix fits beside other charts
 _LETTERS_IN_PANEL = 34  # of all classes' names side by side

@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import importlib
+import json
 import os
+import sys
+import tempfile
 import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from featurize.backbones import Backbone
-from featurize.decode.cores import available_cores
-from featurize.engines import auto_batch_size, check_images
-from featurize.engines.conversion import Recipe, converted_network, import_openvino, last_line
-from featurize.engines.model_cache import StoredModel
-from featurize.errors import EngineError
-from featurize.nets.networks import check_input_size
-from featurize.weights import Weights
+from featurize._version import __version__
+from featurize.backbones.networks import check_input_size
+from featurize.backbones.registry import Backbone
+from featurize.backbones.weights import Weights
+from featurize.base.cache import Kept, cache_folder, keep, load_kept
+from featurize.base.cores import available_cores
+from featurize.engines.base import auto_batch_size, check_images
+from featurize.engines.freeze import FrozenGraph, frozen_graph
+from featurize.errors import EngineError, WeightsError
 
 _PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
 
@@ -26,7 +37,7 @@ _PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
 class OpenVINOEngine:
     """A backbone compiled by OpenVINO: uint8 in; preprocessing, network, mean over the maps; float32 out.
 
-    Safe to use from several threads. Parameters as in `featurize.engines.create_engine`.
+    Safe to use from several threads. Parameters as in `featurize.engines.factory.create_engine`.
     """
 
     name = "openvino"
@@ -76,7 +87,7 @@ class OpenVINOEngine:
         self._submitting = threading.Lock()
 
     def submit(self, images: npt.NDArray[np.uint8]) -> _Batch:
-        """Start on some pictures; see `featurize.engines.Engine`.
+        """Start on some pictures; see `featurize.engines.base.Engine`.
 
         The pixels are copied before this returns (under a hundredth of the time of their forward pass), so
         their array may be reused at once. With `in_flight` batches out, waits for the oldest of them.
@@ -93,7 +104,7 @@ class OpenVINOEngine:
         return batch
 
     def __call__(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Return one feature vector a picture; see `featurize.engines.Engine`."""
+        """Return one feature vector a picture; see `featurize.engines.base.Engine`."""
         return self.submit(images).result()
 
     def _free_request(self) -> Any:
@@ -121,7 +132,7 @@ class _Batch:
         self._outcome: npt.NDArray[np.float32] | EngineError
 
     def result(self) -> npt.NDArray[np.float32]:
-        """Wait for the features and return them; see `featurize.engines.Pending`."""
+        """Wait for the features and return them; see `featurize.engines.base.Pending`."""
         self.finish()
         if isinstance(self._outcome, EngineError):
             raise self._outcome
@@ -168,3 +179,218 @@ def _compiled_network(core: Any, stored: StoredModel, *, precision: str, threads
             f"Type --precision float32, or --engine tensorflow"
         )
     return compiled
+
+
+_TELEMETRY = "openvino_telemetry"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """All that makes one network another; fields as the parameters of `create_engine`.
+
+    Not the precision: the network is kept in float32, and OpenVINO rounds it when it compiles.
+    """
+
+    backbone: Backbone
+    weights: Weights
+    input_size: int
+    preprocess: str
+    statistics: Mapping[str, Sequence[float]] | None
+    batch_size: int
+    levels: bool
+
+    def facts(self) -> dict[str, Any]:
+        """Return what `model_key` wants to know."""
+        names = ("input_size", "preprocess", "statistics", "batch_size", "levels")
+        digests = {"backbone": self.backbone.name, "weights": self.weights.sha256}
+        return {**digests, **{name: getattr(self, name) for name in names}}
+
+
+def import_openvino() -> Any:
+    """Import OpenVINO without its report, and return the module.
+
+    A plain ``import openvino`` writes an identifier to the home folder and tells its makers' server, unless
+    the package that does so is not installed: for the length of the import, it is not.
+
+    Raises
+    ------
+    EngineError
+        If OpenVINO is not to be had here.
+    """
+    silenced = _TELEMETRY not in sys.modules
+    if silenced:
+        sys.modules[_TELEMETRY] = None  # type: ignore[assignment]
+    try:
+        return importlib.import_module("openvino")
+    except ImportError as error:
+        raise EngineError(
+            f"--engine openvino: cannot be imported here ({last_line(error)}). Type --engine tensorflow, or "
+            f"pip install openvino"
+        ) from error
+    finally:
+        if silenced:
+            del sys.modules[_TELEMETRY]
+
+
+def converted_network(core: Any, recipe: Recipe) -> StoredModel:
+    """Return a network in OpenVINO's own format.
+
+    Parameters
+    ----------
+    core : openvino.Core
+        What converts it.
+    recipe : Recipe
+        The network.
+
+    Returns
+    -------
+    StoredModel
+        Of which `about` has "level_names" and "level_ends". From the cache where it is there and whole; then
+        neither TensorFlow nor Keras is imported. Otherwise it is there from now on.
+
+    Raises
+    ------
+    ConfigError, WeightsError, EngineError
+        If the network cannot be built or converted.
+    """
+    folder, key = cache_folder("models"), model_key(recipe.facts())
+    stored = load_model(folder, key)
+    if stored is None:
+        stored = _in_own_format(core, _frozen_on_cpu(recipe))
+        _check_unchanged(recipe.weights)
+        keep_model(folder, key, stored)
+    return stored
+
+
+def last_line(error: Exception) -> str:
+    """Return what went wrong; OpenVINO's errors begin with places in its sources."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
+
+
+def _frozen_on_cpu(recipe: Recipe) -> FrozenGraph:
+    """Return the network as TensorFlow has it, taking nothing of any GPU."""
+    import tensorflow as tf
+
+    with contextlib.suppress(RuntimeError):  # started already: then there is nothing left to take
+        tf.config.set_visible_devices([], "GPU")
+    return frozen_graph(
+        recipe.backbone,
+        recipe.weights,
+        input_size=recipe.input_size,
+        preprocess=recipe.preprocess,
+        statistics=recipe.statistics,
+        levels=recipe.levels,
+        batch_size=recipe.batch_size,
+    )
+
+
+def _in_own_format(core: Any, frozen: FrozenGraph) -> StoredModel:
+    """Convert by way of temporary files: `openvino.convert_model` would report home."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="folio-", ignore_cleanup_errors=True) as name:
+            graph, structure, numbers = (Path(name) / f"network.{end}" for end in ("pb", "xml", "bin"))
+            graph.write_bytes(frozen.graph)
+            model = core.read_model(graph)
+            with contextlib.suppress(OSError):  # as large as what is written next
+                graph.unlink()
+            import_openvino().serialize(model, structure, numbers)
+            return StoredModel(
+                about={"level_names": list(frozen.level_names), "level_ends": list(frozen.level_ends)},
+                structure=structure.read_bytes(),
+                numbers=numbers.read_bytes(),
+            )
+    except OSError as error:
+        raise EngineError(
+            f"{tempfile.gettempdir()}: the network cannot be written there on its way to OpenVINO "
+            f"({error.strerror or error}). Make room, point TMPDIR elsewhere, or type --engine tensorflow"
+        ) from error
+    except RuntimeError as error:
+        raise EngineError(
+            f"OpenVINO cannot convert the network ({last_line(error)}). Type --engine tensorflow"
+        ) from error
+
+
+def _check_unchanged(weights: Weights) -> None:
+    """Refuse to keep under one digest what was made of another file."""
+    if weights.path is None:
+        return
+    with weights.path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    if sha256 != weights.sha256:
+        raise WeightsError(f"{weights.path}: changed while it was being read. Run the command again")
+
+
+LIMIT = 4 << 30  # bytes of all files together
+_ENDING = ".model"
+_PACKAGES = ("openvino", "tensorflow", "keras")  # who converts; each may change the outcome
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class StoredModel:
+    """A converted network as bytes."""
+
+    about: dict[str, Any]  # JSON: what the engine wants to know of it
+    structure: bytes
+    numbers: bytes
+
+
+def model_key(facts: Mapping[str, Any]) -> str:
+    """Return the digest under which a network is kept.
+
+    Parameters
+    ----------
+    facts : mapping
+        JSON-able: all that the caller knows to change the network.
+
+    Returns
+    -------
+    str
+        64 hex digits, of these facts, of the versions of what converts, and of our own sources.
+    """
+    everything = {**facts, "versions": [_version(name) for name in _PACKAGES], "sources": _sources_digest()}
+    return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()
+
+
+def load_model(folder: Path, key: str) -> StoredModel | None:
+    """Return a network that was kept, or None where there is none or its file is not what was written."""
+    kept = load_kept(folder / f"{key}{_ENDING}")
+    if kept is None or set(kept.parts) != {"structure", "numbers"}:
+        return None
+    return StoredModel(about=dict(kept.about), **kept.parts)
+
+
+def keep_model(folder: Path, key: str, model: StoredModel, *, limit: int = LIMIT) -> bool:
+    """Keep a network; say whether that worked out.
+
+    Parameters
+    ----------
+    folder : Path
+        Made where it is missing.
+    key : str
+        From `model_key`.
+    model : StoredModel
+        What to keep.
+    limit : int
+        Bytes that all files may have together; those used longest ago make room.
+    """
+    parts = {"structure": model.structure, "numbers": model.numbers}
+    return keep(folder / f"{key}{_ENDING}", Kept(about=model.about, parts=parts), limit=limit)
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # TensorFlow also comes under other names
+        return ""
+
+
+@cache
+def _sources_digest() -> str:
+    """Return the digest of all of our code that shapes a network."""
+    root = Path(__file__).parents[1]
+    shaping = ("engines/freeze.py", "engines/openvino.py")
+    digest = hashlib.sha256(__version__.encode())
+    for path in (*sorted((root / "backbones").glob("*.py")), *(root / name for name in shaping)):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()

@@ -9,16 +9,15 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from featurize.backbones import Backbone
-from featurize.engines import Pending, auto_batch_size, check_images
-from featurize.engines.choice import PRECISIONS
-from featurize.engines.devices import Placement, settle_device
-from featurize.engines.frozen import Frozen, frozen_forward
-from featurize.engines.graphs import HOST, OutOfMemoryError, forward_on, place
-from featurize.engines.lanes import Lanes
+from featurize.backbones.networks import check_input_size
+from featurize.backbones.registry import Backbone
+from featurize.backbones.weights import Weights
+from featurize.engines.base import Pending, auto_batch_size, check_images
+from featurize.engines.batching import Lanes
+from featurize.engines.device import Placement, settle_device
+from featurize.engines.freeze import HOST, Frozen, OutOfMemoryError, forward_on, frozen_forward, place
+from featurize.engines.select import PRECISIONS
 from featurize.errors import ConfigError, EngineError
-from featurize.nets.networks import check_input_size
-from featurize.weights import Weights
 
 
 def check_precision(precision: str, *, device: str) -> None:
@@ -50,7 +49,7 @@ class TensorFlowEngine:
     Parameters
     ----------
     backbone, weights, input_size, preprocess, statistics, device, gpu_memory, precision, batch_size, levels
-        As in `featurize.engines.create_engine`.
+        As in `featurize.engines.factory.create_engine`.
 
     Attributes
     ----------
@@ -106,12 +105,12 @@ class TensorFlowEngine:
         )
 
     def submit(self, images: npt.NDArray[np.uint8]) -> Pending:
-        """Start on some pictures; see `featurize.engines.Engine`."""
+        """Start on some pictures; see `featurize.engines.base.Engine`."""
         check_images(images, size=self.size, batch_size=self.batch_size)
         return self._lanes.submit(images)
 
     def __call__(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Return one feature vector a picture; see `featurize.engines.Engine`."""
+        """Return one feature vector a picture; see `featurize.engines.base.Engine`."""
         return self.submit(images).result()
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from featurize import dataset
+from featurize.images import dataset
 
 READ_BY_KERAS = {"JPEG": ".jpg", "PNG": ".png"}
 SPLITS = ("train", "test")
@@ -64,7 +64,7 @@ def readable_pictures(data: Path, root: Path, *, limit: int | None) -> Pictures:
     """
     found: dict[tuple[str, str], list[Path]] = defaultdict(list)
     seen: set[str] = set()
-    scanned = dataset.scan(data)
+    scanned = dataset.load_dataset(data)
     for image in scanned.images:
         path = data / image.path
         if image.class_name and image.sha256 not in seen and _is_readable(path):

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 import featurize
-from classify.compare import compare
-from classify.job_options import DenseOptions
+from classify.jobs.compare import compare
+from classify.jobs.options import DenseOptions
 
 Run = Callable[..., dict[str, Any]]
 
@@ -42,10 +42,10 @@ def extraction(*, backbone: str, weights: str, **how: Any) -> Run:
 
 def decoding(*, size: int) -> Run:
     """Return decoding and warping alone: the same worker processes, kept from run to run, and no network."""
-    from featurize import dataset
-    from featurize.decode.decoding import Decoder, Request
-    from featurize.decode.rendering import Rendering
-    from featurize.views import ViewRanges
+    from featurize.images import dataset
+    from featurize.images.augment import ViewRanges
+    from featurize.images.pool import Decoder, Request
+    from featurize.images.render import Rendering
 
     rendering = Rendering(
         size=size, resize="squash", resample="bicubic", max_pixels=10**9, ranges=ViewRanges(), seed=0
@@ -61,7 +61,7 @@ def decoding(*, size: int) -> Run:
                     sha256=image.sha256,
                     views=tuple(range(views + 1)) if image.split == "train" else (0,),
                 )
-                for image in dataset.scan(data).images
+                for image in dataset.load_dataset(data).images
             ]
         if views not in decoders:
             decoders[views] = Decoder(rendering, most_views=views + 1)
@@ -78,7 +78,7 @@ def network(*, backbone: str, weights: str, engine: str, precision: str, feature
     """Return the forward pass alone: batches lie ready, as many are in flight as the engine wants."""
     from collections import deque
 
-    from featurize.engines import create_engine
+    from featurize.engines.factory import create_engine
 
     entry = featurize.get_backbone(backbone)
     forward = create_engine(entry, featurize.find_weights(entry, weights), engine=engine, precision=precision)
@@ -124,7 +124,7 @@ def making_store(*, backbone: str, weights: str) -> Run:
 
 def dense_epochs(*, store: str, epochs: int) -> Run:
     """Return ``classify fit`` of the dense head, its hyper-parameters given, for exactly so many epochs."""
-    from classify.fitting import fit
+    from classify.jobs.fit import fit
 
     def run() -> dict[str, Any]:
         with tempfile.TemporaryDirectory() as folder:
@@ -174,8 +174,8 @@ def comparison(*, store: str, dense: dict[str, Any] | None = None) -> Run:
 
 def dense_fits(*, store: str, options: dict[str, Any]) -> Run:
     """Return fits of the dense head with settled hyper-parameters, one a seed, and their test accuracy."""
-    from classify.heads import make_head
-    from classify.samples import load_samples
+    from classify.data.samples import load_samples
+    from classify.heads.registry import make_head
 
     samples = load_samples(store)
     rows, plain = samples.rows(samples.train_images), samples.rows(samples.test_images, views=False)

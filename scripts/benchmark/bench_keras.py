@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 import featurize
-from featurize.nets.networks import build_network
+from featurize.backbones.networks import build_network
 
 Run = Callable[..., dict[str, Any]]
 BATCH = 32  # the default of image_dataset_from_directory and of predict

@@ -6,7 +6,7 @@ import itertools
 import statistics
 from typing import Any
 
-from featurize.backbones import get_backbone
+from featurize.backbones.registry import get_backbone
 
 from bench_arms import Arm, Timing, measurement, take_turns, whole_processes
 from bench_data import multiplied, smaller

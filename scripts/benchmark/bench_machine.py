@@ -8,8 +8,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from featurize.decode.cores import available_cores
-from featurize.engines import fast_precisions
+from featurize.base.cores import available_cores
+from featurize.engines.select import fast_precisions
 
 PACKAGES = (
     *("folio-grader", "tensorflow", "keras", "openvino", "numpy", "scipy", "scikit-learn", "pillow"),

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from featurize.backbones import get_backbone
+from featurize.backbones.registry import get_backbone
 from featurize.errors import FolioError
 
 import bench_dask

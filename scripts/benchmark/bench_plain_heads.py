@@ -18,12 +18,12 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import Normalizer, StandardScaler
 from sklearn.svm import SVC
 
-from classify.heads import get_head, grid_points
-from classify.heads.rows import validation_images
-from classify.job_options import DenseOptions
-from classify.protocol import Plan, make_plan
-from classify.samples import Samples, load_samples
-from classify.splits import grouped_folds
+from classify.data.folds import grouped_folds
+from classify.data.samples import Samples, load_samples
+from classify.heads.grouping import validation_images
+from classify.heads.registry import get_head, grid_points
+from classify.jobs.options import DenseOptions
+from classify.model_selection.protocol import Plan, make_plan
 
 Run = Callable[..., dict[str, Any]]
 TOLERANCE = 1e-6

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from featurize import ContentRow, ImageTable, config_digest
-from featurize.store_writer import StoreWriter
+from featurize.config import config_digest
+from featurize.store.reader import ContentRow, ImageTable
+from featurize.store.writer import StoreWriter
 
 CLASSES = ("low", "middle", "award")  # ordered, so that every head has something to do
 SHARES = (0.5, 0.3, 0.2)

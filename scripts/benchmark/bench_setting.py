@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from featurize.backbones import get_backbone
-from featurize.engines import fast_precisions
-from featurize.images import read_picture
-from featurize.weights import weights_status
+from featurize.backbones.registry import get_backbone
+from featurize.backbones.weights import weights_status
+from featurize.engines.select import fast_precisions
+from featurize.images.decode import read_picture
 
 from bench_arms import Arm, BenchError, Process
 from bench_data import Pictures, evenly, make_sample, readable_pictures, smaller

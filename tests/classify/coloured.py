@@ -31,7 +31,7 @@ class MeanEngine:
     size, batch_size, in_flight, n_features = SIZE, 4, 1, 3
 
     def submit(self, images: np.ndarray):
-        from featurize.engines import Done
+        from featurize.engines.base import Done
 
         assert images.dtype == np.uint8
         while os.path.exists(os.environ.get(GATE, "")):  # a test has closed it
@@ -60,7 +60,9 @@ def colour(grade: str, number: int) -> tuple[int, int, int]:
 
 def write_portfolio(folder: Path, config: Mapping[str, Any]) -> Path:
     """Write pictures to fit on under ``folder``, and a store of their colours; return its path."""
-    from featurize import ContentRow, ImageTable, config_digest, write_store
+    from featurize.config import config_digest
+    from featurize.store.reader import ContentRow, ImageTable
+    from featurize.store.writer import write_store
 
     found = []
     for label, grade in enumerate(CLASSES):
@@ -108,8 +110,8 @@ def write_portfolio(folder: Path, config: Mapping[str, Any]) -> Path:
 
 
 if __name__ == "__main__":
-    import featurize.inference
-    from classify.cli import main
+    import featurize.extraction.inference
+    from classify.cli.main import main
 
-    featurize.inference.FeatureReader.prepare = prepare  # type: ignore[method-assign,assignment]
+    featurize.extraction.inference.FeatureReader.prepare = prepare  # type: ignore[method-assign,assignment]
     main()

@@ -10,7 +10,9 @@ import h5py
 import numpy as np
 import pytest
 
-from featurize import ContentRow, ImageTable, config_digest, write_store
+from featurize.config import config_digest
+from featurize.store.reader import ContentRow, ImageTable
+from featurize.store.writer import write_store
 
 CONFIG = {
     "backbone": "efficientnet_lite0",
@@ -147,7 +149,7 @@ def store_config() -> dict:
 def without_report(request, monkeypatch) -> None:
     """Leave out the report, which takes seconds, but where a test is about it (marker ``report``)."""
     if request.node.get_closest_marker("report") is None:
-        monkeypatch.setattr("classify.compare._reported", lambda folder, samples: (None, ()))
+        monkeypatch.setattr("classify.jobs.compare._reported", lambda folder, samples: (None, ()))
 
 
 @pytest.fixture(autouse=True)
@@ -188,7 +190,7 @@ def coloured_store(coloured, tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def coloured_bundle(coloured_store, tmp_path_factory) -> Path:
     """A bundle that grades by colour; not by the network that its manifest names."""
-    from classify.fitting import fit
+    from classify.jobs.fit import fit
 
     out = tmp_path_factory.mktemp("bundles") / "plain"
     return fit(coloured_store, head="logreg", params={"C": 0.0001}, out=out, jobs=1).bundle

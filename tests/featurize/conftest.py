@@ -12,8 +12,9 @@ from types import ModuleType
 import pytest
 from PIL import Image
 
-from featurize import backbones, engines
-from featurize.decode.decoding import Decoded, Decoder
+from featurize.backbones import registry
+from featurize.engines import factory, select
+from featurize.images.pool import Decoded, Decoder
 
 
 def _stand_in_module() -> ModuleType:
@@ -66,10 +67,10 @@ def stand_in(monkeypatch) -> StandIn:
         state.built.append(engine)
         return engine
 
-    monkeypatch.setattr(backbones, "BACKBONES", module.registry())
-    monkeypatch.setattr(engines, "create_engine", create_engine)
-    monkeypatch.setattr(engines, "engine_here", lambda engine, **_: "stand-in")
-    monkeypatch.setattr(engines, "fast_precisions", lambda engine, device: state.fast)
+    monkeypatch.setattr(registry, "BACKBONES", module.registry())
+    monkeypatch.setattr(factory, "create_engine", create_engine)
+    monkeypatch.setattr(select, "engine_here", lambda engine, **_: "stand-in")
+    monkeypatch.setattr(select, "fast_precisions", lambda engine, device: state.fast)
     return state
 
 

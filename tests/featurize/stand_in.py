@@ -20,8 +20,9 @@ from pathlib import Path
 import numpy as np
 
 import featurize
-from featurize import backbones, engines
-from featurize.making import filling, terms
+from featurize.backbones import registry as registry_module
+from featurize.engines import base, factory, select
+from featurize.extraction import dask_worker, fill
 
 SIZE = 32
 OFFSETS = {"mean": 0.0, "mean_too": 1000.0}
@@ -59,9 +60,9 @@ class MeanEngine:
         self.n_on_their_way = self.most_on_their_way = 0  # batches
         self.log: Path | None = None
 
-    def submit(self, images: np.ndarray) -> engines.Pending:
+    def submit(self, images: np.ndarray) -> base.Pending:
         if self.in_flight == 1:
-            return engines.Done(self(images))
+            return base.Done(self(images))
         self.n_on_their_way += 1
         self.most_on_their_way = max(self.most_on_their_way, self.n_on_their_way)
         assert self.n_on_their_way <= self.in_flight
@@ -94,14 +95,14 @@ class Later:
         return self.engine(self.images)
 
 
-def registry() -> dict[str, backbones.Backbone]:
+def registry() -> dict[str, registry_module.Backbone]:
     """Return the real backbones and the two stand-ins."""
-    vgg16 = backbones.BACKBONES["vgg16"]
+    vgg16 = registry_module.BACKBONES["vgg16"]
     entries = {
         name: dataclasses.replace(vgg16, name=name, size=SIZE, n_features=3, any_size=True, min_size=1)
         for name in OFFSETS
     }
-    return {**backbones.BACKBONES, **entries}
+    return {**registry_module.BACKBONES, **entries}
 
 
 def install(
@@ -130,13 +131,13 @@ def install(
         engine.log = Path(log) if log is not None else None
         return engine
 
-    backbones.BACKBONES = registry()  # type: ignore[misc]
-    engines.create_engine = create_engine  # type: ignore[assignment]
-    engines.engine_here = lambda engine, **_: "stand-in"  # type: ignore[assignment]
-    engines.fast_precisions = lambda engine, device: ()  # type: ignore[assignment]
-    filling.PART_CONTENTS = part
+    registry_module.BACKBONES = registry()  # type: ignore[misc]
+    factory.create_engine = create_engine  # type: ignore[assignment]
+    select.engine_here = lambda engine, **_: "stand-in"  # type: ignore[assignment]
+    select.fast_precisions = lambda engine, device: ()  # type: ignore[assignment]
+    fill.PART_CONTENTS = part
     if version is not None:
-        terms.__version__ = version
+        dask_worker.__version__ = version
 
 
 def dask_setup(worker: object) -> None:
@@ -166,7 +167,7 @@ def main() -> None:
     try:
         (result,) = featurize.extract(
             options.data,
-            backbones=["mean"],
+            registry_module=["mean"],
             weights="random",
             views=options.views,
             out=options.out,

@@ -5,18 +5,11 @@ import hashlib
 
 import pytest
 
-from featurize.backbones import get_backbone
-from featurize.config import (
-    config_digest,
-    config_engine,
-    differences,
-    make_config,
-    settled_by,
-    store_name,
-)
+from featurize.backbones.registry import get_backbone
+from featurize.backbones.weights import Weights
+from featurize.config import config_digest, config_engine, differences, make_config, settled_by, store_name
 from featurize.errors import ConfigError
-from featurize.views import ViewRanges
-from featurize.weights import Weights
+from featurize.images.augment import ViewRanges
 
 PUBLISHED = Weights(kind="imagenet", path=None, sha256="ab" * 32, seed=None)
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
 
-from classify.bundles.head_file import dump_head, file_name, load_head
-from classify.streams import Piece, RowStream
+from classify.data.blocks import Piece, RowStream
+from classify.io.head_file import dump_head, file_name, load_head
 
 
 def make_blobs(n=90, n_features=12, n_classes=3, *, seed=0, apart=2.0):
@@ -64,7 +64,7 @@ def stream_of():
 @pytest.fixture
 def small_sample(monkeypatch):
     """Have few rows stand for all, as they do where there are millions; on one thread each, as tasks do."""
-    monkeypatch.setattr("classify.heads.scaled.LEAST_SAMPLE", 32)
+    monkeypatch.setattr("classify.heads.solvers.scaling.LEAST_SAMPLE", 32)
     with threadpool_limits(1):
         yield
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import log_loss
 
-from classify.heads import SCALINGS, make_head
+from classify.errors import CompareError
 from classify.heads.dense import DenseHead
-from featurize.errors import CompareError
+from classify.heads.registry import SCALINGS, make_head
 
 keras = pytest.importorskip("keras")
 

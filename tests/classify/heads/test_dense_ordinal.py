@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from sklearn.metrics import log_loss, mean_absolute_error
 
-from classify.heads import HEADS, dense_network as net, dense_training as training, make_head, settle_params
+from classify.errors import CompareError
+from classify.heads import dense_network as net, dense_training as training
 from classify.heads.cumulative_link import get_thresholds
 from classify.heads.dense import DenseHead
-from featurize.errors import CompareError
+from classify.heads.registry import HEADS, make_head, settle_params
 
 keras = pytest.importorskip("keras")
 tf = pytest.importorskip("tensorflow")
@@ -136,7 +137,7 @@ def test_equal_seeds_give_equal_bytes():
 @pytest.mark.slow
 def test_the_same_seed_gives_the_same_bytes_in_another_process():
     code = (
-        "import numpy as np, hashlib; from classify.heads import make_head\n"
+        "import numpy as np, hashlib; from classify.heads.registry import make_head\n"
         "X = np.random.default_rng(0).random((200, 300), dtype='f'); y = np.arange(200) % 4\n"
         "head = make_head('ordinal-dense', params={'units': (64, 16), 'epochs': 8}, seed=1).fit(X, y)\n"
         "digest = hashlib.sha256(b''.join(w.tobytes() for w in head.model_.get_weights())).hexdigest()\n"
@@ -189,10 +190,10 @@ def test_grades_are_nearer_than_those_of_the_nominal_head():
 
 @pytest.mark.slow
 def test_a_comparison_and_a_bundle_have_it(make_store, tmp_path):
-    from classify.bundles.bundle import load_bundle
-    from classify.compare import compare
-    from classify.job_options import DenseOptions
-    from classify.samples import load_samples
+    from classify.data.samples import load_samples
+    from classify.io.bundle import load_bundle
+    from classify.jobs.compare import compare
+    from classify.jobs.options import DenseOptions
 
     store = make_store(n_features=6, classes=("low", "middle", "high"))
     order = ("low", "middle", "high")

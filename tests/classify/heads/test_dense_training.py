@@ -8,7 +8,7 @@ import pytest
 
 from classify.heads import dense_network as net, dense_training as training
 from classify.heads.dense import DenseHead
-from classify.heads.rows import rows_by_image
+from classify.heads.grouping import rows_by_image
 
 keras = pytest.importorskip("keras")
 

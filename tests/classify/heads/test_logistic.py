@@ -1,152 +1,144 @@
-"""Newton's method against scikit-learn's solvers and gradients written out by hand."""
+import warnings
 
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
-from scipy.special import expit, softmax
+from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
-from sklearn.utils.class_weight import compute_class_weight
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import Normalizer, StandardScaler
 
-from classify.heads import newton
-from classify.heads.logistic import solve_path
+from classify.heads import logistic
+from classify.heads.logistic import fit_quietly, fold_scores
+from classify.heads.registry import get_head, grid_points, make_head
+from classify.heads.scoring import grid_scores
+from classify.heads.solvers.softmax_loss import Solution, solve_path
+
+SCALERS = {"standardise": StandardScaler, "l2": Normalizer}
 
 
-def rows(n, n_columns, n_classes, *, seed=0):
-    """Return overlapping classes in correlated columns of unit variance, not centred."""
+def features(n=150, n_features=60, n_classes=3, *, seed=0):
+    """Return overlapping classes in correlated, non-negative float32 features."""
     generator = np.random.default_rng(seed)
-    label = np.concatenate([np.arange(n_classes), generator.integers(0, n_classes, n - n_classes)])
-    hidden = generator.normal(size=(n, 8)) + 0.8 * np.eye(8)[label]
-    Z = hidden @ generator.normal(size=(8, n_columns)) + 0.7 * generator.normal(size=(n, n_columns))
-    return Z / Z.std(axis=0) + 0.3, label
+    mixing = generator.normal(size=(15, n_features))
+    y = generator.integers(0, n_classes, n)
+    hidden = generator.normal(size=(n, 15)) + 0.8 * np.eye(15)[y]
+    return np.maximum(hidden @ mixing + 0.5 * generator.normal(size=(n, n_features)), 0).astype(np.float32), y
 
 
-def gradient(Z, label, solution, *, C, weight=None):
-    """Return scikit-learn's gradient of the mean loss, from its definition; intercepts last."""
-    weight = np.ones(len(Z)) if weight is None else weight
-    scores = Z @ solution.coef.T + solution.intercept
-    if solution.coef.shape[0] == 1:
-        residual = expit(scores) - label[:, None]
-    else:
-        residual = softmax(scores, axis=1) - np.eye(solution.coef.shape[0])[label]
-    residual *= weight[:, None] / weight.sum()
-    return np.column_stack([residual.T @ Z + solution.coef / (C * weight.sum()), residual.sum(axis=0)])
+@pytest.mark.parametrize("scaling", ["standardise", "l2"])
+@pytest.mark.parametrize("class_weight", [None, "balanced"])
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_probabilities_are_those_of_a_plain_pipeline(scaling, class_weight, n_classes):
+    X, y = features(n_classes=n_classes)
+    head = make_head("logreg", params={"scaling": scaling, "C": 0.3}, class_weight=class_weight).fit(
+        X[:100], y[:100]
+    )
+    plain = make_pipeline(
+        SCALERS[scaling](), LogisticRegression(C=0.3, tol=1e-9, max_iter=10**5, class_weight=class_weight)
+    ).fit(X[:100].astype(np.float64), y[:100])
+    np.testing.assert_allclose(head.predict_proba(X[100:]), plain.predict_proba(X[100:]), atol=1e-4)
+    assert head.converged_
 
 
-@pytest.mark.parametrize("n_classes", [2, 3, 5])
-@pytest.mark.parametrize("shape", [(160, 30), (60, 150)])  # all columns; the space of the rows
-@pytest.mark.parametrize("class_weight", [None, "balanced", {0: 3.0, 1: 0.5}])
-def test_solutions_are_scikit_learn_s(n_classes, shape, class_weight):
-    Z, label = rows(*shape, n_classes)
-    weight = compute_class_weight(class_weight, classes=np.arange(n_classes), y=label)[label]
-    weight = None if class_weight is None else weight
-    values = [1e-3, 1e-1, 10.0]
-    for C, ours in zip(values, solve_path(Z, label, C=values, weight=weight, tol=1e-9), strict=True):
-        theirs = LogisticRegression(
-            C=C, tol=1e-10, max_iter=10**5, solver="newton-cg", class_weight=class_weight
-        ).fit(Z, label)
-        np.testing.assert_allclose(ours.coef, theirs.coef_, atol=1e-5)
-        # newton-cg leaves the intercepts' common part where it was; only differences mean anything
-        theirs_centred = theirs.intercept_ - (theirs.intercept_.mean() if n_classes > 2 else 0.0)
-        np.testing.assert_allclose(ours.intercept, theirs_centred, atol=1e-5)
+def test_the_gradient_vanishes_at_the_solution():
+    X, y = features()
+    head = make_head("logreg", params={"C": 2.0}).fit(X, y)
+    Z = (X - X.mean(0, dtype=np.float64)) / X.std(0, dtype=np.float64)
+    W = head.pipeline_["classify"].coef_
+    # d/dW of mean cross-entropy + |W|² / (2 n C)
+    gradient = (
+        (softmax(Z @ W.T + head.pipeline_["classify"].intercept_, axis=1) - np.eye(3)[y]).T @ Z / len(y)
+    )
+    assert np.abs(gradient + W / (len(y) * 2.0)).max() < 2e-6
 
 
-@settings(max_examples=40, deadline=None)
-@given(
-    n_rows=st.integers(6, 60),
-    n_columns=st.integers(1, 80),
-    n_classes=st.integers(2, 5),
-    exponent=st.floats(-5, 5),
-    seed=st.integers(0, 2**32 - 1),
-    oddity=st.sampled_from(["none", "constant", "twice", "outlier"]),
-)
-def test_the_gradient_vanishes_in_the_columns_of_the_caller(
-    n_rows, n_columns, n_classes, exponent, seed, oddity
-):
-    Z, label = rows(n_rows, n_columns, n_classes, seed=seed)
-    if oddity == "constant":
-        Z[:, 0] = 1.0
-    elif oddity == "twice":
-        Z = np.repeat(Z, 2, axis=1)
-    elif oddity == "outlier":
-        Z[seed % n_rows] *= 100.0
-    C = 10.0**exponent
-    (solution,) = solve_path(Z, label, C=[C])
-    size = np.abs(gradient(Z, label, solution, C=C)).max()
-    assert size <= 1e-6 * (1 + 1e-6)
-    assert solution.gradient >= size - 1e-12  # in the space of the rows it is a bound
-    if n_classes > 2:
-        np.testing.assert_allclose(solution.coef.sum(axis=0), 0.0, atol=1e-9 * np.abs(solution.coef).max())
+def test_every_grid_cell_scores_as_a_plain_pipeline_does():
+    X, y = features(240)
+    fit_rows, score_rows = np.arange(0, 160), np.arange(160, 240)
+    points = grid_points(get_head("logreg"))
+    predicted = []
+    grid_scores(
+        get_head("logreg"),
+        X,
+        y,
+        fit_rows=fit_rows,
+        score_rows=score_rows,
+        scorer=lambda _, p: predicted.append(p) or 0.0,
+    )
+    assert len(predicted) == len(points)
+    for point, ours in zip(points, predicted, strict=True):
+        regression = LogisticRegression(C=point["C"], tol=1e-6, max_iter=10**5)
+        plain = make_pipeline(SCALERS[point["scaling"]](), regression).fit(
+            X[fit_rows].astype(np.float64), y[fit_rows]
+        )
+        np.testing.assert_array_equal(ours, plain.predict(X[score_rows]), err_msg=str(point))
 
 
-def test_in_the_space_of_the_rows_the_gradient_is_never_understated():
-    # One column that all rows share, and one of its own for each: the gradient lies in the first.
-    label = np.arange(40) % 2
-    Z = np.hstack([2.0 * label[:, None] - 1.0, np.eye(40), np.zeros((40, 40))])
-    (solution,) = solve_path(Z, label, C=[100.0], max_iter=1)
-    size = np.abs(gradient(Z, label, solution, C=100.0)).max()
-    assert size > 1e-3
-    assert size <= solution.gradient <= 2 * size
+def test_a_rough_solution_is_polished_by_scikit_learn_s_solver(monkeypatch):
+    def rough(Z, label, *, C, **_):
+        for _ in C:
+            yield Solution(coef=np.zeros((3, Z.shape[1])), intercept=np.zeros(3), gradient=1.0, n_iter=2)
+
+    monkeypatch.setattr(logistic, "solve_path", rough)
+    X, y = features(240)
+    head = make_head("logreg", params={"C": 0.1}).fit(X[:160], y[:160])
+    plain = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, tol=1e-6, max_iter=10**5))
+    plain.fit(X[:160].astype(np.float64), y[:160])
+    np.testing.assert_allclose(head.predict_proba(X), plain.predict_proba(X), atol=1e-5)
+    assert head.converged_
+    assert head.n_iter_ == head.pipeline_["classify"].n_iter_ > 20
+    (found,) = fold_scores([make_head("logreg", params={"C": 0.1})], X[:160], y[:160], X[160:])
+    np.testing.assert_array_equal(found, plain.predict(X[160:]))
 
 
-def test_a_path_ends_where_single_solutions_are():
-    Z, label = rows(100, 40, 3)
-    values = [1e-2, 1.0, 100.0]
-    for C, along in zip(values, solve_path(Z, label, C=values, tol=1e-9), strict=True):
-        (alone,) = solve_path(Z, label, C=[C], tol=1e-9)
-        np.testing.assert_allclose(along.coef, alone.coef, atol=1e-5 * np.abs(alone.coef).max())
+def test_the_path_ascends_whatever_the_order_of_the_heads(monkeypatch):
+    paths = []
+    monkeypatch.setattr(
+        logistic, "solve_path", lambda *rows, C, **how: paths.append(list(C)) or solve_path(*rows, C=C, **how)
+    )
+    X, y = features()
+    values = [1.0, 1e-2, 10.0]
+    found = fold_scores([make_head("logreg", params={"C": C}) for C in values], X[:100], y[:100], X[100:])
+    assert paths == [sorted(values)]
+    for C, ours in zip(values, found, strict=True):
+        head = make_head("logreg", params={"C": C}).fit(X[:100], y[:100])
+        np.testing.assert_array_equal(ours, head.predict(X[100:]))
 
 
-def test_a_warm_start_saves_steps():
-    Z, label = rows(300, 40, 3)
-    warm = list(solve_path(Z, label, C=[10.0, 10.0]))
-    assert warm[0].n_iter > 3
-    assert warm[1].n_iter == 0
+def test_a_fitted_head_holds_scikit_learn_s_own_objects():
+    X, y = features()
+    head = make_head("logreg").fit(X, y)
+    assert [type(step) for _, step in head.pipeline_.steps] == [StandardScaler, LogisticRegression]
+    regression = head.pipeline_["classify"]
+    assert not regression.warm_start
+    assert regression.max_iter == head.max_iter
+    # scikit-learn's solver, told to start there, has nothing left to do.
+    Z = head.pipeline_["scale"].transform(X.astype(np.float64))
+    again = LogisticRegression(tol=1e-6, warm_start=True)
+    again.coef_, again.intercept_, again.classes_ = regression.coef_, regression.intercept_, np.unique(y)
+    assert again.fit(Z, y).n_iter_ == 0
 
 
-def test_the_space_of_the_rows_is_used_where_it_is_smaller(monkeypatch):
-    sizes = []
-    cholesky = newton.cho_factor
-    monkeypatch.setattr(newton, "cho_factor", lambda M, **how: sizes.append(len(M)) or cholesky(M, **how))
-    for shape in ((40, 100), (100, 40)):
-        (solution,) = solve_path(*rows(*shape, 3), C=[1.0])
-        assert solution.coef.shape == (3, shape[1])
-    assert set(sizes) == {41}  # and the intercept
+def test_a_solver_that_stops_short_says_so_without_a_warning():
+    X, y = features()
+    head = make_head("logreg", params={"max_iter": 2, "C": 100.0}).fit(
+        X, y
+    )  # a warning would be an error here
+    assert not head.converged_
+    assert head.n_iter_ == 2
 
 
-def test_it_stops_where_it_is_told_to():
-    Z, label = rows(100, 40, 3)
-    (solution,) = solve_path(Z, label, C=[100.0], max_iter=2)
-    assert solution.n_iter == 2
-    expected = np.abs(gradient(Z, label, solution, C=100.0)).max()
-    assert solution.gradient == pytest.approx(expected, rel=1e-6)
-    assert solution.gradient > 1e-6
+def test_other_warnings_reach_the_caller():
+    class Grumbler:
+        def fit(self, X, y):
+            warnings.warn("odd features", UserWarning, stacklevel=1)
+
+    with pytest.warns(UserWarning, match="odd features"):
+        assert fit_quietly(Grumbler(), None, None)
 
 
-def test_it_ends_where_rounding_ends_it():
-    for shape in ((40, 100), (100, 40)):
-        Z, label = rows(*shape, 3)
-        (solution,) = solve_path(Z, label, C=[100.0], tol=0.0, max_iter=10**6)
-        assert solution.n_iter < 100
-        assert solution.gradient < 1e-9
-
-
-def test_the_callers_rows_are_left_alone():
-    for shape in ((40, 100), (100, 40)):
-        Z, label = rows(*shape, 3)
-        before = Z.copy()
-        list(solve_path(Z, label, C=[1.0]))
-        np.testing.assert_array_equal(Z, before)
-
-
-def test_preconditioned_steps_are_few(monkeypatch):
-    """A count, not a time: each solve with the factor goes with one pass over the rows, there and back."""
-    solves = []
-    solve = newton.cho_solve
-    monkeypatch.setattr(newton, "cho_solve", lambda *how, **more: solves.append(1) or solve(*how, **more))
-    Z, label = rows(400, 200, 3)
-    Z *= np.logspace(0, -3, 200)  # as ill-conditioned as features are
-    theirs = LogisticRegression(C=1e3, tol=1e-6, max_iter=10**5).fit(Z, label)
-    (ours,) = solve_path(Z, label, C=[1e3])
-    assert theirs.n_iter_[0] > 150
-    assert ours.n_iter < 15
-    assert len(solves) + ours.n_iter < 0.4 * theirs.n_iter_[0]
+def test_the_callers_array_is_left_alone():
+    X, y = features()
+    before = X.copy()
+    make_head("logreg").fit(X, y).predict(X)
+    np.testing.assert_array_equal(X, before)

@@ -9,10 +9,12 @@ from sklearn.preprocessing import Normalizer, StandardScaler
 from sklearn.svm import SVC, LinearSVC
 from sklearn.utils.class_weight import compute_sample_weight
 
-from classify.heads import get_head, grid_points, grid_scores, kernel_search, make_head
+from classify.data.folds import grouped_folds
+from classify.errors import CompareError
+from classify.heads import svm_search
 from classify.heads.ordinal_svm import class_shares, falling, fold_scores
-from classify.splits import grouped_folds
-from featurize import CompareError
+from classify.heads.registry import get_head, grid_points, make_head
+from classify.heads.scoring import grid_scores
 
 SCALERS = {"standardise": StandardScaler, "l2": Normalizer}
 
@@ -89,7 +91,7 @@ def test_two_classes_make_it_the_nominal_head():
     for soft in (False, True):
         ours, theirs = (
             search([make_head(name, params=one) for one in points], X[:80], y[:80], X[80:], soft=soft)
-            for name, search in (("ordinal-svm", fold_scores), ("svm-rbf", kernel_search.fold_scores))
+            for name, search in (("ordinal-svm", fold_scores), ("svm-rbf", svm_search.fold_scores))
         )
         if soft:  # sums over images decide alike where differences do
             ours, theirs = (np.array(one)[:, :, 1] - np.array(one)[:, :, 0] for one in (ours, theirs))
@@ -167,9 +169,9 @@ def test_every_grid_cell_decides_as_plain_machines_do(class_weight, entry):
 
 def test_all_borders_share_one_kernel(monkeypatch):
     made = []
-    make = kernel_search.inner_products
+    make = svm_search.inner_products
     monkeypatch.setattr(
-        kernel_search, "inner_products", lambda *how, **more: made.append(1) or make(*how, **more)
+        svm_search, "inner_products", lambda *how, **more: made.append(1) or make(*how, **more)
     )
     X, y = graded()
     fold_scores(

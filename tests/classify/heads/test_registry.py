@@ -10,15 +10,9 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from classify.heads import (
-    HEADS,
-    balanced_accuracy,
-    get_head,
-    grid_points,
-    grid_scores,
-    make_head,
-)
-from featurize.errors import CompareError
+from classify.errors import CompareError
+from classify.heads.registry import HEADS, get_head, grid_points, make_head
+from classify.heads.scoring import balanced_accuracy, grid_scores
 
 SMALL_DENSE = {"units": (16,), "epochs": 60, "patience": 20, "batch_size": 16, "learning_rate": 1e-2}
 
@@ -34,7 +28,7 @@ def blobs(n=90, n_features=12, n_classes=3, *, seed=0, apart=1.5):
 def test_listing_heads_imports_nothing_heavy():
     heavy = "{'sklearn', 'scipy', 'tensorflow', 'keras'}"
     code = (
-        "import sys, classify.heads as h; [h.grid_points(head) for head in h.HEADS.values()];"
+        "import sys, classify.heads.registry as h; [h.grid_points(head) for head in h.HEADS.values()];"
         f"print({heavy} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -43,7 +37,7 @@ def test_listing_heads_imports_nothing_heavy():
 
 def test_only_heads_that_say_so_import_tensorflow():
     code = (
-        "import sys, numpy as np; from classify.heads import *\n"
+        "import sys, numpy as np; from classify.heads.registry import HEADS, make_head\n"
         "X = np.random.default_rng(0).normal(size=(40, 4)).astype('f'); y = np.arange(40) % 2\n"
         "[make_head(n).fit(X, y).predict_proba(X) for n, h in HEADS.items() if not h.tensorflow]\n"
         "make_head('dense'); print('tensorflow' in sys.modules)"

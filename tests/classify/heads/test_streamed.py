@@ -6,14 +6,14 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import Normalizer, StandardScaler
 from sklearn.svm import LinearSVC
 
-from classify.heads import HEADS, make_head
 from classify.heads.base import FitError
-from classify.heads.discriminant import DiscriminantHead
-from classify.heads.kernel import SVMHead
-from classify.heads.linear import LogisticHead
-from classify.heads.nearest_mean import NearestMeanHead
-from classify.heads.ordinal import OrdinalLogisticHead
+from classify.heads.lda import DiscriminantHead
+from classify.heads.logistic import LogisticHead
+from classify.heads.nearest_centroid import NearestMeanHead
+from classify.heads.ordinal_logistic import OrdinalLogisticHead
 from classify.heads.ordinal_svm import OrdinalSVMHead
+from classify.heads.registry import HEADS, make_head
+from classify.heads.svm import SVMHead
 
 SCALERS = {"standardise": StandardScaler, "l2": Normalizer}
 CHUNKS = (7, 64, 10_000)  # ragged ends, and all in one

@@ -14,12 +14,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from classify.compare import compare
-from classify.job_options import DenseOptions
-from classify.loading import load_same_dataset
+from classify.data.load import load_same_dataset
+from classify.jobs.compare import compare
+from classify.jobs.options import DenseOptions
 from classify.report.images import Shown, shown_images
-from classify.report.tested import Tested
-from featurize import ContentRow, ImageTable, config_digest, write_store
+from classify.report.predictions import Tested
+from featurize.config import config_digest
+from featurize.store.reader import ContentRow, ImageTable
+from featurize.store.writer import write_store
 
 CLASSES = ("low", "middle", "award")
 COUNTS = {"train": 12, "test": 8}

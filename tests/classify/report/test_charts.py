@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import vl_convert
 
-from classify.report import charts, looks
+from classify.report import charts, charts as charts_module
 from classify.report.head_charts import head_charts
 
 CLASSES = ("low", "middle", "award")
@@ -58,7 +58,7 @@ def rows_of(name: str, classes) -> list[dict]:
     }[name]
 
 
-def spec_of(name: str, classes) -> looks.Spec:
+def spec_of(name: str, classes) -> charts_module.Spec:
     if name == "leaderboard":
         return charts.leaderboard_chart("accuracy", n_heads=3)
     if name == "verdicts":
@@ -73,7 +73,7 @@ NAMES = (*head_charts(CLASSES), "leaderboard", "verdicts", "map")
 def drawn(capfd):
     """Return a chart as Vega-Lite draws it, as parsed SVG; a warning fails the test."""
 
-    def drawn(spec: looks.Spec, rows: list[dict]) -> ET.Element:
+    def drawn(spec: charts_module.Spec, rows: list[dict]) -> ET.Element:
         filled = {**spec, "width": 300, "data": {"name": "rows", "values": rows}}
         svg = vl_convert.vegalite_to_svg(filled, show_warnings=True, allowed_base_urls=[])
         said = capfd.readouterr()
@@ -150,19 +150,22 @@ def luminance(colour: str) -> float:
 @pytest.mark.parametrize("paper", ["#ffffff", "#14181c"])
 def test_colours_of_marks_stand_out_on_light_and_on_dark_paper(paper):
     """At 3 to 1, as WCAG 2.2 asks of graphics (1.4.11)."""
-    for colour in (*looks.PALETTE, looks.ACCENT):
+    for colour in (*charts_module.PALETTE, charts_module.ACCENT):
         light, dark = sorted((luminance(colour), luminance(paper)), reverse=True)
         assert (light + 0.05) / (dark + 0.05) >= 3, colour
 
 
 def test_classes_differ_in_more_than_colour():
-    assert len(looks.PALETTE) == len(looks.SHAPES) == len(looks.DASHES)
-    for each in (looks.PALETTE, looks.SHAPES, looks.DASHES):
+    assert len(charts_module.PALETTE) == len(charts_module.SHAPES) == len(charts_module.DASHES)
+    for each in (charts_module.PALETTE, charts_module.SHAPES, charts_module.DASHES):
         assert all(a != b for a, b in itertools.combinations(each, 2))
     roc = head_charts(CLASSES)["roc"]
     encoding = roc["layer"][1]["encoding"]
-    assert encoding["strokeDash"]["scale"]["range"] == list(looks.DASHES[:3])
-    assert charts.map_chart(ODD)["encoding"]["shape"]["scale"]["range"] == [*looks.SHAPES, looks.SHAPES[1]]
+    assert encoding["strokeDash"]["scale"]["range"] == list(charts_module.DASHES[:3])
+    assert charts.map_chart(ODD)["encoding"]["shape"]["scale"]["range"] == [
+        *charts_module.SHAPES,
+        charts_module.SHAPES[1],
+    ]
 
 
 def test_what_is_counted_has_its_name():
@@ -172,7 +175,7 @@ def test_what_is_counted_has_its_name():
 
 
 def test_columns_become_rows():
-    assert looks.as_rows({"x": [1, 2], "y": ["a", None]}) == [{"x": 1, "y": "a"}, {"x": 2, "y": None}]
-    assert looks.as_rows({"x": [], "y": []}) == []
+    assert charts_module.as_rows({"x": [1, 2], "y": ["a", None]}) == [{"x": 1, "y": "a"}, {"x": 2, "y": None}]
+    assert charts_module.as_rows({"x": [], "y": []}) == []
     with pytest.raises(ValueError, match="zip"):
-        looks.as_rows({"x": [1], "y": []})
+        charts_module.as_rows({"x": [1], "y": []})

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from classify.report.collect import Seen
 from classify.report.figures import draw, write_figures
 from classify.report.head_charts import head_charts
-from classify.report.seen import Seen
 
 Y = [0, 1, 2, 2]
 GOOD = np.array([[0.7, 0.2, 0.1], [0.1, 0.8, 0.1], [0.1, 0.2, 0.7], [0.6, 0.2, 0.2]])  # the last is wrong
@@ -132,8 +132,8 @@ def test_a_chart_is_the_same_whatever_was_drawn_before(tmp_path, told, seen):
 
 def test_the_same_record_has_the_same_figures(photo_run, tmp_path):
     """Nothing of the day or the place is in them."""
-    from classify.report.gathering import without_stores
-    from classify.report.tested import read_tested
+    from classify.report.collect import without_stores
+    from classify.report.predictions import read_tested
 
     tested = read_tested(photo_run.folder, photo_run.record)
     without = without_stores(tested, photo_run.record, "gone").seen

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from classify.loading import load_same_dataset
+from classify.data.load import load_same_dataset
+from classify.errors import CompareError
 from classify.report.images import data_folder, shown_images
-from featurize import CompareError
 
 
 def test_they_are_the_graded_files_that_can_be_read(photo_run, photo_shown):

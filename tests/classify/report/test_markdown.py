@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from markdown_it import MarkdownIt
 
-from classify.report.markdown import leaderboard_markdown
+from classify.report.report import leaderboard_markdown
 
 HOSTILE = "<img src=x onerror=alert(1)> a|b \\| *c* _d_ `e` [f](g) &lt; ~~h~~ ![i](j) # k \\"
 READERS = {

@@ -12,11 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from featurize.backbones import get_backbone
-from featurize.engines import conversion, create_engine
-from featurize.engines.frozen import FrozenGraph
+from featurize.backbones.registry import get_backbone
+from featurize.backbones.weights import Weights, find_weights
+from featurize.engines import openvino
+from featurize.engines.factory import create_engine
+from featurize.engines.freeze import FrozenGraph
 from featurize.errors import EngineError, WeightsError
-from featurize.weights import Weights, find_weights
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -30,9 +31,9 @@ def audit(event, args):
 sys.addaudithook(audit)
 import hashlib
 import numpy as np
-from featurize.backbones import get_backbone
-from featurize.engines import create_engine
-from featurize.weights import find_weights
+from featurize.backbones.registry import get_backbone
+from featurize.engines.base import create_engine
+from featurize.backbones.weights import find_weights
 lite0 = get_backbone("efficientnet_lite0")
 engine = create_engine(lite0, find_weights(lite0), device="cpu", input_size=32, batch_size=2)
 images = np.random.default_rng(3).integers(0, 256, (2, 32, 32, 3), dtype=np.uint8)
@@ -108,7 +109,7 @@ def test_a_process_may_end_with_batches_under_way(first_start, ending):
 
 def test_the_telemetry_package_is_as_before_once_openvino_is_imported():
     before = sys.modules.get("openvino_telemetry")
-    assert conversion.import_openvino().__name__ == "openvino"
+    assert openvino.import_openvino().__name__ == "openvino"
     assert sys.modules.get("openvino_telemetry") is before
 
 
@@ -118,7 +119,7 @@ def test_openvino_that_cannot_be_imported(monkeypatch):
         EngineError,
         match=r"^--engine openvino: cannot be imported here \(.*\)\. Type --engine tensorflow, or pip",
     ):
-        conversion.import_openvino()
+        openvino.import_openvino()
     assert sys.modules.get("openvino_telemetry", "absent") is not None
 
 
@@ -155,7 +156,7 @@ def n_converted(monkeypatch):
         made.append(1)
         return _tiny_network(*args, **options)
 
-    monkeypatch.setattr(conversion, "frozen_graph", frozen_graph)
+    monkeypatch.setattr(openvino, "frozen_graph", frozen_graph)
     return lambda: len(made)
 
 
@@ -221,7 +222,7 @@ def test_a_weights_file_that_changes_meanwhile_is_kept_under_no_digest(cache, mo
         path.write_bytes(b"built from")
         return _tiny_network(*args, **options)
 
-    monkeypatch.setattr(conversion, "frozen_graph", frozen_graph)
+    monkeypatch.setattr(openvino, "frozen_graph", frozen_graph)
     with pytest.raises(WeightsError, match=r"weights\.h5: changed while it was being read\. Run the comm"):
         _features(path)
     assert not cache.exists()
@@ -243,7 +244,7 @@ def test_nowhere_to_convert(monkeypatch, cache, n_converted):
     def full(*args, **options):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(conversion.tempfile, "TemporaryDirectory", full)
+    monkeypatch.setattr(openvino.tempfile, "TemporaryDirectory", full)
     with pytest.raises(
         EngineError,
         match=r"cannot be written there on its way to OpenVINO \(No space left on device\)\. Make room",
@@ -255,7 +256,7 @@ def test_the_key_is_of_the_weights_as_they_were_found():
     """And of nothing about where they lie."""
     digest = hashlib.sha256(b"weights").hexdigest()
     facts = [
-        conversion.Recipe(
+        openvino.Recipe(
             backbone=LITE0,
             weights=Weights(kind="file", path=Path(place), sha256=digest, seed=None),
             input_size=32,

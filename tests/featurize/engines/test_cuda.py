@@ -4,8 +4,8 @@ import ctypes
 
 import pytest
 
-from featurize.engines import cuda
-from featurize.engines.cuda import Gpu, asked
+from featurize.engines import select
+from featurize.engines.select import Gpu, asked
 
 GIB = 1 << 30
 
@@ -69,4 +69,4 @@ def test_without_a_driver_there_is_no_gpu(monkeypatch):
         raise OSError(f"{name}: cannot open shared object file")
 
     monkeypatch.setattr(ctypes, "CDLL", missing)
-    assert cuda.gpus() == ()
+    assert select.gpus() == ()

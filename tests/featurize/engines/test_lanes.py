@@ -15,7 +15,7 @@ import weakref
 import numpy as np
 import pytest
 
-from featurize.engines.lanes import Lanes
+from featurize.engines.batching import Lanes
 from featurize.errors import EngineError
 
 PATIENCE = 60.0  # seconds after which what should happen counts as not happening
@@ -248,8 +248,8 @@ def test_a_result_on_its_way_keeps_the_lanes():
 _PROCESS = """
 import sys, threading, time
 import numpy as np
-from featurize.engines import lanes
-from featurize.engines.lanes import Lanes
+from featurize.engines.base import lanes
+from featurize.engines.batching import Lanes
 begun = threading.Event()
 def forward(images):
     begun.set()

@@ -6,8 +6,8 @@ import time
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
-from featurize.engines import model_cache
-from featurize.engines.model_cache import StoredModel, keep_model, load_model, model_key
+from featurize.engines import openvino
+from featurize.engines.openvino import StoredModel, keep_model, load_model, model_key
 
 KEY = "0123456789abcdef" * 4
 
@@ -96,7 +96,7 @@ def test_what_fits_never_is_not_kept_and_costs_nobody_their_place(tmp_path):
 
 def test_the_limit_is_some_gigabytes():
     """One file of the largest network, ConvNeXt XLarge, is 1.4 GB."""
-    assert 2.8e9 < model_cache.LIMIT < 10e9
+    assert 2.8e9 < openvino.LIMIT < 10e9
 
 
 def test_a_killed_run_leaves_nothing_for_ever(tmp_path):
@@ -149,8 +149,8 @@ def test_every_fact_makes_another_key(change):
 @pytest.mark.parametrize("package", ["openvino", "tensorflow", "keras"])
 def test_another_version_of_what_converts_makes_another_key(monkeypatch, package):
     before = model_key(FACTS)
-    real = model_cache.version
-    monkeypatch.setattr(model_cache, "version", lambda name: "0" if name == package else real(name))
+    real = openvino.version
+    monkeypatch.setattr(openvino, "version", lambda name: "0" if name == package else real(name))
     assert model_key(FACTS) != before
 
 
@@ -162,12 +162,12 @@ def test_our_own_code_is_part_of_the_key(monkeypatch, tmp_path):
 
     shutil.copytree(os.path.dirname(featurize.__file__), tmp_path / "featurize")
     before = model_key(FACTS)
-    monkeypatch.setattr(featurize, "__file__", str(tmp_path / "featurize" / "__init__.py"))
-    for changed in (None, "nets/networks.py", "engines/frozen.py", "backbones.py"):
+    monkeypatch.setattr(openvino, "__file__", str(tmp_path / "featurize" / "engines" / "openvino.py"))
+    for changed in (None, "backbones/networks.py", "engines/freeze.py", "backbones/registry.py"):
         if changed is not None:
             with (tmp_path / "featurize" / changed).open("a") as file:
                 file.write("# another line\n")
-        model_cache._sources_digest.cache_clear()
+        openvino._sources_digest.cache_clear()
         assert (model_key(FACTS) == before) == (changed is None)
         before = model_key(FACTS)
-    model_cache._sources_digest.cache_clear()
+    openvino._sources_digest.cache_clear()

@@ -6,11 +6,13 @@ import types
 import numpy as np
 import pytest
 
-from featurize.backbones import get_backbone
-from featurize.engines import auto_batch_size, conversion, create_engine
+from featurize.backbones.registry import get_backbone
+from featurize.backbones.weights import find_weights
+from featurize.engines import openvino
+from featurize.engines.base import auto_batch_size
+from featurize.engines.factory import create_engine
 from featurize.engines.openvino import _Batch, _compiled_network
 from featurize.errors import ConfigError, EngineError
-from featurize.weights import find_weights
 
 SIZE = 64
 
@@ -141,13 +143,13 @@ def _by_tensorflow(graph, images):
 def _disagreement(monkeypatch, name, size, **options):
     """Return the largest difference from TensorFlow on the same graph, to the largest feature."""
     made = []
-    real = conversion.frozen_graph
+    real = openvino.frozen_graph
 
     def frozen_graph(*args, **others):
         made.append(real(*args, **others))
         return made[-1]
 
-    monkeypatch.setattr(conversion, "frozen_graph", frozen_graph)
+    monkeypatch.setattr(openvino, "frozen_graph", frozen_graph)
     engine = _engine(name, input_size=size, **{"batch_size": 2, **options})
     images = _images(2, size=size, seed=7)
     expected = _by_tensorflow(made[0].graph, images)

@@ -5,12 +5,12 @@ import gc
 import numpy as np
 import pytest
 
-from featurize.backbones import get_backbone
-from featurize.engines import create_engine
-from featurize.engines.frozen import frozen_forward
+from featurize.backbones.registry import get_backbone
+from featurize.backbones.weights import find_weights
+from featurize.engines.factory import create_engine
+from featurize.engines.freeze import frozen_forward
 from featurize.engines.tensorflow import check_precision
 from featurize.errors import EngineError
-from featurize.weights import find_weights
 
 SIZE = 64
 
@@ -122,7 +122,7 @@ def _features_by_keras(name, pixels, **factory_options):
     """Keras' own network with the same random numbers, on pixels scaled by NumPy; NumPy's mean."""
     import keras
 
-    from featurize.nets.networks import build_network
+    from featurize.backbones.networks import build_network
 
     backbone = get_backbone(name)
     ours = build_network(backbone, find_weights(backbone, "random"), input_size=SIZE)
@@ -152,7 +152,7 @@ def test_other_scaling_stands_in_for_the_networks_own(name, options, preprocess)
 
 @pytest.mark.parametrize("name", ["efficientnet_b0", "efficientnet_v2_b0", "convnext_tiny"])
 def test_networks_that_scale_inside_do_so_no_more(name):
-    from featurize.nets.networks import build_network, without_scaling
+    from featurize.backbones.networks import build_network, without_scaling
 
     backbone = get_backbone(name)
     network = build_network(backbone, find_weights(backbone, "random"), input_size=SIZE)
@@ -179,7 +179,7 @@ def test_bfloat16_is_near_and_pools_in_float32(lite0):
 def test_scaling_inside_a_network_stays_exact_in_bfloat16(name):
     import keras
 
-    from featurize.nets.networks import build_network
+    from featurize.backbones.networks import build_network
 
     backbone = get_backbone(name)
     network = build_network(backbone, find_weights(backbone, "random"), input_size=SIZE, precision="bfloat16")

@@ -11,12 +11,12 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-from featurize.backbones import get_backbone
-from featurize.engines import graphs, tensorflow as engine_module
-from featurize.engines.devices import Placement
-from featurize.engines.frozen import Frozen, frozen_forward
+from featurize.backbones.registry import get_backbone
+from featurize.backbones.weights import find_weights
+from featurize.engines import freeze, tensorflow as engine_module
+from featurize.engines.device import Placement
+from featurize.engines.freeze import Frozen, frozen_forward
 from featurize.errors import EngineError
-from featurize.weights import find_weights
 
 SIZE = 32
 MORE_THAN_THERE_IS = 1 << 44  # numbers of 4 bytes
@@ -106,7 +106,7 @@ def placement():
     function = MeanNetworks()(input_size=SIZE, batch_size=4, device_name="/CPU:0").function
     found = {}
     for name in NAMES:
-        placed = graphs.place(function, name)
+        placed = freeze.place(function, name)
         with tf.device(name):
             (result,) = placed(tf.constant(images(4)))
         nodes = {node.device for node in placed.graph.get_operations() if node.type not in EDGES}
@@ -124,7 +124,7 @@ def placement():
         device_name="/CPU:0",
     ).function
     here, one, other = (
-        graphs.forward_on(real if name is None else graphs.place(real, name), name, device="gpu")(
+        freeze.forward_on(real if name is None else freeze.place(real, name), name, device="gpu")(
             images(2, size=64)
         )
         for name in (None, *NAMES)

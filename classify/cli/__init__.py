@@ -1,0 +1,1 @@
+"""Command ``classify``: parse, call one library function, print."""

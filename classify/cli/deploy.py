@@ -1,0 +1,213 @@
+"""Command ``classify predict``: grades for new images."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from classify.cli.options import PATH, device_options
+from classify.data import ENTRIES
+from classify.deploy.export.formats import FORMATS
+from classify.deploy.serve.server import Serving, serving
+from featurize.base.terminal import default_of, progress_bar
+from featurize.base.text import human_bytes, printable
+
+if TYPE_CHECKING:
+    from classify.deploy.export.check import Check
+    from classify.deploy.export.export import Exported
+
+
+@click.command("predict")
+@click.argument("bundle_or_run", type=PATH)
+@click.argument("images", nargs=-1, required=True, type=PATH, metavar="IMAGE_OR_FOLDER...")
+@click.option("--out", type=PATH, help="Write the grades as CSV, for spreadsheets.")
+@click.option("--json", "as_json", is_flag=True, help="Print the grades as JSON.")
+@click.option("--weights", type=PATH, help="The backbone's weights, where the bundle does not carry them.")
+@click.option(
+    "--entries",
+    type=click.Choice(ENTRIES),
+    help="What is graded: each sub-folder of a given folder, or each image.  [default: as it was fitted]",
+)
+@device_options()[0]
+@device_options()[1]
+def predict_command(
+    bundle_or_run: Path, images: tuple[Path, ...], out: Path | None, as_json: bool, **options: Any
+) -> None:
+    """Grade images with a bundle, or with the recommended head of a run.
+
+    \b
+    classify predict artifacts/runs/DATA new_work --out grades.csv
+    classify predict artifacts/runs/DATA/bundles/vgg16__logreg poster.jpg --json
+
+    Every file has its row, or every folder of an entry where the head was fitted on entries of several
+    images; what cannot be read is named with the reason. The exit code is 1 when nothing could be graded.
+    """  # noqa: D301 - click reads the \b
+    from classify.deploy.predict import predict
+    from classify.io.grades import check_output, grades_json, write_grades
+
+    if out is not None and as_json:
+        raise click.UsageError("--json and --out: choose one")
+    if out is not None:
+        check_output(out)
+    with progress_bar(title="grading", unit="images") as bar:
+        graded = predict(bundle_or_run, images, on_progress=bar, **options)
+    for note in graded.notes:
+        click.echo(f"Note: {printable(note)}", err=True)
+    if as_json:
+        click.echo(json.dumps(grades_json(graded), indent=2))
+    elif out is not None:
+        write_grades(out, graded)
+        click.echo(
+            f"{len(graded.grades) - graded.n_failed} graded, {graded.n_failed} not: {printable(str(out))}"
+        )
+    else:
+        from classify.report.console import print_grades
+
+        print_grades(graded)
+    if graded.n_failed == len(graded.grades):
+        click.echo("classify: none of the files could be graded", err=True)
+        click.get_current_context().exit(1)
+
+
+@click.command("serve")
+@click.argument("bundle_or_run", type=PATH)
+@click.option("--host", default=default_of(serving, "host"), help="Address to listen at.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=default_of(serving, "port"), help="0: any free one."
+)
+@click.option("--weights", type=PATH, help="The backbone's weights, where the bundle does not carry them.")
+@click.option(
+    "--max-upload",
+    type=click.FloatRange(0.001, 2000),
+    default=default_of(serving, "max_upload"),
+    metavar="MB",
+    help="Of one file, in millions of bytes.",
+)
+@click.option(
+    "--max-pixels",
+    type=click.IntRange(min=1),
+    default=default_of(serving, "max_pixels"),
+    metavar="N",
+    help="Of one picture.",
+)
+@click.option(
+    "--rate",
+    type=click.IntRange(min=1),
+    default=default_of(serving, "rate"),
+    help="Requests a minute from one address.",
+)
+@device_options()[0]
+@device_options()[1]
+@click.option("--open", "open_page", is_flag=True, help="Open the page in the browser.")
+def serve_command(bundle_or_run: Path, open_page: bool, **options: Any) -> None:
+    """Show a page to drop images on, and grade them with a bundle or the recommended head of a run.
+
+    \b
+    classify serve artifacts/runs/DATA --open
+    classify serve artifacts/runs/DATA/bundles/vgg16__logreg --port 9000
+    curl -F image=@poster.jpg http://127.0.0.1:8765/grade
+
+    Only this machine can reach the page unless --host says otherwise. Images are graded and forgotten.
+    Ctrl-C ends it.
+    """  # noqa: D301 - click reads the \b
+    with serving(bundle_or_run, **options) as server:
+        for line in _server_summary(server):
+            click.echo(line)
+        for note in server.notes:
+            click.echo(f"Note: {printable(note)}", err=True)
+        if server.open_to_others:
+            also = " and look at the examples" if server.about["examples"] else ""
+            click.echo(
+                f"Warning: {options['host']} can be reached from other machines, and there is no password: "
+                f"whoever can reach it can have images graded{also}.",
+                err=True,
+            )
+        if open_page:
+            click.launch(server.url)
+        try:
+            server.run()
+        except KeyboardInterrupt:  # the way to end it
+            click.echo("Ended.", err=True)
+
+
+def _server_summary(server: Serving) -> list[str]:
+    about, limits = server.about, server.limits
+    classes = ", ".join(printable(name) for name in about["classes"])
+    examples = f", with {about['examples']} examples" if about["examples"] else ""
+    return [
+        f"Grading at {server.url}   (Ctrl-C ends it)",
+        f"  {printable(str(server.bundle))}: {about['head']} on {' + '.join(about['backbones'])}{examples}",
+        f"  classes: {classes}",
+        f"  limits: {limits.max_upload / 1e6:,g} MB a file, {limits.max_pixels / 1e6:,g} megapixels, "
+        f"{limits.rate} requests a minute",
+    ]
+
+
+@click.command("export")
+@click.argument("bundle_or_run", type=PATH)
+@click.option("--format", required=True, type=click.Choice(list(FORMATS)), help="What to write.")
+@click.option(
+    "--out", type=PATH, help="The file or folder.  [default: artifacts/exports/DATASET/STORE__HEAD.…]"
+)
+@click.option("--weights", type=PATH, help="The backbone's weights, where the bundle does not carry them.")
+@click.option(
+    "--check",
+    multiple=True,
+    type=PATH,
+    metavar="IMAGE_OR_FOLDER",
+    help="Images to compare grades on; may be repeated.  [default: some that are drawn]",
+)
+@click.option("--overwrite", is_flag=True, help="Replace an earlier export.")
+def export_command(bundle_or_run: Path, **options: Any) -> None:
+    """Write a bundle, or a run's recommended head, with its backbone as one network: pixels in, grades out.
+
+    \b
+    classify export artifacts/runs/DATA --format onnx
+    classify export artifacts/runs/DATA/bundles/vgg16__svm-linear --format openvino --check DATA/test
+    classify export artifacts/runs/DATA --format keras --out grader.keras
+
+    What is written is run in its own runtime, where that is installed, and kept only if its probabilities
+    are those of `classify predict` within 0.0001.
+    """  # noqa: D301 - click reads the \b
+    from classify.deploy.export.export import export
+
+    done = export(bundle_or_run, **options)
+    for line in _export_summary(done):
+        click.echo(line)
+    for note in done.notes:
+        click.echo(f"Note: {printable(note)}", err=True)
+    click.echo("Its classes, from what was written:")
+    click.echo(_next_step(done))
+
+
+def _export_summary(done: Exported) -> list[str]:
+    classes = ", ".join(map(printable, done.classes))
+    order = ", from worst to best" if done.ordered else ""
+    return [
+        f"{printable(str(done.path))}: {done.format.title}, {human_bytes(done.n_bytes)}",
+        f"  {done.head} on {printable(done.store)}",
+        *(
+            f"  in: {one.name}, uint8 (n, {one.size}, {one.size}, 3): upright RGB, resized by {one.resize}, "
+            f"{one.resample}"
+            for one in done.inputs
+        ),
+        f"  out: probabilities, float32 (n, {len(done.classes)}): {classes}{order}",
+        f"  {_compared(done.check, done.format.title)}",
+    ]
+
+
+def _compared(check: Check, title: str) -> str:
+    if check.difference is None:
+        return f"not compared with classify predict: nothing here runs {title}"
+    images = f"{check.n_images} {'drawn pictures' if check.drawn else 'images'}"
+    folio = "classify predict" if check.from_as_fitted is None else "classify predict in float32"
+    return f"largest difference from {folio} on {images}: {check.difference:.1g} ({check.runtime})"
+
+
+def _next_step(done: Exported) -> str:
+    code = done.format.classes.replace("PLACE", json.dumps(str(done.path), ensure_ascii=False))
+    return f"python -c {shlex.quote(code)}"

@@ -1,1 +1,0 @@
-"""The commands of ``classify``: each parses, calls one library function, and prints."""

@@ -1,0 +1,1 @@
+"""Fitted heads at work: predict, export, serve."""

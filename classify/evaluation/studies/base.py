@@ -1,0 +1,174 @@
+"""What the studies share: folds of the training images, a search over them, and predictions out of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from classify.data.folds import grouped_folds
+from classify.data.samples import Samples
+from classify.errors import CompareError
+from classify.heads.registry import HEADS, get_head
+from classify.model_selection.grid_search import Run, Settings, Trial, first_failure, score_tasks
+from classify.model_selection.predictions import Predicted, join_entries
+from classify.model_selection.protocol import OUTER_FOLDS, Plan, Round
+from classify.model_selection.tasks import Choice, FitTask, Scores, choose, search_points
+from featurize.base.typing import Float64Array, IntArray
+
+Pairs = tuple[tuple[IntArray, IntArray], ...]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Case:
+    """One head on one store, the folds of its training images, and the way tasks are run."""
+
+    samples: Samples
+    head: str
+    heads: tuple[str, ...]  # all that could be fitted on this store
+    pairs: Pairs  # images to fit on and held out; every training image is held out once
+    settings: Settings
+    run: Run
+    chosen: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # head → params of its bundle
+    stores: tuple[Samples, ...] = ()  # all that were compared, a fused one last
+    folder: Path | None = None  # of the run, where lists are written
+
+    @property
+    def seed(self) -> int:
+        """Of folds, heads and resamples."""
+        return self.settings.seed
+
+    @property
+    def images(self) -> IntArray:
+        """All training images, ascending."""
+        return np.sort(np.concatenate([held_out for _, held_out in self.pairs]))
+
+
+def make_case(
+    trials: Sequence[Trial],
+    plan: Plan,
+    *,
+    recommended: Mapping[str, Any] | None,
+    settings: Settings,
+    run: Run,
+    folder: Path | None = None,
+) -> Case:
+    """Return the recommended head on its store, or the best one of the registry where that is none.
+
+    Raises
+    ------
+    CompareError
+        If no head could be fitted.
+    """
+    able = [trial for trial in trials if trial.final is not None and trial.head in HEADS]
+    able = [trial for trial in able if get_head(trial.head).grid != ({},)]  # not the baseline
+    if recommended is None or not able:
+        raise CompareError("no head could be fitted. Compare others: --heads NAMES. See: classify heads")
+    place = (recommended["store"], recommended["head"])
+
+    def rank(trial: Trial) -> tuple[bool, bool, float]:
+        score = trial.choices[0].score
+        mine = (trial.samples.store, trial.head)
+        return mine != place, mine[0] != place[0], 0.0 if score is None else -round(score, 10)
+
+    best = min(able, key=rank)
+    return Case(
+        samples=best.samples,
+        head=best.head,
+        heads=tuple(trial.head for trial in able if trial.samples is best.samples),
+        pairs=study_pairs(best.samples, plan, seed=settings.seed),
+        settings=settings,
+        run=run,
+        chosen={trial.head: trial.final_params or {} for trial in able if trial.samples is best.samples},
+        stores=tuple({trial.samples.store: trial.samples for trial in able}.values()),
+        folder=folder,
+    )
+
+
+def study_pairs(samples: Samples, plan: Plan, *, seed: int) -> Pairs:
+    """Return grouped folds of all training images: those of the comparison, whose outcomes are remembered.
+
+    Where a val split chose the hyper-parameters there are none; they are made over train and val.
+    """
+    last = plan.rounds[0] if plan.final is None else plan.final
+    if last.pairs:
+        return last.pairs
+    images = samples.fit_images
+    folds = grouped_folds(
+        samples.y[images], samples.group[images], n_folds=OUTER_FOLDS, seed=seed, classes=samples.classes
+    )
+    return tuple((images[fitted], images[held_out]) for fitted, held_out in folds.pairs)
+
+
+def fold_scores(case: Case) -> tuple[tuple[dict[str, Any], ...], list[Scores]]:
+    """Return the head's grid points, and of each fold their scores (no fold where it cannot be searched)."""
+    samples, nothing = case.samples, np.empty(0, dtype=np.int64)
+    options = case.settings.options(case.head, n_rows=samples.n_rows(samples.fit_images))
+    points = search_points(case.head, options, n_levels=len(samples.level_names))
+    work = Round(pairs=case.pairs, fit=samples.fit_images, val=None, test=nothing)
+    tasks = score_tasks(samples, case.head, work, settings=case.settings, options=options)
+    return points, run_all(case, list(tasks))
+
+
+def searched(case: Case) -> Choice:
+    """Return the hyper-parameters chosen on the folds."""
+    return choose(*fold_scores(case))
+
+
+def fit_tasks(case: Case, params: Mapping[str, Any], pairs: Pairs) -> list[FitTask]:
+    """Return the tasks of fitting on one part of each pair and grading the other."""
+    return [
+        FitTask(
+            samples=case.samples,
+            head=case.head,
+            params=params,
+            fit=fitted,
+            test=held_out,
+            val=None,
+            class_weight=case.settings.class_weight,
+            seed=case.seed,
+            keep=False,
+        )
+        for fitted, held_out in pairs
+    ]
+
+
+def out_of_fold(case: Case, params: Mapping[str, Any]) -> Float64Array:
+    """Return the probabilities of every training image by heads that were not fitted on its fold.
+
+    Returns
+    -------
+    ndarray of shape (n_images, n_classes), float64
+        In the order of ``case.images``.
+
+    Raises
+    ------
+    CompareError
+        If the head cannot be fitted on one of the folds.
+    """
+    outcomes = run_all(case, list(fit_tasks(case, params, case.pairs)))
+    held_out = np.concatenate([images for _, images in case.pairs])
+    probabilities = np.concatenate([outcome.probabilities for outcome in outcomes])
+    return np.asarray(probabilities[np.argsort(held_out, kind="stable")])
+
+
+def graded(case: Case, params: Mapping[str, Any]) -> Predicted:
+    """Return the out-of-fold predictions of every training entry."""
+    return join_entries(case.samples, case.images, out_of_fold(case, params))
+
+
+def run_all(case: Case, tasks: list[Any]) -> list[Any]:
+    """Run tasks.
+
+    Raises
+    ------
+    CompareError
+        If one of them failed.
+    """
+    outcomes = case.run(tasks) if tasks else []
+    if reason := first_failure(outcomes):
+        raise CompareError(f"{case.head} on {case.samples.store}: {reason}")
+    return outcomes

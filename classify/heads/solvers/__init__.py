@@ -1,0 +1,1 @@
+"""Losses and solvers behind the linear heads."""

@@ -1,0 +1,1 @@
+"""Files that classify reads and writes: results, grades, bundles."""

@@ -1,0 +1,1 @@
+"""The jobs behind ``classify compare`` and ``classify fit``."""

@@ -1,0 +1,1 @@
+"""Protocol, grid search, and fitting as tasks over cores or Dask workers."""

@@ -1,1 +1,0 @@
-"""The local page and its JSON endpoint: images in, grades out, nothing kept."""

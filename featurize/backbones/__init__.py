@@ -1,0 +1,1 @@
+"""The frozen networks: registry, weights, and the Keras networks built from them."""

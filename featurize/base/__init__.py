@@ -1,0 +1,1 @@
+"""Shared leaves: terminal, text, files, caches, cores, Dask. They import no other package of Folio."""

@@ -1,0 +1,95 @@
+"""Bytes that are on the disk when we say so."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from featurize.errors import StoreError
+
+
+def write_flushed(path: Path, data: bytes) -> None:
+    """Write a new file and return when its bytes have reached the disk."""
+    with open(path, "xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def flush_file(path: Path) -> None:
+    """Return when what was written to a closed file has reached the disk."""
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+
+
+def flush_folder(path: Path) -> None:
+    """Return when names put into a folder have reached the disk; Windows has no such call and needs none."""
+    if os.name == "nt":
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def writing(store: Path) -> Iterator[None]:
+    """Hold the right to write one store; the system takes it back from a process that dies.
+
+    Raises
+    ------
+    StoreError
+        If another process holds it, naming host, process and since when; or the folder cannot be written to.
+    """
+    lock = store.with_name(f".{store.name}.lock")
+    note = store.with_name(f".{store.name}.lock.json")
+    try:
+        store.parent.mkdir(parents=True, exist_ok=True)
+        held = FileLock(lock, timeout=0)
+        held.acquire()
+    except Timeout:
+        raise StoreError(
+            f"{store}: {_holder(note)} is writing it. Wait until that has ended, or stop it"
+        ) from None
+    except OSError as error:
+        raise cannot_write(store, error) from error
+    try:
+        _write_note(note)
+        yield
+    finally:
+        note.unlink(missing_ok=True)  # while the lock is held, so that it is never another's note
+        held.release()  # the empty lock file stays: removing it would let two processes lock two files
+
+
+def _write_note(note: Path) -> None:
+    holder = {
+        "host": socket.gethostname(),
+        "process": os.getpid(),
+        "since": datetime.now().astimezone().isoformat(timespec="seconds"),
+    }
+    with suppress(OSError):  # the lock holds without it
+        note.write_text(json.dumps(holder))
+
+
+def _holder(note: Path) -> str:
+    try:
+        holder = json.loads(note.read_text())
+        return f"process {holder['process']} on {holder['host']} (since {holder['since']})"
+    except (OSError, ValueError, KeyError):
+        return "another process"
+
+
+def cannot_write(path: Path, error: OSError) -> StoreError:
+    """Return the error for a disk that does not take what is to be written."""
+    return StoreError(
+        f"{path.parent}: cannot write here ({error.strerror or error}). Nothing that was finished is lost. "
+        "Make room or give write permission, then run the same command again: it goes on from there"
+    )

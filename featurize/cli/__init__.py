@@ -1,0 +1,1 @@
+"""Command ``featurize``: parse, call one library function, print."""

@@ -1,0 +1,1 @@
+"""Extraction of features: plan, run, assemble; verify and repair stores."""

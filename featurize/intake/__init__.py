@@ -1,1 +1,0 @@
-"""A look at a folder of images before any compute: behind ``featurize scan``."""

@@ -1,1 +1,0 @@
-"""Making a store: drafted, planned, filled part by part, assembled, under a lock."""

@@ -1,0 +1,1 @@
+"""The feature store, format version 1: reader, writer, parts in progress, checks."""

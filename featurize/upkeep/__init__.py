@@ -1,1 +1,0 @@
-"""Looking after stores: what would change, what is off, and making just that again."""

@@ -1,0 +1,51 @@
+"""The folder for uploads: private, deleted, and what a killed server left behind deleted by the next."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from classify.deploy.serve.uploads import LOCK, PREFIX, private_folder
+
+
+@pytest.fixture(autouse=True)
+def temporary(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    return tmp_path
+
+
+def test_it_is_private_and_goes(temporary):
+    with private_folder() as folder:
+        (folder / "upload").write_text("x")
+        outer = folder.parent
+        assert outer.parent == temporary
+        if os.name != "nt":
+            assert outer.stat().st_mode & 0o777 == 0o700
+    assert list(temporary.iterdir()) == []
+
+
+def test_what_a_killed_server_left_is_deleted_and_nothing_else(temporary):
+    code = (
+        "import os, sys, tempfile; tempfile.tempdir = sys.argv[1]\n"
+        "from classify.deploy.serve.uploads import private_folder\n"
+        "with private_folder() as folder:\n"
+        "    (folder / 'upload').write_text('secret'); os._exit(9)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(temporary)], check=False)
+    (left,) = temporary.iterdir()
+    assert (left / "files" / "upload").read_text() == "secret"
+    others = temporary / f"{PREFIX}of another program"
+    others.mkdir()
+    (others / "precious").write_text("x")
+    target = temporary / "elsewhere"
+    target.mkdir()
+    (target / LOCK).write_text("")
+    (target / "files").mkdir()
+    (temporary / f"{PREFIX}link").symlink_to(target, target_is_directory=True)
+    with private_folder() as first, private_folder() as second:
+        assert not left.exists()
+        assert first.is_dir()  # in use
+        assert second.is_dir()
+        assert (others / "precious").exists()
+        assert (target / "files").is_dir()

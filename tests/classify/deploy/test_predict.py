@@ -1,0 +1,349 @@
+"""New images graded: a row for every file, the comparison's grades, CSV that opens rightly."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from classify.data.samples import load_samples
+from classify.deploy.predict import bundle_folder, predict
+from classify.errors import BundleError
+from classify.io.bundle import load_bundle
+from classify.io.grades import check_output, grades_json, write_grades
+from classify.jobs.compare import compare
+from classify.jobs.fit import fit
+from featurize import ConfigError, DatasetError, EngineError
+from featurize.extraction.inference import ImageFeatures
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture
+def store(make_store):
+    return make_store(counts={"train": 10, "test": 6}, distance=1.5)
+
+
+@pytest.fixture
+def run(store, tmp_path):
+    return compare([store], heads=("logreg", "svm-linear"), out=tmp_path / "run", jobs=1)
+
+
+@pytest.fixture
+def images(store, tmp_path):
+    """A folder of the test images; each file holds its own row number in the store."""
+    samples = load_samples(store)
+    for image in samples.test_images:
+        path = tmp_path / "data" / samples.path[image]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(str(samples.content[image]))
+    return tmp_path / "data" / "test"
+
+
+@pytest.fixture
+def network(store, monkeypatch):
+    """Stand in for the network: a file's features are those of the store's row it names."""
+    plain = load_samples(store).plain
+    calls = []
+
+    def image_features(paths, config, *, precision=None, **options):
+        calls.append({"precision": precision, **options})
+        found = {i: path.read_text() for i, path in enumerate(paths)}
+        index = np.array([i for i, text in found.items() if text.isdecimal()], dtype=np.int64)
+        features = plain[[int(found[i]) for i in index]] if len(index) else np.zeros((0, 8), np.float32)
+        problems = {i: "not an image" for i, text in found.items() if not text.isdecimal()}
+        return ImageFeatures(features=features, index=index, problems=problems)
+
+    monkeypatch.setattr("featurize.extraction.inference.image_features", image_features)
+    return calls
+
+
+@pytest.mark.parametrize("head", ["logreg", "svm-linear", "baseline"])
+def test_grades_are_those_of_the_comparison(run, images, network, head):
+    bundle = run.folder / "bundles" / f"efficientnet_lite0__{head}"
+    graded = predict(bundle, [images])
+    with (run.folder / "predictions.csv").open(encoding="utf-8", newline="") as stream:
+        rows = [row for row in csv.DictReader(stream) if row["head"] == head]
+    said = {row["path"]: row for row in rows}
+    assert len(graded.grades) == len(said) == 12
+    for grade in graded.grades:
+        row = said[os.path.relpath(grade.path, images.parent).replace(os.sep, "/")]
+        assert grade.grade == row["predicted_class"]
+        assert [f"{value:.6f}" for value in grade.probabilities] == [row["p_award"], row["p_low"]]
+        assert grade.confidence == max(grade.probabilities)
+
+
+def test_a_run_means_its_recommended_head(run):
+    assert bundle_folder(run.folder) == run.folder / run.recommended["bundle"]
+
+
+def test_every_file_has_its_row(run, images, network, tmp_path):
+    broken = tmp_path / "notes.txt"
+    broken.write_text("hello")
+    first = sorted(images.rglob("*.jpg"))[0]
+    graded = predict(run.folder, [broken, first, images])
+    assert len(graded.grades) == 1 + 12  # the one that was named twice has one row
+    assert graded.n_failed == 1
+    assert graded.grades[0].path == str(broken)
+    assert (graded.grades[0].grade, graded.grades[0].confidence) == ("", None)
+    assert graded.grades[0].problem == "not an image"
+    assert graded.grades[1].path == graded.grades[1].entry == str(first)
+
+
+def test_entries_of_several_images_are_graded_image_by_image_and_it_says_so(run, images, network):
+    graded = predict(run.folder, [images])
+    assert {grade.entry for grade in graded.grades} == {str(images / "award"), str(images / "low")}
+    assert graded.notes == (
+        "12 images of 2 entries: graded image by image, not entry by entry (--entries folder does that)",
+    )
+    asked = predict(run.folder, [images], entries="image")
+    assert asked.grades == graded.grades
+    assert asked.notes == ("12 images of 2 entries: graded image by image, not entry by entry",)
+    assert predict(run.folder, [images / "low"]).notes == ()
+    both = predict(run.folder, [images / "low", images, images / "low"])
+    assert len(both.grades) == 12
+    assert both.notes == (
+        "6 images of 1 entry: graded image by image, not entry by entry (--entries folder does that)",
+    )
+
+
+@pytest.fixture
+def portfolios(make_store):
+    """Test entries of 3 images each."""
+    return make_store(counts={"train": 12, "test": 6}, per_entry=3, distance=1.5)
+
+
+@pytest.fixture
+def portfolio_images(portfolios, tmp_path, monkeypatch):
+    """A folder of the test entries; each file holds its own row number in the store."""
+    samples = load_samples(portfolios)
+    for image in samples.test_images:
+        path = tmp_path / "work" / samples.entry[image].replace("/", "_") / Path(samples.path[image]).name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(str(samples.content[image]))
+
+    def image_features(paths, config, **options):
+        texts = [path.read_text() for path in paths]
+        index = np.array([k for k, text in enumerate(texts) if text.isdecimal()], dtype=np.int64)[::-1]
+        rows = [int(texts[k]) for k in index]
+        problems = {k: "not an image" for k, text in enumerate(texts) if not text.isdecimal()}
+        features = samples.plain[rows] if rows else np.zeros((0, 8), np.float32)
+        return ImageFeatures(features=features, index=index, problems=problems)
+
+    monkeypatch.setattr("featurize.extraction.inference.image_features", image_features)
+    return tmp_path / "work"
+
+
+@pytest.mark.parametrize("join", ["probabilities", "features"])
+def test_a_folder_of_entries_has_the_comparisons_grades_entry_by_entry(
+    portfolios, portfolio_images, tmp_path, join
+):
+    run = compare([portfolios], heads=("logreg",), join=join, out=tmp_path / "run", jobs=1)
+    graded = predict(run.folder, [portfolio_images])
+    with (run.folder / "predictions.csv").open(encoding="utf-8", newline="") as stream:
+        said = {
+            row["entry"].replace("/", "_"): row for row in csv.DictReader(stream) if row["head"] == "logreg"
+        }
+    assert len(graded.grades) == len(said) == 4
+    for grade in graded.grades:
+        row = said[Path(grade.entry).name]
+        assert (grade.path, grade.n_images, grade.problem) == ("", 3, "")
+        assert grade.grade == row["predicted_class"]
+        assert [f"{value:.6f}" for value in grade.probabilities] == [row["p_award"], row["p_low"]]
+    assert graded.notes == (
+        f"12 images of 4 entries: graded entry by entry, by the mean of their images' {join}",
+    )
+    assert load_bundle(bundle_folder(run.folder)).join == join
+    (found, *_) = grades_json(graded)
+    assert (found["path"], found["n_images"]) == (None, 3)
+
+
+def test_an_entry_is_graded_from_what_could_be_read(portfolios, portfolio_images, tmp_path):
+    bundle = fit(portfolios, head="logreg", params={"C": 0.1}, out=tmp_path / "bundle").bundle
+    first, second, *_ = sorted(portfolio_images.iterdir())
+    bad, *good = sorted(first.iterdir())
+    bad.write_text("x")
+    for path in second.iterdir():
+        path.write_text("x")
+    one, none, *others = predict(bundle, [portfolio_images]).grades
+    alone = predict(bundle, good, entries="image").grades
+    np.testing.assert_allclose(
+        one.probabilities, np.mean([grade.probabilities for grade in alone], axis=0), atol=1e-12
+    )
+    assert (one.n_images, one.problem) == (2, f"{bad}: not an image")
+    assert (none.n_images, none.grade, none.confidence) == (0, "", None)
+    assert none.problem.count("not an image") == 3
+    assert all(grade.grade and not grade.problem for grade in others)
+    out = tmp_path / "grades.csv"
+    write_grades(out, predict(bundle, [portfolio_images]))
+    rows = list(csv.DictReader(out.read_text(encoding="utf-8-sig").splitlines()))
+    assert [row["n_images"] for row in rows] == ["2", "0", "3", "3"]
+    assert rows[0]["entry"] == str(first)
+
+
+def test_images_of_entries_can_be_graded_one_by_one(portfolios, portfolio_images, tmp_path):
+    bundle = fit(portfolios, head="logreg", params={"C": 0.1}, out=tmp_path / "bundle").bundle
+    graded = predict(bundle, [portfolio_images], entries="image")
+    assert len(graded.grades) == 12
+    assert all(grade.n_images == 1 and grade.path for grade in graded.grades)
+    assert graded.notes == ("12 images of 4 entries: graded image by image, not entry by entry",)
+    with pytest.raises(ConfigError, match="entries is 'file': expected folder or image"):
+        predict(bundle, [portfolio_images], entries="file")
+
+
+def test_images_in_no_folder_of_their_entry_are_entries_and_it_says_so(
+    portfolios, portfolio_images, tmp_path
+):
+    bundle = fit(portfolios, head="logreg", params={"C": 0.1}, out=tmp_path / "bundle").bundle
+    inside = sorted(portfolio_images.iterdir())[0]
+    graded = predict(bundle, [inside])
+    assert [grade.n_images for grade in graded.grades] == [1, 1, 1]
+    assert graded.notes == (
+        f"3 images lie in {inside} itself: each is an entry of its own. If they are one entry, name the "
+        "folder above",
+    )
+    assert predict(bundle, [inside], entries="image").notes == ()
+
+
+def test_a_bad_input_takes_no_other_with_it(run, images, network, tmp_path):
+    (tmp_path / "empty").mkdir()
+    graded = predict(run.folder, [tmp_path / "gone.jpg", tmp_path / "empty", images / "low"])
+    assert (graded.grades[0].path, graded.grades[0].problem) == (str(tmp_path / "gone.jpg"), "no such file")
+    assert [bool(grade.grade) for grade in graded.grades] == [False, *[True] * 6]
+    assert graded.grades[1:] == predict(run.folder, [images / "low"]).grades
+    assert graded.notes == (f"{tmp_path / 'empty'}: no file in this folder",)
+
+
+@pytest.mark.parametrize(
+    "recommended", [..., 3, [], {}, {"bundle": None}, {"bundle": "/etc"}, {"bundle": "../../b"}]
+)
+def test_a_record_that_recommends_nothing_usable_is_refused(run, recommended):
+    record = json.loads((run.folder / "results.json").read_text())
+    record["recommended"] = recommended
+    if recommended is ...:
+        del record["recommended"]
+    (run.folder / "results.json").write_text(json.dumps(record))
+    with pytest.raises(BundleError, match=r"results\.json: 'recommended' does not name a bundle"):
+        bundle_folder(run.folder)
+
+
+def test_a_place_where_nothing_can_be_written_is_said_first(tmp_path):
+    with pytest.raises(DatasetError, match="a folder; expected the name of a CSV file"):
+        check_output(tmp_path)
+    with pytest.raises(DatasetError, match=r"cannot be written: .*nowhere is no folder"):
+        check_output(tmp_path / "nowhere" / "g.csv")
+    check_output(tmp_path / "g.csv")
+
+
+def test_the_csv_opens_in_a_spreadsheet(run, network, tmp_path):
+    folder = tmp_path / "ü"
+    folder.mkdir()
+    (folder / "=cmd()").write_text("0")
+    (folder / "bad").write_text("x")
+    out = tmp_path / "grades.csv"
+    work = predict(run.folder, [folder / "bad", folder])
+    write_grades(out, work)
+    raw = out.read_bytes()
+    assert raw.startswith(b"\xef\xbb\xbf")
+    rows = list(csv.DictReader(raw.decode("utf-8-sig").splitlines()))
+    assert list(rows[0]) == [
+        *("path", "entry", "n_images", "grade", "confidence", "p_award", "p_low", "problem")
+    ]
+    assert [row["n_images"] for row in rows] == ["0", "1"]
+    assert [row["problem"] for row in rows] == ["not an image", ""]
+    assert [bool(row["grade"]) for row in rows] == [False, True]
+    assert float(rows[1]["confidence"]) == pytest.approx(
+        max(float(rows[1]["p_award"]), float(rows[1]["p_low"]))
+    )
+
+
+def test_a_name_that_is_a_formula_is_only_text(run, network, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "=cmd()").write_text("0")
+    out = tmp_path / "grades.csv"
+    write_grades(out, predict(run.folder, ["=cmd()"]))
+    assert "\n'=cmd(),'=cmd()," in out.read_text(encoding="utf-8-sig")
+
+
+def test_json_has_null_where_there_is_no_grade(run, network, tmp_path):
+    (tmp_path / "bad.jpg").write_text("x")
+    (found,) = grades_json(predict(run.folder, [tmp_path / "bad.jpg"]))
+    assert found["grade"] is None
+    assert found["probabilities"] is None
+    assert found["problem"] == "not an image"
+
+
+def test_what_is_not_there_is_refused(run, tmp_path):
+    with pytest.raises(DatasetError, match=r"nowhere: no such file or folder"):
+        predict(run.folder, [tmp_path / "nowhere"])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DatasetError, match=r"empty: no file in this folder\. Name image files"):
+        predict(run.folder, [tmp_path / "empty"])
+    with pytest.raises(BundleError, match=r"no such folder; expected a bundle"):
+        bundle_folder(tmp_path / "nothing")
+    with pytest.raises(BundleError, match=r"holds neither; expected a bundle"):
+        bundle_folder(tmp_path / "empty")
+
+
+def test_grading_with_a_classical_head_imports_no_tensorflow_of_its_own(run, tmp_path):
+    """What the network's engine needs is the engine's business."""
+    (tmp_path / "a.jpg").write_text("x")
+    code = (
+        "import sys, numpy as np, featurize.extraction.inference as inference\n"
+        "X = np.zeros((1, 8), np.float32)\n"
+        "found = inference.ImageFeatures(features=X, index=np.array([0]), problems={})\n"
+        "inference.image_features = lambda *arguments, **options: found\n"
+        "from classify.cli.main import cli\n"
+        "cli(sys.argv[1:], prog_name='classify', standalone_mode=False)\n"
+        "print([name for name in ('tensorflow', 'keras', 'tensorboard') if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, "predict", str(run.folder), str(tmp_path / "a.jpg")],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=True,
+    )
+    assert "Grades by" in done.stdout
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    "made_in", [{"precision": "float16"}, {"precision": "bfloat16", "engine": "openvino"}], ids=str
+)
+def test_a_precision_that_this_machine_lacks_falls_back_and_says_so(
+    make_store, tmp_path, monkeypatch, made_in
+):
+    bundle = fit(
+        make_store(counts={"train": 8}, config=made_in),
+        head="logreg",
+        params={"C": 1.0},
+        out=tmp_path / "bundle",
+    ).bundle
+    asked = []
+
+    def image_features(paths, config, *, precision=None, **options):
+        asked.append(precision)
+        if precision is None:
+            raise EngineError("this processor does not compute in it by itself")
+        return ImageFeatures(features=np.zeros((1, 8), np.float32), index=np.array([0]), problems={})
+
+    monkeypatch.setattr("featurize.extraction.inference.image_features", image_features)
+    (tmp_path / "a.jpg").write_text("0")
+    graded = predict(bundle, [tmp_path / "a.jpg"])
+    assert asked == [None, "float32"]
+    lacks = f"made in {made_in['precision']}, which this machine lacks: graded in float32"
+    assert graded.notes == (lacks,)
+
+
+def test_a_bundle_without_its_weights_says_which_option_helps(make_store, tmp_path):
+    config = {"weights": {"kind": "file", "sha256": "1" * 64, "seed": None}}
+    store = make_store(counts={"train": 8}, config=config)
+    bundle = fit(store, head="logreg", params={"C": 1.0}, out=tmp_path / "bundle").bundle
+    (tmp_path / "a.jpg").write_text("0")
+    with pytest.raises(BundleError, match=r"lacks the weights of its backbone.*--weights FILE"):
+        predict(bundle, [tmp_path / "a.jpg"])

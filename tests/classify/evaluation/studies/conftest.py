@@ -1,0 +1,28 @@
+"""Cases as a comparison would make them."""
+
+import pytest
+
+from classify.data.samples import load_samples
+from classify.evaluation.studies.base import Case, study_pairs
+from classify.model_selection.grid_search import Settings, runner
+from classify.model_selection.protocol import make_plan
+
+
+@pytest.fixture
+def make_case(make_store):
+    """Return a case of one head on a synthetic store, or on samples, with tasks run in this process."""
+
+    def make(head="logreg", *, heads=None, samples=None, seed=0, **store) -> Case:
+        if samples is None:
+            samples = load_samples(make_store(**store))
+        settings = Settings(seed=seed, class_weight=None, dense_options={}, log_folder=None)
+        return Case(
+            samples=samples,
+            head=head,
+            heads=heads or (head,),
+            pairs=study_pairs(samples, make_plan(samples, seed=seed), seed=seed),
+            settings=settings,
+            run=runner(memory=None, jobs=1),
+        )
+
+    return make

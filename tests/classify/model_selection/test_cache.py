@@ -1,0 +1,290 @@
+"""What an earlier run has done is not done again, and is what would be done."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from classify.data.samples import load_samples
+from classify.jobs.compare import compare
+from classify.jobs.options import DenseOptions
+from classify.model_selection import cache as cache_module
+from classify.model_selection.cache import Memory, run_or_recall, task_key
+from classify.model_selection.tasks import FitTask
+from classify.report.console import _remembered
+from featurize.base.cache import Kept, keep
+
+ROOT = Path(__file__).resolve().parents[3]
+HEADS = ("logreg", "svm-linear")
+CURVES = {"epochs": 2, "best_epoch": 1}
+CURVES |= {key: [0.5, None] for key in ("loss", "accuracy", "val_loss", "val_accuracy")}
+
+
+@pytest.fixture
+def run(make_store, tmp_path):
+    def run(out, *, heads=HEADS, store=None, **options):
+        path = make_store(**{"counts": {"train": 10, "test": 6}, "distance": 1.5, **(store or {})})
+        return compare([path], heads=heads, out=tmp_path / out, jobs=1, **options)
+
+    return run
+
+
+@pytest.fixture
+def ran(monkeypatch):
+    """The tasks that are run, not recalled."""
+    tasks, run_tasks = [], cache_module.run_tasks
+
+    def watched(work, **options):
+        tasks.extend(work)
+        return run_tasks(work, **options)
+
+    monkeypatch.setattr(cache_module, "run_tasks", watched)
+    return tasks
+
+
+def comparable(record, *, seconds=True):
+    """A record without what says when and how it was made."""
+    left_out = {"created", "made", "n_remembered"}
+    left_out |= set() if seconds else {"tune_seconds", "fit_seconds", "predict_ms_per_image"}
+    if isinstance(record, dict):
+        return {k: comparable(v, seconds=seconds) for k, v in record.items() if k not in left_out}
+    return [comparable(item, seconds=seconds) for item in record] if isinstance(record, list) else record
+
+
+def bytes_of(folder):
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path.name != "results.json"
+    }
+
+
+@pytest.mark.parametrize(
+    "counts", [{"train": 10, "test": 6}, {"train": 9}, {"train": 8, "val": 4, "test": 5}]
+)
+def test_a_second_run_computes_nothing_and_is_the_first_to_the_byte(run, ran, counts):
+    first = run("one", store={"counts": counts})
+    assert {result["n_remembered"] for result in first.record["results"]} == {0}
+    assert {task.head for task in ran} == {*HEADS, "baseline"}
+    ran.clear()
+    second = run("two", store={"counts": counts})
+    assert ran == []
+    assert comparable(second.record) == comparable(first.record)  # the seconds too: those measured
+    assert bytes_of(second.folder) == bytes_of(first.folder)
+    for result in second.record["results"]:
+        assert result["n_remembered"] == result["n_tasks"] > 0
+
+
+def test_what_is_remembered_is_what_would_be_computed(run, ran):
+    run("one")
+    remembered = run("two")
+    ran.clear()
+    fresh = run("three", fresh=True)
+    assert {task.head for task in ran} == {*HEADS, "baseline"}
+    assert comparable(fresh.record, seconds=False) == comparable(remembered.record, seconds=False)
+    here, there = (bytes_of(one.folder)["predictions.csv"] for one in (fresh, remembered))
+    assert here == there
+
+
+def test_after_adding_one_head_just_that_is_fitted(run, ran):
+    run("one", heads=("logreg",))
+    ran.clear()
+    both = run("two", heads=("logreg", "svm-linear"))
+    assert {task.head for task in ran} == {"svm-linear"}
+    assert len(ran) == 5 + 1  # folds and the fit
+    assert _remembered(both.record) == (
+        "1 head remembered from earlier runs on equal data (seconds are of then), 1 fitted. "
+        "--fresh computes all."
+    )
+
+
+def test_nothing_is_said_where_nothing_is_remembered(run):
+    assert _remembered(run("one").record) == ""
+
+
+def test_another_seed_is_another_comparison(run, ran):
+    run("one")
+    n_tasks = len(ran)
+    run("two", seed=1)
+    assert len(ran) == 2 * n_tasks
+
+
+def test_damaged_outcomes_are_computed_again(run, ran, cache):
+    first = run("one")
+    for path in (cache / "tuning").iterdir():
+        *whole, last = path.read_bytes()
+        path.write_bytes(bytes([*whole, last ^ 1]))
+    ran.clear()
+    second = run("two")
+    assert len(ran) == sum(result["n_tasks"] for result in first.record["results"])
+    assert comparable(second.record, seconds=False) == comparable(first.record, seconds=False)
+    ran.clear()
+    run("three")
+    assert ran == []  # and mended
+
+
+def test_a_cache_that_cannot_be_written_only_costs_time(run, monkeypatch, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    monkeypatch.setenv("FOLIO_CACHE", str(tmp_path / "file"))
+    assert run("one").recommended
+    assert {result["n_remembered"] for result in run("two").record["results"]} == {0}
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_run_that_was_stopped_loses_no_finished_fold(run, ran, monkeypatch):
+    def interrupted(self):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FitTask, "run", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run("one")
+    ran.clear()
+    done = run("one")
+    assert [type(task.task) for task in ran] == [FitTask] * 3
+    assert {result["n_remembered"] for result in done.record["results"]} == {5}
+    assert "0 heads remembered" in _remembered(done.record)
+    assert "2 fitted (2 of them in part remembered)" in _remembered(done.record)
+
+
+def test_a_failure_is_not_remembered(run, monkeypatch):
+    from classify.heads.svm import SVMHead
+
+    def broken(self, *arguments, **options):
+        raise RuntimeError("no such luck")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SVMHead, "fit", broken)
+        assert run("one").record["results"][1]["status"] == "failed: RuntimeError: no such luck"
+    assert run("two").record["results"][1]["status"] == "ok"
+
+
+@pytest.fixture
+def task(make_store):
+    def task(**changes):
+        samples = load_samples(make_store(counts={"train": 6, "test": 3}))
+        fields = {"head": "logreg", "params": {"C": 1.0}, "keep": True, "val": None, "seed": 0}
+        images = {"fit": samples.train_images, "test": samples.test_images, "class_weight": None}
+        return FitTask(samples=samples, **{**fields, **images, **changes})
+
+    return task
+
+
+def test_a_head_that_was_not_kept_is_fitted_again_when_it_is_wanted(task, tmp_path):
+    memory = Memory(folder=tmp_path / "memo", device="auto")
+    (first,) = run_or_recall([task(keep=False)], memory=memory, jobs=1)
+    (again,) = run_or_recall([task(keep=False)], memory=memory, jobs=1)
+    assert (first.remembered, again.remembered, again.saved) == (False, True, None)
+    np.testing.assert_array_equal(first.probabilities, again.probabilities)
+    (wanted,) = run_or_recall([task()], memory=memory, jobs=1)
+    assert not wanted.remembered
+    (now,) = run_or_recall([task()], memory=memory, jobs=1)
+    assert now.remembered
+    assert now.saved.data == wanted.saved.data
+    assert run_or_recall([task(keep=False)], memory=memory, jobs=1)[0].saved is None
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"probabilities": [[0.5, 0.5]]},
+        {"probabilities": "many"},
+        {"probabilities": None},
+        {"fit_seconds": "long"},
+        {"labels": 3},
+        {"notes": 3},
+        {"training": {"epochs": 2, "best_epoch": 1}},
+        {"training": {**CURVES, "loss": [0.5]}},
+        {"training": "steep"},
+    ],
+    ids=str,
+)
+def test_an_outcome_that_makes_no_sense_is_computed_again(task, tmp_path, changes):
+    memory, one = Memory(folder=tmp_path / "memo", device="auto"), task()
+    sound = {"probabilities": [[0.5, 0.5]] * 6, "labels": [0, 1], "notes": []}
+    sound |= {"fit_seconds": 1.0, "predict_seconds": 1.0}
+    for outcome, remembered in ((sound, True), ({**sound, **changes}, False)):
+        path = memory.folder / f"{task_key(one, device='auto')}.outcome"
+        assert keep(path, Kept(about=outcome, parts={"head": b"head"}))
+        assert run_or_recall([one], memory=memory, jobs=1)[0].remembered is remembered
+
+
+@pytest.mark.parametrize("about", [{}, {"training": None}, {"training": CURVES}], ids=str)
+def test_curves_come_back_and_older_outcomes_have_none(task, tmp_path, about):
+    memory, one = Memory(folder=tmp_path / "memo", device="auto"), task()
+    sound = {"probabilities": [[0.5, 0.5]] * 6, "labels": [0, 1], "notes": []}
+    sound |= {"fit_seconds": 1.0, "predict_seconds": 1.0, **about}
+    path = memory.folder / f"{task_key(one, device='auto')}.outcome"
+    assert keep(path, Kept(about=sound, parts={"head": b"head"}))
+    (found,) = run_or_recall([one], memory=memory, jobs=1)
+    assert found.remembered
+    assert found.training == about.get("training")
+
+
+@pytest.mark.parametrize("name", ["logs/../../outside", "logs//outside"])
+def test_curves_stay_in_their_folder(task, tmp_path, monkeypatch, name):
+    monkeypatch.setattr(cache_module, "run_tasks", lambda work, **options: ["run"] * len(work))
+    one = task(head="dense", params={}, log_dir=tmp_path / "a" / "b")
+    outcome = {"probabilities": [[0.5, 0.5]] * 6, "labels": [0, 1], "notes": []}
+    outcome |= {"fit_seconds": 1.0, "predict_seconds": 1.0}
+    folder = tmp_path / "memo"
+    path = folder / f"{task_key(one, device='auto')}.outcome"
+    keep(path, Kept(about=outcome, parts={"head": b"head", name: b"x"}))
+    assert run_or_recall([one], memory=Memory(folder=folder, device="auto"), jobs=1) == ["run"]
+    assert not (tmp_path / "outside").exists()
+    keep(path, Kept(about=outcome, parts={"head": b"head", "logs/train/x": b"x"}))
+    (found,) = run_or_recall([one], memory=Memory(folder=folder, device="auto"), jobs=1)
+    assert found.remembered
+    assert (tmp_path / "a" / "b" / "train" / "x").read_bytes() == b"x"
+
+
+@pytest.mark.slow
+def test_a_dense_head_that_is_remembered_needs_no_tensorflow(make_store, tmp_path):
+    store = make_store(counts={"train": 8, "test": 4})
+    code = (
+        "import sys; from classify.cli.main import cli\n"
+        "cli(sys.argv[1:], prog_name='classify', standalone_mode=False)\n"
+        "print('tensorflow' in sys.modules)"
+    )
+    said = []
+    for out in ("one", "two"):
+        words = [
+            "compare",
+            str(store),
+            "--heads",
+            "dense,logreg",
+            "--units",
+            "4",
+            "--epochs",
+            "3",
+            "--no-report",
+        ]
+        done = subprocess.run(
+            [sys.executable, "-c", code, *words, "--out", str(tmp_path / out)],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            check=True,
+        )
+        said.append(done.stdout.splitlines())
+    assert (said[0][-1], said[1][-1]) == ("True", "False")
+    assert any(line.startswith("2 heads remembered from earlier runs") for line in said[1])
+    one, two = tmp_path / "one", tmp_path / "two"
+    assert bytes_of(two) == bytes_of(one)
+    assert any(name.startswith("tensorboard/") for name in bytes_of(two))  # the curves too
+    records = [json.loads((folder / "results.json").read_text()) for folder in (one, two)]
+    assert comparable(records[0]) == comparable(records[1])
+    assert records[1]["results"][0]["training"]["epochs"] == 3
+
+
+@pytest.mark.slow
+def test_other_options_of_the_dense_head_are_another_head(run, ran):
+    run("one", heads=("dense",), dense=DenseOptions(units=(4,), epochs=2))
+    ran.clear()
+    run("two", heads=("dense",), dense=DenseOptions(units=(4,), epochs=3))
+    assert {task.head for task in ran} == {"dense"}

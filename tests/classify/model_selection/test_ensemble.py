@@ -1,0 +1,141 @@
+"""The soft-voting ensemble: its members, its votes and its score, against a recomputation by hand."""
+
+import csv
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import balanced_accuracy_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import Normalizer, StandardScaler
+
+from classify.data.samples import load_samples
+from classify.errors import BundleError
+from classify.io.bundle import load_bundle
+from classify.jobs.compare import compare
+from classify.model_selection.ensemble import make_ensemble
+from classify.model_selection.grid_search import Settings, run_trials
+from classify.model_selection.parallel import Failure, run_tasks
+from classify.model_selection.protocol import make_plan
+from featurize import open_store
+
+SETTINGS = Settings(seed=0, class_weight=None, dense_options={}, log_folder=None)
+HEADS = ["logreg", "svm-linear", "svm-rbf", "baseline"]
+
+
+@pytest.fixture
+def compared(make_store):
+    def compared(heads=HEADS, **options):
+        samples = load_samples(make_store(distance=1.5, n_views=1, **options))
+        plan = make_plan(samples, seed=0)
+        trials = run_trials([samples], heads, plan, settings=SETTINGS, jobs=1)
+        return samples, plan, trials
+
+    return compared
+
+
+def ensemble_of(trials, plan, run=None):
+    return make_ensemble(trials, plan, settings=SETTINGS, run=run or partial(run_tasks, jobs=1))
+
+
+def test_the_votes_are_the_mean_of_the_members_probabilities(compared):
+    _, plan, trials = compared()
+    found = ensemble_of(trials, plan)
+    assert [member.head for member in found.members] == sorted(
+        HEADS[:3], key=lambda name: -trials[HEADS.index(name)].choices[0].score
+    )
+    expected = sum(trial.fits[0].probabilities for trial in trials[:3]) / 3
+    np.testing.assert_allclose(found.fits[0].probabilities, expected, atol=1e-12)
+
+
+def test_the_score_is_that_of_the_votes_in_the_folds_the_members_were_tuned_on(compared):
+    samples, plan, trials = compared(["logreg", "baseline"])
+    twin = replace(trials[0], samples=replace(samples, store="another"))
+    found = ensemble_of([trials[0], twin, trials[1]], plan)
+    params = trials[0].choices[0].params
+    scores = []
+    for fitted, scored in plan.rounds[0].pairs:
+        scaler = StandardScaler() if params["scaling"] == "standardise" else Normalizer()
+        alone = make_pipeline(scaler, LogisticRegression(C=params["C"], tol=1e-8, max_iter=10_000))
+        rows = samples.rows(fitted)
+        alone.fit(rows.X.astype(float), rows.y)
+        predicted = alone.predict(samples.rows(scored, views=False).X.astype(float))
+        scores.append(balanced_accuracy_score(samples.y[scored], predicted))
+    assert found.choices[0].score == pytest.approx(np.mean(scores), abs=1e-12)  # equal votes
+    assert found.samples.store == "efficientnet_lite0, another"
+
+
+def test_what_was_tested_decides_nothing(compared):
+    samples, plan, trials = compared()
+    upside_down = [
+        replace(
+            trial,
+            samples=replace(samples, y=np.where(samples.split == "test", 1 - samples.y, samples.y)),
+            fits=tuple(replace(fit, probabilities=1 - fit.probabilities) for fit in trial.fits),
+        )
+        for trial in trials
+    ]
+    one, other = ensemble_of(trials, plan), ensemble_of(upside_down, plan)
+    assert [member.head for member in one.members] == [member.head for member in other.members]
+    assert one.choices[0].score == other.choices[0].score
+
+
+def test_without_a_test_split_each_round_has_members_of_its_own(compared, monkeypatch):
+    monkeypatch.setattr("classify.model_selection.ensemble.MEMBERS", 1)
+    _, plan, trials = compared(counts={"train": 15})
+    found = ensemble_of(trials, plan)
+    for k, fit in enumerate(found.fits):
+        scores = [round(trial.choices[k].score, 10) for trial in trials[:3]]
+        best = trials[int(np.argmax(scores))]
+        assert found.choices[k].params["members"] == [f"{best.head} on efficientnet_lite0"]
+        np.testing.assert_array_equal(fit.probabilities, best.fits[k].probabilities)
+
+
+def test_one_head_alone_makes_no_ensemble(compared):
+    _, plan, trials = compared(["logreg", "baseline"])
+    assert ensemble_of(trials, plan) is None
+
+
+def test_a_member_that_fails_in_a_fold_leaves_the_ensemble_without_a_score(compared):
+    _, plan, trials = compared()
+    found = ensemble_of(trials, plan, run=lambda tasks: [Failure(reason="no memory")] * len(tasks))
+    assert found.choices[0].score is None
+    assert len(found.members) == 3
+
+
+def test_a_bundle_of_the_ensemble_grades_as_its_members_do_on_average(make_store, tmp_path):
+    store = make_store(distance=1.5)
+    done = compare([store], heads=["logreg", "svm-linear", "ensemble"], out=tmp_path / "run")
+    row = next(row for row in done.record["results"] if row["head"] == "ensemble")
+    whole = load_bundle(done.folder / row["bundle"])
+    assert row["bundle_params"] == {
+        "members": [f"{member.manifest['head']} on efficientnet_lite0" for member in whole.members]
+    }
+    with open_store(store) as opened:
+        features, digest = opened.plain(), opened.config_digest
+    said = [
+        load_bundle(done.folder / "bundles" / f"efficientnet_lite0__{name}").predict_proba(features, digest)
+        for name in ("logreg", "svm-linear")
+    ]
+    members = [member.predict_proba(features, digest) for member in whole.members]
+    np.testing.assert_allclose(np.mean(members, axis=0), np.mean(said, axis=0), atol=1e-12)
+    predictions = csv.DictReader((done.folder / "predictions.csv").read_text().splitlines())
+    voted = [float(line["p_low"]) for line in predictions if line["head"] == "ensemble"]
+    with open_store(store) as opened:
+        tested = [i for i, split in enumerate(opened.images.split) if split == "test"]
+        rows = opened.images.content[tested]
+    np.testing.assert_allclose(voted, np.mean(said, axis=0)[rows, 1], atol=1e-6)
+
+
+def test_a_bundle_whose_member_is_missing_or_altered_is_refused(make_store, tmp_path):
+    done = compare([make_store()], heads=["logreg", "svm-linear", "ensemble"], out=tmp_path / "run")
+    bundle = done.folder / "bundles" / "ensemble"
+    manifest = bundle / "member_2" / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"award"', '"gold"'))
+    with pytest.raises(BundleError, match=r"member_2/manifest.json: altered"):
+        load_bundle(bundle)
+    manifest.unlink()
+    with pytest.raises(BundleError, match=r"member_2: no bundle there"):
+        load_bundle(bundle)

@@ -1,0 +1,200 @@
+"""Extraction that is killed, starved of disk, raced and corrupted: nothing is lost, nothing is poisoned."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from PIL import Image
+
+SCRIPT = Path(__file__).parents[1] / "stand_in.py"
+KILLS = int(os.environ.get("FOLIO_KILLS", "10"))
+N_IMAGES, VIEWS, PART = 24, 2, 4
+FORWARD = N_IMAGES * (1 + VIEWS)
+
+
+def command(data, out, *options):
+    """Return the words of a run; an option given twice counts as given last."""
+    return [sys.executable, str(SCRIPT), str(data), str(out), "--views", str(VIEWS), "--part", str(PART),
+            *map(str, options)]  # fmt: skip
+
+
+def run(data, out, *options, **settings):
+    return subprocess.run(
+        command(data, out, *options), capture_output=True, text=True, timeout=120, check=False, **settings
+    )
+
+
+def datasets(path):
+    """Return every dataset and attribute of a store but what names the run, as bytes."""
+    found = {}
+    with h5py.File(path) as file:
+
+        def visit(name, item):
+            if isinstance(item, h5py.Dataset):
+                values = item[:]
+                found[name] = list(values) if values.dtype == object else values.tobytes()
+
+        file.visititems(visit)
+        found |= {key: str(value) for key, value in file.attrs.items() if key != "created_with"}
+    return found
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Noise, so that no two views are alike."""
+    root = tmp_path_factory.mktemp("survival") / "noise"
+    rng = np.random.default_rng(0)
+    for number in range(N_IMAGES):
+        folder = root / "train" / f"class{number % 2}"
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number:02}.png")
+    (root / "train" / "class0" / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nno more")
+    return root
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(data, tmp_path_factory):
+    out = tmp_path_factory.mktemp("whole")
+    assert run(data, out).returncode == 0
+    return datasets(out / "mean+random.h5")
+
+
+def forwards(log):
+    return sum(map(int, log.read_text().split())) if log.exists() else 0
+
+
+@pytest.mark.slow
+def test_killed_at_random_instants_it_goes_on_and_ends_with_the_same_bytes(data, uninterrupted, tmp_path):
+    rng = random.Random(0)
+    log, out = tmp_path / "log", tmp_path / "out"
+    killed = finished = recomputed = 0
+    while killed < KILLS:
+        process = subprocess.Popen(command(data, out, "--delay", 0.06, "--log", log), stdout=subprocess.PIPE)
+        time.sleep(rng.uniform(0.3, 2.0))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        if process.returncode == -signal.SIGKILL:
+            killed += 1
+        store = out / "mean+random.h5"
+        if store.exists():  # what is in place is whole, whatever happened
+            assert datasets(store) == uninterrupted
+            recomputed += forwards(log) - FORWARD
+            finished += 1
+            for path in sorted(out.glob("**/*"), reverse=True):
+                path.rmdir() if path.is_dir() else path.unlink()
+            log.unlink(missing_ok=True)
+    final = run(data, out, "--log", log)
+    assert final.returncode == 0, final.stderr
+    assert datasets(out / "mean+random.h5") == uninterrupted
+    recomputed += forwards(log) - FORWARD
+    # A kill costs at most the part under way and the batch of four views that straddles its end.
+    assert recomputed <= (killed + 1) * (PART * (1 + VIEWS) + 4)
+    print(f"{killed} kills, {finished} runs that ended all the same, {recomputed} views computed twice")
+
+
+@pytest.mark.parametrize(("name", "in_flight"), [("SIGTERM", 1), ("SIGINT", 1), ("SIGINT", 3)])
+def test_asked_to_stop_it_keeps_what_is_finished(data, uninterrupted, tmp_path, name, in_flight):
+    log, out = tmp_path / "log", tmp_path / "out"
+    process = subprocess.Popen(
+        command(data, out, "--delay", 0.3, "--part", 100, "--log", log, "--in-flight", in_flight),
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job ignores it
+    )
+    while forwards(log) < 3 * (1 + VIEWS) * 2:
+        time.sleep(0.05)
+    process.send_signal(getattr(signal, name))
+    start = time.perf_counter()
+    process.communicate(timeout=30)
+    assert process.returncode != 0
+    if name == "SIGINT":
+        assert list((out / "mean+random.h5.parts").glob("*.part"))
+        resumed = json.loads(run(data, out).stdout)
+        assert resumed["n_resumed"] >= 3
+    else:
+        assert run(data, out).returncode == 0
+    assert time.perf_counter() - start < 60
+    assert datasets(out / "mean+random.h5") == uninterrupted
+
+
+@pytest.mark.parametrize("damage", ["torn", "flipped", "empty"])
+def test_a_damaged_part_is_noticed_and_recomputed(data, uninterrupted, tmp_path, damage):
+    log, out = tmp_path / "log", tmp_path / "out"
+    process = subprocess.Popen(command(data, out, "--delay", 0.2, "--log", log))
+    folder = out / "mean+random.h5.parts"
+    while len(list(folder.glob("*.part"))) < 2:
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    part = sorted(folder.glob("*.part"))[0]
+    content = bytearray(part.read_bytes())
+    if damage == "flipped":
+        content[len(content) // 2] ^= 1
+    part.write_bytes({"torn": content[:-7], "flipped": content, "empty": b""}[damage])
+    before = forwards(log)
+    assert run(data, out, "--log", log).returncode == 0
+    assert datasets(out / "mean+random.h5") == uninterrupted
+    assert forwards(log) - before >= FORWARD - before + PART * (1 + VIEWS) - 4
+
+
+def test_two_runs_into_one_store_the_second_names_the_first(data, tmp_path):
+    out = tmp_path / "out"
+    first = subprocess.Popen(command(data, out, "--delay", 0.3), stdout=subprocess.PIPE)
+    while not list(out.glob(".*.lock.json")):
+        time.sleep(0.02)
+    second = run(data, out)
+    assert second.returncode == 1
+    assert f"process {first.pid} on " in second.stdout
+    assert "since 20" in second.stdout
+    first.kill()
+    first.communicate()
+    assert run(data, out).returncode == 0  # a dead holder's lock holds no one up
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="RLIMIT_FSIZE is POSIX")
+@pytest.mark.parametrize(("limit", "part"), [(55_000, N_IMAGES), (60_000, PART)], ids=["part", "store"])
+def test_a_disk_that_takes_no_more_loses_nothing(data, uninterrupted, tmp_path, limit, part):
+    import resource
+
+    out = tmp_path / "out"
+    starved = run(
+        data, out, "--part", part,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    )  # fmt: skip
+    assert starved.returncode == 1, starved.stdout + starved.stderr
+    assert "Nothing that was finished is lost" in starved.stdout
+    assert not (out / "mean+random.h5").exists()
+    assert bool(list(out.glob("*.parts/*.part"))) == (part == PART)
+    assert run(data, out).returncode == 0
+    assert datasets(out / "mean+random.h5") == uninterrupted
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="peak memory is read from resource")
+def test_memory_is_bounded_by_the_batch_and_not_by_the_number_of_images(tmp_path, capsys):
+    facts = {}
+    for n_images in (1_000, 12_000):
+        folder = tmp_path / f"n{n_images}" / "train" / "a"
+        folder.mkdir(parents=True)
+        for number in range(n_images):
+            (folder / f"{number:05}.ppm").write_bytes(b"P6 1 1 255\n" + number.to_bytes(3, "big"))
+        done = run(folder.parent.parent, tmp_path / "out", "--part", 256, "--views", 0)
+        assert done.returncode == 0, done.stdout + done.stderr
+        facts[n_images] = json.loads(done.stdout)
+        assert facts[n_images]["n_forward"] == n_images
+        (tmp_path / "out" / "mean+random.h5").unlink()
+    with capsys.disabled():
+        for n_images, each in facts.items():
+            print(f"\n{n_images} images: peak {each['peak_mib']:.0f} MiB, "
+                  f"largest child {each['children_peak_mib']:.0f} MiB", end="")  # fmt: skip
+    for key in ("peak_mib", "children_peak_mib"):
+        small, large = facts[1_000][key], facts[12_000][key]
+        assert large <= max(1.1 * small, small + 90)
