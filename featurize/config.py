@@ -51,7 +51,7 @@ def make_config(
     """Return the config of a store: all that changes a feature, and nothing else.
 
     What is left open in it, statistics that are None and a precision or engine that is "auto", the first run
-    settles; see `settled_by`. In float32 the engines agree and none is named.
+    settles; see `with_earlier_choices`. In float32 the engines agree and none is named.
     """
     for name, value, known in (
         ("preprocess", preprocess, PREPROCESSES),
@@ -119,7 +119,7 @@ def store_name(config: Mapping[str, Any], *, default_size: int) -> str:
     return "+".join(parts)
 
 
-def settled_by(earlier: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
+def with_earlier_choices(earlier: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
     """Return what was asked, with what it leaves open as an earlier run settled it."""
     config = dict(asked)
     if config["statistics"] is None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from featurize.extraction.preview import Preview
     from featurize.extraction.repair import Repair
     from featurize.extraction.verify import Verification
-    from featurize.images.scan import Finding, Intake, Spread
+    from featurize.images.scan import Finding, LengthSummary, ScanReport
 
 
 SHOWN_SKIPPED = 20
@@ -229,13 +229,13 @@ SHOWN_COPIES = 5
 _STYLES = {"error": "bold red", "warning": "bold yellow", "note": "bold"}
 
 
-def intake_json(intake: Intake) -> dict[str, Any]:
+def scan_json(intake: ScanReport) -> dict[str, Any]:
     """Return all facts and findings as JSON-able data, names made printable."""
     facts = _clean(dataclasses.asdict(intake))
     return {**facts, "needs_person": intake.needs_person}
 
 
-def print_intake(intake: Intake) -> None:
+def print_scan(intake: ScanReport) -> None:
     """Print the facts as a table and a few lines, then the findings, the worst first."""
     screen = console()
     for line in _head(intake):
@@ -250,7 +250,7 @@ def print_intake(intake: Intake) -> None:
     screen.print(_verdict(intake), markup=False, soft_wrap=True)
 
 
-def _head(intake: Intake) -> Iterator[str]:
+def _head(intake: ScanReport) -> Iterator[str]:
     yield f"{printable(intake.name)}: {intake.n_files} files, {intake.n_readable} of them pictures"
     if intake.classes:
         sign = " < " if intake.ordered else ", "
@@ -258,7 +258,7 @@ def _head(intake: Intake) -> Iterator[str]:
         yield f"classes in label order: {named}"
 
 
-def _table(intake: Intake) -> Table:
+def _table(intake: ScanReport) -> Table:
     """Return readable images by class and split; entries too where they are not the images."""
     from rich.table import Table
     from rich.text import Text
@@ -281,7 +281,7 @@ def _table(intake: Intake) -> Table:
     return table
 
 
-def _facts(intake: Intake) -> Iterator[tuple[str, str]]:
+def _facts(intake: ScanReport) -> Iterator[tuple[str, str]]:
     if intake.short_side and intake.long_side:
         small = intake.n_small / intake.n_readable
         yield (
@@ -295,7 +295,7 @@ def _facts(intake: Intake) -> Iterator[tuple[str, str]]:
         yield "ignored", f"{intake.ignored} hidden or system names"
 
 
-def _span(spread: Spread) -> str:
+def _span(spread: LengthSummary) -> str:
     if spread.min == spread.max:
         return str(spread.min)
     return f"{spread.min} to {spread.max} (median {spread.median:g})"
@@ -327,7 +327,7 @@ def _case_lines(finding: Finding) -> Iterator[str]:
         yield f"  … and {more} more; all with --json"
 
 
-def _verdict(intake: Intake) -> str:
+def _verdict(intake: ScanReport) -> str:
     if not intake.findings:
         return "nothing found: ready to extract"
     counts = {level: sum(finding.level == level for finding in intake.findings) for level in LEVELS}

@@ -25,14 +25,14 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from classify.deploy.export.check import Expected, compare, expected_grades, image_files
+from classify.deploy.export.check import Expected, compare_outputs, expected_grades, image_files
 from classify.deploy.export.formats import FORMATS, Run, describe, format_module
 from classify.deploy.export.network import grading_network
 from classify.deploy.features import PartReaders, bundle_features
-from classify.deploy.predict import Listed, bundle_folder, grade_rows
+from classify.deploy.predict import InputFile, bundle_folder, predict_files
 from classify.io.bundle import Bundle, load_bundle
 from featurize import FolioError
-from featurize.base.terminal import quiet_libraries
+from featurize.base.terminal import silence_libraries
 from featurize.engines.device import use_device
 
 BATCHES = (1, 32)
@@ -41,7 +41,7 @@ Row = tuple[str, str, str, str]
 
 def main() -> int:
     options = parsed()
-    quiet_libraries(verbose=False)
+    silence_libraries(verbose=False)
     use_device("cpu")
     chosen = bundle_folder(options.run)
     folders = (
@@ -83,7 +83,7 @@ def export_rows(bundle: Bundle, expected: Expected, formats: Sequence[str], *, r
             module.require()
             module.write(network, place, describe(bundle))
             run = module.load(place)
-            check = compare(run, expected, runtime=module.RUNTIME)
+            check = compare_outputs(run, expected, runtime=module.RUNTIME)
             times = [f"{milliseconds(run, expected, batch, rounds=rounds):.1f}" for batch in BATCHES]
             rows.append((f"{one.name} ({check.runtime})", f"{check.difference:.1e}", *times))
     return rows
@@ -122,19 +122,17 @@ def grade(bundle: Bundle, files: Sequence[Path], readers: PartReaders) -> None:
         on_progress=None,
         readers=readers,
     )
-    listed = [Listed(file=file, path=str(file), entry=str(file)) for file in files]
-    grade_rows(bundle, listed, found, together=[str(k) for k in range(len(files))])
+    listed = [InputFile(file=file, path=str(file), entry=str(file)) for file in files]
+    predict_files(bundle, listed, found, together=[str(k) for k in range(len(files))])
 
 
 def decode_time(files: Sequence[Path], config, *, rounds: int) -> float:
     """Return milliseconds, in this process and on one core."""
-    from featurize.images.decode import read_picture
+    from featurize.images.decode import read_image
 
     def read() -> None:
         for file in files:
-            read_picture(
-                file, size=config["input_size"], resize=config["resize"], resample=config["resample"]
-            )
+            read_image(file, size=config["input_size"], resize=config["resize"], resample=config["resample"])
 
     return median_time(read, rounds=rounds)
 

@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from classify.evaluation.intervals import head_intervals
 from classify.evaluation.verdicts import BETTER, make_verdicts
-from classify.evaluation.weighted_metrics import Sums, group_sums, weighted_metrics
+from classify.evaluation.weighted_metrics import GroupSums, group_sums, weighted_metrics
 
 CLASSES = ("low", "middle", "award")
 N_TRUTH = 2_000_000  # entries that stand for all there could be
@@ -50,7 +50,7 @@ class Design:
         return 2 * float(norm.ppf((3 * self.accuracy + 1) / 4))
 
 
-def draw(design: Design, generator: np.random.Generator, *, n_heads: int = 1) -> list[Sums]:
+def draw(design: Design, generator: np.random.Generator, *, n_heads: int = 1) -> list[GroupSums]:
     """Return what heads of equal worth, with errors in common, said of one data set."""
     group = np.repeat(np.arange(design.n_groups), design.size)
     grade = generator.integers(len(CLASSES), size=design.n_groups)[group]
@@ -95,7 +95,7 @@ def false_verdicts(design: Design, *, graded: bool, n_heads: int, n_sets: int, s
     for number in range(n_sets):
         sums = draw(design, generator, n_heads=n_heads)
         if not graded:
-            sums = [Sums(**{**vars(one), "graded": False}) for one in sums]
+            sums = [GroupSums(**{**vars(one), "graded": False}) for one in sums]
         verdicts = make_verdicts(names, sums, n_resamples=1, seed=seed + number)
         wrong += any(verdict["verdict"] == BETTER for verdict in verdicts)
     return wrong

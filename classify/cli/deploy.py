@@ -12,7 +12,7 @@ import click
 from classify.cli.options import PATH, device_options
 from classify.data import ENTRIES
 from classify.deploy.export.formats import FORMATS
-from classify.deploy.serve.server import Serving, serving
+from classify.deploy.serve.server import Server, running_server
 from featurize.base.terminal import default_of, progress_bar
 from featurize.base.text import human_bytes, printable
 
@@ -75,29 +75,32 @@ def predict_command(
 
 @click.command("serve")
 @click.argument("bundle_or_run", type=PATH)
-@click.option("--host", default=default_of(serving, "host"), help="Address to listen at.")
+@click.option("--host", default=default_of(running_server, "host"), help="Address to listen at.")
 @click.option(
-    "--port", type=click.IntRange(0, 65535), default=default_of(serving, "port"), help="0: any free one."
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=default_of(running_server, "port"),
+    help="0: any free one.",
 )
 @click.option("--weights", type=PATH, help="The backbone's weights, where the bundle does not carry them.")
 @click.option(
     "--max-upload",
     type=click.FloatRange(0.001, 2000),
-    default=default_of(serving, "max_upload"),
+    default=default_of(running_server, "max_upload"),
     metavar="MB",
     help="Of one file, in millions of bytes.",
 )
 @click.option(
     "--max-pixels",
     type=click.IntRange(min=1),
-    default=default_of(serving, "max_pixels"),
+    default=default_of(running_server, "max_pixels"),
     metavar="N",
     help="Of one picture.",
 )
 @click.option(
     "--rate",
     type=click.IntRange(min=1),
-    default=default_of(serving, "rate"),
+    default=default_of(running_server, "rate"),
     help="Requests a minute from one address.",
 )
 @device_options()[0]
@@ -114,7 +117,7 @@ def serve_command(bundle_or_run: Path, open_page: bool, **options: Any) -> None:
     Only this machine can reach the page unless --host says otherwise. Images are graded and forgotten.
     Ctrl-C ends it.
     """  # noqa: D301 - click reads the \b
-    with serving(bundle_or_run, **options) as server:
+    with running_server(bundle_or_run, **options) as server:
         for line in _server_summary(server):
             click.echo(line)
         for note in server.notes:
@@ -134,7 +137,7 @@ def serve_command(bundle_or_run: Path, open_page: bool, **options: Any) -> None:
             click.echo("Ended.", err=True)
 
 
-def _server_summary(server: Serving) -> list[str]:
+def _server_summary(server: Server) -> list[str]:
     about, limits = server.about, server.limits
     classes = ", ".join(printable(name) for name in about["classes"])
     examples = f", with {about['examples']} examples" if about["examples"] else ""

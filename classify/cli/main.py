@@ -6,7 +6,7 @@ import click
 
 from classify.cli.compare import compare_command, fit_command, heads_command, report_command
 from classify.cli.deploy import export_command, predict_command, serve_command
-from featurize.base.terminal import FolioGroup, orderly_stop, quiet_libraries
+from featurize.base.terminal import FolioGroup, graceful_stop, silence_libraries
 
 
 @click.group(cls=FolioGroup, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
@@ -21,7 +21,7 @@ def cli(verbose: bool) -> None:
     classify predict artifacts/runs/DATA IMAGES --out grades.csv
     classify heads
     """  # noqa: D301 - click reads the \b
-    quiet_libraries(verbose=verbose)
+    silence_libraries(verbose=verbose)
 
 
 for command in (
@@ -38,5 +38,5 @@ for command in (
 
 def main() -> None:
     """Run the command line."""
-    with orderly_stop():
+    with graceful_stop():
         cli(prog_name="classify")

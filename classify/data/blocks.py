@@ -25,7 +25,7 @@ BYTES_A_VALUE = 30  # that a block under way takes: as stored, in float32, and c
 MOST_THREADS = 8
 
 
-class Source(Protocol):
+class RowSource(Protocol):
     """What rows are read from; `featurize.StoredRows` is one."""
 
     shape: tuple[int, ...]
@@ -37,10 +37,10 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Piece:
+class SourceRows:
     """Rows of one source, and which rows of the stream they are."""
 
-    source: Source
+    source: RowSource
     rows: IntArray  # (n,) of the source, ascending
     position: IntArray  # (n, n_each) rows of the stream that each row of the source holds
 
@@ -53,7 +53,7 @@ class RowStream:
     groups: IntArray  # (n_rows,) what no fold may split
     image: IntArray  # (n_rows,) index of the image in Samples
     is_plain: BoolArray  # (n_rows,)
-    pieces: tuple[Piece, ...]
+    pieces: tuple[SourceRows, ...]
     columns: slice  # of the sources' last axis
     working_bytes: int  # that may be taken beside what is here
 

@@ -15,7 +15,7 @@ from classify.errors import CompareError
 from featurize.base.typing import IntArray
 
 
-def settle_join(samples: Samples, join: str) -> Samples:
+def resolve_join(samples: Samples, join: str) -> Samples:
     """Return samples whose entries of several images are graded as a whole.
 
     Parameters
@@ -41,7 +41,7 @@ def settle_join(samples: Samples, join: str) -> Samples:
         raise CompareError(f"join is {join!r}: expected {' or '.join(JOINS)}")
     kept = np.flatnonzero(samples.fit | samples.scored)
     entry = entry_numbers(samples, kept)
-    if not several_images(entry):
+    if not has_repeats(entry):
         return samples
     n_entries = entry.max() + 1
     said = portfolio_line(n_images=len(kept), n_entries=int(n_entries), join=join)
@@ -54,7 +54,7 @@ def is_portfolio(samples: Samples) -> bool:
     """Tell whether some entry that is fitted on or scored has several images."""
     if samples.n_joined is not None:
         return bool(np.any(samples.n_joined > 1))
-    return several_images(entry_numbers(samples, np.flatnonzero(samples.fit | samples.scored)))
+    return has_repeats(entry_numbers(samples, np.flatnonzero(samples.fit | samples.scored)))
 
 
 def portfolio_line(*, n_images: int, n_entries: int, join: str) -> str:
@@ -74,12 +74,12 @@ def number_names(names: Sequence[str]) -> IntArray:
     return np.array([known.setdefault(name, len(known)) for name in names], dtype=np.int64)
 
 
-def several_images(entry: IntArray) -> bool:
+def has_repeats(entry: IntArray) -> bool:
     """Tell whether a number stands twice."""
     return len(entry) > int(entry.max(initial=-1)) + 1
 
 
-def mean_by(values: npt.NDArray[Any], number: IntArray, *, n: int) -> npt.NDArray[Any]:
+def group_means(values: npt.NDArray[Any], number: IntArray, *, n: int) -> npt.NDArray[Any]:
     """Return the mean of the rows of each number.
 
     Parameters
@@ -123,8 +123,8 @@ def _join_features(samples: Samples, kept: IntArray, entry: IntArray) -> Samples
         y=samples.y[first],
         content=np.arange(n),
         group=number_names([str(group) for group in samples.group[first]]),
-        plain=mean_by(samples.plain[samples.content[kept]], entry, n=n),
-        augmented=mean_by(samples.augmented[view_row[inside]], place[entry[inside]], n=int(seen.sum())),
+        plain=group_means(samples.plain[samples.content[kept]], entry, n=n),
+        augmented=group_means(samples.augmented[view_row[inside]], place[entry[inside]], n=int(seen.sum())),
         augmented_row=place,
         fit=samples.fit[first],
         scored=samples.scored[first],

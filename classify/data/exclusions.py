@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from featurize.base.typing import BoolArray, IntArray
-from featurize.images.duplicates import join
+from featurize.images.duplicates import connected_components
 
 Pairs = tuple[tuple[str, str], ...]
 
@@ -19,7 +19,7 @@ _LISTED = 20  # images under several grades that get a line each
 
 
 @dataclass(frozen=True, kw_only=True)
-class LeftOut:
+class ExcludedImages:
     """Images that stand in the way of honest figures. Pairs are (path, path of the image that it is like)."""
 
     conflicts: tuple[tuple[str, ...], ...]  # one file under several grades, its paths: nor fitted nor scored
@@ -31,12 +31,12 @@ class LeftOut:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Facts:
+class SampleFacts:
     """What the user should know of the samples; all paths are relative to the data folder."""
 
     counts: Mapping[str, Mapping[str, int]]  # split → class → graded images that could be read
     skipped: Pairs  # graded files that could not be read: path, reason
-    left_out: LeftOut
+    left_out: ExcludedImages
     near_duplicates: Pairs  # different files that show the same thing, wherever they stand
     big_groups: tuple[tuple[int, float, str], ...]  # images, their share of all, path of the first
     untested: tuple[str, ...]  # classes without an image that is scored, where there is a test split
@@ -51,7 +51,7 @@ class Facts:
 
 def exclude(
     path: Sequence[str], split: npt.NDArray[np.str_], y: IntArray, content: IntArray, near: IntArray
-) -> tuple[BoolArray, BoolArray, LeftOut]:
+) -> tuple[BoolArray, BoolArray, ExcludedImages]:
     """Decide what may be fitted on and what is scored.
 
     A content of two classes is neither. A train image like a val or test image, and a val image like a test
@@ -76,13 +76,15 @@ def exclude(
         Train and val images that may be fitted on.
     scored : ndarray of shape (n,), bool
         Test images that count.
-    left_out : LeftOut
+    left_out : ExcludedImages
         The others, and why.
     """
     grades = np.unique(np.column_stack([content, y]), axis=0)[:, 0]  # one row a content and class
     clear = ~np.isin(content, grades[1:][grades[1:] == grades[:-1]])
     n_contents = 1 + max(content.max(initial=-1), near.max(initial=-1))
-    alike = join(int(n_contents), near)[content]  # images that show the same thing share a number
+    alike = connected_components(int(n_contents), near)[
+        content
+    ]  # images that show the same thing share a number
     train, val, test = (split == name for name in ("train", "val", "test"))
     like_test, like_val = np.isin(alike, alike[test]), np.isin(alike, alike[val])
     candidates = clear & ((train & ~like_test & ~like_val) | (val & ~like_test))
@@ -96,7 +98,7 @@ def exclude(
     return (
         candidates & (first == images),
         test & clear,
-        LeftOut(
+        ExcludedImages(
             conflicts=_together(path, content, np.flatnonzero(~clear)),
             train_like_test=pairs(train & clear & like_test, test),
             train_like_val=pairs(train & clear & like_val & ~like_test, val),
@@ -145,7 +147,7 @@ def _beside(
     return tuple((path[i], path[same.get(int(content[i]), near[int(alike[i])])]) for i in images)
 
 
-def _lines(facts: Facts) -> Iterator[str]:
+def _lines(facts: SampleFacts) -> Iterator[str]:
     left_out = facts.left_out
     if facts.skipped:
         shown = [f"{path} ({reason})" for path, reason in facts.skipped]

@@ -15,7 +15,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 
 from classify.errors import CompareError
 from featurize.base.typing import IntArray
-from featurize.images.duplicates import join
+from featurize.images.duplicates import connected_components
 
 # StratifiedGroupKFold is greedy: on tiny, skewed data it can leave a class out of a training part, or a fold
 # empty. Another shuffle usually does better.
@@ -63,7 +63,7 @@ def group_images(entry: Sequence[str], content: npt.ArrayLike, near: IntArray) -
         np.column_stack([image, first_content + contents]),
         first_content + near.reshape(-1, 2),
     ]
-    return join(first_content + int(n_contents), np.concatenate(links))[:n_images]
+    return connected_components(first_content + int(n_contents), np.concatenate(links))[:n_images]
 
 
 def grouped_folds(

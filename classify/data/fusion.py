@@ -9,7 +9,7 @@ from itertools import accumulate
 import numpy as np
 import numpy.typing as npt
 
-from classify.data.samples import Part, Samples
+from classify.data.samples import Samples, StorePart
 from classify.errors import CompareError
 from featurize.base.typing import Float32Array
 from featurize.config import config_digest
@@ -43,7 +43,7 @@ def fuse(stores: Sequence[Samples]) -> Samples:
         names = ", ".join(samples.store for samples in stores)
         raise CompareError(f"{names}: not of the same images, so their features cannot be joined")
     parts = tuple(
-        Part(
+        StorePart(
             store=samples.store,
             backbone=samples.backbone,
             config=samples.config,
@@ -73,7 +73,7 @@ def fuse(stores: Sequence[Samples]) -> Samples:
     )
 
 
-def fused_digest(parts: Sequence[Part]) -> str:
+def fused_digest(parts: Sequence[StorePart]) -> str:
     """Return the digest that stands for the configs of all parts, in their order."""
     return config_digest({"parts": [part.config_digest for part in parts]})
 

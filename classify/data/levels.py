@@ -28,7 +28,7 @@ def at_each_level(points: Iterable[Mapping[str, Any]], *, n_levels: int) -> tupl
     return tuple({**point, "levels": levels} for levels in LEVELS for point in known)
 
 
-def settle_levels(params: Mapping[str, Any], *, level_names: Sequence[str], store: str) -> dict[str, Any]:
+def resolve_levels(params: Mapping[str, Any], *, level_names: Sequence[str], store: str) -> dict[str, Any]:
     """Return hyper-parameters that say of a store with several levels which are used, and of others nothing.
 
     Parameters

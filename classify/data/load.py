@@ -13,7 +13,7 @@ from classify.data.memory import search_rows
 from classify.data.samples import Samples
 from classify.errors import CompareError
 from featurize.base.typing import IntArray
-from featurize.images.duplicates import join
+from featurize.images.duplicates import connected_components
 from featurize.store.reader import ImageTable, open_store
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 LEAST_GROUPS = 30  # of a split and class, in a sample that hyper-parameters are searched on
 
 
-def with_samples(stores: Sequence[Samples], *, memory: str, jobs: int, seed: int) -> list[Samples]:
+def add_search_samples(stores: Sequence[Samples], *, memory: str, jobs: int, seed: int) -> list[Samples]:
     """Give stores whose features stay on disk a sample in memory that hyper-parameters are searched on.
 
     It holds whole groups, drawn at random, each class of each split by its share: C, which weighs the sum of
@@ -51,7 +51,7 @@ def with_samples(stores: Sequence[Samples], *, memory: str, jobs: int, seed: int
         for one in stores
         if one.stored is not None
     )
-    images = draw_images(stores[0], n_images=n_images, seed=seed)
+    images = sample_images(stores[0], n_images=n_images, seed=seed)
     found = []
     for one in stores:
         assert one.stored is not None
@@ -66,7 +66,7 @@ def with_samples(stores: Sequence[Samples], *, memory: str, jobs: int, seed: int
     return found
 
 
-def draw_images(samples: Samples, *, n_images: int, seed: int) -> IntArray:
+def sample_images(samples: Samples, *, n_images: int, seed: int) -> IntArray:
     """Return about so many of the images that may be fitted on, ascending, in whole groups."""
     images = samples.fit_images
     groups, first, size = np.unique(samples.group[images], return_index=True, return_counts=True)
@@ -131,9 +131,9 @@ def load_same_dataset(
     CompareError
         If they are of different data sets, or two have one name, or one alone is to be fused.
     """
-    from classify.data.entries import settle_join
+    from classify.data.entries import resolve_join
     from classify.data.fusion import fuse as fused
-    from classify.data.memory import cores, settle_memory
+    from classify.data.memory import default_processes, resolve_memory
     from classify.data.samples import load_samples
 
     if not paths:
@@ -144,7 +144,7 @@ def load_same_dataset(
             shown = ", ".join(inside[:10]) + (f" and {len(inside) - 10} more" if len(inside) > 10 else "")
             what = f"stores in it: {shown}. Name one or more of them" if inside else "no .h5 file in it"
             raise CompareError(f"{path}: a folder, where a store is expected; {what}")
-    working = settle_memory(paths, memory=memory, networks=networks, jobs=jobs, join=join, fuse=fuse)
+    working = resolve_memory(paths, memory=memory, networks=networks, jobs=jobs, join=join, fuse=fuse)
     check_same_images(paths)
     samples = [load_samples(path, order=order, working_bytes=working) for path in paths]
     for other, path in zip(samples[1:], paths[1:], strict=True):
@@ -154,15 +154,15 @@ def load_same_dataset(
                 f"{', '.join(samples[0].classes)}. Give one order for "
                 f"both: --order {','.join(samples[0].classes)}"
             )
-    samples = join_groups(samples)
+    samples = merge_groups(samples)
     if working is not None and memory is not None:
-        samples = with_samples(samples, memory=memory, jobs=jobs or cores(), seed=seed)
+        samples = add_search_samples(samples, memory=memory, jobs=jobs or default_processes(), seed=seed)
     if fuse:
         samples.append(fused(samples))
-    return [settle_join(one, join) for one in samples]
+    return [resolve_join(one, join) for one in samples]
 
 
-def refuse_stored(samples: Samples, memory: str | None, asked: Mapping[str, bool]) -> None:
+def require_in_memory(samples: Samples, memory: str | None, asked: Mapping[str, bool]) -> None:
     """Raise where features stay on disk and an option that is set needs them in memory.
 
     Raises
@@ -205,7 +205,7 @@ def check_same_images(paths: Sequence[Path]) -> None:
             )
 
 
-def join_groups(stores: Sequence[Samples]) -> list[Samples]:
+def merge_groups(stores: Sequence[Samples]) -> list[Samples]:
     """Give all stores the groups that hold in any, and leave out of each what any leaves out.
 
     Near duplicates are found on pictures of the network's input size, so that stores of different sizes can
@@ -226,7 +226,7 @@ def join_groups(stores: Sequence[Samples]) -> list[Samples]:
     images = np.arange(n)
     width = n + 1  # group numbers of one store
     links = [np.column_stack([images, n + k * width + samples.group]) for k, samples in enumerate(stores)]
-    group = join(n + len(stores) * width, np.concatenate(links))[:n]
+    group = connected_components(n + len(stores) * width, np.concatenate(links))[:n]
     fit = np.logical_and.reduce([samples.fit for samples in stores])
     scored = np.logical_and.reduce([samples.scored for samples in stores])
     return [replace(samples, group=group, fit=fit, scored=scored) for samples in stores]

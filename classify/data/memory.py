@@ -26,7 +26,7 @@ SEARCH_ROWS = 10_000  # that hyper-parameters are searched on, views included, w
 
 
 @dataclass(frozen=True, kw_only=True)
-class Size:
+class StoreSizes:
     """What the size of some stores comes to."""
 
     n_images: int
@@ -34,7 +34,7 @@ class Size:
     largest: int  # values of the largest store
 
 
-def settle_memory(
+def resolve_memory(
     paths: Sequence[Path],
     *,
     memory: str | None,
@@ -50,7 +50,9 @@ def settle_memory(
     ConfigError, CompareError
         As `working_bytes`; or if features that stay on disk are to be made anew.
     """
-    working = working_bytes(size_of(paths), memory=memory, networks=networks, jobs=jobs or cores())
+    working = working_bytes(
+        store_sizes(paths), memory=memory, networks=networks, jobs=jobs or default_processes()
+    )
     for name, wanted in (("--fuse", fuse), ("--join features", join == "features")):
         if wanted and working is not None:
             raise CompareError(
@@ -60,7 +62,7 @@ def settle_memory(
     return working
 
 
-def cores() -> int:
+def default_processes() -> int:
     """Return how many processes share a search where nobody says."""
     import joblib
 
@@ -83,7 +85,7 @@ def parse_memory(text: str) -> int:
     return int(float(found.group(1)) * UNITS[unit])
 
 
-def size_of(paths: Sequence[Path]) -> Size:
+def store_sizes(paths: Sequence[Path]) -> StoreSizes:
     """Return what stores come to, from the shapes of their datasets."""
     n_images, values = 0, []
     for path in paths:
@@ -91,15 +93,15 @@ def size_of(paths: Sequence[Path]) -> Size:
             n_images = max(n_images, store.n_images)
             rows = store.n_content + store.n_augmented * store.n_views
             values.append(rows * store.n_features)
-    return Size(n_images=n_images, features=A_VALUE * sum(values), largest=max(values, default=0))
+    return StoreSizes(n_images=n_images, features=A_VALUE * sum(values), largest=max(values, default=0))
 
 
-def working_bytes(size: Size, *, memory: str | None, networks: bool, jobs: int) -> int | None:
+def working_bytes(size: StoreSizes, *, memory: str | None, networks: bool, jobs: int) -> int | None:
     """Return the memory that is left to fit in when features stay on disk; None where they fit in memory.
 
     Parameters
     ----------
-    size : Size
+    size : StoreSizes
     memory : str, optional
         The limit, as it is typed; without one features are in memory.
     networks : bool

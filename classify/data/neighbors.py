@@ -19,14 +19,16 @@ _EQUALS = 200  # of equally similar rows no more are compared: features may be c
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Nearest:
+class NearestRows:
     """The most similar rows of each row, the most similar one first."""
 
     index: IntArray  # (n, k) row of those fitted on; -1 where fewer are left
     similarity: Float32Array  # (n, k) cosine, -1 to 1; 0 where fewer are left
 
 
-def nearest(X: Float32Array, X_fitted: Float32Array, *, k: int = 5, apart: Sequence[Groups] = ()) -> Nearest:
+def nearest_rows(
+    X: Float32Array, X_fitted: Float32Array, *, k: int = 5, apart: Sequence[Groups] = ()
+) -> NearestRows:
     """Find the rows whose features point most in the direction of each row's.
 
     Every row is compared with every other: by matrix products over blocks, so that memory does not grow with
@@ -47,7 +49,7 @@ def nearest(X: Float32Array, X_fitted: Float32Array, *, k: int = 5, apart: Seque
 
     Returns
     -------
-    Nearest
+    NearestRows
 
     Raises
     ------
@@ -73,7 +75,7 @@ def nearest(X: Float32Array, X_fitted: Float32Array, *, k: int = 5, apart: Seque
             order = np.argsort(-exact, kind="stable")[:k]
             index[row, : len(order)] = chosen[order]
             similarity[row, : len(order)] = np.clip(exact[order], -1, 1)
-    return Nearest(index=index, similarity=similarity)
+    return NearestRows(index=index, similarity=similarity)
 
 
 def unit_rows(X: Float32Array) -> Float32Array:

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from classify.data.blocks import Piece, RowStream
-from classify.data.exclusions import Facts, big_groups, exclude
+from classify.data.blocks import RowStream, SourceRows
+from classify.data.exclusions import SampleFacts, big_groups, exclude
 from classify.data.folds import group_images
 from classify.data.labels import class_labels, classes_without, count_images, has_test_split, require_classes
 from classify.errors import CompareError
@@ -35,7 +35,7 @@ class Rows:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class StorePart:
     """One of the stores that a fused one joins: what its rows are made with."""
 
     store: str
@@ -74,11 +74,11 @@ class Samples:
     level_ends: tuple[int, ...]  # column after the last one of each level
     fit: npt.NDArray[np.bool_]  # (n,) train and val images that may be fitted on
     scored: npt.NDArray[np.bool_]  # (n,) test images that count
-    facts: Facts
-    parts: tuple[Part, ...] = ()  # of a fused store, in the order in which their names are joined
+    facts: SampleFacts
+    parts: tuple[StorePart, ...] = ()  # of a fused store, in the order in which their names are joined
     join: str = "probabilities"  # what of an entry's images is averaged, where it has several
     n_joined: IntArray | None = None  # (n,) images behind each row, once their features are joined
-    stored: Stored | None = None  # then plain and augmented have no rows
+    stored: DiskFeatures | None = None  # then plain and augmented have no rows
 
     @property
     def n_features(self) -> int:
@@ -169,10 +169,10 @@ class Samples:
         image = np.repeat(chosen, counts)
         is_plain = np.zeros(len(image), dtype=bool)
         is_plain[start] = True
-        pieces = [piece_of(self.stored.plain, self.content[chosen], start[:, None])]
+        pieces = [source_rows(self.stored.plain, self.content[chosen], start[:, None])]
         if len(seen):
             behind = start[seen, None] + 1 + np.arange(self.n_views)
-            pieces.append(piece_of(self.stored.augmented, view_row[seen], behind))
+            pieces.append(source_rows(self.stored.augmented, view_row[seen], behind))
         return RowStream(
             y=self.y[image],
             groups=self.group[image],
@@ -281,7 +281,7 @@ def load_samples(
         augmented_row[store.augmented_content] = np.arange(store.n_augmented)
         stored = None
         if working_bytes is not None:
-            stored = Stored(
+            stored = DiskFeatures(
                 plain=store.plain_rows, augmented=store.augmented_rows, working_bytes=working_bytes
             )
         present = count_images(role, y[graded], classes, kept=fit | scored)
@@ -307,7 +307,7 @@ def load_samples(
             level_ends=store.level_ends,
             fit=fit,
             scored=scored,
-            facts=Facts(
+            facts=SampleFacts(
                 counts=count_images(split[graded], y[graded], classes),
                 skipped=tuple(
                     (images.path[i], images.skipped[i])
@@ -336,7 +336,7 @@ def _paths(near: IntArray, path: list[str], content: IntArray) -> tuple[tuple[st
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Stored:
+class DiskFeatures:
     """Features that stay on disk, because they do not fit in the memory that may be taken."""
 
     plain: StoredRows  # (n_content, n_features)
@@ -365,7 +365,7 @@ def _row_digests(source: StoredRows) -> Iterator[tuple[int, bytes]]:
             yield row, sha256(values.data).digest()
 
 
-def piece_of(source: StoredRows, rows: IntArray, position: IntArray) -> Piece:
+def source_rows(source: StoredRows, rows: IntArray, position: IntArray) -> SourceRows:
     """Return rows of a source, in any order, as a piece of a stream."""
     order = np.argsort(rows, kind="stable")
-    return Piece(source=source, rows=rows[order], position=position[order])
+    return SourceRows(source=source, rows=rows[order], position=position[order])

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from classify.data import ENTRIES, JOINS
 from classify.errors import BundleError
-from classify.io.grades import Grade, Graded
+from classify.io.grades import PredictedGrade, PredictResult
 from classify.io.manifest import MANIFEST
 from classify.io.results import RESULTS, read_record
 from featurize.errors import ConfigError, DatasetError
@@ -33,7 +33,7 @@ def predict(
     device: str = "auto",
     gpu_memory: float | None = None,
     on_progress: Callable[[int, int], None] | None = None,
-) -> Graded:
+) -> PredictResult:
     """Grade image files and folders of them.
 
     Parameters
@@ -56,7 +56,7 @@ def predict(
 
     Returns
     -------
-    Graded
+    PredictResult
         One row an entry, or a file where images are graded by themselves, in the order of the inputs and,
         within a folder, of its paths; a file that is given twice counts once, and a path where nothing is
         has a row with its problem.
@@ -90,9 +90,9 @@ def predict(
         on_progress=on_progress,
     )
     together = [one.entry if by_entry else str(k) for k, one in enumerate(listed)]
-    grades = grade_rows(bundle, listed, found, together=together)
+    grades = predict_files(bundle, listed, found, together=together)
     notes = (*notes, *found.notes, *_said(bundle, listed, by_entry=by_entry, asked=entries is not None))
-    return Graded(
+    return PredictResult(
         bundle=bundle.path,
         head=str(bundle.manifest["head"]),
         store=str(bundle.manifest.get("store", "")),
@@ -136,18 +136,18 @@ def bundle_folder(path: str | os.PathLike[str]) -> Path:
     return folder / place
 
 
-def _listed(inputs: Sequence[Path]) -> tuple[list[Listed], tuple[str, ...]]:
+def _listed(inputs: Sequence[Path]) -> tuple[list[InputFile], tuple[str, ...]]:
     """Return everything that will have a row, once each, and what else the user should know."""
     from featurize.images.dataset import find_images
 
     if not inputs:
         raise DatasetError("no image to grade: name files or folders")
-    found: dict[str, Listed] = {}  # by absolute path: an image that is named twice is graded once
+    found: dict[str, InputFile] = {}  # by absolute path: an image that is named twice is graded once
     notes: list[str] = []
     for given in inputs:
         if not given.is_dir():
             problem = "" if given.exists() else "no such file"
-            one = Listed(file=given, path=os.fspath(given), entry=os.fspath(given), problem=problem)
+            one = InputFile(file=given, path=os.fspath(given), entry=os.fspath(given), problem=problem)
             found.setdefault(os.path.abspath(given), one)
             continue
         images = find_images(given)
@@ -157,7 +157,7 @@ def _listed(inputs: Sequence[Path]) -> tuple[list[Listed], tuple[str, ...]]:
             first, _, rest = relative.partition("/")
             path = os.fspath(given / relative)
             entry = os.fspath(given / first) if rest else path
-            one = Listed(file=given / relative, path=path, entry=entry, folder=os.fspath(given))
+            one = InputFile(file=given / relative, path=path, entry=entry, folder=os.fspath(given))
             found.setdefault(os.path.abspath(path), one)
     if all(one.problem for one in found.values()):
         reason = notes[0] if notes else f"{inputs[0]}: no such file or folder"
@@ -165,7 +165,7 @@ def _listed(inputs: Sequence[Path]) -> tuple[list[Listed], tuple[str, ...]]:
     return list(found.values()), tuple(notes)
 
 
-def _said(bundle: Bundle, listed: Sequence[Listed], *, by_entry: bool, asked: bool) -> tuple[str, ...]:
+def _said(bundle: Bundle, listed: Sequence[InputFile], *, by_entry: bool, asked: bool) -> tuple[str, ...]:
     """Say how entries of several images are graded, and which images are in no folder of their entry."""
     from classify.data.entries import portfolio_line
 
@@ -189,7 +189,7 @@ def _said(bundle: Bundle, listed: Sequence[Listed], *, by_entry: bool, asked: bo
 
 
 @dataclass(frozen=True, kw_only=True)
-class Listed:
+class InputFile:
     """A file to grade, or a path where there is none."""
 
     file: Path
@@ -199,15 +199,15 @@ class Listed:
     problem: str = ""
 
 
-def grade_rows(
-    bundle: Bundle, listed: Sequence[Listed], found: BundleFeatures, *, together: Sequence[str]
-) -> tuple[Grade, ...]:
+def predict_files(
+    bundle: Bundle, listed: Sequence[InputFile], found: BundleFeatures, *, together: Sequence[str]
+) -> tuple[PredictedGrade, ...]:
     """Grade files; those that are one entry, as one.
 
     Parameters
     ----------
     bundle : Bundle
-    listed : sequence of Listed
+    listed : sequence of InputFile
     found : BundleFeatures
         Of those listed without a problem, in their order.
     together : sequence of str
@@ -215,7 +215,7 @@ def grade_rows(
 
     Returns
     -------
-    tuple of Grade
+    tuple of PredictedGrade
         In the order in which each first occurs.
     """
     import numpy as np
@@ -249,24 +249,24 @@ def _entry_probabilities(
     bundle: Bundle, features: npt.NDArray[np.float32], entry: npt.NDArray[np.int64], *, n: int
 ) -> npt.NDArray[np.float64]:
     """Return the probabilities of n entries from the features of their images (n_images, n_features)."""
-    from classify.data.entries import mean_by
+    from classify.data.entries import group_means
 
     digest = bundle.manifest["config_digest"]
     if bundle.join == "features":
-        return bundle.predict_proba(mean_by(features, entry, n=n), digest)
-    return mean_by(bundle.predict_proba(features, digest), entry, n=n)
+        return bundle.predict_proba(group_means(features, entry, n=n), digest)
+    return group_means(bundle.predict_proba(features, digest), entry, n=n)
 
 
 def _grade(
     bundle: Bundle,
-    images: Sequence[tuple[Listed, str]],
+    images: Sequence[tuple[InputFile, str]],
     probabilities: npt.NDArray[np.float64] | None,
-) -> Grade:
+) -> PredictedGrade:
     """Return the row of images that are graded as one, each with its problem or ""."""
     several = len(images) > 1
     bad = [f"{one.path}: {problem}" if several else problem for one, problem in images if problem]
     row = () if probabilities is None else tuple(probabilities.tolist())
-    return Grade(
+    return PredictedGrade(
         path="" if several else images[0][0].path,
         entry=images[0][0].entry,
         n_images=len(images) - len(bad),

@@ -18,7 +18,7 @@ from classify.evaluation.bootstrap import (
     jackknife,
     studentised_interval,
 )
-from classify.evaluation.weighted_metrics import Sums, log_loss_error, weighted_gaps, weighted_metrics
+from classify.evaluation.weighted_metrics import GroupSums, log_loss_error, weighted_gaps, weighted_metrics
 from featurize.base.typing import Float64Array
 
 FEW_GROUPS = 30  # an interval that rests on fewer is approximate
@@ -28,7 +28,7 @@ _GAPS, _ERROR = "gaps", "standard error of log_loss"
 
 
 def head_intervals(
-    sums: Sequence[Sums], *, nested: bool = False, n_resamples: int = N_RESAMPLES, seed: int = 0
+    sums: Sequence[GroupSums], *, nested: bool = False, n_resamples: int = N_RESAMPLES, seed: int = 0
 ) -> list[dict[str, dict[str, Any]]]:
     """Return the interval of every metric of every head.
 
@@ -38,7 +38,7 @@ def head_intervals(
 
     Parameters
     ----------
-    sums : sequence of Sums
+    sums : sequence of GroupSums
         One a head, over the same entries and groups.
     nested : bool, default=False
         Whether the figures are those of a nested cross-validation: then all intervals are approximate.
@@ -72,7 +72,7 @@ def head_intervals(
     return found
 
 
-def _statistic(sums: Sums) -> Statistic:
+def _statistic(sums: GroupSums) -> Statistic:
     return lambda weights: {
         **weighted_metrics(sums, weights),
         _GAPS: weighted_gaps(sums, weights),
@@ -81,7 +81,7 @@ def _statistic(sums: Sums) -> Statistic:
 
 
 def _interval(
-    sums: Sums,
+    sums: GroupSums,
     metric: str,
     estimate: float,
     draws: Mapping[str, Float64Array],
@@ -123,7 +123,7 @@ def _interval(
     }
 
 
-def _share_by_group(sums: Sums, metric: str) -> tuple[Float64Array, Float64Array] | None:
+def _share_by_group(sums: GroupSums, metric: str) -> tuple[Float64Array, Float64Array] | None:
     """Return the entries of each group that a share counts and those it is a share of; None for others."""
     kind, _, name = metric.partition(" of ")
     counts = sums.confusions
@@ -161,7 +161,7 @@ def _of_resamples(
     return bca_interval(estimate, kept, parts), ""
 
 
-def _n_groups(sums: Sums, metric: str, share: tuple[Float64Array, Float64Array] | None) -> int:
+def _n_groups(sums: GroupSums, metric: str, share: tuple[Float64Array, Float64Array] | None) -> int:
     """Return how many groups bear on a metric: those of its class alone, where it is of a class."""
     if share is not None:
         return int((share[1] > 0).sum())

@@ -53,7 +53,7 @@ def evaluate(
     CompareError
         If there are no images, shapes or labels do not fit, or a probability is negative or not finite.
     """
-    true, scores = checked(y, probabilities, n_classes=len(classes))
+    true, scores = check_predictions(y, probabilities, n_classes=len(classes))
     predicted = np.argmax(np.asarray(probabilities), axis=1)
     labels = np.arange(len(classes))
     undefined: dict[str, str] = {}
@@ -97,7 +97,7 @@ def evaluate(
     }
 
 
-def checked(
+def check_predictions(
     y: npt.ArrayLike, probabilities: npt.ArrayLike, *, n_classes: int
 ) -> tuple[IntArray, Float64Array]:
     """Return labels, and probabilities whose rows sum to one; see `evaluate` for what is refused."""

@@ -10,7 +10,7 @@ from scipy.signal import fftconvolve
 from scipy.stats import binom
 
 from classify.evaluation.metrics import grade_distances
-from classify.evaluation.weighted_metrics import Sums
+from classify.evaluation.weighted_metrics import GroupSums
 from featurize.base.typing import Float64Array
 
 Pair = tuple[int, int]
@@ -21,7 +21,7 @@ _PART_BYTES = 32 * 1024**2
 _DIRECT = 10**8  # products up to which a convolution is a sum of products
 
 
-def swapped_accuracy(difference: npt.ArrayLike) -> float:
+def accuracy_swap_test(difference: npt.ArrayLike) -> float:
     """Return the exact p of a difference in accuracy: how likely swaps group by group are to bring as much.
 
     Under the null hypothesis the two heads could be exchanged in any group, which changes the sign of the
@@ -64,8 +64,8 @@ def _convolved(one: Float64Array, other: Float64Array) -> Float64Array:
     return np.maximum(fftconvolve(one, other), 0.0)
 
 
-def swapped_kappa(
-    sums: Sequence[Sums], pairs: Sequence[Pair], *, n_swaps: int | None = None, seed: int = 0
+def kappa_swap_test(
+    sums: Sequence[GroupSums], pairs: Sequence[Pair], *, n_swaps: int | None = None, seed: int = 0
 ) -> Float64Array:
     """Return the p of differences in quadratic-weighted kappa, from random swaps group by group.
 
@@ -73,7 +73,7 @@ def swapped_kappa(
 
     Parameters
     ----------
-    sums : sequence of Sums
+    sums : sequence of GroupSums
         One a head, over the same entries and groups, of which two classes or more are present.
     pairs : sequence of (int, int)
     n_swaps : int, optional
@@ -138,7 +138,7 @@ def holm(p: npt.ArrayLike) -> Float64Array:
     return np.minimum(corrected, 1.0)
 
 
-def _kappa_parts(sums: Sequence[Sums]) -> tuple[Float64Array, Float64Array]:
+def _kappa_parts(sums: Sequence[GroupSums]) -> tuple[Float64Array, Float64Array]:
     """Return the squared distances seen, and expected by chance, that each group adds for each head."""
     squared = grade_distances(len(sums[0].classes)) ** 2
     shares = sums[0].confusions.sum(axis=(0, 2)) / sums[0].n_entries  # of the true classes

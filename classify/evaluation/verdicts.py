@@ -11,8 +11,8 @@ import numpy as np
 from scipy.special import ndtri
 
 from classify.evaluation.bootstrap import N_RESAMPLES, bca_interval, bootstrap, jackknife
-from classify.evaluation.paired_tests import holm, swapped_accuracy, swapped_kappa
-from classify.evaluation.weighted_metrics import Sums, from_confusions
+from classify.evaluation.paired_tests import accuracy_swap_test, holm, kappa_swap_test
+from classify.evaluation.weighted_metrics import GroupSums, from_confusions
 from featurize.base.typing import Float64Array
 
 LEVEL = 0.05  # of the family of all pairs
@@ -30,7 +30,7 @@ def primary_metric(*, graded: bool) -> str:
 
 def make_verdicts(
     names: Sequence[Mapping[str, str]],
-    sums: Sequence[Sums],
+    sums: Sequence[GroupSums],
     *,
     n_resamples: int = N_RESAMPLES,
     seed: int = 0,
@@ -41,7 +41,7 @@ def make_verdicts(
     ----------
     names : sequence of mapping
         ``store`` and ``head`` of each.
-    sums : sequence of Sums
+    sums : sequence of GroupSums
         Over the same entries and groups.
     n_resamples : int, default=2000
         For the intervals of the differences.
@@ -94,15 +94,15 @@ def make_verdicts(
     return found
 
 
-def _tested(sums: Sequence[Sums], pairs: Sequence[tuple[int, int]], *, seed: int) -> Float64Array:
+def _tested(sums: Sequence[GroupSums], pairs: Sequence[tuple[int, int]], *, seed: int) -> Float64Array:
     if sums[0].graded:
-        return swapped_kappa(sums, pairs, seed=seed)
+        return kappa_swap_test(sums, pairs, seed=seed)
     right = [np.trace(one.confusions, axis1=1, axis2=2).astype(np.int64) for one in sums]
-    return np.array([swapped_accuracy(right[i] - right[j]) for i, j in pairs])
+    return np.array([accuracy_swap_test(right[i] - right[j]) for i, j in pairs])
 
 
 def _resampled(
-    sums: Sequence[Sums], metric: str, *, n_resamples: int, seed: int
+    sums: Sequence[GroupSums], metric: str, *, n_resamples: int, seed: int
 ) -> tuple[list[Float64Array], list[Float64Array]]:
     """Return the metric of each head on resamples, the same ones for all, and with parts left out."""
     size = {"n_groups": sums[0].n_groups, "n_entries": sums[0].n_entries}

@@ -20,7 +20,7 @@ _LOSSES = 2
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Sums:
+class GroupSums:
     """What one head's predictions of test entries add up to, group by group."""
 
     n_groups: int
@@ -42,7 +42,7 @@ def group_sums(
     classes: tuple[str, ...],
     ordered: bool = False,
     predicted: IntArray | None = None,
-) -> Sums:
+) -> GroupSums:
     """Return what metrics are made from.
 
     Parameters
@@ -60,7 +60,7 @@ def group_sums(
 
     Returns
     -------
-    Sums
+    GroupSums
         Groups in ascending order of their numbers.
     """
     found = np.argmax(scores, axis=1) if predicted is None else predicted
@@ -75,7 +75,7 @@ def group_sums(
     confidence, bins = confidence_bins(scores)
     np.add.at(gaps, (number, bins), (found == true) - confidence)
     ranked = range(1, 2) if n_classes == 2 else range(n_classes)
-    return Sums(
+    return GroupSums(
         n_groups=n_groups,
         n_entries=len(true),
         classes=classes,
@@ -88,12 +88,12 @@ def group_sums(
     )
 
 
-def weighted_metrics(sums: Sums, weights: Float64Array) -> dict[str, Float64Array]:
+def weighted_metrics(sums: GroupSums, weights: Float64Array) -> dict[str, Float64Array]:
     """Return every metric of `classify.evaluation.metrics.evaluate` for each row of weights.
 
     Parameters
     ----------
-    sums : Sums
+    sums : GroupSums
     weights : ndarray of shape (n_rows, n_groups), float
         How often each group counts; at least one of a row above 0.
 
@@ -115,13 +115,13 @@ def weighted_metrics(sums: Sums, weights: Float64Array) -> dict[str, Float64Arra
     }
 
 
-def weighted_gaps(sums: Sums, weights: Float64Array) -> Float64Array:
+def weighted_gaps(sums: GroupSums, weights: Float64Array) -> Float64Array:
     """Return right answers minus confidence in each bin, as shares of all entries: (n_rows, n_bins)."""
     gaps: Float64Array = weights @ sums.gaps
     return gaps / (weights @ sums.confusions.sum(axis=(1, 2)))[:, None]
 
 
-def log_loss_error(sums: Sums, weights: Float64Array) -> Float64Array:
+def log_loss_error(sums: GroupSums, weights: Float64Array) -> Float64Array:
     """Return the standard error of the log loss for each row of weights, linearised as of a ratio."""
     loss, entries = sums.losses[:, 0], sums.confusions.sum(axis=(1, 2))
     mean = weights @ loss / (weights @ entries)
@@ -130,7 +130,7 @@ def log_loss_error(sums: Sums, weights: Float64Array) -> Float64Array:
     return error
 
 
-def from_confusions(sums: Sums, weights: Float64Array) -> dict[str, Float64Array]:
+def from_confusions(sums: GroupSums, weights: Float64Array) -> dict[str, Float64Array]:
     """Return the metrics of predicted classes alone, as `weighted_metrics` does."""
     n_classes = len(sums.classes)
     flat = weights @ sums.confusions.reshape(sums.n_groups, -1)

@@ -8,7 +8,7 @@ from sklearn.utils import Tags
 
 from classify.data.blocks import RowStream
 from classify.heads.base import BaseHead
-from classify.heads.grouping import rows_by_image, settle_rows
+from classify.heads.grouping import resolve_rows, rows_by_image
 
 
 class BaselineHead(BaseHead):
@@ -40,7 +40,7 @@ class BaselineHead(BaseHead):
     ) -> BaselineHead:
         """Count the classes; X matters for its number of columns alone, `groups` not at all."""
         X, y = self._check_fit(X, y, dtype=np.float32)
-        _, image = settle_rows(len(y), groups, image)
+        _, image = resolve_rows(len(y), groups, image)
         plain = rows_by_image(image).plain
         # One column: the classifier reads none, and would otherwise check every value of X again.
         self.classifier_ = DummyClassifier(strategy="prior").fit(X[plain, :1], y[plain])

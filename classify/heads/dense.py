@@ -17,7 +17,7 @@ from classify.data.blocks import RowStream
 from classify.heads.base import BaseHead, FitError, require_two_classes, streamed_note
 from classify.heads.cumulative_link import first_thresholds
 from classify.heads.dense_network import ROWS_A_PASS, is_ordinal, write_curves
-from classify.heads.grouping import rows_by_image, settle_rows, validation_images
+from classify.heads.grouping import resolve_rows, rows_by_image, validation_images
 from classify.heads.registry import SCALINGS
 from classify.heads.solvers.scaling import fit_scaling
 
@@ -144,7 +144,7 @@ class DenseHead(BaseHead):
         X, y = self._check_fit(X, y, dtype=np.float32)
         require_two_classes(self.classes_)
         self.check_parameters()
-        groups, image = settle_rows(len(y), groups, image)
+        groups, image = resolve_rows(len(y), groups, image)
         if X_val is None:
             plain = rows_by_image(image).plain
             aside = validation_images(
@@ -218,7 +218,7 @@ class DenseHead(BaseHead):
         X_val, y_val : ndarray of shape (n_val, n_features) and (n_val,), optional
             As in `fit`.
         """
-        from classify.heads.dense_network import MOST_VALIDATION, Stretches
+        from classify.heads.dense_network import MOST_VALIDATION, StreamedEpochs
 
         label = self._check_stream(rows)
         self.check_parameters()
@@ -236,7 +236,7 @@ class DenseHead(BaseHead):
             y_val = check_validation(y_val, n_rows=len(X_val), classes=self.classes_)
         self.n_validation_ = len(X_val)
         scaled = fit_scaling(rows, self.scaling, chosen=kept)
-        stretches = Stretches(rows, label, kept=kept, seed=self.seed)
+        stretches = StreamedEpochs(rows, label, kept=kept, seed=self.seed)
         self._fit_network(
             stretches.labels,
             X_val,

@@ -134,7 +134,7 @@ RUN_IMAGES = 4096  # neighbours on disk that are read together, some ten chunks 
 _COPIES = 6  # of a stretch in memory: as read, scaled and as a tensor, each once more for the next one
 
 
-class Stretches:
+class StreamedEpochs:
     """Images in stretches without an end, each once a pass, by one view that is drawn at random."""
 
     def __init__(

@@ -35,7 +35,7 @@ _MOMENTUM, _VARIANCE_MOMENTUM, _EPSILON = 0.9, 0.999, 1e-7
 _NORM_MOMENTUM, _NORM_EPSILON = 0.99, 1e-3
 
 
-class State(NamedTuple):
+class TrainingState(NamedTuple):
     """All that training changes, as lists of `tf.Variable`; weights and moving are the network's own."""
 
     weights: list  # trainable, in the network's order; behind them, what gives a link's thresholds
@@ -46,7 +46,7 @@ class State(NamedTuple):
     steps: tf.Variable  # float32 scalar: steps done
 
 
-def first_state(network: keras.Sequential) -> State:
+def initial_state(network: keras.Sequential) -> TrainingState:
     """Return the state that training of a fresh network starts from; it trains the network's own weights."""
     import tensorflow as tf
 
@@ -57,10 +57,10 @@ def first_state(network: keras.Sequential) -> State:
     moving = [v.value for norm in norms for v in (norm.moving_mean, norm.moving_variance)]
     first, second = ([tf.Variable(tf.zeros_like(w)) for w in weights] for _ in range(2))
     best = [tf.Variable(value) for value in (*weights, *moving)]
-    return State(weights, moving, first, second, best, steps=tf.Variable(0.0))
+    return TrainingState(weights, moving, first, second, best, steps=tf.Variable(0.0))
 
 
-def take_best(state: State, network: keras.Sequential) -> None:
+def take_best(state: TrainingState, network: keras.Sequential) -> None:
     """Put the best epoch's weights and statistics into the network."""
     for variable, value in zip((*state.weights, *state.moving), state.best, strict=True):
         variable.assign(value)
@@ -69,7 +69,7 @@ def take_best(state: State, network: keras.Sequential) -> None:
 
 
 def make_step(
-    state: State,
+    state: TrainingState,
     X: tf.Tensor,
     y: tf.Tensor,
     weight: tf.Tensor,
@@ -109,14 +109,16 @@ def make_step(
     return loss, correct
 
 
-def validate(state: State, X: tf.Tensor, y: tf.Tensor, weight: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def validate(
+    state: TrainingState, X: tf.Tensor, y: tf.Tensor, weight: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
     """Return the sum of weighted losses and the number of right answers on validation rows."""
     weights, moving = ([variable.read_value() for variable in part] for part in (state.weights, state.moving))
     logits, _ = _forward(weights, X, moving=moving)
     return _sums(logits, y, weight)
 
 
-def keep_best(state: State) -> tf.Tensor:
+def keep_best(state: TrainingState) -> tf.Tensor:
     """Keep weights and statistics as the best epoch's; return True: a branch of a graph returns something."""
     import tensorflow as tf
 
@@ -246,7 +248,7 @@ def train(
     FitError
         If the loss is never finite, or `stopping` is set.
     """
-    state = first_state(network)
+    state = initial_state(network)
     history: dict[str, list[float]] = {name: [] for name in FIGURES}
     best, best_loss = 0, np.inf
     number = 0
@@ -293,7 +295,7 @@ def _compile_epoch(
     import tensorflow as tf
 
     def epoch(
-        state: State,
+        state: TrainingState,
         rows: Rows,
         seed: tf.Tensor,
         best_loss: tf.Tensor,
@@ -324,7 +326,7 @@ def _compile_epoch(
     network = build_network(
         n_features, n_classes, units=units, dropout=dropout, seed=0, thresholds=thresholds
     )
-    state = first_state(network)
+    state = initial_state(network)
     whole, real = tf.TensorSpec([], tf.int64), tf.TensorSpec([])
     features, numbers = tf.TensorSpec([None, n_features]), tf.TensorSpec([None], tf.int64)
     # Without autograph, which would spend most of a second on rewriting this source.

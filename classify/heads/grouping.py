@@ -27,7 +27,7 @@ class ImageRows:
         return self.rows[self.start]
 
 
-def settle_rows(
+def resolve_rows(
     n_rows: int, groups: np.ndarray | None, image: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return `groups` and `image` of every row: by default each row is an image, and each image a group.

@@ -16,7 +16,7 @@ NEAREST = 1e-6  # cosine distance of equal rows: below it is rounding, in float3
 ROWS_A_PASS = 1024  # bounds memory
 
 
-class NeighboursHead(BaseHead):
+class KNNHead(BaseHead):
     """The classes of the k nearest training rows, each weighing one over its cosine distance.
 
     Each view is a row of its own. To the votes, which sum to k, comes one that is shared by all classes
@@ -61,7 +61,7 @@ class NeighboursHead(BaseHead):
         *,
         groups: np.ndarray | None = None,
         image: np.ndarray | None = None,
-    ) -> NeighboursHead:
+    ) -> KNNHead:
         """Keep the rows; `groups` and `image` make no difference.
 
         Parameters
@@ -112,7 +112,7 @@ class NeighboursHead(BaseHead):
 
 
 def fold_scores(
-    heads: Sequence[NeighboursHead],
+    heads: Sequence[KNNHead],
     X_fit: np.ndarray,
     y_fit: np.ndarray,
     X_score: np.ndarray,
@@ -132,7 +132,7 @@ def fold_scores(
     for members in alike.values():
         one = heads[members[0]]
         most = max(heads[index].k for index in members)
-        fitted = NeighboursHead(k=most, scaling=one.scaling, class_weight=one.class_weight).fit(X_fit, y_fit)
+        fitted = KNNHead(k=most, scaling=one.scaling, class_weight=one.class_weight).fit(X_fit, y_fit)
         distances, found = fitted._nearest(X_score, k=most)
         for index in members:
             probabilities = fitted._probabilities(distances, found, k=heads[index].k)

@@ -18,7 +18,7 @@ from sklearn.utils.class_weight import compute_class_weight
 
 from classify.data.blocks import RowStream
 from classify.heads.base import BaseHead, FitError, make_scaler, require_two_classes, streamed_note
-from classify.heads.grouping import held_out_parts, held_out_scores, settle_rows
+from classify.heads.grouping import held_out_parts, held_out_scores, resolve_rows
 from classify.heads.solvers.newton_cg import summed
 from classify.heads.solvers.scaling import Scaled, fit_scaling
 from classify.heads.solvers.temperature import temperature_of_scores
@@ -27,7 +27,7 @@ from featurize.base.typing import Float64Array, IntArray
 LEAST = 1e-6  # shrinkage: without any, a covariance of fewer rows than columns has no inverse
 
 
-class DiscriminantHead(BaseHead):
+class LDAHead(BaseHead):
     """Normal classes of one covariance, which is shrunk towards a sphere.
 
     The solution is that of ``LinearDiscriminantAnalysis(solver="lsqr")``, found by a Cholesky factor in place
@@ -91,7 +91,7 @@ class DiscriminantHead(BaseHead):
         *,
         groups: np.ndarray | None = None,
         image: np.ndarray | None = None,
-    ) -> DiscriminantHead:
+    ) -> LDAHead:
         """Fit on all rows, and the temperature on plain ones that were held out.
 
         Parameters
@@ -113,12 +113,12 @@ class DiscriminantHead(BaseHead):
         scaler = make_scaler(self.scaling)
         Z = scaler.fit_transform(X)
         analysis = _Moments(Z, y).solve(self)
-        self.temperature_ = self._temperature(Z, y, *settle_rows(len(y), groups, image))
+        self.temperature_ = self._temperature(Z, y, *resolve_rows(len(y), groups, image))
         self.pipeline_ = Pipeline([("scale", scaler), ("classify", analysis)])
         self.shrinkage_ = float(analysis.shrinkage)
         return self
 
-    def fit_stream(self, rows: RowStream) -> DiscriminantHead:
+    def fit_stream(self, rows: RowStream) -> LDAHead:
         """Fit on rows that stay on disk: the solution is that of `fit`, from sums over blocks.
 
         Raises
@@ -184,7 +184,7 @@ def _scores(fitted: Pipeline | LinearDiscriminantAnalysis, X: Float64Array) -> F
 
 
 def fold_scores(
-    heads: Sequence[DiscriminantHead],
+    heads: Sequence[LDAHead],
     X_fit: np.ndarray,
     y_fit: np.ndarray,
     X_score: np.ndarray,
@@ -221,7 +221,7 @@ class _Moments:
         self._covariances: dict[tuple, Float64Array] = {}
         self._ledoit_wolf: float | None = None
 
-    def solve(self, head: DiscriminantHead) -> LinearDiscriminantAnalysis:
+    def solve(self, head: LDAHead) -> LinearDiscriminantAnalysis:
         """Return scikit-learn's estimator at the solution, as if it had found it."""
         weight = compute_class_weight(head.class_weight, classes=self.classes, y=self.y)
         shares = np.bincount(self.label) * weight

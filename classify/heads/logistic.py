@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from classify.data.blocks import RowStream
 from classify.heads.base import BaseHead, make_scaler, require_two_classes, streamed_note
-from classify.heads.scoring import along_c
+from classify.heads.scoring import regularization_path
 from classify.heads.solvers.scaling import fit_scaling
 from classify.heads.solvers.softmax_loss import Solution, solve_path, solve_streamed
 
@@ -138,7 +138,7 @@ def fold_scores(
     is the probabilities, (n_score, n_classes).
     """
     predictions: dict[int, np.ndarray] = {}
-    for members, Z_fit, Z_score in along_c(heads, X_fit, X_score):
+    for members, Z_fit, Z_score in regularization_path(heads, X_fit, X_score):
         with threadpool_limits(1):
             solutions = _solutions([heads[index] for index in members], Z_fit, y_fit)
             for index, solution in zip(members, solutions, strict=True):

@@ -10,7 +10,7 @@ from sklearn.metrics.pairwise import euclidean_distances
 
 from classify.data.blocks import RowStream
 from classify.heads.base import SCALERS, BaseHead, make_scaler, require_two_classes, streamed_note
-from classify.heads.grouping import held_out_parts, held_out_scores, settle_rows
+from classify.heads.grouping import held_out_parts, held_out_scores, resolve_rows
 from classify.heads.solvers.newton_cg import summed
 from classify.heads.solvers.scaling import fit_scaling
 from featurize.base.typing import Float64Array, IntArray
@@ -18,7 +18,7 @@ from featurize.base.typing import Float64Array, IntArray
 SHARPNESS = (1e-3, 1e4)  # searched, in units of one over the mean squared distance to the nearest mean
 
 
-class NearestMeanHead(BaseHead):
+class NearestCentroidHead(BaseHead):
     """The class whose mean is nearest; probabilities from how often rows at such distances were right.
 
     A softmax of distances as they are is all but sure of everything in a thousand columns. So squared
@@ -66,7 +66,7 @@ class NearestMeanHead(BaseHead):
         *,
         groups: np.ndarray | None = None,
         image: np.ndarray | None = None,
-    ) -> NearestMeanHead:
+    ) -> NearestCentroidHead:
         """Take the mean of each class, over all views, and settle how sharp probabilities are on plain ones.
 
         Parameters
@@ -85,7 +85,7 @@ class NearestMeanHead(BaseHead):
         """
         X, y = self._check_fit(X, y, dtype=np.float64)
         require_two_classes(self.classes_)
-        groups, image = settle_rows(len(y), groups, image)
+        groups, image = resolve_rows(len(y), groups, image)
         self.scaler_ = make_scaler(self.scaling)
         Z, label = self.scaler_.fit_transform(X), np.searchsorted(self.classes_, y)
         self.means_ = _class_means(Z, label)
@@ -101,7 +101,7 @@ class NearestMeanHead(BaseHead):
         self.sharpness_ = _sharpness(distances, held_out)
         return self
 
-    def fit_stream(self, rows: RowStream) -> NearestMeanHead:
+    def fit_stream(self, rows: RowStream) -> NearestCentroidHead:
         """Fit on rows that stay on disk: the means, and the distances, are those of `fit`."""
         label = self._check_stream(rows)
         part, plain = held_out_parts(

@@ -12,7 +12,7 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from classify.data.blocks import RowStream
 from classify.heads.base import SCALERS, BaseHead, make_scaler, require_two_classes, streamed_note
-from classify.heads.scoring import along_c
+from classify.heads.scoring import regularization_path
 from classify.heads.solvers.proportional_odds_loss import (
     OrdinalSolution,
     class_probabilities,
@@ -151,7 +151,7 @@ def fold_scores(
     """
     predictions: dict[int, np.ndarray] = {}
     classes = np.unique(y_fit)
-    for members, Z_fit, Z_score in along_c(heads, X_fit, X_score):
+    for members, Z_fit, Z_score in regularization_path(heads, X_fit, X_score):
         with threadpool_limits(1):
             solutions = _solutions([heads[index] for index in members], Z_fit, y_fit)
             for index, solution in zip(members, solutions, strict=True):

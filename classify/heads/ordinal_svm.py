@@ -11,7 +11,7 @@ from sklearn.utils.class_weight import compute_class_weight
 
 from classify.data.blocks import RowStream
 from classify.heads.base import BaseHead, require_two_classes
-from classify.heads.grouping import groups_per_class, require_two_groups, rows_by_image, settle_rows
+from classify.heads.grouping import groups_per_class, require_two_groups, resolve_rows, rows_by_image
 from classify.heads.svm import SVMHead
 from classify.heads.svm_search import solve_together
 from featurize.base.typing import Float64Array
@@ -109,7 +109,7 @@ class OrdinalSVMHead(BaseHead):
         """
         X, y = self._check_fit(X, y, dtype=np.float64)
         require_two_classes(self.classes_)
-        groups, image = settle_rows(len(y), groups, image)
+        groups, image = resolve_rows(len(y), groups, image)
         for label, n_groups in groups_per_class(y, groups).items():
             require_two_groups(label, n_groups)
         self.machines_ = [
@@ -140,10 +140,10 @@ class OrdinalSVMHead(BaseHead):
         """Return the class probabilities: (n_rows, n_classes), float64, columns as in `classes_`."""
         X = self._check_predict(X, dtype=np.float64)
         above = np.column_stack([machine.predict_proba(X)[:, 1] for machine in self.machines_])
-        return class_shares(falling(above), floor=self.floor_)
+        return class_shares(isotonic_nonincreasing(above), floor=self.floor_)
 
 
-def falling(above: Float64Array) -> Float64Array:
+def isotonic_nonincreasing(above: Float64Array) -> Float64Array:
     """Return the nearest rows that never rise, by squared differences: isotonic regression of each."""
     nearest = above.copy()
     for row in np.flatnonzero((np.diff(above, axis=1) > 0).any(axis=1)):

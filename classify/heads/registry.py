@@ -135,7 +135,7 @@ HEADS: Mapping[str, Head] = {
             name="nearest-mean",
             title="Nearest class mean",
             about="The class whose mean is nearest; how sure that is, is found on grouped folds.",
-            factory="nearest_centroid.NearestMeanHead",
+            factory="nearest_centroid.NearestCentroidHead",
             params={},
             grid=({"scaling": SCALINGS},),
             splits=True,
@@ -144,7 +144,7 @@ HEADS: Mapping[str, Head] = {
             name="knn",
             title="Nearest neighbours",
             about="Votes of the k nearest rows by cosine, nearer ones weighing more.",
-            factory="knn.NeighboursHead",
+            factory="knn.KNNHead",
             params={},
             grid=({"scaling": ("l2", "standardise"), "k": (25, 15, 9, 5, 3, 1)},),
             search="knn.fold_scores",
@@ -154,7 +154,7 @@ HEADS: Mapping[str, Head] = {
             title="Shrinkage LDA",
             about="Linear discriminant analysis; auto is the shrinkage of Ledoit and Wolf. Its probabilities "
             "are at a temperature found on grouped folds.",
-            factory="lda.DiscriminantHead",
+            factory="lda.LDAHead",
             params={},
             grid=({"scaling": SCALINGS, "shrinkage": (0.9, 0.6, 0.3, 0.1, 0.03, "auto")},),
             search="lda.fold_scores",
@@ -262,7 +262,7 @@ def size_params(name: str, n_rows: int) -> dict[str, Any]:
     return {} if most is None or n_rows <= most else {"solver": "approximate"}
 
 
-def settle_params(name: str, params: Mapping[str, Any]) -> dict[str, Any]:
+def resolve_params(name: str, params: Mapping[str, Any]) -> dict[str, Any]:
     """Return hyper-parameters that a user gave, each of its default's type.
 
     Parameters

@@ -115,7 +115,7 @@ class PathHead(Protocol):
     max_iter: int
 
 
-def along_c(
+def regularization_path(
     heads: Sequence[PathHead], X_fit: np.ndarray, X_score: np.ndarray
 ) -> Iterator[tuple[list[int], Float64Array, Float64Array]]:
     """Yield heads that differ in C alone, in ascending C, with the rows as they scale them.

@@ -59,7 +59,7 @@ def suitable_heads(
     CompareError
         If a head that needs ordered classes is asked for, and there are none; or the vote of a single head.
     """
-    graded = is_graded(classes, ordered=ordered)
+    graded = is_ordinal(classes, ordered=ordered)
     for name in asked:
         if name not in (ALL, ENSEMBLE):
             require_order(name, classes, ordered=ordered)
@@ -77,13 +77,13 @@ def suitable_heads(
     return [*chosen, BASELINE]
 
 
-def is_graded(classes: Sequence[str], *, ordered: bool) -> bool:
+def is_ordinal(classes: Sequence[str], *, ordered: bool) -> bool:
     """Tell whether the order of the classes says anything: three or more, from worst to best."""
     return ordered and len(classes) >= LEAST_ORDERED
 
 
 def require_order(head: str, classes: Sequence[str], *, ordered: bool) -> None:
     """Raise CompareError if the head is for ordered classes, three or more, and these are not."""
-    if get_head(head).ordered and not is_graded(classes, ordered=ordered):
+    if get_head(head).ordered and not is_ordinal(classes, ordered=ordered):
         why = "--order WORST,…,BEST says which" if not ordered else f"here are {len(classes)}"
         raise CompareError(f"{head}: for three or more classes that go from worst to best; {why}")

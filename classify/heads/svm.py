@@ -9,19 +9,19 @@ from sklearn.calibration import CalibratedClassifierCV
 from classify.data.blocks import RowStream
 from classify.data.folds import grouped_folds
 from classify.heads.base import BaseHead, FitError, make_scaler, require_two_classes, streamed_note
-from classify.heads.grouping import settle_rows
+from classify.heads.grouping import resolve_rows
 from classify.heads.kernels import scale_gamma
 from classify.heads.svm_fitting import (
     TOL,
-    calibrated,
+    calibrated_classifier,
     centre,
-    count_from,
     decisions_out_of_fold,
-    describe,
     fit_pipeline,
     fit_streamed,
-    is_turned_round,
-    settle_solver,
+    has_inverted_sigmoid,
+    resolve_solver,
+    solver_notes,
+    undo_centering,
 )
 
 
@@ -133,8 +133,8 @@ class SVMHead(BaseHead):
         """
         X, y = self._check_fit(X, y, dtype=np.float64)
         require_two_classes(self.classes_)
-        head = settle_solver(self, len(X))
-        groups, _ = settle_rows(len(y), groups, image)
+        head = resolve_solver(self, len(X))
+        groups, _ = resolve_rows(len(y), groups, image)
         folds = grouped_folds(
             np.searchsorted(self.classes_, y),
             groups,
@@ -147,14 +147,14 @@ class SVMHead(BaseHead):
         decisions, all_converged = decisions_out_of_fold(head, X, y, folds.pairs, gamma=gamma)
         pipeline, converged = fit_pipeline(head, X, y, gamma=gamma)
         self.converged_ = converged and all_converged
-        self.classifier_ = calibrated(pipeline, decisions, y, class_weight=self.class_weight)
-        if head.solver == "exact" and is_turned_round(self.classifier_):
+        self.classifier_ = calibrated_classifier(pipeline, decisions, y, class_weight=self.class_weight)
+        if head.solver == "exact" and has_inverted_sigmoid(self.classifier_):
             decisions, _ = decisions_out_of_fold(head, X, y, folds.pairs, gamma=gamma, centred=True)
-            self.classifier_ = calibrated(pipeline, decisions, y, class_weight=self.class_weight)
-            count_from(self.classifier_, centre(pipeline.decision_function(X), y))
+            self.classifier_ = calibrated_classifier(pipeline, decisions, y, class_weight=self.class_weight)
+            undo_centering(self.classifier_, centre(pipeline.decision_function(X), y))
         self.n_folds_ = folds.n_folds
         self.n_iter_ = int(np.max(pipeline["classify"].n_iter_))
-        self.notes_ = describe(head, len(X))
+        self.notes_ = solver_notes(head, len(X))
         return self
 
     def fit_stream(self, rows: RowStream) -> SVMHead:
@@ -174,7 +174,7 @@ class SVMHead(BaseHead):
                 "solver=exact needs matrices of all pairs of rows, which do not fit in memory where the "
                 "rows do not. Leave it out, or raise --memory"
             )
-        head = settle_solver(clone(self).set_params(solver="approximate"), len(rows))
+        head = resolve_solver(clone(self).set_params(solver="approximate"), len(rows))
         folds = grouped_folds(
             label,
             rows.groups,
@@ -187,10 +187,10 @@ class SVMHead(BaseHead):
             part[held] = number
         pipeline, decisions, machines = fit_streamed(head, rows, label, part)
         self.converged_ = machines.gradient <= TOL
-        self.classifier_ = calibrated(pipeline, decisions, rows.y, class_weight=self.class_weight)
+        self.classifier_ = calibrated_classifier(pipeline, decisions, rows.y, class_weight=self.class_weight)
         self.n_folds_, self.n_iter_ = folds.n_folds, machines.n_iter
         how = "the machine's own optimum, by Newton steps summed over blocks"
-        self.notes_ = (*describe(head, len(rows)), streamed_note(len(rows), how))
+        self.notes_ = (*solver_notes(head, len(rows)), streamed_note(len(rows), how))
         return self
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:

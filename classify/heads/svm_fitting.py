@@ -18,12 +18,12 @@ from sklearn.svm import SVC, LinearSVC
 from sklearn.utils import check_random_state
 from sklearn.utils.class_weight import compute_class_weight, compute_sample_weight
 
-from classify.data.blocks import Piece, RowStream, SpooledRows
+from classify.data.blocks import RowStream, SourceRows, SpooledRows
 from classify.heads.base import FitError, make_scaler
 from classify.heads.kernels import inner_products, linear_kernel, rbf_kernels
 from classify.heads.logistic import fit_quietly
 from classify.heads.registry import EXACT_ROWS
-from classify.heads.solvers.scaling import Scaled, as_it_is, fit_scaling
+from classify.heads.solvers.scaling import Scaled, fit_scaling, unscaled
 from classify.heads.solvers.squared_hinge_loss import Machines, solve_machines
 from featurize.base.typing import Float64Array, IntArray
 
@@ -52,7 +52,7 @@ class SVMSettings(Protocol):
 Head = TypeVar("Head", bound=SVMSettings)
 
 
-def settle_solver(head: Head, n_rows: int) -> Head:
+def resolve_solver(head: Head, n_rows: int) -> Head:
     """Return a copy of a head that is to be fitted on so many rows, its solver no longer "auto".
 
     Raises
@@ -116,7 +116,7 @@ def fit_pipeline(head: SVMSettings, X: np.ndarray, y: np.ndarray, *, gamma: floa
     return Pipeline([*features.steps, ("classify", machine)]), converged
 
 
-def describe(head: SVMSettings, n_rows: int) -> tuple[str, ...]:
+def solver_notes(head: SVMSettings, n_rows: int) -> tuple[str, ...]:
     """Say what fits a head with a settled solver on so many rows, where it is not SVC."""
     if head.solver == "exact":
         return ()
@@ -192,7 +192,7 @@ def centre(decisions: np.ndarray, y: np.ndarray) -> np.ndarray:
     return np.mean([columns[y == label].mean(axis=0) for label in np.unique(y)], axis=0)
 
 
-def is_turned_round(classifier: CalibratedClassifierCV) -> bool:
+def has_inverted_sigmoid(classifier: CalibratedClassifierCV) -> bool:
     """Tell whether, by a sigmoid, a class is the less likely the larger its decision.
 
     Where C is so small that every multiplier is at its bound, a machine's offset is that of the classes'
@@ -202,13 +202,13 @@ def is_turned_round(classifier: CalibratedClassifierCV) -> bool:
     return any(sigmoid.a_ > 0 for sigmoid in classifier.calibrated_classifiers_[0].calibrators)
 
 
-def count_from(classifier: CalibratedClassifierCV, start: np.ndarray) -> None:
+def undo_centering(classifier: CalibratedClassifierCV, start: np.ndarray) -> None:
     """Have sigmoids of centred decisions take the machine's own, whose centre is `start`."""
     for sigmoid, value in zip(classifier.calibrated_classifiers_[0].calibrators, start, strict=True):
         sigmoid.b_ -= sigmoid.a_ * value
 
 
-def calibrated(
+def calibrated_classifier(
     fitted: Pipeline, decisions: np.ndarray, y: np.ndarray, *, class_weight: str | dict | None
 ) -> CalibratedClassifierCV:
     """Return scikit-learn's calibrated classifier of a fitted pipeline, with sigmoids of given decisions.
@@ -287,7 +287,7 @@ def fit_streamed(
         features = nystroem(head, basis, chosen, gamma=head.gamma_factor * scaled.gamma)
         steps.append(("map", features))
         with SpooledRows(len(basis), rows_at_once=1024) as spool:
-            mapped = as_it_is(_mapped(scaled, features, spool))
+            mapped = unscaled(_mapped(scaled, features, spool))
             machine, decisions, machines = _solve(head, mapped, label, part)
     return Pipeline([*steps, ("classify", machine)]), decisions, machines
 
@@ -341,5 +341,5 @@ def _mapped(scaled: Scaled, features: Nystroem, spool: SpooledRows) -> RowStream
     for where, mapped in scaled.each(lambda where, Z: (where, features.transform(Z).astype(np.float32))):
         spool.append(mapped)
         position.append(where)
-    piece = Piece(source=spool, rows=np.arange(len(rows)), position=np.concatenate(position)[:, None])
+    piece = SourceRows(source=spool, rows=np.arange(len(rows)), position=np.concatenate(position)[:, None])
     return replace(rows, pieces=(piece,), columns=slice(0, spool.shape[1]))

@@ -20,7 +20,7 @@ from classify.heads.svm_fitting import (
     exact_machine,
     free_of_c,
     make_features,
-    settle_solver,
+    resolve_solver,
 )
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def solve_together(
     """
     assert_all_finite(X_fit)
     assert_all_finite(X_score)
-    settled = [[settle_solver(head, len(X_fit)) for head in heads] for heads, _ in problems]
+    settled = [[resolve_solver(head, len(X_fit)) for head in heads] for heads, _ in problems]
     heads = settled[0]
 
     def path_of(index: int) -> tuple:

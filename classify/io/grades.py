@@ -12,7 +12,7 @@ from featurize.errors import DatasetError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Grade:
+class PredictedGrade:
     """What is said of one image, or of one entry of several."""
 
     path: str  # as given; for a file in a given folder, that folder and the path within it; "" for several
@@ -25,14 +25,14 @@ class Grade:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Graded:
+class PredictResult:
     """What `predict` returns."""
 
     bundle: Path
     head: str
     store: str
     classes: tuple[str, ...]
-    grades: tuple[Grade, ...]
+    grades: tuple[PredictedGrade, ...]
     notes: tuple[str, ...]  # what the user should know
 
     @property
@@ -61,7 +61,7 @@ def check_output(path: Path) -> None:
         raise DatasetError(f"{path}: {problem}. Choose another file with --out")
 
 
-def write_grades(path: Path, graded: Graded) -> None:
+def write_grades(path: Path, graded: PredictResult) -> None:
     """Write grades as CSV, UTF-8 with byte order mark, for spreadsheets.
 
     The columns are path, entry, n_images, grade, confidence, one probability a class, and problem.
@@ -100,7 +100,7 @@ def write_grades(path: Path, graded: Graded) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def grades_json(graded: Graded) -> list[dict[str, Any]]:
+def grades_json(graded: PredictResult) -> list[dict[str, Any]]:
     """Return grades as plain JSON: a row without a grade has nulls and its problem."""
     found: list[dict[str, Any]] = plain_json(
         [

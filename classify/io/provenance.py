@@ -22,7 +22,7 @@ _SAFE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ012345678
 _NO_OPTIONS = ("stores", "on_progress", "on_note", "dask")
 
 
-def how_made(
+def run_provenance(
     job: Callable[..., Any], given: Mapping[str, Any], *, stores: Sequence[Path], seconds: float
 ) -> dict[str, Any]:
     """Return what it takes to make a run again.

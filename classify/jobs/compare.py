@@ -19,7 +19,7 @@ from classify.jobs.options import (
     check_options,
     dask_jobs,
     device_when_needed,
-    memory_of,
+    task_cache,
 )
 from featurize.base.dask_cluster import check_dask
 from featurize.errors import FolioError
@@ -27,8 +27,8 @@ from featurize.errors import FolioError
 if TYPE_CHECKING:
     from classify.data.samples import Samples
     from classify.io.results import Comparison
-    from classify.model_selection.grid_search import Trial
-    from classify.model_selection.protocol import Plan
+    from classify.model_selection.grid_search import CandidateResult
+    from classify.model_selection.protocol import EvaluationProtocol
 
 
 RUNS = Path("artifacts") / "runs"
@@ -127,14 +127,14 @@ def compare(
         If the stores are not of one data set, a class has too few groups, or the folder is taken.
     """
     given, started = dict(locals()), time.perf_counter()
-    from classify.data.load import load_same_dataset, refuse_stored
+    from classify.data.load import load_same_dataset, require_in_memory
     from classify.evaluation.studies import known_studies, run_studies
-    from classify.io.provenance import how_made
+    from classify.io.provenance import run_provenance
     from classify.io.results import PARTS, RESULTS, Comparison
     from classify.jobs.record import make_record, write_run
-    from classify.model_selection.grid_search import Settings, run_trials
+    from classify.model_selection.grid_search import SearchSettings, run_candidates
     from classify.model_selection.parallel import default_jobs
-    from classify.model_selection.protocol import make_plan
+    from classify.model_selection.protocol import make_protocol
 
     asked, studies = known_heads(heads), known_studies(study)
     if calibrate not in CALIBRATIONS:
@@ -154,7 +154,7 @@ def compare(
         jobs=jobs,
         seed=seed,
     )
-    refuse_stored(
+    require_in_memory(
         samples[0], memory, {"--study": bool(studies), "--with-examples": with_examples, "--dask": bool(dask)}
     )
     folder = Path(out) if out is not None else RUNS / folder_name(samples[0].dataset)
@@ -162,10 +162,10 @@ def compare(
     names = suitable_heads(
         asked, classes=samples[0].classes, ordered=samples[0].ordered, n_stores=len(samples)
     )
-    plan = make_plan(samples[0], seed=seed)
+    plan = make_protocol(samples[0], seed=seed)
     with ExitStack() as stack:
         temporary = stack.enter_context(new_folder(folder, mark=RESULTS, parts=PARTS))
-        settings = Settings(
+        settings = SearchSettings(
             seed=seed,
             class_weight=class_weight,
             dense_options=asdict(dense),
@@ -178,11 +178,11 @@ def compare(
                 if dask is None
                 else dask_jobs(dask, device=device, gpu_memory=gpu_memory, stack=stack, note=on_note)
             ),
-            "memory": memory_of(names, device, fresh=fresh),
+            "memory": task_cache(names, device, fresh=fresh),
             "before_tensorflow": device_when_needed(device, gpu_memory=gpu_memory),
             "on_progress": on_progress,
         }
-        trials = run_trials(samples, names, plan, **running)
+        trials = run_candidates(samples, names, plan, **running)
         trials = _afterwards(
             trials, plan, calibrate=calibrate, ensemble=bool({ALL, ENSEMBLE} & set(asked)), running=running
         )
@@ -192,7 +192,7 @@ def compare(
         record["studies"] = run_studies(
             studies, trials, plan, recommended=record["recommended"], folder=temporary, **running
         )
-        record["made"] = how_made(compare, given, stores=paths, seconds=time.perf_counter() - started)
+        record["made"] = run_provenance(compare, given, stores=paths, seconds=time.perf_counter() - started)
         write_run(temporary, record, trials, plan)
         tensorboard = place_logs(temporary, folder)
     page, notes = _reported(folder, samples[0]) if report else (None, ())
@@ -216,18 +216,23 @@ def _reported(folder: Path, samples: Samples) -> tuple[Path | None, tuple[str, .
 
 
 def _afterwards(
-    trials: list[Trial], plan: Plan, *, calibrate: str, ensemble: bool, running: Mapping[str, Any]
-) -> list[Trial]:
+    trials: list[CandidateResult],
+    plan: EvaluationProtocol,
+    *,
+    calibrate: str,
+    ensemble: bool,
+    running: Mapping[str, Any],
+) -> list[CandidateResult]:
     """Return trials with all that is made of several, or of one more fit in each fold."""
     if calibrate == "none" and not ensemble:
         return trials
-    from classify.model_selection.calibration import temper
+    from classify.model_selection.calibration import apply_temperatures
     from classify.model_selection.ensemble import make_ensemble
     from classify.model_selection.grid_search import runner
 
     settings = running["settings"]
     run = runner(**{name: value for name, value in running.items() if name != "settings"})
     if calibrate == "temperature":
-        trials = temper(trials, plan, settings=settings, run=run)
+        trials = apply_temperatures(trials, plan, settings=settings, run=run)
     voted = make_ensemble(trials, plan, settings=settings, run=run) if ensemble else None
     return trials if voted is None else [*trials[:-1], voted, trials[-1]]

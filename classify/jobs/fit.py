@@ -11,21 +11,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from classify.data import JOINS
-from classify.data.levels import settle_levels, without_levels
-from classify.data.load import load_same_dataset, refuse_stored
+from classify.data.levels import resolve_levels, without_levels
+from classify.data.load import load_same_dataset, require_in_memory
 from classify.errors import CompareError
-from classify.heads.registry import all_params, get_head, make_head, settle_params
+from classify.heads.registry import all_params, get_head, make_head, resolve_params
 from classify.heads.select import needs_tensorflow, require_order
 from classify.io.folder import folder_name
 from classify.io.manifest import MANIFEST, read_manifest
 from classify.io.results import RESULTS, FitResult, read_record
-from classify.jobs.options import DenseOptions, check_options, device_when_needed, memory_of
+from classify.jobs.options import DenseOptions, check_options, device_when_needed, task_cache
 from featurize.store.reader import open_store
 
 if TYPE_CHECKING:
     from classify.data.samples import Samples
-    from classify.model_selection.protocol import Round
-    from classify.model_selection.tasks import Choice, Fitted
+    from classify.model_selection.protocol import OuterFold
+    from classify.model_selection.tasks import FittedHead, SearchResult
 
 
 BUNDLES = Path("artifacts") / "bundles"
@@ -86,39 +86,41 @@ def fit(
     from classify.data.entries import entry_numbers, is_portfolio
     from classify.io.folder import refuse_existing
     from classify.io.manifest import MANIFEST
-    from classify.model_selection.cache import run_or_recall
-    from classify.model_selection.grid_search import Counter, Settings, fit_task, score_tasks
+    from classify.model_selection.cache import cached
+    from classify.model_selection.grid_search import Counter, SearchSettings, fit_task, score_tasks
     from classify.model_selection.parallel import default_jobs
-    from classify.model_selection.protocol import final_round
+    from classify.model_selection.protocol import final_fold
     from classify.model_selection.tasks import lacking_stream, release_workers
 
     check_options([head], dense=dense, seed=seed, device=device, gpu_memory=gpu_memory)
     given, class_weight = _given(store, head, params, like=like, class_weight=class_weight, dense=dense)
-    settings = Settings(seed=seed, class_weight=class_weight, dense_options=asdict(dense), log_folder=None)
+    settings = SearchSettings(
+        seed=seed, class_weight=class_weight, dense_options=asdict(dense), log_folder=None
+    )
     (samples,) = load_same_dataset(
         [Path(store)],
         order=order,
-        join=join or earlier_join(like),
+        join=join or previous_join(like),
         memory=memory,
         networks=needs_tensorflow([head]),
         jobs=jobs,
         seed=seed,
     )
-    refuse_stored(samples, memory, {"--with-examples": with_examples})
+    require_in_memory(samples, memory, {"--with-examples": with_examples})
     if reason := lacking_stream(samples, head):
         raise CompareError(f"{head}: {reason}")
     require_order(head, samples.classes, ordered=samples.ordered)
     if given is not None:
-        given = settle_levels(given, level_names=samples.level_names, store=samples.store)
+        given = resolve_levels(given, level_names=samples.level_names, store=samples.store)
     place = f"{samples.store}__{head}"
     folder = Path(out) if out is not None else BUNDLES / folder_name(samples.dataset) / place
     refuse_existing(folder, mark=MANIFEST, what="bundle", overwrite=overwrite)
-    work, notes = final_round(samples, seed=seed, search=given is None)
+    work, notes = final_fold(samples, seed=seed, search=given is None)
     options = settings.options(head, n_rows=samples.n_rows(work.fit))
     tasks = score_tasks(samples, head, work, settings=settings, options=options)
     run = partial(
-        run_or_recall,
-        memory=memory_of([head], device, fresh=fresh),
+        cached,
+        memory=task_cache([head], device, fresh=fresh),
         jobs=jobs or default_jobs([samples.for_search]),
         on_progress=Counter(len(tasks) + 1, on_progress),
         before_tensorflow=device_when_needed(device, gpu_memory=gpu_memory),
@@ -176,11 +178,11 @@ def _given(
     options = asdict(dense) if get_head(head).tensorflow else {}
     found: dict[str, Any] = {}
     if like is not None:
-        found, weight = earlier_params(like, head, store=Path(store).name.removesuffix(".h5"))
+        found, weight = previous_params(like, head, store=Path(store).name.removesuffix(".h5"))
         class_weight = class_weight or weight
     both = {**found, **(params or {})}
     levels = {"levels": both["levels"]} if "levels" in both else {}
-    given = {**options, **settle_params(head, without_levels(both))}
+    given = {**options, **resolve_params(head, without_levels(both))}
     if get_head(head).tensorflow:
         make_head(head, params=given).check_parameters()
     return {**given, **levels}, class_weight
@@ -193,13 +195,13 @@ def _chosen(
     outcomes: list[Any],
     *,
     options: Mapping[str, Any],
-) -> Choice:
-    from classify.model_selection.tasks import Choice, choose, search_points
+) -> SearchResult:
+    from classify.model_selection.tasks import SearchResult, choose_params, search_points
 
     if given is not None:
-        return Choice(params=given, score=None, seconds=0.0)
+        return SearchResult(params=given, score=None, seconds=0.0)
     points = search_points(head, options, n_levels=len(samples.level_names))
-    return choose(points, _all_done(head, outcomes))
+    return choose_params(points, _all_done(head, outcomes))
 
 
 def _all_params(head: str, params: Mapping[str, Any], *, class_weight: str | None) -> dict[str, Any]:
@@ -207,7 +209,7 @@ def _all_params(head: str, params: Mapping[str, Any], *, class_weight: str | Non
     return {**all_params(head, without_levels(params), class_weight=class_weight), **levels}
 
 
-def _metrics(samples: Samples, work: Round, fitted: Fitted) -> dict[str, float | None] | None:
+def _metrics(samples: Samples, work: OuterFold, fitted: FittedHead) -> dict[str, float | None] | None:
     from classify.evaluation.metrics import evaluate
     from classify.io.results import METRICS
     from classify.model_selection.predictions import join_entries
@@ -220,7 +222,11 @@ def _metrics(samples: Samples, work: Round, fitted: Fitted) -> dict[str, float |
 
 
 def _origin(
-    samples: Samples, choice: Choice, *, params: Mapping[str, Any] | None, like: str | os.PathLike[str] | None
+    samples: Samples,
+    choice: SearchResult,
+    *,
+    params: Mapping[str, Any] | None,
+    like: str | os.PathLike[str] | None,
 ) -> str:
     if like is not None:
         return f"from {os.fspath(like)}" + (", and given" if params else "")
@@ -237,10 +243,10 @@ def _write(
     samples: Samples,
     head: str,
     params: Mapping[str, Any],
-    fitted: Fitted,
+    fitted: FittedHead,
     metrics: Mapping[str, float | None] | None,
     *,
-    choice: Choice,
+    choice: SearchResult,
     seed: int,
     with_examples: bool,
 ) -> tuple[str, ...]:
@@ -281,7 +287,7 @@ def _all_done(head: str, outcomes: Sequence[Any]) -> Sequence[Any]:
     return outcomes
 
 
-def earlier_params(
+def previous_params(
     path: str | os.PathLike[str], head: str, *, store: str
 ) -> tuple[dict[str, Any], str | None]:
     """Return the hyper-parameters and the class weight that a head was fitted with.
@@ -327,7 +333,7 @@ def earlier_params(
     return {key: value for key, value in params.items() if key != "class_weight"}, weight
 
 
-def earlier_join(path: str | os.PathLike[str] | None) -> str:
+def previous_join(path: str | os.PathLike[str] | None) -> str:
     """Return what an earlier run or bundle averaged over the images of an entry; without one the default."""
     if path is None:
         return JOINS[0]

@@ -14,7 +14,7 @@ from featurize.base.dask_cluster import connect_cluster
 from featurize.engines.device import check_device
 
 if TYPE_CHECKING:
-    from classify.model_selection.cache import Memory
+    from classify.model_selection.cache import TaskCache
     from classify.model_selection.dask import DaskJobs
 
 
@@ -65,16 +65,16 @@ def device_when_needed(device: str, *, gpu_memory: float | None) -> Callable[[],
     return cache(settle)
 
 
-def memory_of(heads: Sequence[str], device: str, *, fresh: bool) -> Memory:
+def task_cache(heads: Sequence[str], device: str, *, fresh: bool) -> TaskCache:
     """Return where outcomes of earlier runs are kept, and where those of TensorFlow heads are computed."""
-    from classify.model_selection.cache import Memory
+    from classify.model_selection.cache import TaskCache
     from featurize.base.cache import cache_folder
     from featurize.engines.select import gpus
 
     asked = device != "cpu" and any(get_head(head).tensorflow for head in heads)
     there = [gpu.capability for gpu in gpus()] if asked else []
     place = f"{device} of {there}" if there or device not in ("auto", "cpu") else "cpu"
-    return Memory(folder=cache_folder("tuning"), device=place, fresh=fresh)
+    return TaskCache(folder=cache_folder("tuning"), device=place, fresh=fresh)
 
 
 def dask_jobs(

@@ -15,7 +15,7 @@ from classify.data.entries import is_portfolio
 from classify.data.samples import Samples
 from classify.evaluation.bootstrap import LEVEL, MOST_PARTS, N_RESAMPLES, pooled
 from classify.evaluation.intervals import FEW_GROUPS, head_intervals
-from classify.evaluation.metrics import checked, evaluate, has_grades
+from classify.evaluation.metrics import check_predictions, evaluate, has_grades
 from classify.evaluation.verdicts import make_verdicts, primary_metric
 from classify.evaluation.weighted_metrics import group_sums
 from classify.heads.select import BASELINE
@@ -35,18 +35,18 @@ from classify.io.results import (
     write_predictions,
     write_record,
 )
-from classify.model_selection.grid_search import Settings, Trial
-from classify.model_selection.predictions import Predicted, predicted
-from classify.model_selection.protocol import Plan
+from classify.model_selection.grid_search import CandidateResult, SearchSettings
+from classify.model_selection.predictions import EntryPredictions, entry_predictions
+from classify.model_selection.protocol import EvaluationProtocol
 from featurize.store.reader import open_store
 
 
 def make_record(
-    trials: Sequence[Trial],
-    plan: Plan,
+    trials: Sequence[CandidateResult],
+    plan: EvaluationProtocol,
     *,
     paths: Sequence[Path],
-    settings: Settings,
+    settings: SearchSettings,
     folder: Path,
     with_examples: bool = False,
 ) -> dict[str, Any]:
@@ -54,12 +54,12 @@ def make_record(
 
     Parameters
     ----------
-    trials : sequence of Trial
-        From `classify.model_selection.grid_search.run_trials`.
-    plan : Plan
+    trials : sequence of CandidateResult
+        From `classify.model_selection.grid_search.run_candidates`.
+    plan : EvaluationProtocol
     paths : sequence of Path
         Of the stores, in their order.
-    settings : Settings
+    settings : SearchSettings
     folder : Path
         The run folder.
     with_examples : bool, default=False
@@ -85,7 +85,7 @@ def make_record(
                 examples[store.name], more = carry_examples(folder / "examples", by_name[store.name], store)
                 notes += more
         facts += notes
-    tested = [None if trial.final is None else predicted(trial, plan) for trial in trials]
+    tested = [None if trial.final is None else entry_predictions(trial, plan) for trial in trials]
     judged = _judged(trials, tested, plan, seed=settings.seed)
     intervals = iter(judged.intervals)
     for trial, found in zip(trials, tested, strict=True):
@@ -120,7 +120,9 @@ def make_record(
     return plain
 
 
-def write_run(folder: Path, record: Mapping[str, Any], trials: Sequence[Trial], plan: Plan) -> None:
+def write_run(
+    folder: Path, record: Mapping[str, Any], trials: Sequence[CandidateResult], plan: EvaluationProtocol
+) -> None:
     """Write predictions.csv, image by image too where entries have several images, and results.json."""
     classes = trials[0].samples.classes
     write_predictions(folder / PREDICTIONS, _predictions(trials, plan), classes=classes)
@@ -146,11 +148,17 @@ def _described(samples: Samples, paths: Mapping[str, Path]) -> dict[str, Any]:
     }
 
 
-def _judged(trials: Sequence[Trial], tested: Sequence[Predicted | None], plan: Plan, *, seed: int) -> Judged:
+def _judged(
+    trials: Sequence[CandidateResult],
+    tested: Sequence[EntryPredictions | None],
+    plan: EvaluationProtocol,
+    *,
+    seed: int,
+) -> HeadStatistics:
     """Return what can be said of the certainty of all figures; heads that failed have none."""
     able = [(trial, found) for trial, found in zip(trials, tested, strict=True) if found is not None]
     first = trials[0].samples
-    return judge(
+    return head_statistics(
         [{"store": trial.samples.store, "head": trial.head} for trial, _ in able],
         [found for _, found in able],
         classes=first.classes,
@@ -160,7 +168,7 @@ def _judged(trials: Sequence[Trial], tested: Sequence[Predicted | None], plan: P
     )
 
 
-def _common(trial: Trial, plan: Plan) -> dict[str, Any]:
+def _common(trial: CandidateResult, plan: EvaluationProtocol) -> dict[str, Any]:
     samples = trial.samples
     return {
         "store": samples.store,
@@ -182,7 +190,7 @@ def _metric_names(samples: Samples) -> tuple[str, ...]:
     return (*METRICS, *ORDERED_METRICS) if graded else METRICS
 
 
-def _failed(trial: Trial, plan: Plan) -> Result:
+def _failed(trial: CandidateResult, plan: EvaluationProtocol) -> Result:
     names = _metric_names(trial.samples)
     return Result(
         **_common(trial, plan),
@@ -202,7 +210,7 @@ def _failed(trial: Trial, plan: Plan) -> Result:
     )
 
 
-def _result(trial: Trial, plan: Plan, found: Predicted) -> Result:
+def _result(trial: CandidateResult, plan: EvaluationProtocol, found: EntryPredictions) -> Result:
     samples = trial.samples
     figures = evaluate(found.y, found.probabilities, classes=samples.classes, ordered=samples.ordered)
     params = [dict(choice.params) for choice in trial.choices]
@@ -228,19 +236,19 @@ def _result(trial: Trial, plan: Plan, found: Predicted) -> Result:
     )
 
 
-def _notes(trial: Trial) -> tuple[str, ...]:
+def _notes(trial: CandidateResult) -> tuple[str, ...]:
     fits = trial.fits if trial.final is None else (*trial.fits, trial.final)
     said = [note for choice in trial.choices for note in choice.notes]
     return tuple(dict.fromkeys(said + [note for one in fits for note in one.notes]))
 
 
 def _with_bundle(
-    trial: Trial,
+    trial: CandidateResult,
     result: Result,
     carried: Mapping[str, Any],
     examples: Mapping[str, Any],
     *,
-    settings: Settings,
+    settings: SearchSettings,
     folder: Path,
 ) -> Result:
     assert trial.final is not None
@@ -265,7 +273,7 @@ def _with_bundle(
     return replace(result, bundle=place.as_posix(), bundle_params=trial.final_params)
 
 
-def _with_ensemble(trial: Trial, result: Result, *, folder: Path) -> Result:
+def _with_ensemble(trial: CandidateResult, result: Result, *, folder: Path) -> Result:
     """Keep an ensemble as a bundle of its members' bundles, which are there already."""
     place = Path("bundles") / trial.head
     save_ensemble(
@@ -293,11 +301,13 @@ def _recommended(results: Sequence[Result]) -> dict[str, Any] | None:
     return {"store": best.store, "head": best.head, "bundle": best.bundle}
 
 
-def _predictions(trials: Sequence[Trial], plan: Plan, *, by_image: bool = False) -> Iterator[Prediction]:
+def _predictions(
+    trials: Sequence[CandidateResult], plan: EvaluationProtocol, *, by_image: bool = False
+) -> Iterator[Prediction]:
     for trial in trials:
         if trial.final is None:
             continue
-        found = predicted(trial, plan, by_image=by_image)
+        found = entry_predictions(trial, plan, by_image=by_image)
         for i, probabilities in enumerate(found.probabilities):
             yield Prediction(
                 store=trial.samples.store,
@@ -324,7 +334,7 @@ _TESTS = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Judged:
+class HeadStatistics:
     """What is said of the certainty of the figures of several heads."""
 
     intervals: tuple[dict[str, dict[str, Any]], ...]  # one a head: metric → interval
@@ -332,15 +342,15 @@ class Judged:
     described: dict[str, Any]  # methods, for results.json
 
 
-def judge(
+def head_statistics(
     names: Sequence[Mapping[str, str]],
-    predictions: Sequence[Predicted],
+    predictions: Sequence[EntryPredictions],
     *,
     classes: Sequence[str],
     ordered: bool,
     nested: bool,
     seed: int,
-) -> Judged:
+) -> HeadStatistics:
     """Return intervals of every metric of every head, and verdicts on pairs of heads.
 
     The baseline stands among the heads: a head that is not detectably better than it has learned nothing that
@@ -350,7 +360,7 @@ def judge(
     ----------
     names : sequence of mapping
         ``store`` and ``head`` of each.
-    predictions : sequence of Predicted
+    predictions : sequence of EntryPredictions
         Of the same entries in the same order.
     classes : sequence of str
     ordered : bool
@@ -361,7 +371,7 @@ def judge(
 
     Returns
     -------
-    Judged
+    HeadStatistics
 
     Raises
     ------
@@ -374,7 +384,7 @@ def judge(
     n_groups = len(np.unique(predictions[0].group)) if predictions else 0
     sums = [
         group_sums(
-            *checked(one.y, one.probabilities, n_classes=len(classes)),
+            *check_predictions(one.y, one.probabilities, n_classes=len(classes)),
             pooled(one.group, seed=seed),
             classes=tuple(classes),
             ordered=ordered,
@@ -390,7 +400,7 @@ def judge(
     if sums and sums[0].n_groups < FEW_GROUPS:
         whys.append(f"fewer than {FEW_GROUPS} groups")
     in_parts = f"; resampled and swapped in {MOST_PARTS:,} random parts" if n_groups > MOST_PARTS else ""
-    return Judged(
+    return HeadStatistics(
         intervals=tuple(head_intervals(sums, nested=nested, seed=seed)) if sums else (),
         verdicts=found,
         described={

@@ -14,16 +14,16 @@ from typing import Any
 
 import numpy as np
 
-from classify.data.entries import entry_numbers, several_images
+from classify.data.entries import entry_numbers, has_repeats
 from classify.data.levels import levels_of, without_levels
 from classify.data.samples import Samples
 from classify.heads.registry import all_params, get_head
 from classify.io.head_file import SavedHead
 from classify.io.results import plain_json
 from classify.model_selection.parallel import Executor, Failure, run_tasks
-from classify.model_selection.tasks import FitTask, Fitted, Scores, ScoreTask
+from classify.model_selection.tasks import FitTask, FittedHead, GridScores, ScoreTask
 from featurize._version import __version__
-from featurize.base.cache import Kept, keep, load_kept, make_room
+from featurize.base.cache import CacheEntry, read_cache_entry, trim_cache, write_cache_entry
 from featurize.base.typing import IntArray
 
 LIMIT = 1 << 30  # bytes of all outcomes together
@@ -32,7 +32,7 @@ _HEAD, _LOGS = "head", "logs/"  # names of an outcome's parts
 
 
 @dataclass(frozen=True, kw_only=True)
-class Memory:
+class TaskCache:
     """Where outcomes are kept from one run to the next."""
 
     folder: Path
@@ -56,16 +56,16 @@ class _Keeping:
     def n_points(self) -> int:
         return self.task.n_points
 
-    def run(self) -> Scores | Fitted:
+    def run(self) -> GridScores | FittedHead:
         outcome = self.task.run()
-        keep(_path(self.folder, self.key), _as_kept(self.task, outcome))
+        write_cache_entry(_path(self.folder, self.key), _as_kept(self.task, outcome))
         return outcome
 
 
-def run_or_recall(
+def cached(
     tasks: Sequence[ScoreTask | FitTask],
     *,
-    memory: Memory | None,
+    memory: TaskCache | None,
     jobs: int | Executor,
     on_progress: Callable[[int], None] | None = None,
     before_tensorflow: Callable[[], object] | None = None,
@@ -75,7 +75,7 @@ def run_or_recall(
     Parameters
     ----------
     tasks : sequence of ScoreTask or FitTask
-    memory : Memory, optional
+    memory : TaskCache, optional
         Without one every task is run, and nothing kept.
     jobs : int or Executor
         Processes, or the workers of a cluster.
@@ -113,18 +113,18 @@ def run_or_recall(
         def keep_it(place: int, outcome: Any) -> None:
             index = missing[place]
             if memory is not None:
-                keep(_path(memory.folder, keys[index]), _as_kept(tasks[index], outcome))
+                write_cache_entry(_path(memory.folder, keys[index]), _as_kept(tasks[index], outcome))
 
         wanted = [tasks[index] for index in missing]
         brought = jobs.run(wanted, on_progress=on_progress, on_outcome=keep_it)
     for index, outcome in zip(missing, brought, strict=True):
         outcomes[index] = outcome
     if memory is not None:
-        make_room(memory.folder, ending=_ENDING, limit=LIMIT)
+        trim_cache(memory.folder, ending=_ENDING, limit=LIMIT)
     return outcomes
 
 
-def n_remembered(outcomes: Sequence[Scores | Fitted | Failure]) -> int:
+def n_cached(outcomes: Sequence[GridScores | FittedHead | Failure]) -> int:
     """Count the outcomes of earlier runs."""
     return sum(getattr(outcome, "remembered", False) for outcome in outcomes)
 
@@ -133,9 +133,9 @@ def _path(folder: Path, key: str) -> Path:
     return folder / f"{key}{_ENDING}"
 
 
-def _recalled(folder: Path, key: str, task: ScoreTask | FitTask) -> Scores | Fitted | None:
+def _recalled(folder: Path, key: str, task: ScoreTask | FitTask) -> GridScores | FittedHead | None:
     """Return what an earlier run kept, with all that this task has to bring, or None."""
-    kept = load_kept(_path(folder, key))
+    kept = read_cache_entry(_path(folder, key))
     if kept is None:
         return None
     try:
@@ -144,9 +144,9 @@ def _recalled(folder: Path, key: str, task: ScoreTask | FitTask) -> Scores | Fit
         return None
 
 
-def _as_kept(task: ScoreTask | FitTask, outcome: Scores | Fitted) -> Kept:
-    if isinstance(outcome, Scores):
-        return Kept(about={"scores": outcome.scores, "seconds": outcome.seconds})
+def _as_kept(task: ScoreTask | FitTask, outcome: GridScores | FittedHead) -> CacheEntry:
+    if isinstance(outcome, GridScores):
+        return CacheEntry(about={"scores": outcome.scores, "seconds": outcome.seconds})
     facts: dict[str, Any] = {
         "probabilities": outcome.probabilities.tolist(),
         "fit_seconds": outcome.fit_seconds,
@@ -162,15 +162,15 @@ def _as_kept(task: ScoreTask | FitTask, outcome: Scores | Fitted) -> Kept:
     if log_dir is not None:
         for path in sorted(path for path in log_dir.rglob("*") if path.is_file()):
             parts[_LOGS + path.relative_to(log_dir).as_posix()] = path.read_bytes()
-    return Kept(about=facts, parts=parts)
+    return CacheEntry(about=facts, parts=parts)
 
 
-def _scores(kept: Kept) -> Scores:
+def _scores(kept: CacheEntry) -> GridScores:
     scores = tuple(float(score) for score in kept.about["scores"])
-    return Scores(scores=scores, seconds=float(kept.about["seconds"]), remembered=True)
+    return GridScores(scores=scores, seconds=float(kept.about["seconds"]), remembered=True)
 
 
-def _fitted(kept: Kept, task: FitTask) -> Fitted | None:
+def _fitted(kept: CacheEntry, task: FitTask) -> FittedHead | None:
     logs = {name.removeprefix(_LOGS): data for name, data in kept.parts.items() if name.startswith(_LOGS)}
     with_logs = get_head(task.head).tensorflow and task.log_dir is not None
     if (task.keep and _HEAD not in kept.parts) or (with_logs and not logs):
@@ -183,7 +183,7 @@ def _fitted(kept: Kept, task: FitTask) -> Fitted | None:
     if with_logs:
         assert task.log_dir is not None
         _write_logs(task.log_dir, logs)
-    return Fitted(
+    return FittedHead(
         saved=saved,
         probabilities=probabilities.reshape(len(task.test), len(task.samples.classes)),
         fit_seconds=float(kept.about["fit_seconds"]),
@@ -250,7 +250,7 @@ def task_key(task: ScoreTask | FitTask, *, device: str) -> str:
             "score": _rows_digest(task.samples, task.score, views=False),
         }
         entry = entry_numbers(task.samples, task.score)
-        if several_images(entry):
+        if has_repeats(entry):
             facts["entries"] = hashlib.sha256(np.ascontiguousarray(entry, dtype="<i8").data).hexdigest()
     else:
         params = all_params(task.head, without_levels(task.params), class_weight=task.class_weight)

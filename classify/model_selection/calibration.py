@@ -9,18 +9,18 @@ import numpy as np
 
 from classify.heads.registry import get_head
 from classify.heads.solvers.temperature import at_temperature, fit_temperature
-from classify.model_selection.grid_search import Run, Settings, Trial, first_failure, fit_task
-from classify.model_selection.protocol import Plan, Round
-from classify.model_selection.tasks import Choice, Fitted
+from classify.model_selection.grid_search import CandidateResult, Run, SearchSettings, first_failure, fit_task
+from classify.model_selection.protocol import EvaluationProtocol, OuterFold
+from classify.model_selection.tasks import FittedHead, SearchResult
 
 
-def temper(
-    trials: Sequence[Trial],
-    plan: Plan,
+def apply_temperatures(
+    trials: Sequence[CandidateResult],
+    plan: EvaluationProtocol,
     *,
-    settings: Settings,
+    settings: SearchSettings,
     run: Run,
-) -> list[Trial]:
+) -> list[CandidateResult]:
     """Scale each head's probabilities by a temperature fitted on predictions for held out training images.
 
     For these the head is fitted once more in every fold it was tuned on. Tested images decide nothing, and
@@ -28,22 +28,24 @@ def temper(
 
     Parameters
     ----------
-    trials : sequence of Trial
-    plan : Plan
-    settings : Settings
+    trials : sequence of CandidateResult
+    plan : EvaluationProtocol
+    settings : SearchSettings
     run : callable
         Runs tasks.
 
     Returns
     -------
-    list of Trial
+    list of CandidateResult
         With `temperature`, that of the head in the bundle, and a note of it. The baseline, and a head that
         was not tuned or fails in a fold, stay as they are; the latter is noted.
     """
     return [_tempered(trial, plan, settings=settings, run=run) for trial in trials]
 
 
-def _tempered(trial: Trial, plan: Plan, *, settings: Settings, run: Run) -> Trial:
+def _tempered(
+    trial: CandidateResult, plan: EvaluationProtocol, *, settings: SearchSettings, run: Run
+) -> CandidateResult:
     if trial.final is None or not any(get_head(trial.head).grid):
         return trial
     found = [
@@ -52,7 +54,7 @@ def _tempered(trial: Trial, plan: Plan, *, settings: Settings, run: Run) -> Tria
     ]
     last = found[0]
     if plan.final is not None and plan.final.pairs and trial.final_params is not None:
-        choice = Choice(params=trial.final_params, score=None, seconds=0.0)
+        choice = SearchResult(params=trial.final_params, score=None, seconds=0.0)
         last = _temperature(trial, choice, plan.final, settings=settings, run=run)
     known = [value for value in (*found, last) if value is not None]
     if len(known) <= len(found):
@@ -64,16 +66,16 @@ def _tempered(trial: Trial, plan: Plan, *, settings: Settings, run: Run) -> Tria
     return replace(trial, fits=fits, final=replace(final, notes=(*final.notes, note)), temperature=known[-1])
 
 
-def _at(fitted: Fitted, temperature: float) -> Fitted:
+def _at(fitted: FittedHead, temperature: float) -> FittedHead:
     return replace(fitted, probabilities=at_temperature(fitted.probabilities, temperature))
 
 
 def _temperature(
-    trial: Trial,
-    choice: Choice,
-    work: Round,
+    trial: CandidateResult,
+    choice: SearchResult,
+    work: OuterFold,
     *,
-    settings: Settings,
+    settings: SearchSettings,
     run: Run,
 ) -> float | None:
     """Return the temperature for a round; None where the head could not be fitted in its folds."""
@@ -82,7 +84,7 @@ def _temperature(
             trial.samples.for_search,
             trial.head,
             choice.params,
-            Round(pairs=(), fit=fitted, val=None, test=held_out),
+            OuterFold(pairs=(), fit=fitted, val=None, test=held_out),
             settings=replace(settings, log_folder=None),
             keep=False,
         )

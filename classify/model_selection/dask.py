@@ -24,10 +24,10 @@ import numpy as np
 
 from classify.heads.registry import get_head
 from classify.model_selection.cache import versions_here
-from classify.model_selection.parallel import Failure, attempt_alone, longest_first, start_networks
+from classify.model_selection.parallel import Failure, longest_first, run_alone, start_networks
 from classify.model_selection.tasks import FitTask, ScoreTask
 from featurize.base.dask_cluster import Cluster
-from featurize.base.dask_jobs import RefusedError, Spreading, spread
+from featurize.base.dask_jobs import JobSpec, WorkerRefusedError, run_jobs
 from featurize.engines.device import use_device
 
 _LARGE = 2**18  # bytes from which an array travels by itself, once, instead of with each task
@@ -50,15 +50,15 @@ class DaskJobs:
         on_progress: Callable[[int], None] | None = None,
         on_outcome: Callable[[int, Any], None] | None = None,
     ) -> list[Any]:
-        """Run tasks on the workers; see `spread_tasks`."""
-        return spread_tasks(tasks, jobs=self, on_progress=on_progress, on_outcome=on_outcome)
+        """Run tasks on the workers; see `run_on_dask`."""
+        return run_on_dask(tasks, jobs=self, on_progress=on_progress, on_outcome=on_outcome)
 
 
 Task = ScoreTask | FitTask
 Logs = Mapping[str, bytes]
 
 
-def spread_tasks(
+def run_on_dask(
     tasks: Sequence[Task],
     *,
     jobs: DaskJobs,
@@ -95,8 +95,8 @@ def spread_tasks(
     # The networks take longest, so they go first; on GPUs they are for other workers, and go by themselves.
     ordered = [*networks, *longest_first(others, tasks)]
     for part in [networks, longest_first(others, tasks)] if on_gpu else [ordered]:
-        spreading = Spreading(
-            check=partial(check, versions_here()),
+        spreading = JobSpec(
+            check=partial(check_worker, versions_here()),
             do=run_task,
             arguments=lambda index, workers: _arguments(tasks[index], jobs, workers),
             gpu="yes" if on_gpu and part is networks else "no",
@@ -104,7 +104,7 @@ def spread_tasks(
             what=lambda index: f"a task of head {tasks[index].head}",
         )
         try:
-            with closing(spread(jobs.cluster, _InOrder(part), spreading)) as stream:
+            with closing(run_jobs(jobs.cluster, _InOrder(part), spreading)) as stream:
                 for brought in stream:
                     outcome, logs = brought.value
                     _place(tasks[brought.job], logs)
@@ -121,7 +121,7 @@ def spread_tasks(
 
 
 class _InOrder:
-    """A `featurize.base.dask_jobs.Source` of tasks, by number."""
+    """A `featurize.base.dask_jobs.JobSource` of tasks, by number."""
 
     def __init__(self, indices: Sequence[int]) -> None:
         self._left = deque(indices)
@@ -151,7 +151,7 @@ def _held(value: Any, jobs: DaskJobs, workers: Sequence[str]) -> Any:
     return jobs.held[id(value)]
 
 
-def check(versions: Mapping[str, str]) -> str:
+def check_worker(versions: Mapping[str, str]) -> str:
     """Return why a worker is not to take part, "" if it is."""
     here = versions_here()
     differing = [
@@ -172,7 +172,7 @@ def run_task(
 
     Raises
     ------
-    RefusedError
+    WorkerRefusedError
         If TensorFlow has been started here in another way, so that results would depend on that.
     """
     task = dataclasses.replace(bare, **dict(zip(names, values, strict=True)))
@@ -180,7 +180,7 @@ def run_task(
         start_networks(partial(use_device, device, gpu_memory=gpu_memory))
         training = sys.modules["classify.heads.dense_training"]
         if not training.in_one_thread():
-            raise RefusedError("has computed with TensorFlow in several threads before. Start it anew")
+            raise WorkerRefusedError("has computed with TensorFlow in several threads before. Start it anew")
         training.stopping.clear()
     _under_way["token"] = token
     try:
@@ -188,7 +188,7 @@ def run_task(
             place = Path(folder)
             if isinstance(task, FitTask) and task.log_dir is not None:
                 task = dataclasses.replace(task, log_dir=place)
-            _, outcome = attempt_alone(0, task)
+            _, outcome = run_alone(0, task)
             files = sorted(path for path in place.rglob("*") if path.is_file())
             logs = {path.relative_to(place).as_posix(): path.read_bytes() for path in files}
     finally:

@@ -12,22 +12,22 @@ from classify.heads.registry import get_head
 from classify.heads.scoring import balanced_accuracy
 from classify.heads.select import ENSEMBLE
 from classify.heads.solvers.temperature import at_temperature
-from classify.model_selection.grid_search import Run, Settings, Trial, first_failure, fit_task
+from classify.model_selection.grid_search import CandidateResult, Run, SearchSettings, first_failure, fit_task
 from classify.model_selection.predictions import join_entries
-from classify.model_selection.protocol import Plan, Round
-from classify.model_selection.tasks import Choice, Fitted
+from classify.model_selection.protocol import EvaluationProtocol, OuterFold
+from classify.model_selection.tasks import FittedHead, SearchResult
 from featurize.base.typing import Float64Array
 
 MEMBERS = 3  # more of them add little but what is slower to grade with
 
 
 def make_ensemble(
-    trials: Sequence[Trial],
-    plan: Plan,
+    trials: Sequence[CandidateResult],
+    plan: EvaluationProtocol,
     *,
-    settings: Settings,
+    settings: SearchSettings,
     run: Run,
-) -> Trial | None:
+) -> CandidateResult | None:
     """Let the heads with the best scores of their searches vote: the mean of their probabilities.
 
     In every round the members are chosen anew, by that round's training folds. What they were tested on
@@ -35,10 +35,10 @@ def make_ensemble(
 
     Parameters
     ----------
-    trials : sequence of Trial
+    trials : sequence of CandidateResult
         Of all heads on all stores.
-    plan : Plan
-    settings : Settings
+    plan : EvaluationProtocol
+    settings : SearchSettings
     run : callable
         Runs tasks; for the score of the ensemble its members are fitted once more in each fold.
 
@@ -59,14 +59,14 @@ def make_ensemble(
     final = chosen[0] if not plan.nested else _best(able, [float(np.mean(_scores(trial))) for trial in able])
     score = None if plan.nested else _score(chosen[0], plan.rounds[0], settings=settings, run=run)
     choices = tuple(
-        Choice(
+        SearchResult(
             params={"members": [name_of(member) for member in members]},
             score=score,
             seconds=sum(member.choices[k].seconds for member in members),
         )
         for k, members in enumerate(chosen)
     )
-    return Trial(
+    return CandidateResult(
         samples=_samples(final),
         head=ENSEMBLE,
         choices=choices,
@@ -79,16 +79,16 @@ def make_ensemble(
     )
 
 
-def name_of(trial: Trial) -> str:
+def name_of(trial: CandidateResult) -> str:
     """Return head and store, as they are shown."""
     return f"{trial.head} on {trial.samples.store}"
 
 
-def _scores(trial: Trial) -> list[float]:
+def _scores(trial: CandidateResult) -> list[float]:
     return [choice.score for choice in trial.choices if choice.score is not None]
 
 
-def _best(trials: Sequence[Trial], scores: Sequence[float | None]) -> list[Trial]:
+def _best(trials: Sequence[CandidateResult], scores: Sequence[float | None]) -> list[CandidateResult]:
     """Return the members: best score first, of equal ones the first."""
     known = [(k, score) for k, score in enumerate(scores) if score is not None]
     ranked = sorted(known, key=lambda item: -round(item[1], 10))
@@ -96,10 +96,10 @@ def _best(trials: Sequence[Trial], scores: Sequence[float | None]) -> list[Trial
 
 
 def _score(
-    members: Sequence[Trial],
-    work: Round,
+    members: Sequence[CandidateResult],
+    work: OuterFold,
     *,
-    settings: Settings,
+    settings: SearchSettings,
     run: Run,
 ) -> float | None:
     """Return the mean balanced accuracy over the folds that the members were tuned on; None if one fails."""
@@ -109,7 +109,7 @@ def _score(
             member.samples.for_search,
             member.head,
             member.choices[0].params,
-            Round(pairs=(), fit=fitted, val=None, test=scored),
+            OuterFold(pairs=(), fit=fitted, val=None, test=scored),
             settings=without_logs,
             keep=False,
         )
@@ -131,8 +131,8 @@ def _score(
     return float(np.mean(found))
 
 
-def _vote(fits: Sequence[Fitted]) -> Fitted:
-    return Fitted(
+def _vote(fits: Sequence[FittedHead]) -> FittedHead:
+    return FittedHead(
         saved=None,
         probabilities=_mean([one.probabilities for one in fits]),
         fit_seconds=sum(one.fit_seconds for one in fits),
@@ -144,7 +144,7 @@ def _mean(parts: Sequence[Float64Array]) -> Float64Array:
     return np.mean(np.stack(parts), axis=0)  # (n_images, n_classes)
 
 
-def _samples(members: Sequence[Trial]) -> Samples:
+def _samples(members: Sequence[CandidateResult]) -> Samples:
     """Return the samples of the first member, under the names of all their stores."""
     stores = list(dict.fromkeys(member.samples.store for member in members))
     backbones = list(dict.fromkeys(member.samples.backbone for member in members))

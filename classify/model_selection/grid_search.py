@@ -13,15 +13,15 @@ import numpy as np
 
 from classify.data.samples import Samples
 from classify.heads.registry import get_head, size_params
-from classify.model_selection.cache import Memory, n_remembered, run_or_recall
+from classify.model_selection.cache import TaskCache, cached, n_cached
 from classify.model_selection.parallel import Failure
-from classify.model_selection.protocol import Plan, Round
+from classify.model_selection.protocol import EvaluationProtocol, OuterFold
 from classify.model_selection.tasks import (
-    Choice,
     FitTask,
-    Fitted,
+    FittedHead,
     ScoreTask,
-    choose,
+    SearchResult,
+    choose_params,
     lacking_groups,
     lacking_stream,
     release_workers,
@@ -36,7 +36,7 @@ Run = Callable[[list[Any]], list[Any]]  # tasks to their outcomes
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settings:
+class SearchSettings:
     """What holds for all heads of a comparison."""
 
     seed: int
@@ -51,33 +51,33 @@ class Settings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trial:
+class CandidateResult:
     """One head on one store, tuned, fitted and tested; `reason` says why not."""
 
     samples: Samples
     head: str
     reason: str = ""
-    choices: tuple[Choice, ...] = ()  # one a round
-    fits: tuple[Fitted, ...] = ()  # one a round
-    final: Fitted | None = None  # what becomes the bundle
+    choices: tuple[SearchResult, ...] = ()  # one a round
+    fits: tuple[FittedHead, ...] = ()  # one a round
+    final: FittedHead | None = None  # what becomes the bundle
     final_params: Mapping[str, Any] | None = None
     temperature: float = 1.0  # that the bundle's probabilities are scaled by
-    members: tuple[Trial, ...] = ()  # of an ensemble: those whose bundles grade together
+    members: tuple[CandidateResult, ...] = ()  # of an ensemble: those whose bundles grade together
     n_tasks: int = 0  # folds scored and heads fitted
     n_remembered: int = 0  # those of them that an earlier run had done
 
 
-def run_trials(
+def run_candidates(
     stores: Sequence[Samples],
     heads: Sequence[str],
-    plan: Plan,
+    plan: EvaluationProtocol,
     *,
-    settings: Settings,
+    settings: SearchSettings,
     jobs: int | DaskJobs,
-    memory: Memory | None = None,
+    memory: TaskCache | None = None,
     before_tensorflow: Callable[[], object] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
-) -> list[Trial]:
+) -> list[CandidateResult]:
     """Tune, fit and test; a head that fails takes no other with it.
 
     Parameters
@@ -85,11 +85,11 @@ def run_trials(
     stores : sequence of Samples
         Of one data set, with equal groups.
     heads : sequence of str
-    plan : Plan
-    settings : Settings
+    plan : EvaluationProtocol
+    settings : SearchSettings
     jobs : int or DaskJobs
         Processes, or Dask workers.
-    memory : Memory, optional
+    memory : TaskCache, optional
         Outcomes of earlier runs; without one nothing is remembered.
     before_tensorflow : callable, optional
         Called before TensorFlow is needed, if it is.
@@ -98,7 +98,7 @@ def run_trials(
 
     Returns
     -------
-    list of Trial
+    list of CandidateResult
         Store by store, in the order of the heads.
     """
     cases = [(samples, head) for samples in stores for head in heads]
@@ -114,14 +114,14 @@ def run_trials(
     ]
     total = sum(len(part) for parts in tasks for part in parts) + len(cases) * n_fits
     run = partial(
-        run_or_recall,
+        cached,
         memory=memory,
         jobs=jobs,
         on_progress=Counter(total, on_progress),
         before_tensorflow=before_tensorflow,
     )
     scored = _grouped([[task for part in parts for task in part] for parts in tasks], run)
-    chosen: list[tuple[Choice, ...] | str] = []
+    chosen: list[tuple[SearchResult, ...] | str] = []
     for (samples, head), given, parts, outcomes in zip(cases, options, tasks, scored, strict=True):
         if reason := lacking_stream(samples, head):
             chosen.append(reason)
@@ -129,7 +129,7 @@ def run_trials(
         ends = np.cumsum([0, *map(len, parts)])
         points = search_points(head, given, n_levels=len(samples.level_names))
         folds = [outcomes[start:end] for start, end in itertools.pairwise(ends)]
-        chosen.append(first_failure(outcomes) or tuple(choose(points, part) for part in folds))
+        chosen.append(first_failure(outcomes) or tuple(choose_params(points, part) for part in folds))
     if any(samples.stored is not None for samples in stores):  # one after another, all memory for each
         release_workers()
         run = partial(run, jobs=1)
@@ -144,14 +144,14 @@ def run_trials(
         replace(
             _trial(samples, head, plan, choices, fits),
             n_tasks=len(scores) + len(fits),
-            n_remembered=n_remembered([*scores, *fits]),
+            n_remembered=n_cached([*scores, *fits]),
         )
         for (samples, head), choices, scores, fits in zip(cases, chosen, scored, fitted, strict=True)
     ]
 
 
 def score_tasks(
-    samples: Samples, head: str, work: Round, *, settings: Settings, options: Mapping[str, Any]
+    samples: Samples, head: str, work: OuterFold, *, settings: SearchSettings, options: Mapping[str, Any]
 ) -> list[ScoreTask]:
     """Return the tasks of one search: one a fold; none where a head cannot be fitted in some fold.
 
@@ -178,7 +178,13 @@ def score_tasks(
 
 
 def fit_task(
-    samples: Samples, head: str, params: Mapping[str, Any], work: Round, *, settings: Settings, keep: bool
+    samples: Samples,
+    head: str,
+    params: Mapping[str, Any],
+    work: OuterFold,
+    *,
+    settings: SearchSettings,
+    keep: bool,
 ) -> FitTask:
     """Return the task of one fit."""
     logs = (
@@ -218,7 +224,7 @@ class Counter:
 
 def runner(
     *,
-    memory: Memory | None,
+    memory: TaskCache | None,
     jobs: int | DaskJobs,
     before_tensorflow: Callable[[], object] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
@@ -228,7 +234,7 @@ def runner(
 
     def run(tasks: list[Any]) -> list[Any]:
         counter.total += len(tasks)
-        return run_or_recall(
+        return cached(
             tasks, memory=memory, jobs=jobs, on_progress=counter, before_tensorflow=before_tensorflow
         )
 
@@ -236,7 +242,12 @@ def runner(
 
 
 def _fit_tasks(
-    samples: Samples, head: str, plan: Plan, choices: Sequence[Choice], *, settings: Settings
+    samples: Samples,
+    head: str,
+    plan: EvaluationProtocol,
+    choices: Sequence[SearchResult],
+    *,
+    settings: SearchSettings,
 ) -> list[FitTask]:
     tasks = [
         fit_task(samples, head, choice.params, one, settings=settings, keep=plan.final is None)
@@ -250,16 +261,16 @@ def _fit_tasks(
 def _trial(
     samples: Samples,
     head: str,
-    plan: Plan,
-    choices: tuple[Choice, ...] | str,
-    fits: Sequence[Fitted | Failure],
-) -> Trial:
+    plan: EvaluationProtocol,
+    choices: tuple[SearchResult, ...] | str,
+    fits: Sequence[FittedHead | Failure],
+) -> CandidateResult:
     if isinstance(choices, str):
-        return Trial(samples=samples, head=head, reason=choices)
+        return CandidateResult(samples=samples, head=head, reason=choices)
     if reason := first_failure(fits):
-        return Trial(samples=samples, head=head, reason=reason)
-    done = [one for one in fits if isinstance(one, Fitted)]
-    return Trial(
+        return CandidateResult(samples=samples, head=head, reason=reason)
+    done = [one for one in fits if isinstance(one, FittedHead)]
+    return CandidateResult(
         samples=samples,
         head=head,
         choices=choices[: len(plan.rounds)],

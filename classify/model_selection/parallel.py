@@ -126,13 +126,13 @@ def run_tasks(
         apart = []
     for index in others:
         if index not in apart:
-            keep(*attempt_alone(index, tasks[index]))
+            keep(*run_alone(index, tasks[index]))
     if min(jobs, len(networks) + len(apart)) > 1:
         _Spread(tasks, networks, apart, jobs).run(keep, before_tensorflow)
     elif networks:
         start_networks(before_tensorflow)
         for index in networks:
-            keep(*attempt_alone(index, tasks[index]))
+            keep(*run_alone(index, tasks[index]))
     return outcomes
 
 
@@ -185,7 +185,7 @@ class _Spread:
         while True:
             self.processes = _workers(self.n_workers)
             with contextlib.suppress(BrokenExecutor):  # since a moment ago: then there will be a new one
-                return self.processes.submit(attempt_alone, index, self.tasks[index])
+                return self.processes.submit(run_alone, index, self.tasks[index])
 
     def _networks_under_way(self) -> int:
         indices = (index for index in self.running.values() if index is not None)
@@ -239,7 +239,7 @@ def start_networks(before: Callable[[], object] | None) -> bool:
     return start_tensorflow()
 
 
-def attempt_alone(index: int, task: Task) -> tuple[int, Any]:
+def run_alone(index: int, task: Task) -> tuple[int, Any]:
     """Attempt a task when nothing else is under way in this process."""
     from threadpoolctl import threadpool_limits
 

@@ -6,15 +6,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from classify.data.entries import entry_numbers, mean_by
+from classify.data.entries import entry_numbers, group_means
 from classify.data.samples import Samples
-from classify.model_selection.grid_search import Trial
-from classify.model_selection.protocol import Plan
+from classify.model_selection.grid_search import CandidateResult
+from classify.model_selection.protocol import EvaluationProtocol
 from featurize.base.typing import Float64Array, IntArray
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Predicted:
+class EntryPredictions:
     """Predictions of tested entries, in the order of their first images."""
 
     entry: tuple[str, ...]
@@ -26,28 +26,32 @@ class Predicted:
     probabilities: Float64Array  # (n_entries, n_classes)
 
 
-def predicted(trial: Trial, plan: Plan, *, by_image: bool = False) -> Predicted:
+def entry_predictions(
+    trial: CandidateResult, plan: EvaluationProtocol, *, by_image: bool = False
+) -> EntryPredictions:
     """Return what a head predicted of the test split, or of every fold without one.
 
     Parameters
     ----------
-    trial : Trial
+    trial : CandidateResult
         With fits.
-    plan : Plan
+    plan : EvaluationProtocol
         That they were made by.
     by_image : bool, default=False
         Whether each row is an image, whatever its entry.
 
     Returns
     -------
-    Predicted
+    EntryPredictions
         Probabilities of an entry are the mean over its images.
     """
-    images, fold, probabilities = predicted_images(trial, plan)
+    images, fold, probabilities = image_predictions(trial, plan)
     return join_entries(trial.samples, images, probabilities, fold=fold, by_image=by_image)
 
 
-def predicted_images(trial: Trial, plan: Plan) -> tuple[IntArray, IntArray, Float64Array]:
+def image_predictions(
+    trial: CandidateResult, plan: EvaluationProtocol
+) -> tuple[IntArray, IntArray, Float64Array]:
     """Return tested images, the fold of each (from 0) and its probabilities, in the order of the images."""
     images = np.concatenate([one.test for one in plan.rounds])
     fold = np.concatenate([np.full(len(one.test), k) for k, one in enumerate(plan.rounds)])
@@ -63,7 +67,7 @@ def join_entries(
     *,
     fold: IntArray | None = None,
     by_image: bool = False,
-) -> Predicted:
+) -> EntryPredictions:
     """Join images to their entries: the mean of their probabilities.
 
     Parameters
@@ -80,17 +84,17 @@ def join_entries(
 
     Returns
     -------
-    Predicted
+    EntryPredictions
     """
     entry = np.arange(len(images)) if by_image else entry_numbers(samples, images)
     first = np.unique(entry, return_index=True)[1]
     sizes = None if samples.n_joined is None else samples.n_joined[images]
-    return Predicted(
+    return EntryPredictions(
         entry=tuple(samples.entry[images[i]] for i in first),
         path=tuple(samples.path[images[i]] for i in first),
         n_images=np.bincount(entry, weights=sizes).astype(np.int64),
         y=samples.y[images[first]],
         group=samples.group[images[first]],
         fold=np.zeros(len(first), dtype=np.int64) if fold is None else fold[first],
-        probabilities=mean_by(probabilities, entry, n=len(first)),
+        probabilities=group_means(probabilities, entry, n=len(first)),
     )

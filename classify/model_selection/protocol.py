@@ -17,7 +17,7 @@ INNER_FOLDS = 3
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Round:
+class OuterFold:
     """One search and one fit."""
 
     # Images to fit and to score while searching, of `Samples.for_search`; (): nothing is searched.
@@ -28,16 +28,16 @@ class Round:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Plan:
+class EvaluationProtocol:
     """Everything a comparison does with images."""
 
     nested: bool  # there is no test split
-    rounds: tuple[Round, ...]  # one, or one an outer fold
-    final: Round | None  # what the bundle is fitted on; None: the one round's head is the bundle
+    rounds: tuple[OuterFold, ...]  # one, or one an outer fold
+    final: OuterFold | None  # what the bundle is fitted on; None: the one round's head is the bundle
     described: Mapping[str, Any]  # for results.json
 
 
-def make_plan(samples: Samples, *, seed: int) -> Plan:
+def make_protocol(samples: Samples, *, seed: int) -> EvaluationProtocol:
     """Settle the protocol that the splits of the data call for.
 
     Parameters
@@ -48,7 +48,7 @@ def make_plan(samples: Samples, *, seed: int) -> Plan:
 
     Returns
     -------
-    Plan
+    EvaluationProtocol
 
     Raises
     ------
@@ -58,27 +58,27 @@ def make_plan(samples: Samples, *, seed: int) -> Plan:
     return _with_test(samples, seed=seed) if samples.has_test else _nested(samples, seed=seed)
 
 
-def final_round(samples: Samples, *, seed: int, search: bool = True) -> tuple[Round, tuple[str, ...]]:
+def final_fold(samples: Samples, *, seed: int, search: bool = True) -> tuple[OuterFold, tuple[str, ...]]:
     """Return the search and fit of a head for use, tested where there is a test split, and what to know."""
     images, test = samples.fit_images, samples.test_images
     if not search:
-        return Round(pairs=(), fit=images, val=None, test=test), ()
+        return OuterFold(pairs=(), fit=images, val=None, test=test), ()
     searched = samples.for_search
     if samples.has_val:
         pairs: tuple[tuple[IntArray, IntArray], ...] = ((searched.train_images, searched.val_images),)
-        return Round(pairs=pairs, fit=images, val=None, test=test), ()
+        return OuterFold(pairs=pairs, fit=images, val=None, test=test), ()
     pairs, _, notes = _folds(searched, samples.in_search(images), n_folds=OUTER_FOLDS, seed=seed)
-    return Round(pairs=pairs, fit=images, val=None, test=test), notes
+    return OuterFold(pairs=pairs, fit=images, val=None, test=test), notes
 
 
-def _with_test(samples: Samples, *, seed: int) -> Plan:
+def _with_test(samples: Samples, *, seed: int) -> EvaluationProtocol:
     train, test, nothing = samples.train_images, samples.test_images, np.empty(0, dtype=np.int64)
     unit = _unit(samples)
     if samples.has_val:
         val = samples.val_images
         pairs = ((samples.in_search(train), samples.in_search(val)),)
-        first = Round(pairs=pairs, fit=train, val=val, test=test)
-        final = Round(pairs=(), fit=samples.fit_images, val=None, test=nothing)
+        first = OuterFold(pairs=pairs, fit=train, val=val, test=test)
+        final = OuterFold(pairs=(), fit=samples.fit_images, val=None, test=nothing)
         text = (
             f"Hyper-parameters are chosen on the {len(val)} {unit} of the val split, which also stops the "
             f"dense head. Each head is then fitted on train and tested once on the {len(test)} {unit} of "
@@ -91,7 +91,9 @@ def _with_test(samples: Samples, *, seed: int) -> Plan:
             "text": text,
             "notes": [],
         }
-        return Plan(nested=False, rounds=(first,), final=final, described={**described, "seed": seed})
+        return EvaluationProtocol(
+            nested=False, rounds=(first,), final=final, described={**described, "seed": seed}
+        )
     searched = samples.in_search(train)
     folds, n_folds, notes = _folds(samples.for_search, searched, n_folds=OUTER_FOLDS, seed=seed)
     text = (
@@ -100,22 +102,22 @@ def _with_test(samples: Samples, *, seed: int) -> Plan:
         f"{len(test)} {unit} of the test split. That head is the bundle."
     )
     described = {"kind": "test split", "tuning": "cross-validation", "n_folds": n_folds, "text": text}
-    return Plan(
+    return EvaluationProtocol(
         nested=False,
-        rounds=(Round(pairs=folds, fit=train, val=None, test=test),),
+        rounds=(OuterFold(pairs=folds, fit=train, val=None, test=test),),
         final=None,
         described={**described, "seed": seed, "notes": list(notes)},
     )
 
 
-def _nested(samples: Samples, *, seed: int) -> Plan:
+def _nested(samples: Samples, *, seed: int) -> EvaluationProtocol:
     images = samples.fit_images
     outer, n_outer, notes = _folds(samples, images, n_folds=OUTER_FOLDS, seed=seed, train_groups=2)
     rounds, inner_notes, n_inner = [], list(notes), []
     for fold, (fitted, tested) in enumerate(outer):
         inside = samples.in_search(fitted)
         inner, k, more = _folds(samples.for_search, inside, n_folds=INNER_FOLDS, seed=seed)
-        rounds.append(Round(pairs=inner, fit=fitted, val=None, test=tested))
+        rounds.append(OuterFold(pairs=inner, fit=fitted, val=None, test=tested))
         inner_notes += [f"within outer fold {fold + 1}: {note}" for note in more]
         n_inner.append(k)
 
@@ -133,10 +135,10 @@ def _nested(samples: Samples, *, seed: int) -> Plan:
         "n_folds": n_outer,
         "text": text,
     }
-    return Plan(
+    return EvaluationProtocol(
         nested=True,
         rounds=tuple(rounds),
-        final=Round(
+        final=OuterFold(
             pairs=tuple(map(searched, outer)), fit=images, val=None, test=np.empty(0, dtype=np.int64)
         ),
         described={**described, "inner_folds": n_inner, "seed": seed, "notes": inner_notes},

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from classify.data.entries import entry_numbers, several_images
+from classify.data.entries import entry_numbers, has_repeats
 from classify.data.levels import LEVELS, at_each_level, levels_of, without_levels
 from classify.data.samples import Samples
 from classify.errors import CompareError
@@ -25,7 +25,7 @@ from featurize.base.typing import IntArray
 
 
 @dataclass(frozen=True, kw_only=True)
-class Scores:
+class GridScores:
     """What a `ScoreTask` brought: one score a grid point."""
 
     scores: tuple[float, ...]
@@ -34,7 +34,7 @@ class Scores:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fitted:
+class FittedHead:
     """What a `FitTask` brought."""
 
     saved: SavedHead | None  # None unless the task was told to keep it
@@ -65,7 +65,7 @@ class ScoreTask:
         """How many grid points are scored."""
         return len(self.points)
 
-    def run(self) -> Scores:
+    def run(self) -> GridScores:
         """Return the balanced accuracy of every grid point."""
         start = time.perf_counter()
         scores = np.zeros(len(self.points))
@@ -73,7 +73,7 @@ class ScoreTask:
             chosen = [i for i, point in enumerate(self.points) if levels_of(point) == levels]
             if chosen:
                 scores[chosen] = self._scores([without_levels(self.points[i]) for i in chosen], levels=levels)
-        return Scores(scores=tuple(scores.tolist()), seconds=time.perf_counter() - start)
+        return GridScores(scores=tuple(scores.tolist()), seconds=time.perf_counter() - start)
 
     def _scores(self, points: Sequence[Mapping[str, Any]], *, levels: str) -> list[float]:
         fitted = self.samples.rows(self.fit, levels=levels)
@@ -89,7 +89,7 @@ class ScoreTask:
             points=points,
             groups=np.concatenate([fitted.groups, scored.groups]),
             image=np.concatenate([fitted.image, scored.image]),
-            entry=np.concatenate([np.full(n_fitted, -1), entry]) if several_images(entry) else None,
+            entry=np.concatenate([np.full(n_fitted, -1), entry]) if has_repeats(entry) else None,
             class_weight=self.class_weight,
             seed=self.seed,
         )
@@ -115,7 +115,7 @@ class FitTask:
         """How many grid points are scored: none."""
         return 0
 
-    def run(self) -> Fitted:
+    def run(self) -> FittedHead:
         """Fit, then predict plain views of the test images."""
         if self.val is None and (reason := lacking_groups(self.samples, self.head, self.fit, seed=self.seed)):
             raise CompareError(reason)
@@ -146,7 +146,7 @@ class FitTask:
             )
         return self._fitted(estimator, probabilities, fit_seconds, time.perf_counter() - start)
 
-    def _streamed(self, estimator: Any, *, levels: str) -> Fitted:
+    def _streamed(self, estimator: Any, *, levels: str) -> FittedHead:
 
         start = time.perf_counter()
         fit_stream(estimator, self, levels=levels)
@@ -162,8 +162,8 @@ class FitTask:
         probabilities: npt.NDArray[np.float64],
         fit_seconds: float,
         predict_seconds: float,
-    ) -> Fitted:
-        return Fitted(
+    ) -> FittedHead:
+        return FittedHead(
             saved=dump_head(estimator, self.head) if self.keep else None,
             probabilities=probabilities,
             fit_seconds=fit_seconds,
@@ -174,7 +174,7 @@ class FitTask:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Choice:
+class SearchResult:
     """Hyper-parameters chosen from the scores of one or more folds."""
 
     params: Mapping[str, Any]
@@ -183,7 +183,7 @@ class Choice:
     notes: tuple[str, ...] = ()
 
 
-def choose(points: Sequence[Mapping[str, Any]], folds: Sequence[Scores]) -> Choice:
+def choose_params(points: Sequence[Mapping[str, Any]], folds: Sequence[GridScores]) -> SearchResult:
     """Take the grid point with the best mean score; equal scores take the first, which has the smallest C.
 
     Where levels are searched too, equal scores take the final level.
@@ -196,12 +196,12 @@ def choose(points: Sequence[Mapping[str, Any]], folds: Sequence[Scores]) -> Choi
             "hyper-parameters were not searched and there is no CV score: in a training part of the folds a "
             f"class has too few groups to set one aside; taken: {first}"
         )
-        return Choice(params=dict(points[0]), score=None, seconds=0.0, notes=(note,))
+        return SearchResult(params=dict(points[0]), score=None, seconds=0.0, notes=(note,))
     means = np.mean([fold.scores for fold in folds], axis=0)  # (n_points,)
     best = int(
         np.argmax(np.round(means, 10))
     )  # rounded: equal scores summed in another order are still equal
-    return Choice(
+    return SearchResult(
         params=dict(points[best]),
         score=float(means[best]),
         seconds=sum(fold.seconds for fold in folds),

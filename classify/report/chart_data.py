@@ -12,10 +12,10 @@ from classify.evaluation.intervals import wilson_interval
 from classify.heads.select import BASELINE, ENSEMBLE
 from classify.io.results import leaderboard
 from classify.report.charts import PALETTE, leaderboard_chart, map_chart, verdict_chart
-from classify.report.collect import Seen
+from classify.report.collect import ShownImages
 from classify.report.head_charts import head_charts
 from classify.report.names import NAMES, store_labels, with_interval
-from classify.report.predictions import Tested
+from classify.report.predictions import TestedEntries
 from featurize.base.typing import Float64Array, IntArray
 
 PANELS = (
@@ -30,16 +30,16 @@ PANELS = (
 _PARTS = 10_000  # of a probability that is one: four digits are all that is shown
 
 
-def page_data(record: Mapping[str, Any], tested: Tested, seen: Seen) -> dict[str, Any]:
+def page_data(record: Mapping[str, Any], tested: TestedEntries, seen: ShownImages) -> dict[str, Any]:
     """Return everything that the page's script needs but the pictures.
 
     Parameters
     ----------
     record : mapping
         What results.json holds.
-    tested : Tested
+    tested : TestedEntries
         What its heads said.
-    seen : Seen
+    seen : ShownImages
         The images, as far as they can be shown.
     """
     heads = heads_of(record, tested)
@@ -93,7 +93,7 @@ def primary(record: Mapping[str, Any]) -> str:
     return str(record["statistics"]["primary_metric"] or "accuracy")
 
 
-def heads_of(record: Mapping[str, Any], tested: Tested) -> list[dict[str, Any]]:
+def heads_of(record: Mapping[str, Any], tested: TestedEntries) -> list[dict[str, Any]]:
     """Return the heads that could be fitted, in the order of the leaderboard, numbered from 0.
 
     Each has `id`, `store`, `head`, `name`, `group` (of the list it stands in), `space` (the store whose
@@ -263,9 +263,9 @@ def head_panels(
         "confusion": confusion(result["confusion_matrix"], classes=classes),
         "roc": roc(y, probabilities, classes=classes),
         "precision_recall": precision_recall(y, probabilities, classes=classes),
-        "reliability": reliable(result["reliability"]),
-        "learning": learned(learning),
-        "training": trained(result.get("training")),
+        "reliability": reliability_points(result["reliability"]),
+        "learning": learning_points(learning),
+        "training": training_points(result.get("training")),
     }
     return {name: columns for name, columns in panels.items() if any(columns.values())}
 
@@ -285,7 +285,7 @@ def roc(y: IntArray, probabilities: Float64Array, *, classes: Sequence[str]) -> 
     from sklearn.metrics import roc_curve
 
     columns: Columns = {"class": [], "x": [], "y": [], "threshold": []}
-    for label in curves_of(y, classes=classes):
+    for label in curve_labels(y, classes=classes):
         false, true, threshold = roc_curve(y == label, probabilities[:, label])
         _add(columns, classes[label], false, true, np.minimum(threshold, 1.0))
     return columns
@@ -296,19 +296,19 @@ def precision_recall(y: IntArray, probabilities: Float64Array, *, classes: Seque
     from sklearn.metrics import precision_recall_curve
 
     columns: Columns = {"class": [], "x": [], "y": [], "threshold": []}
-    for label in curves_of(y, classes=classes):
+    for label in curve_labels(y, classes=classes):
         precision, recall, threshold = precision_recall_curve(y == label, probabilities[:, label])
         _add(columns, classes[label], recall, precision, np.append(threshold, 1.0))
     return columns
 
 
-def curves_of(y: IntArray, *, classes: Sequence[str]) -> list[int]:
+def curve_labels(y: IntArray, *, classes: Sequence[str]) -> list[int]:
     """Return the labels that have curves: those that some tested entry has and some has not."""
     labels = [1] if len(classes) == 2 else range(len(classes))
     return [label for label in labels if 0 < int((y == label).sum()) < len(y)]
 
 
-def reliable(bins: Sequence[Mapping[str, Any]] | None) -> Columns:
+def reliability_points(bins: Sequence[Mapping[str, Any]] | None) -> Columns:
     """Return one row a bin of confidence that holds entries, with Wilson's 95 % interval of its accuracy."""
     columns: Columns = {name: [] for name in ("confidence", "accuracy", "low", "high", "count")}
     for one in bins or ():
@@ -320,13 +320,13 @@ def reliable(bins: Sequence[Mapping[str, Any]] | None) -> Columns:
     return columns
 
 
-def learned(points: Sequence[Mapping[str, Any]]) -> Columns:
+def learning_points(points: Sequence[Mapping[str, Any]]) -> Columns:
     """Return one row a size of the training set."""
     names = ("n_images", "accuracy", "low", "high")
     return {name: [_short(point[name]) for point in points] for name in names}
 
 
-def trained(training: Mapping[str, Any] | None) -> Columns:
+def training_points(training: Mapping[str, Any] | None) -> Columns:
     """Return loss and accuracy of every epoch, on what was fitted and on what was held out to stop."""
     columns: Columns = {"epoch": [], "figure": [], "of": [], "value": []}
     for figure in ("loss", "accuracy"):

@@ -12,9 +12,9 @@ import numpy as np
 
 from classify.errors import CompareError
 from classify.io.results import DOUBTFUL, safe_cell
-from classify.report.embedding import Space
-from classify.report.images import Shown, data_folder, shown_images
-from classify.report.predictions import Tested
+from classify.report.embedding import FeatureSpace
+from classify.report.images import RunImages, data_folder, run_images
+from classify.report.predictions import TestedEntries
 from featurize.base.typing import BoolArray
 from featurize.errors import FolioError
 from featurize.store.reader import open_store
@@ -26,10 +26,10 @@ _OF_DOUBTFUL = ("entry", "path", "grade", "looks_like", "reason")  # columns
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gathered:
+class ReportData:
     """What a page is made of beside the record."""
 
-    seen: Seen
+    seen: ShownImages
     intake: Mapping[str, Any] | None
     configs: Mapping[str, Mapping[str, Any]]  # store → what its features were made with
 
@@ -75,16 +75,16 @@ def find_stores(folder: Path, record: Mapping[str, Any], given: Sequence[Path] =
     return found
 
 
-def gather(
+def collect_report_data(
     folder: Path,
     record: Mapping[str, Any],
-    tested: Tested,
+    tested: TestedEntries,
     *,
     stores: Sequence[Path],
     data: Path | None = None,
     with_pictures: bool = True,
     on_progress: Callable[[int, int], None] | None = None,
-) -> Gathered:
+) -> ReportData:
     """Return pictures, maps, nearest training images, doubtful grades and facts of intake.
 
     Parameters
@@ -93,7 +93,7 @@ def gather(
         The run.
     record : mapping
         Its results.json.
-    tested : Tested
+    tested : TestedEntries
         What its heads said.
     stores : sequence of Path
         Those it was made from.
@@ -110,7 +110,7 @@ def gather(
         If the stores hold other images than those that were compared.
     """
     from classify.data.load import load_same_dataset
-    from classify.report.images import intake
+    from classify.report.images import dataset_summary
 
     samples = load_same_dataset(
         stores,
@@ -120,13 +120,13 @@ def gather(
     )
     if list(samples[0].classes) != list(record["classes"]):
         raise CompareError(f"{stores[0]}: its classes are {', '.join(samples[0].classes)} now. Compare anew")
-    shown = shown_images(samples, store=stores[0])
-    units = drawn(len(tested.entry), most=MOST_TESTED, seed=record["seed"])
+    shown = run_images(samples, store=stores[0])
+    units = sample_indices(len(tested.entry), most=MOST_TESTED, seed=record["seed"])
     every = _tested_images(shown, tested)
     images = [every[unit] for unit in units]
     doubtful, torn = _doubtful(folder, shown)
     used = _used(shown, images, doubtful, seed=record["seed"])
-    spaces = {one.store: Space(one, shown, used) for one in samples}
+    spaces = {one.store: FeatureSpace(one, shown, used) for one in samples}
     nearest = {name: space.nearest(images) for name, space in spaces.items()}
     study = record.get("studies", {}).get("labels", {})
     space = spaces.get(study.get("store", ""), next(iter(spaces.values())))
@@ -147,7 +147,7 @@ def gather(
         with_pictures=with_pictures,
         on_progress=on_progress,
     )
-    seen = Seen(
+    seen = ShownImages(
         path=shown.path,
         split=shown.split.tolist(),
         y=shown.y.tolist(),
@@ -161,19 +161,19 @@ def gather(
         doubtful=doubtful,
         notes=(*_left_out(tested, units, shown, used), *notes, *torn),
     )
-    return Gathered(
+    return ReportData(
         seen=seen.without_unused(),
-        intake=intake(samples, shown, record),
+        intake=dataset_summary(samples, shown, record),
         configs=_configs(stores),
     )
 
 
-def without_stores(tested: Tested, record: Mapping[str, Any], why: str) -> Gathered:
+def without_stores(tested: TestedEntries, record: Mapping[str, Any], why: str) -> ReportData:
     """Return what can be said where the stores cannot be read."""
     split = "test" if record["protocol"]["kind"] == "test split" else "train"
-    return Gathered(
-        seen=Seen(
-            units=(units := drawn(len(tested.entry), most=MOST_TESTED, seed=record["seed"])),
+    return ReportData(
+        seen=ShownImages(
+            units=(units := sample_indices(len(tested.entry), most=MOST_TESTED, seed=record["seed"])),
             tested=[[] for _ in units],
             split_of_tested=[split] * len(units),
             why_no_map=f"No map and no pictures: {why}",
@@ -184,7 +184,7 @@ def without_stores(tested: Tested, record: Mapping[str, Any], why: str) -> Gathe
     )
 
 
-def drawn(n: int, *, most: int, seed: int) -> list[int]:
+def sample_indices(n: int, *, most: int, seed: int) -> list[int]:
     """Return all of n numbers from 0, or so many of them, drawn by lot, in their order."""
     if n <= most:
         return list(range(n))
@@ -192,7 +192,7 @@ def drawn(n: int, *, most: int, seed: int) -> list[int]:
 
 
 def _used(
-    shown: Shown, images: Sequence[Sequence[int]], doubtful: Sequence[Mapping[str, Any]], *, seed: int
+    shown: RunImages, images: Sequence[Sequence[int]], doubtful: Sequence[Mapping[str, Any]], *, seed: int
 ) -> BoolArray:
     """Return which images there is to be anything of: all, or of very many the listed and some others."""
     if len(shown) <= MOST_TESTED + MOST_FITTED:
@@ -201,11 +201,11 @@ def _used(
     for unit in (*images, *(one["images"] for one in doubtful)):
         used[list(unit)] = True
     fitted = np.flatnonzero(shown.fitted)
-    used[fitted[drawn(len(fitted), most=MOST_FITTED, seed=seed)]] = True
+    used[fitted[sample_indices(len(fitted), most=MOST_FITTED, seed=seed)]] = True
     return used
 
 
-def _left_out(tested: Tested, units: Sequence[int], shown: Shown, used: BoolArray) -> list[str]:
+def _left_out(tested: TestedEntries, units: Sequence[int], shown: RunImages, used: BoolArray) -> list[str]:
     lines = []
     if len(units) < len(tested.entry):
         lines.append(
@@ -218,7 +218,7 @@ def _left_out(tested: Tested, units: Sequence[int], shown: Shown, used: BoolArra
     return lines
 
 
-def _tested_images(shown: Shown, tested: Tested) -> list[list[int]]:
+def _tested_images(shown: RunImages, tested: TestedEntries) -> list[list[int]]:
     """Return the images of each tested entry.
 
     Raises
@@ -234,7 +234,7 @@ def _tested_images(shown: Shown, tested: Tested) -> list[list[int]]:
     return [images[entry] for entry in tested.entry]
 
 
-def _doubtful(folder: Path, shown: Shown) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
+def _doubtful(folder: Path, shown: RunImages) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
     """Return the list of doubtful grades, where there is one, without what is not in the store any more.
 
     The second part says so where the list is damaged.
@@ -271,7 +271,7 @@ def _doubtful(folder: Path, shown: Shown) -> tuple[list[dict[str, Any]], tuple[s
 
 
 def _pictures(
-    shown: Shown,
+    shown: RunImages,
     *,
     large: Sequence[int],
     small: Sequence[int],
@@ -282,9 +282,9 @@ def _pictures(
     """Return of each image the number of its picture, the pictures, and what was wrong with them."""
     if not with_pictures:
         return [-1] * len(shown), [], ("Pictures were left out, as was asked for.",)
-    from classify.report.thumbnails import pictures
+    from classify.report.thumbnails import page_thumbnails
 
-    found = pictures(shown, data=data, wanted=large, small=small, on_progress=on_progress)
+    found = page_thumbnails(shown, data=data, wanted=large, small=small, on_progress=on_progress)
     return found.number.tolist(), list(found.uri), found.notes
 
 
@@ -300,13 +300,13 @@ def _configs(stores: Sequence[Path]) -> dict[str, Mapping[str, Any]]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Seen:
+class ShownImages:
     """What the page shows of images; rows of `path`, `split`, `y` and `picture` are images."""
 
     path: Sequence[str] = ()
     split: Sequence[str] = ()
     y: Sequence[int] = ()
-    picture: Sequence[int] = ()  # index into `pictures`, -1 for none
+    picture: Sequence[int] = ()  # index into `page_thumbnails`, -1 for none
     pictures: Sequence[str] = ()  # data: addresses
     units: Sequence[int]  # which of the tested entries are shown
     tested: Sequence[Sequence[int]]  # one a shown entry: its images
@@ -319,7 +319,7 @@ class Seen:
     why_no_map: str = ""
     notes: tuple[str, ...] = ()  # what could not be shown, and why
 
-    def without_unused(self) -> Seen:
+    def without_unused(self) -> ShownImages:
         """Return the same without the images that nothing refers to; the others are numbered anew."""
         used = {
             *(image for unit in self.tested for image in unit),

@@ -18,7 +18,7 @@ from featurize.base.text import printable
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from classify.io.grades import Graded
+    from classify.io.grades import PredictResult
     from classify.io.results import Comparison, FitResult
 
 
@@ -79,7 +79,7 @@ def print_fit(done: FitResult) -> None:
     click.echo(f"Grade new images with:\n{_predict_line(done.bundle)}")
 
 
-def print_grades(graded: Graded) -> None:
+def print_grades(graded: PredictResult) -> None:
     """Print one line a file, or an entry of several."""
     from rich.markup import escape
     from rich.table import Table

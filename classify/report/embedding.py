@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from classify.data.neighbors import nearest, unit_rows
-from classify.report.images import Shown
+from classify.data.neighbors import nearest_rows, unit_rows
+from classify.report.images import RunImages
 from featurize.base.typing import BoolArray, Float32Array
 
 if TYPE_CHECKING:
-    from classify.data.neighbors import Nearest
+    from classify.data.neighbors import NearestRows
     from classify.data.samples import Samples
 
 
@@ -28,7 +28,7 @@ _MEANING = "Near means alike; distances between far groups mean little, and so d
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Map:
+class FeatureMap:
     """Where images lie."""
 
     place: Float32Array  # (n, 2) in [0, 1]²; NaN for an image that is not placed
@@ -43,7 +43,7 @@ def feature_map(
     most: int = 3_000,
     first: BoolArray | None = None,
     strata: npt.NDArray[np.int64] | None = None,
-) -> Map:
+) -> FeatureMap:
     """Place images on a plane by their features.
 
     Features of length 1 are turned to their 50 principal components and spread by t-SNE, which begins with
@@ -63,7 +63,7 @@ def feature_map(
 
     Returns
     -------
-    Map
+    FeatureMap
 
     References
     ----------
@@ -75,14 +75,14 @@ def feature_map(
     chosen = _chosen(n, most=most, seed=seed, first=first, strata=strata)
     place = np.full((n, 2), np.nan, dtype=np.float32)
     if not len(chosen):
-        return Map(place=place, method="No image to place.", share=None)
+        return FeatureMap(place=place, method="No image to place.", share=None)
     rows = unit_rows(X[chosen])
     with threadpool_limits(limits=1):  # the sum of several threads is not the same every time
         plane, how = _spread(rows, seed=seed)
         place[chosen] = _scaled(plane)
         share = _kept_neighbours(rows, place[chosen])
     some = "" if len(chosen) == n else f" {len(chosen)} of {n} images are placed."
-    return Map(place=place, method=f"{how} {_MEANING}{some}", share=share)
+    return FeatureMap(place=place, method=f"{how} {_MEANING}{some}", share=share)
 
 
 def _chosen(
@@ -166,7 +166,7 @@ def _kept_neighbours(rows: Float32Array, place: Float32Array) -> float | None:
     if k < 1:
         return None
     self_ = np.arange(len(rows))
-    by_features = nearest(rows, rows, k=k, apart=((self_, self_),)).index
+    by_features = nearest_rows(rows, rows, k=k, apart=((self_, self_),)).index
     on_map = NearestNeighbors(n_neighbors=k).fit(place).kneighbors(return_distance=False)
     return float(np.mean([np.isin(a, b).mean() for a, b in zip(by_features, on_map, strict=True)]))
 
@@ -174,20 +174,20 @@ def _kept_neighbours(rows: Float32Array, place: Float32Array) -> float | None:
 N_NEAREST = 5  # training images beside each picture
 
 
-class Space:
+class FeatureSpace:
     """The features of one store, and what lies near what in them.
 
     Parameters
     ----------
     samples : Samples
         Of the store.
-    shown : Shown
+    shown : RunImages
         Its images.
     used : ndarray of shape (n_images,), bool
         Those that there is to be anything of; the features of the others stay on disk.
     """
 
-    def __init__(self, samples: Samples, shown: Shown, used: BoolArray) -> None:
+    def __init__(self, samples: Samples, shown: RunImages, used: BoolArray) -> None:
         known = np.flatnonzero((shown.sample >= 0) & used)
         # Where features of an entry's images were joined, its first image stands for all.
         _, first = np.unique(shown.sample[known], return_index=True)
@@ -200,7 +200,7 @@ class Space:
 
     def nearest(self, units: Sequence[Sequence[int]]) -> list[list[float]]:
         """Return of each unit of images the training images most like any of them, and how like they are."""
-        from classify.data.neighbors import nearest
+        from classify.data.neighbors import nearest_rows
 
         asked = sorted(
             {self.row_of_sample[int(self.shown.sample[image])] for unit in units for image in unit}
@@ -208,7 +208,7 @@ class Space:
         if not asked or not len(self.fitted):
             return [[] for _ in units]
         group = self.shown.group[self.images]
-        found = nearest(
+        found = nearest_rows(
             self.X[asked],
             self.X[self.fitted],
             k=N_NEAREST,
@@ -236,7 +236,7 @@ class Space:
             "method": made.method,
         }
 
-    def _best(self, found: Nearest, rows: Sequence[int]) -> list[float]:
+    def _best(self, found: NearestRows, rows: Sequence[int]) -> list[float]:
         likes: dict[int, float] = {}
         for row in rows:
             for index, similarity in zip(found.index[row], found.similarity[row], strict=True):

@@ -11,10 +11,10 @@ from typing import Any
 from classify.io.results import plain_json
 from classify.report.chart_data import Columns, heads_of, leaderboard_columns, primary
 from classify.report.charts import MAP_STATES, Spec, as_rows, leaderboard_chart, map_chart
-from classify.report.collect import Seen
+from classify.report.collect import ShownImages
 from classify.report.head_charts import head_charts
 from classify.report.names import NAMES
-from classify.report.predictions import Tested
+from classify.report.predictions import TestedEntries
 
 _WIDTH = 340  # of a chart, in pixels of CSS: a column of a paper
 _WIDE = 560
@@ -23,7 +23,7 @@ _DOTS = 3.0  # of a PNG, to one pixel of CSS: about 290 dots an inch
 
 
 def write_figures(
-    folder: Path, record: Mapping[str, Any], tested: Tested, seen: Seen, *, kind: str = "svg"
+    folder: Path, record: Mapping[str, Any], tested: TestedEntries, seen: ShownImages, *, kind: str = "svg"
 ) -> Path | None:
     """Write the leaderboard, the map, and every chart of the recommended head; earlier ones go.
 
@@ -33,9 +33,9 @@ def write_figures(
         Made where it is missing, and emptied of what an earlier call wrote.
     record : mapping
         What results.json holds.
-    tested : Tested
+    tested : TestedEntries
         What its heads said.
-    seen : Seen
+    seen : ShownImages
         The images, as far as they can be shown.
     kind : {"svg", "png", "none"}
 
@@ -76,7 +76,7 @@ def _numbered_anew(svg: str) -> str:
 
 
 def _charts(
-    record: Mapping[str, Any], tested: Tested, seen: Seen
+    record: Mapping[str, Any], tested: TestedEntries, seen: ShownImages
 ) -> Iterator[tuple[str, Spec, Columns, int]]:
     chosen = record["recommended"]
     if chosen is None:
@@ -108,7 +108,7 @@ def _charts(
         yield "map", map_chart(classes), columns, _WIDE
 
 
-def _states(tested: Tested, seen: Seen, head: tuple[str, str]) -> dict[int, str]:
+def _states(tested: TestedEntries, seen: ShownImages, head: tuple[str, str]) -> dict[int, str]:
     """Return of each tested image whether a head graded it rightly."""
     right = (tested.probabilities[head].argmax(axis=1) == tested.y)[list(seen.units)]
     return {

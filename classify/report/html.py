@@ -14,9 +14,9 @@ from typing import Any
 from classify.io.results import plain_json
 from classify.report import text as text_module
 from classify.report.chart_data import page_data
-from classify.report.collect import Seen
+from classify.report.collect import ShownImages
 from classify.report.names import label_lines
-from classify.report.predictions import Tested
+from classify.report.predictions import TestedEntries
 from classify.report.verdict_text import headline
 
 _TEMPLATES = files("classify.report").joinpath("templates")
@@ -25,8 +25,8 @@ _SCRIPT_END = re.compile(r"</(?=script)", re.IGNORECASE)
 
 def render(
     record: Mapping[str, Any],
-    tested: Tested,
-    seen: Seen,
+    tested: TestedEntries,
+    seen: ShownImages,
     *,
     intake: Mapping[str, Any] | None,
     configs: Mapping[str, Mapping[str, Any]],
@@ -38,9 +38,9 @@ def render(
     ----------
     record : mapping
         What results.json holds.
-    tested : Tested
+    tested : TestedEntries
         What its heads said.
-    seen : Seen
+    seen : ShownImages
         The images, as far as they can be shown.
     intake : mapping, optional
         From `classify.report.images`.
@@ -63,7 +63,7 @@ def render(
     number = {(head["store"], head["head"]): head["id"] for head in data["heads"]}
     columns, rows = text_module.table(record, number)
     library, script = _script(chart_library()), _script(_text("report.js"))
-    found, not_done = text_module.findings(record), text_module.not_done(record)
+    found, not_done = text_module.study_texts(record), text_module.failed_studies(record)
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(_text),
         autoescape=True,
@@ -85,8 +85,8 @@ def render(
                 "store_legend": label_lines(record),
                 "columns": columns,
                 "rows": rows,
-                "explained": text_module.explained(record),
-                "failed": text_module.failed(record),
+                "explained": text_module.column_notes(record),
+                "failed": text_module.failure_lines(record),
                 "verdict_text": text_module.verdict_text(record),
                 "has_verdicts": bool(data["verdicts"]),
                 "findings": found,

@@ -16,12 +16,12 @@ from classify.data.samples import Samples
 from classify.errors import CompareError
 from featurize.base.text import printable
 from featurize.base.typing import BoolArray, IntArray
-from featurize.images.duplicates import join
+from featurize.images.duplicates import connected_components
 from featurize.store.reader import open_store
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Shown:
+class RunImages:
     """The graded images of a data set that could be read, in the order of a store's ``/images``.
 
     Where heads were fitted on images, row i is image i of the samples too. Where the features of an entry's
@@ -50,7 +50,7 @@ class Shown:
         return len(self.path)
 
 
-def shown_images(samples: Sequence[Samples], *, store: str | Path) -> Shown:
+def run_images(samples: Sequence[Samples], *, store: str | Path) -> RunImages:
     """Return the images that the stores of a run hold.
 
     Parameters
@@ -62,7 +62,7 @@ def shown_images(samples: Sequence[Samples], *, store: str | Path) -> Shown:
 
     Returns
     -------
-    Shown
+    RunImages
 
     Raises
     ------
@@ -81,7 +81,7 @@ def shown_images(samples: Sequence[Samples], *, store: str | Path) -> Shown:
             raise CompareError(f"{opened.path}: its images are not those that were compared. Compare anew")
         known = sample >= 0
         of = images.content[rows].astype(np.int64)
-        return Shown(
+        return RunImages(
             dataset=first.dataset,
             store=Path(store),
             source=str(opened.created_with.get("data") or ""),
@@ -102,7 +102,7 @@ def shown_images(samples: Sequence[Samples], *, store: str | Path) -> Shown:
         )
 
 
-def data_folder(shown: Shown, *, given: str | Path | None = None) -> Path | None:
+def data_folder(shown: RunImages, *, given: str | Path | None = None) -> Path | None:
     """Return where the images lie: the folder given, else the one the store was made from if it is there.
 
     Raises
@@ -134,14 +134,16 @@ def _sample_rows(samples: Samples, path: list[str], entry: list[str]) -> IntArra
 MOST_SKIPPED = 50  # files that are listed; all are counted
 
 
-def intake(samples: Sequence[Samples], shown: Shown, record: Mapping[str, Any]) -> dict[str, Any]:
+def dataset_summary(
+    samples: Sequence[Samples], shown: RunImages, record: Mapping[str, Any]
+) -> dict[str, Any]:
     """Return the facts of intake.
 
     Parameters
     ----------
     samples : sequence of Samples
         Of the run's stores, from `classify.data.load.load_same_dataset`.
-    shown : Shown
+    shown : RunImages
         Their images.
     record : mapping
         The run's results.json.
@@ -210,19 +212,19 @@ def _lines(samples: Sequence[Samples]) -> list[str]:
     return list(dict.fromkeys(line for one in samples for line in one.facts.lines()))
 
 
-def _alike(samples: Sequence[Samples], shown: Shown) -> tuple[int, int]:
+def _alike(samples: Sequence[Samples], shown: RunImages) -> tuple[int, int]:
     """Count the sets of different files that show the same picture in any store, and the images in them."""
     row = {path: k for k, path in enumerate(shown.path)}
     pairs = {pair for one in samples for pair in one.facts.near_duplicates}
     copies = np.unique(np.array(shown.sha256, dtype=np.str_), return_inverse=True)[1].reshape(-1)
     links = np.array([(copies[row[a]], copies[row[b]]) for a, b in sorted(pairs)], dtype=np.int64)
     n_contents = int(copies.max(initial=-1)) + 1
-    alike = join(n_contents, links.reshape(-1, 2))  # of each content
+    alike = connected_components(n_contents, links.reshape(-1, 2))  # of each content
     several = np.bincount(alike) > 1
     return int(several.sum()), int(several[alike][copies].sum())
 
 
-def _sizes(shown: Shown) -> dict[str, dict[str, float]] | None:
+def _sizes(shown: RunImages) -> dict[str, dict[str, float]] | None:
     if not len(shown):
         return None
     megapixels = shown.width * shown.height / 1e6

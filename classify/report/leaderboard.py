@@ -41,10 +41,10 @@ _MOST_CLASSES = 5  # whose errors have room in a line
 
 def columns(record: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     """Return the heading and the metric of each column of the first table."""
-    return _ORDERED_COLUMNS if is_graded(record) else _COLUMNS
+    return _ORDERED_COLUMNS if has_ordinal_metrics(record) else _COLUMNS
 
 
-def is_graded(record: Mapping[str, Any]) -> bool:
+def has_ordinal_metrics(record: Mapping[str, Any]) -> bool:
     """Return whether a record holds the metrics of ordered classes."""
     return bool(record["statistics"]["primary_metric"] == "quadratic_kappa")
 
@@ -60,7 +60,7 @@ def make_tables(record: Mapping[str, Any]) -> list[Table]:
     chosen = columns(record)
     title = f"{record['dataset']}: {record['protocol']['kind']}"
     tables = [_table(rows, title, chosen, primary=record["statistics"]["primary_metric"], seconds=True)]
-    if is_graded(record):
+    if has_ordinal_metrics(record):
         names = record["classes"] if len(record["classes"]) <= _MOST_CLASSES else []
         title = "error of each grade, and probabilities" if names else "probabilities"
         tables.append(_table(rows, title, _SECOND_COLUMNS, classes=names))

@@ -18,7 +18,7 @@ from classify.io.results import PREDICTIONS, probability_names, safe_cell
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Tested:
+class TestedEntries:
     """The entries that a run was tested on, and what each head said of them."""
 
     entry: tuple[str, ...]  # (n_entries,) as predictions.csv shows them
@@ -26,7 +26,7 @@ class Tested:
     probabilities: Mapping[tuple[str, str], npt.NDArray[np.float64]]  # store, head → (n_entries, n_classes)
 
 
-def read_tested(folder: Path, record: Mapping[str, Any]) -> Tested:
+def read_tested(folder: Path, record: Mapping[str, Any]) -> TestedEntries:
     """Read predictions.csv of a run.
 
     Parameters
@@ -38,7 +38,7 @@ def read_tested(folder: Path, record: Mapping[str, Any]) -> Tested:
 
     Returns
     -------
-    Tested
+    TestedEntries
         Entries in the order in which the first head has them.
 
     Raises
@@ -67,7 +67,7 @@ def read_tested(folder: Path, record: Mapping[str, Any]) -> Tested:
     wanted = {(safe_cell(result["store"]), result["head"]): result for result in record["results"]}
     if lacking or {key for key, result in wanted.items() if result["status"] == "ok"} - rows.keys():
         raise CompareError(f"{path}: not of the same run as results.json beside it. {_AGAIN}")
-    return Tested(
+    return TestedEntries(
         entry=entries,
         y=np.array(list(true.values()), dtype=np.int64),
         probabilities={

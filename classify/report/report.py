@@ -64,7 +64,7 @@ def make_report(
     CompareError
         If there is no run there, more was tested than a page is for, or a file cannot be written.
     """
-    from classify.report.collect import find_stores, gather, without_stores
+    from classify.report.collect import collect_report_data, find_stores, without_stores
     from classify.report.figures import write_figures
     from classify.report.html import render
     from classify.report.predictions import read_tested
@@ -81,7 +81,7 @@ def make_report(
         )
     tested = read_tested(folder, record)
     try:
-        found = gather(
+        found = collect_report_data(
             folder,
             record,
             tested,
@@ -150,8 +150,8 @@ def leaderboard_markdown(record: Mapping[str, Any]) -> str:
         *map(_text, label_lines(record)),
         "\n".join(_table(columns, rows)),
         *(["★ recommended, chosen by cross-validation"] if record["recommended"] else []),
-        _list(f"{name}: {about}" for name, about in text_module.explained(record)),
-        _list(text_module.failed(record)),
+        _list(f"{name}: {about}" for name, about in text_module.column_notes(record)),
+        _list(text_module.failure_lines(record)),
         _text(head),
         _list(verdicts),
         _text(" ".join([record["protocol"]["text"], *record["protocol"]["notes"]])),

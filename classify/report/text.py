@@ -10,7 +10,7 @@ from classify.heads.select import BASELINE, ENSEMBLE
 from classify.io.results import DOUBTFUL, leaderboard
 from classify.report.chart_data import primary
 from classify.report.head_charts import MOST_IN_PANEL
-from classify.report.leaderboard import is_graded
+from classify.report.leaderboard import has_ordinal_metrics
 from classify.report.names import NAMES, figure_text, interval_text, store_labels
 from classify.report.verdict_text import verdict_lines
 
@@ -46,7 +46,7 @@ def tiles(record: Mapping[str, Any]) -> list[dict[str, str]]:
         for name in dict.fromkeys((primary(record), "accuracy")):
             figure = figure_text(best["metrics"][name])
             found.append(_tile(figure, NAMES[name].long, interval=interval_text(best, name)))
-        if is_graded(record):
+        if has_ordinal_metrics(record):
             off = best["metrics"]["off_by_two"]
             found.append(_tile("–" if off is None else f"{100 * off:.1f} %", "off by two grades or more"))
     counted = [result["n_test"] for result in record["results"] if result["status"] == "ok"]
@@ -75,7 +75,7 @@ def table(
     """Return the columns and the rows of the leaderboard; `number` is of the heads that can be looked at."""
     several = len(record["stores"]) > 1
     levels = any((result["bundle_params"] or {}).get("levels") for result in record["results"])
-    metrics = (*_FIRST, *(_GRADED if is_graded(record) else _OTHER))
+    metrics = (*_FIRST, *(_GRADED if has_ordinal_metrics(record) else _OTHER))
     columns = [_column("head")]
     columns += [_column("store")] if several else []
     columns += [_column("levels")] if levels else []
@@ -109,9 +109,9 @@ def table(
     return columns, rows
 
 
-def explained(record: Mapping[str, Any]) -> list[tuple[str, str]]:
+def column_notes(record: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Return what each column of the leaderboard means."""
-    names = (*_FIRST, *(_GRADED if is_graded(record) else _OTHER))
+    names = (*_FIRST, *(_GRADED if has_ordinal_metrics(record) else _OTHER))
     rows = [(NAMES[name].short, NAMES[name].about) for name in names]
     return [*rows, ("[from, to]", "95 % interval; those of the other figures are in results.json")]
 
@@ -129,7 +129,7 @@ def leaderboard_text(record: Mapping[str, Any]) -> str:
     )
 
 
-def failed(record: Mapping[str, Any]) -> list[str]:
+def failure_lines(record: Mapping[str, Any]) -> list[str]:
     """Return why heads failed, and what there is to note of others."""
     lines = []
     for result in record["results"]:
@@ -153,7 +153,7 @@ def verdict_text(record: Mapping[str, Any]) -> list[str]:
     return [first, *(f"{line[:1].upper()}{line[1:]}" for line in rest)]
 
 
-def findings(record: Mapping[str, Any]) -> list[dict[str, Any]]:
+def study_texts(record: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return what the studies say; which grades are doubtful has a gallery of its own."""
     return [
         {
@@ -168,7 +168,7 @@ def findings(record: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def not_done(record: Mapping[str, Any]) -> list[str]:
+def failed_studies(record: Mapping[str, Any]) -> list[str]:
     """Return why studies that were asked for could not be made."""
     return [found["text"] for found in record.get("studies", {}).values() if "reason" in found]
 

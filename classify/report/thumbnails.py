@@ -12,8 +12,8 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from classify.report.images import Shown
-from featurize.base.cache import Kept, cache_folder, keep, load_kept
+from classify.report.images import RunImages
+from featurize.base.cache import CacheEntry, cache_folder, read_cache_entry, write_cache_entry
 from featurize.base.typing import IntArray
 from featurize.images.thumbnails import thumbnails_at
 from featurize.store.reader import open_store
@@ -27,7 +27,7 @@ _OWN = 0  # the "side" of a store's own picture
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Pictures:
+class PageThumbnails:
     """Addresses of pictures, each of them once, and which image has which."""
 
     uri: tuple[str, ...]  # "data:image/webp;base64,…"
@@ -36,8 +36,8 @@ class Pictures:
     notes: tuple[str, ...]  # what is not as it should be: sentences for the reader
 
 
-def pictures(
-    shown: Shown,
+def page_thumbnails(
+    shown: RunImages,
     *,
     data: Path | None,
     wanted: Sequence[int] | IntArray = (),
@@ -45,7 +45,7 @@ def pictures(
     budget: int = BUDGET,
     folder: Path | None = None,
     on_progress: Callable[[int, int], None] | None = None,
-) -> Pictures:
+) -> PageThumbnails:
     """Return small pictures of some images.
 
     What is shown is what the features were made of: a file that has changed since, or is not there, is stood
@@ -54,7 +54,7 @@ def pictures(
 
     Parameters
     ----------
-    shown : Shown
+    shown : RunImages
     data : Path, optional
         The folder of the images, from `classify.report.images.data_folder`.
     wanted, small : sequences of int
@@ -69,13 +69,13 @@ def pictures(
 
     Returns
     -------
-    Pictures
+    PageThumbnails
     """
     first = _first_rows(shown, [*map(int, wanted), *map(int, small)])
     large = set(_first_rows(shown, map(int, wanted)))
     sides_of = {sha256: _sides(large=sha256 in large) for sha256 in first}
-    path = place_of(shown, folder or cache_folder("thumbnails"))
-    made = load_pictures(path)
+    path = cache_path(shown, folder or cache_folder("thumbnails"))
+    made = load_thumbnails(path)
     missing = [sha256 for sha256, sides in sides_of.items() if not sides <= made.get(sha256, {}).keys()]
     decoded, lacking = _decode(
         shown, [first[sha256] for sha256 in missing], sides_of, data=data, on_progress=on_progress
@@ -84,7 +84,7 @@ def pictures(
         made[sha256] = {**made.get(sha256, {}), **found}
     if decoded:
         known = set(shown.sha256)
-        keep_pictures(path, {sha256: found for sha256, found in made.items() if sha256 in known})
+        save_thumbnails(path, {sha256: found for sha256, found in made.items() if sha256 in known})
     stand_ins = _stand_ins(shown, {sha256: first[sha256] for sha256 in lacking})
     uris, sides, n_without = _within(
         {sha256: stand_ins.get(sha256) or made[sha256] for sha256 in first}, large, budget=budget
@@ -93,7 +93,7 @@ def pictures(
     number = np.full(len(shown), -1, dtype=np.int64)
     for row in {*map(int, wanted), *map(int, small)}:
         number[row] = place.get(shown.sha256[row], -1)
-    return Pictures(
+    return PageThumbnails(
         uri=tuple(uris.values()),
         number=number,
         sides=sides,
@@ -101,7 +101,7 @@ def pictures(
     )
 
 
-def _first_rows(shown: Shown, rows: Iterable[int]) -> dict[str, int]:
+def _first_rows(shown: RunImages, rows: Iterable[int]) -> dict[str, int]:
     """Return of each content the first of these rows, in their order."""
     first: dict[str, int] = {}
     for row in rows:
@@ -115,7 +115,7 @@ def _sides(*, large: bool) -> set[int]:
 
 
 def _decode(
-    shown: Shown,
+    shown: RunImages,
     rows: Sequence[int],
     sides_of: Mapping[str, set[int]],
     *,
@@ -152,7 +152,7 @@ def _shifted(
     return None if on_progress is None else lambda done, _: on_progress(before + done, total)
 
 
-def _places(shown: Shown, rows: Sequence[int], *, data: Path | None) -> dict[int, Path]:
+def _places(shown: RunImages, rows: Sequence[int], *, data: Path | None) -> dict[int, Path]:
     """Return the file of each of these rows, or of a copy of it, where there is one."""
     copies: dict[str, list[int]] = {shown.sha256[row]: [row] for row in rows}
     for row, sha256 in enumerate(shown.sha256):
@@ -174,7 +174,7 @@ def _is_below(path: str) -> bool:
     return not PurePosixPath(path).is_absolute() and ".." not in PurePosixPath(path).parts
 
 
-def _stand_ins(shown: Shown, rows: Mapping[str, int]) -> Made:
+def _stand_ins(shown: RunImages, rows: Mapping[str, int]) -> Made:
     """Return the store's own pictures, in the proportions of the images where they show all of them."""
     if not rows:
         return {}
@@ -224,7 +224,9 @@ def _cost(data: bytes) -> int:
     return len(_START) + (len(data) + 2) // 3 * 4 + _PUNCTUATION
 
 
-def _notes(shown: Shown, lacking: Mapping[str, str], *, n_without: int, data: Path | None) -> Iterable[str]:
+def _notes(
+    shown: RunImages, lacking: Mapping[str, str], *, n_without: int, data: Path | None
+) -> Iterable[str]:
     if lacking and data is None:
         where = f"{shown.source}: not there" if shown.source else "the store does not name it"
         yield (
@@ -256,22 +258,22 @@ LIMIT = 256 << 20  # bytes of all that is kept, of all data sets together
 _ENDING = ".thumbnails"
 
 
-def place_of(shown: Shown, folder: Path) -> Path:
+def cache_path(shown: RunImages, folder: Path) -> Path:
     """Return where the pictures of a data set are kept: it goes by its name and the folder it came from."""
     name = "\0".join(("1", shown.dataset, shown.source)).encode("utf-8", "surrogateescape")
     return folder / f"{hashlib.sha256(name).hexdigest()[:32]}{_ENDING}"
 
 
-def keep_pictures(path: Path, made: Made) -> None:
+def save_thumbnails(path: Path, made: Made) -> None:
     """Keep pictures in place of those that were kept there."""
     about = {sha256: {str(side): len(data) for side, data in found.items()} for sha256, found in made.items()}
     blob = b"".join(data for found in made.values() for data in found.values())
-    keep(path, Kept(about=about, parts={"pictures": blob}), limit=LIMIT)
+    write_cache_entry(path, CacheEntry(about=about, parts={"pictures": blob}), limit=LIMIT)
 
 
-def load_pictures(path: Path) -> Made:
+def load_thumbnails(path: Path) -> Made:
     """Return what was kept there; nothing where that is not whole."""
-    kept = load_kept(path)
+    kept = read_cache_entry(path)
     made: Made = {}
     if kept is None:
         return made

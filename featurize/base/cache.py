@@ -24,7 +24,7 @@ _ABANDONED = 3600.0  # seconds after which an unfinished file belongs to nobody
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Kept:
+class CacheEntry:
     """What can be made again, and is only slower to have without."""
 
     about: Mapping[str, Any]  # JSON
@@ -53,8 +53,8 @@ def cache_folder(kind: str) -> Path:
     return Path(platformdirs.user_cache_dir("folio", appauthor=False)) / kind
 
 
-def load_kept(path: Path) -> Kept | None:
-    """Return what `keep` wrote under this name, or None where there is nothing, or not what was written."""
+def read_cache_entry(path: Path) -> CacheEntry | None:
+    """Return the entry of this name, or None where it is missing or damaged."""
     try:
         with path.open("rb") as file:
             head = file.readline()
@@ -69,19 +69,19 @@ def load_kept(path: Path) -> Kept | None:
         return None
     with contextlib.suppress(OSError):
         os.utime(path)  # used now: what was used longest ago is removed first
-    return Kept(about=about, parts=parts)
+    return CacheEntry(about=about, parts=parts)
 
 
-def keep(path: Path, kept: Kept, *, limit: int | None = None) -> bool:
+def write_cache_entry(path: Path, kept: CacheEntry, *, limit: int | None = None) -> bool:
     """Keep something under this name, in place of what was there; say whether that worked out.
 
     Parameters
     ----------
     path : Path
         Its folder is made where it is missing.
-    kept : Kept
+    kept : CacheEntry
     limit : int, optional
-        Bytes that all files of this ending may have together: first room is made, as by `make_room`.
+        Bytes that all files of this ending may have together: first room is made, as by `trim_cache`.
     """
     unfinished = None
     try:
@@ -95,7 +95,7 @@ def keep(path: Path, kept: Kept, *, limit: int | None = None) -> bool:
             size = sum(map(len, blocks))
             if size > limit:
                 return False
-            make_room(path.parent, ending=path.suffix, limit=limit - size)
+            trim_cache(path.parent, ending=path.suffix, limit=limit - size)
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=_UNFINISHED, delete=False) as file:
             unfinished = Path(file.name)
@@ -108,7 +108,7 @@ def keep(path: Path, kept: Kept, *, limit: int | None = None) -> bool:
     return True
 
 
-def make_room(folder: Path, *, ending: str, limit: int) -> None:
+def trim_cache(folder: Path, *, ending: str, limit: int) -> None:
     """Remove what was used longest ago until the rest fits, and what a killed run left behind.
 
     Parameters

@@ -17,11 +17,11 @@ def available_cores() -> int:
     machine of 64 cores sees all of them and gets the time of two.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    granted = granted_cores(_OWN_GROUPS, _GROUPS)
+    granted = cgroup_cores(_OWN_GROUPS, _GROUPS)
     return max(1, cores if math.isinf(granted) else min(cores, math.ceil(granted)))
 
 
-def granted_cores(own_groups: Path, groups: Path) -> float:
+def cgroup_cores(own_groups: Path, groups: Path) -> float:
     """Return how many cores' time the control groups grant, infinity where they limit nothing.
 
     Parameters

@@ -235,17 +235,17 @@ NO_WORKER = 300.0  # seconds to wait for one that answers, or for another one wh
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
+class WorkerReply:
     """What a worker said when it was asked."""
 
     worker: WorkerInfo
     answer: Any  # "", why not, or an exception
 
 
-Inbox = SimpleQueue["Answer | str"]  # answers, and keys of jobs that are done
+Inbox = SimpleQueue["WorkerReply | str"]  # answers, and keys of jobs that are done
 
 
-class Roster:
+class DaskWorkers:
     """The workers that are there, asked, admitted and refused.
 
     Parameters
@@ -303,7 +303,7 @@ class Roster:
         """Note that the scheduler is away, so that nobody can be there."""
         self._alone_since = time.monotonic()
 
-    def hear(self, heard: Answer) -> None:
+    def hear(self, heard: WorkerReply) -> None:
         """Take note of what a worker said."""
         address, answer = heard.worker.address, heard.answer
         if isinstance(answer, OSError | TimeoutError):  # it has gone meanwhile; or it is asked anew
@@ -371,7 +371,7 @@ class Roster:
 
     def _ask(self, info: WorkerInfo) -> None:
         answer = self._cluster.run(take_part, self._check, self._cluster.is_local, worker=info.address)
-        self._inbox.put(Answer(worker=info, answer=answer))
+        self._inbox.put(WorkerReply(worker=info, answer=answer))
 
 
 async def take_part(check: Callable[[], str], is_child: bool, dask_worker: Any) -> str:

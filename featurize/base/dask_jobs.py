@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Protocol
 
-from featurize.base.dask_cluster import GPU, POLL, SLOT, Answer, Cluster, Inbox, Roster
+from featurize.base.dask_cluster import GPU, POLL, SLOT, Cluster, DaskWorkers, Inbox, WorkerReply
 from featurize.errors import ClusterError, FolioError
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ LOSSES = 5  # times that a job may be lost with its worker or the connection, an
 SLOW, SLOW_SECONDS = 4.0, 60.0  # when none is left to give out: so many medians, and as long, is too slow
 
 
-class Source(Protocol):
+class JobSource(Protocol):
     """Where jobs come from, one after the other."""
 
     def take(self, n_workers: int) -> Any | None:
@@ -40,7 +40,7 @@ class Source(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Brought:
+class JobResult:
     """What a job brought."""
 
     job: Any
@@ -49,12 +49,12 @@ class Brought:
     seconds: float  # that it took there
 
 
-class RefusedError(Exception):
+class WorkerRefusedError(Exception):
     """Raised by a job: this worker is not to take part, and another one may do better."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Spreading:
+class JobSpec:
     """What is done on workers; all of it is pickled on its way, and loaded from the installed Folio there.
 
     Parameters
@@ -62,7 +62,7 @@ class Spreading:
     check : callable
         Called on every worker before it gets a job; returns why the worker is not to take part, "" if it is.
     do : callable
-        Called there with what `arguments` returns; may raise `RefusedError`.
+        Called there with what `arguments` returns; may raise `WorkerRefusedError`.
     arguments : callable
         From a job, and the workers that may get it, to what `do` is called with; called in this process each
         time that the job is given out.
@@ -85,7 +85,7 @@ class Spreading:
     beat: Callable[[], None] = lambda: None
 
 
-def spread(cluster: Cluster, source: Source, spreading: Spreading) -> Generator[Brought, None, None]:
+def run_jobs(cluster: Cluster, source: JobSource, spreading: JobSpec) -> Generator[JobResult, None, None]:
     """Yield what each job brought, in the order in which they come back.
 
     A job may be done more than once, where a worker failed, died or was too slow; it is brought back once.
@@ -95,9 +95,9 @@ def spread(cluster: Cluster, source: Source, spreading: Spreading) -> Generator[
     ----------
     cluster : Cluster
         Who does it. Workers may come and go.
-    source : Source
+    source : JobSource
         The jobs.
-    spreading : Spreading
+    spreading : JobSpec
         What is done with each.
 
     Raises
@@ -121,12 +121,12 @@ class _Job:
 
 
 class _Run:
-    """The state of `spread`."""
+    """The state of `run_jobs`."""
 
-    def __init__(self, cluster: Cluster, source: Source, spreading: Spreading) -> None:
+    def __init__(self, cluster: Cluster, source: JobSource, spreading: JobSpec) -> None:
         self.cluster, self.source, self.spreading = cluster, source, spreading
         self.inbox: Inbox = SimpleQueue()
-        self.roster = Roster(cluster, check=spreading.check, gpu=spreading.gpu, inbox=self.inbox)
+        self.roster = DaskWorkers(cluster, check=spreading.check, gpu=spreading.gpu, inbox=self.inbox)
         self.again: deque[_Job] = deque()  # to be given out once more
         self.away: dict[str, _Job] = {}  # by Dask's key
         self.seconds: list[float] = []  # that jobs took
@@ -134,7 +134,7 @@ class _Run:
         self.name = f"folio-{secrets.token_hex(6)}"  # keys are the scheduler's, and other clients have theirs
         self.numbers = itertools.count()
 
-    def next(self) -> Brought | None:
+    def next(self) -> JobResult | None:
         """Return what the next job brought; None when all are back."""
         while True:
             self.spreading.beat()
@@ -152,7 +152,7 @@ class _Run:
                 heard = self.inbox.get(timeout=POLL)
             except Empty:
                 continue
-            if isinstance(heard, Answer):
+            if isinstance(heard, WorkerReply):
                 self.roster.hear(heard)
             elif (brought := self._hear(heard)) is not None:
                 return brought
@@ -214,7 +214,7 @@ class _Run:
         future.add_done_callback(lambda _: self.inbox.put(key))
         return True
 
-    def _hear(self, key: str) -> Brought | None:
+    def _hear(self, key: str) -> JobResult | None:
         job = self.away.get(key)
         if job is None:  # called back, or brought by another worker
             return None
@@ -243,7 +243,7 @@ class _Run:
         else:
             self._call_back(job)
             self.seconds.append(attempt.seconds)
-            return Brought(
+            return JobResult(
                 job=job.payload, value=attempt.value, worker=attempt.worker, seconds=attempt.seconds
             )
         return None
@@ -327,7 +327,7 @@ def _attempt(do: Callable[..., Any], *arguments: Any) -> _Attempt:
     worker, start = get_worker().address, time.perf_counter()
     try:
         value = do(*arguments)
-    except RefusedError as error:
+    except WorkerRefusedError as error:
         return _Attempt(worker=worker, refused=str(error))
     except Exception as error:
         text = str(error) if isinstance(error, FolioError) else f"{type(error).__name__}: {error}"

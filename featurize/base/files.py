@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 from featurize.errors import StoreError
 
 
-def write_flushed(path: Path, data: bytes) -> None:
+def write_synced(path: Path, data: bytes) -> None:
     """Write a new file and return when its bytes have reached the disk."""
     with open(path, "xb") as file:
         file.write(data)
@@ -23,13 +23,13 @@ def write_flushed(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def flush_file(path: Path) -> None:
+def fsync_file(path: Path) -> None:
     """Return when what was written to a closed file has reached the disk."""
     with open(path, "rb") as file:
         os.fsync(file.fileno())
 
 
-def flush_folder(path: Path) -> None:
+def fsync_folder(path: Path) -> None:
     """Return when names put into a folder have reached the disk; Windows has no such call and needs none."""
     if os.name == "nt":
         return
@@ -41,7 +41,7 @@ def flush_folder(path: Path) -> None:
 
 
 @contextmanager
-def writing(store: Path) -> Iterator[None]:
+def write_lock(store: Path) -> Iterator[None]:
     """Hold the right to write one store; the system takes it back from a process that dies.
 
     Raises
@@ -60,7 +60,7 @@ def writing(store: Path) -> Iterator[None]:
             f"{store}: {_holder(note)} is writing it. Wait until that has ended, or stop it"
         ) from None
     except OSError as error:
-        raise cannot_write(store, error) from error
+        raise write_error(store, error) from error
     try:
         _write_note(note)
         yield
@@ -87,7 +87,7 @@ def _holder(note: Path) -> str:
         return "another process"
 
 
-def cannot_write(path: Path, error: OSError) -> StoreError:
+def write_error(path: Path, error: OSError) -> StoreError:
     """Return the error for a disk that does not take what is to be written."""
     return StoreError(
         f"{path.parent}: cannot write here ({error.strerror or error}). Nothing that was finished is lost. "

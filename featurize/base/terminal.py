@@ -39,7 +39,7 @@ class FolioGroup(click.Group):
             go_on = f"Go on with: {ctx.info_name} {_as_typed(ctx.meta[_ARGUMENTS])}"
             kept = "stopped; what is finished is kept." if ctx.meta.get(_KEEPS) else "stopped."
             click.echo(f"{ctx.info_name}: {kept} {printable(go_on)}", err=True)
-            ctx.exit(128 + (stop.args[0] if isinstance(stop, Stopped) else signal.SIGINT))
+            ctx.exit(128 + (stop.args[0] if isinstance(stop, StopRequested) else signal.SIGINT))
 
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
@@ -51,12 +51,12 @@ class FolioGroup(click.Group):
         return context
 
 
-class Stopped(KeyboardInterrupt):
+class StopRequested(KeyboardInterrupt):
     """A signal asked the process to end; its first argument is the signal's number."""
 
 
 @contextmanager
-def orderly_stop() -> Iterator[None]:
+def graceful_stop() -> Iterator[None]:
     """Let Ctrl-C and SIGTERM stop the work in order, and a second one end the process at once.
 
     What is in place is whole at any instant, so that ending at once costs only the work under way.
@@ -72,7 +72,7 @@ def orderly_stop() -> Iterator[None]:
         if asked:
             os._exit(128 + number)
         asked.append(number)
-        raise Stopped(number)
+        raise StopRequested(number)
 
     for number in before:
         signal.signal(number, stop)
@@ -83,7 +83,7 @@ def orderly_stop() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def keeps_what_is_finished() -> None:
+def mark_resumable() -> None:
     """Say of the command under way that the same command goes on where it was stopped."""
     click.get_current_context().meta[_KEEPS] = True
 
@@ -109,7 +109,7 @@ def default_of(function: Callable[..., Any], parameter: str) -> Any:
     return inspect.signature(function).parameters[parameter].default
 
 
-def quiet_libraries(*, verbose: bool) -> None:
+def silence_libraries(*, verbose: bool) -> None:
     """Keep the chatter of native libraries off the user's screen, for the rest of the process.
 
     TensorFlow, libtiff and friends write straight to file descriptor 2. The descriptor is pointed at the null

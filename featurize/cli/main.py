@@ -14,17 +14,17 @@ from featurize.backbones.registry import BACKBONES
 from featurize.base.terminal import (
     FolioGroup,
     default_of,
-    keeps_what_is_finished,
-    orderly_stop,
+    graceful_stop,
+    mark_resumable,
     progress_bar,
-    quiet_libraries,
+    silence_libraries,
 )
 from featurize.base.text import flatten, printable
 from featurize.cli.maintenance import repair_command, verify_command
 from featurize.cli.options import ENTRIES, ORDER, WORKERS, extract_options
 from featurize.console import print_backbones, print_facts, print_selfcheck, print_summary, summary_json
 from featurize.extraction.extract import DEFAULT_BACKBONE, extract
-from featurize.extraction.options import Asked
+from featurize.extraction.options import ExtractOptions
 from featurize.images.augment import ViewRanges
 
 CONTEXT = {"help_option_names": ["-h", "--help"], "show_default": True}
@@ -43,7 +43,7 @@ def cli(verbose: bool) -> None:
     featurize verify artifacts/features/DATA/efficientnet_lite0.h5
     featurize backbones
     """  # noqa: D301 - click reads the \b
-    quiet_libraries(verbose=verbose)
+    silence_libraries(verbose=verbose)
 
 
 @cli.command("extract")
@@ -74,10 +74,12 @@ def extract_command(
             raise click.UsageError("--skipped lists what a run skipped, and --dry-run runs nothing")
         asked = {**options, "backbones": flatten(backbones) or (DEFAULT_BACKBONE,), "ranges": ranges}
         _dry_run(
-            data, Asked(**{field.name: asked[field.name] for field in dataclasses.fields(Asked)}), as_json
+            data,
+            ExtractOptions(**{field.name: asked[field.name] for field in dataclasses.fields(ExtractOptions)}),
+            as_json,
         )
         return
-    keeps_what_is_finished()
+    mark_resumable()
     with progress_bar(title="reading", unit="images") as bar:
         results = extract(
             data,
@@ -124,7 +126,7 @@ def scan_command(
     Every file is hashed, decoded small and compared with all others. Shown first: the same picture under two
     grades. Nothing is written.
     """
-    from featurize.console import intake_json, print_intake
+    from featurize.console import print_scan, scan_json
     from featurize.images.scan import scan
 
     with progress_bar(title="hashing", unit="images") as bar:
@@ -135,9 +137,9 @@ def scan_command(
             on_progress=lambda stage, done, total: bar(done, total, stage),
         )
     if as_json:
-        click.echo(json.dumps(intake_json(intake), indent=2))
+        click.echo(json.dumps(scan_json(intake), indent=2))
     else:
-        print_intake(intake)
+        print_scan(intake)
     if strict and intake.needs_person:
         ctx.exit(1)
 
@@ -207,11 +209,11 @@ cli.add_command(repair_command)
 
 def main() -> None:
     """Run the command line."""
-    with orderly_stop():
+    with graceful_stop():
         cli(prog_name="featurize")
 
 
-def _dry_run(data: Path, asked: Asked, as_json: bool) -> None:
+def _dry_run(data: Path, asked: ExtractOptions, as_json: bool) -> None:
     from featurize.console import preview_json, print_previews
     from featurize.extraction.preview import preview
 

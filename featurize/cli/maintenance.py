@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from featurize.base.terminal import default_of, keeps_what_is_finished, progress_bar
+from featurize.base.terminal import default_of, mark_resumable, progress_bar
 from featurize.base.text import printable
 from featurize.extraction.extract import extract
 
@@ -90,7 +90,7 @@ def repair_command(store: Path, sample: int | None, as_json: bool, **options: An
     from featurize.extraction.recompute import SAMPLE
     from featurize.extraction.repair import repair
 
-    keeps_what_is_finished()
+    mark_resumable()
     with progress_bar(title="checksums", unit="chunks") as bar:
         done = repair(
             store,

@@ -14,7 +14,7 @@ from featurize.errors import EngineError
 _BATCH = {("tensorflow", "cpu"): 32, ("tensorflow", "gpu"): 128, ("openvino", "cpu"): 8}
 
 
-class Pending(Protocol):
+class PendingFeatures(Protocol):
     """Features that are on their way."""
 
     def result(self) -> npt.NDArray[np.float32]:
@@ -29,7 +29,7 @@ class Pending(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
-class Done:
+class ReadyFeatures:
     """Features that are here already: what an engine without a queue returns."""
 
     features: npt.NDArray[np.float32]
@@ -53,7 +53,7 @@ class Engine(Protocol):
     level_ends: tuple[int, ...]  # level i is the columns from level_ends[i - 1] (or 0) up to level_ends[i]
     notes: tuple[str, ...]  # what the user should know of how it came out: a smaller batch, say
 
-    def submit(self, images: npt.NDArray[np.uint8]) -> Pending:
+    def submit(self, images: npt.NDArray[np.uint8]) -> PendingFeatures:
         """Start on some pictures; may return before the work is done.
 
         Parameters
@@ -64,7 +64,7 @@ class Engine(Protocol):
 
         Returns
         -------
-        Pending
+        PendingFeatures
             Its result has one row a picture. Results may be taken in any order.
         """
         ...  # pragma: no cover - a protocol

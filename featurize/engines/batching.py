@@ -17,7 +17,7 @@ from typing import Generic, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from featurize.engines.base import Engine, Pending
+from featurize.engines.base import Engine, PendingFeatures
 from featurize.errors import EngineError
 
 Forward = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
@@ -26,11 +26,11 @@ LAST_BATCH = 5.0  # seconds that a process that ends waits for batches that are 
 
 
 @dataclass(frozen=True, eq=False)
-class Submitted:
+class SubmittedBatch:
     """Features that a thread will bring."""
 
     _future: Future[npt.NDArray[np.float32]]
-    _lanes: Lanes  # whoever waits for a result keeps the threads alive
+    _lanes: DeviceQueues  # whoever waits for a result keeps the threads alive
 
     def result(self) -> npt.NDArray[np.float32]:
         """Wait for the features and return them; an error of the forward pass is raised here."""
@@ -54,7 +54,7 @@ class _Lane:
     closed: bool = False
 
 
-class Lanes:
+class DeviceQueues:
     """Devices side by side, each with its own queue and threads.
 
     A thread takes a batch all the way: upload, forward pass, fetching. With two threads a device, one batch
@@ -92,7 +92,7 @@ class Lanes:
         for thread in self._threads:
             thread.start()
 
-    def submit(self, images: npt.NDArray[np.uint8]) -> Submitted:
+    def submit(self, images: npt.NDArray[np.uint8]) -> SubmittedBatch:
         """Give a batch to the device with the least to do; wait for room while `in_flight` are unfinished."""
         self._room.acquire()
         future: Future[npt.NDArray[np.float32]] = Future()
@@ -102,7 +102,7 @@ class Lanes:
         lane.tasks.put((future, images))
         if lane.closed:  # then perhaps no thread is left to do it
             future.cancel()
-        return Submitted(future, self)
+        return SubmittedBatch(future, self)
 
     def close(self) -> None:
         """Drop what waits, finish what is being computed, end the threads. A second time does nothing."""
@@ -157,7 +157,7 @@ def _close_and_wait(lanes: Sequence[_Lane], threads: Sequence[threading.Thread])
 Token = TypeVar("Token")
 
 
-class Feeder(Generic[Token]):
+class Batcher(Generic[Token]):
     """Fills batches, submits them, and delivers their features in the order of the pictures.
 
     Holds one batch more than the engine takes at once, whatever the number of pictures.
@@ -187,7 +187,7 @@ class Feeder(Generic[Token]):
         self._images = np.empty(self._shape, np.uint8)
         self._tokens: list[Token] = []
         self._spare: list[npt.NDArray[np.uint8]] = []
-        self._sent: deque[tuple[list[Token], npt.NDArray[np.uint8], Pending]] = deque()
+        self._sent: deque[tuple[list[Token], npt.NDArray[np.uint8], PendingFeatures]] = deque()
 
     def add(self, pixels: npt.NDArray[np.uint8], token: Token) -> None:
         """Take a copy of one picture (size, size, 3), and what its features are to be known by."""

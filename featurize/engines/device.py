@@ -139,7 +139,7 @@ def gpu_total_memory(index: int) -> int:
     return here[index].memory if index < len(here) else 0
 
 
-def apply_plan(plan: DevicePlan, config: Any) -> Placement:
+def configure_devices(plan: DevicePlan, config: Any) -> Placement:
     """Tell TensorFlow, before it starts, which GPUs to take and how; the others it leaves alone.
 
     Parameters
@@ -200,10 +200,10 @@ def _set_memory(device: str, gpu: Any, limit: int | None, config: Any) -> None:
             ) from error
 
 
-def settle_device(
+def resolve_device(
     device: str, *, gpu_memory: float | None = None, most: int | None = None, config: Any
 ) -> Placement:
-    """Plan with what this machine has, and apply; all as in `plan_device` and `apply_plan`."""
+    """Plan with what this machine has, and apply; all as in `plan_device` and `configure_devices`."""
     plan = plan_device(
         device,
         n_gpus=len(config.list_physical_devices("GPU")),
@@ -212,7 +212,7 @@ def settle_device(
         visible=os.environ.get("CUDA_VISIBLE_DEVICES"),
         most=most,
     )
-    return apply_plan(plan, config)
+    return configure_devices(plan, config)
 
 
 def use_device(device: str = "auto", *, gpu_memory: float | None = None) -> str:
@@ -234,7 +234,7 @@ def use_device(device: str = "auto", *, gpu_memory: float | None = None) -> str:
         raise ConfigError(f"--gpu-memory {gpu_memory}: expected a fraction above 0 and up to 1, such as 0.5")
     import tensorflow as tf  # some seconds
 
-    return settle_device(device, gpu_memory=gpu_memory, most=1, config=tf.config).device
+    return resolve_device(device, gpu_memory=gpu_memory, most=1, config=tf.config).device
 
 
 def check_device(device: str, *, gpu_memory: float | None) -> None:

@@ -129,7 +129,7 @@ def _check_statistics(preprocess: str, statistics: Mapping[str, Sequence[float]]
             )
 
 
-def configured_engine(
+def engine_for_config(
     backbone: Backbone,
     weights: Weights,
     config: Mapping[str, Any],

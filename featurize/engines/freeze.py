@@ -21,7 +21,7 @@ from featurize.errors import EngineError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Frozen:
+class FrozenForward:
     """The whole forward pass, and which of its columns are which."""
 
     function: Any  # a concrete function: uint8 (batch, size, size, 3) to one float32 (batch, level_ends[-1])
@@ -49,7 +49,7 @@ def frozen_forward(
     levels: bool,
     batch_size: int,
     device_name: str,
-) -> Frozen:
+) -> FrozenForward:
     """Build a backbone's network and freeze it: preprocessing, network and pooling in one graph.
 
     Parameters
@@ -65,7 +65,7 @@ def frozen_forward(
 
     Returns
     -------
-    Frozen
+    FrozenForward
         Variables are constants in the function, so that batch norms can be folded into convolutions.
 
     Raises
@@ -133,7 +133,7 @@ def _traced(
     levels: bool,
     batch_size: int,
     device_name: str,
-) -> Frozen:
+) -> FrozenForward:
     """Return the forward pass as a function that still has variables."""
     import tensorflow as tf
 
@@ -149,7 +149,7 @@ def _traced(
             device_name=device_name,
         )
     ends = tuple(itertools.accumulate(int(maps.shape[-1]) for maps in outputs))
-    return Frozen(function=function, level_names=names, level_ends=ends)
+    return FrozenForward(function=function, level_names=names, level_ends=ends)
 
 
 def _levels(network: Any, *, levels: bool) -> tuple[tuple[str, ...], tuple[Any, ...]]:
@@ -204,7 +204,7 @@ def _without_variables(function: Any) -> Any:
     graph = _graph_of_constants(function)
     if graph.library.function:  # functions that it calls, as in ConvNeXt: importing does not register those
         return convert_variables_to_constants_v2(function)
-    return function_of(graph, like=function)
+    return graph_function(graph, like=function)
 
 
 def _graph_of_constants(function: Any) -> Any:
@@ -252,7 +252,7 @@ class OutOfMemoryError(EngineError):
     """A batch does not fit into a device's memory."""
 
 
-def place(function: Any, name: str) -> Any:
+def place_on_device(function: Any, name: str) -> Any:
     """Return the same function with all of it, constants included, on another device.
 
     Parameters
@@ -270,10 +270,10 @@ def place(function: Any, name: str) -> Any:
     graph = function.graph.as_graph_def()
     for node in graph.node:
         node.device = ""
-    return function_of(graph, like=function, device=name)
+    return graph_function(graph, like=function, device=name)
 
 
-def function_of(graph: Any, *, like: Any, device: str | None = None) -> Any:
+def graph_function(graph: Any, *, like: Any, device: str | None = None) -> Any:
     """Return a graph as a function.
 
     Parameters
@@ -306,7 +306,7 @@ def function_of(graph: Any, *, like: Any, device: str | None = None) -> Any:
     return forward.get_concrete_function()
 
 
-def forward_on(function: Any, name: str, *, device: str) -> Forward:
+def forward_function(function: Any, name: str, *, device: str) -> Forward:
     """Return what takes pictures through a function, whatever their number, and brings the features back.
 
     It may be called from several threads; while it uploads, computes or waits, other Python threads run.

@@ -25,7 +25,7 @@ from featurize._version import __version__
 from featurize.backbones.networks import check_input_size
 from featurize.backbones.registry import Backbone
 from featurize.backbones.weights import Weights
-from featurize.base.cache import Kept, cache_folder, keep, load_kept
+from featurize.base.cache import CacheEntry, cache_folder, read_cache_entry, write_cache_entry
 from featurize.base.cores import available_cores
 from featurize.engines.base import auto_batch_size, check_images
 from featurize.engines.freeze import FrozenGraph, frozen_graph
@@ -63,7 +63,7 @@ class OpenVINOEngine:
             if batch_size == "auto"
             else int(batch_size)
         )
-        recipe = Recipe(
+        recipe = NetworkSpec(
             backbone=backbone,
             weights=weights,
             input_size=self.size,
@@ -132,7 +132,7 @@ class _Batch:
         self._outcome: npt.NDArray[np.float32] | EngineError
 
     def result(self) -> npt.NDArray[np.float32]:
-        """Wait for the features and return them; see `featurize.engines.base.Pending`."""
+        """Wait for the features and return them; see `featurize.engines.base.PendingFeatures`."""
         self.finish()
         if isinstance(self._outcome, EngineError):
             raise self._outcome
@@ -152,7 +152,7 @@ class _Batch:
             self._engine = self._request = None
 
 
-def _compiled_network(core: Any, stored: StoredModel, *, precision: str, threads: int | None) -> Any:
+def _compiled_network(core: Any, stored: ConvertedNetwork, *, precision: str, threads: int | None) -> Any:
     """Return the network ready to run, in the arithmetic asked for or not at all."""
     openvino = import_openvino()
     threads = min(threads or available_cores(), available_cores())
@@ -185,7 +185,7 @@ _TELEMETRY = "openvino_telemetry"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class NetworkSpec:
     """All that makes one network another; fields as the parameters of `create_engine`.
 
     Not the precision: the network is kept in float32, and OpenVINO rounds it when it compiles.
@@ -232,19 +232,19 @@ def import_openvino() -> Any:
             del sys.modules[_TELEMETRY]
 
 
-def converted_network(core: Any, recipe: Recipe) -> StoredModel:
+def converted_network(core: Any, recipe: NetworkSpec) -> ConvertedNetwork:
     """Return a network in OpenVINO's own format.
 
     Parameters
     ----------
     core : openvino.Core
         What converts it.
-    recipe : Recipe
+    recipe : NetworkSpec
         The network.
 
     Returns
     -------
-    StoredModel
+    ConvertedNetwork
         Of which `about` has "level_names" and "level_ends". From the cache where it is there and whole; then
         neither TensorFlow nor Keras is imported. Otherwise it is there from now on.
 
@@ -258,7 +258,7 @@ def converted_network(core: Any, recipe: Recipe) -> StoredModel:
     if stored is None:
         stored = _in_own_format(core, _frozen_on_cpu(recipe))
         _check_unchanged(recipe.weights)
-        keep_model(folder, key, stored)
+        save_model(folder, key, stored)
     return stored
 
 
@@ -268,7 +268,7 @@ def last_line(error: Exception) -> str:
     return lines[-1] if lines else type(error).__name__
 
 
-def _frozen_on_cpu(recipe: Recipe) -> FrozenGraph:
+def _frozen_on_cpu(recipe: NetworkSpec) -> FrozenGraph:
     """Return the network as TensorFlow has it, taking nothing of any GPU."""
     import tensorflow as tf
 
@@ -285,7 +285,7 @@ def _frozen_on_cpu(recipe: Recipe) -> FrozenGraph:
     )
 
 
-def _in_own_format(core: Any, frozen: FrozenGraph) -> StoredModel:
+def _in_own_format(core: Any, frozen: FrozenGraph) -> ConvertedNetwork:
     """Convert by way of temporary files: `openvino.convert_model` would report home."""
     try:
         with tempfile.TemporaryDirectory(prefix="folio-", ignore_cleanup_errors=True) as name:
@@ -295,7 +295,7 @@ def _in_own_format(core: Any, frozen: FrozenGraph) -> StoredModel:
             with contextlib.suppress(OSError):  # as large as what is written next
                 graph.unlink()
             import_openvino().serialize(model, structure, numbers)
-            return StoredModel(
+            return ConvertedNetwork(
                 about={"level_names": list(frozen.level_names), "level_ends": list(frozen.level_ends)},
                 structure=structure.read_bytes(),
                 numbers=numbers.read_bytes(),
@@ -327,7 +327,7 @@ _PACKAGES = ("openvino", "tensorflow", "keras")  # who converts; each may change
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class StoredModel:
+class ConvertedNetwork:
     """A converted network as bytes."""
 
     about: dict[str, Any]  # JSON: what the engine wants to know of it
@@ -352,15 +352,15 @@ def model_key(facts: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()
 
 
-def load_model(folder: Path, key: str) -> StoredModel | None:
+def load_model(folder: Path, key: str) -> ConvertedNetwork | None:
     """Return a network that was kept, or None where there is none or its file is not what was written."""
-    kept = load_kept(folder / f"{key}{_ENDING}")
+    kept = read_cache_entry(folder / f"{key}{_ENDING}")
     if kept is None or set(kept.parts) != {"structure", "numbers"}:
         return None
-    return StoredModel(about=dict(kept.about), **kept.parts)
+    return ConvertedNetwork(about=dict(kept.about), **kept.parts)
 
 
-def keep_model(folder: Path, key: str, model: StoredModel, *, limit: int = LIMIT) -> bool:
+def save_model(folder: Path, key: str, model: ConvertedNetwork, *, limit: int = LIMIT) -> bool:
     """Keep a network; say whether that worked out.
 
     Parameters
@@ -369,13 +369,15 @@ def keep_model(folder: Path, key: str, model: StoredModel, *, limit: int = LIMIT
         Made where it is missing.
     key : str
         From `model_key`.
-    model : StoredModel
+    model : ConvertedNetwork
         What to keep.
     limit : int
         Bytes that all files may have together; those used longest ago make room.
     """
     parts = {"structure": model.structure, "numbers": model.numbers}
-    return keep(folder / f"{key}{_ENDING}", Kept(about=model.about, parts=parts), limit=limit)
+    return write_cache_entry(
+        folder / f"{key}{_ENDING}", CacheEntry(about=model.about, parts=parts), limit=limit
+    )
 
 
 def _version(package: str) -> str:

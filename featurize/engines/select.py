@@ -176,10 +176,10 @@ def gpus() -> tuple[Gpu, ...]:
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:
         return ()
-    return asked(driver)
+    return query_driver(driver)
 
 
-def asked(driver: Any) -> tuple[Gpu, ...]:
+def query_driver(driver: Any) -> tuple[Gpu, ...]:
     """Return what a driver answers; none where it fails, as it does when a container got no GPU.
 
     Parameters

@@ -12,10 +12,17 @@ import numpy.typing as npt
 from featurize.backbones.networks import check_input_size
 from featurize.backbones.registry import Backbone
 from featurize.backbones.weights import Weights
-from featurize.engines.base import Pending, auto_batch_size, check_images
-from featurize.engines.batching import Lanes
-from featurize.engines.device import Placement, settle_device
-from featurize.engines.freeze import HOST, Frozen, OutOfMemoryError, forward_on, frozen_forward, place
+from featurize.engines.base import PendingFeatures, auto_batch_size, check_images
+from featurize.engines.batching import DeviceQueues
+from featurize.engines.device import Placement, resolve_device
+from featurize.engines.freeze import (
+    HOST,
+    FrozenForward,
+    OutOfMemoryError,
+    forward_function,
+    frozen_forward,
+    place_on_device,
+)
 from featurize.engines.select import PRECISIONS
 from featurize.errors import ConfigError, EngineError
 
@@ -75,7 +82,7 @@ class TensorFlowEngine:
     ) -> None:
         import tensorflow as tf
 
-        placement = settle_device(device, gpu_memory=gpu_memory, config=tf.config)
+        placement = resolve_device(device, gpu_memory=gpu_memory, config=tf.config)
         check_precision(precision, device=placement.device)
         self.device, self.precision = placement.device, precision
         self.size = check_input_size(backbone, input_size)
@@ -104,7 +111,7 @@ class TensorFlowEngine:
             placement, auto=auto if batch_size == "auto" else None, batch_size=self.batch_size
         )
 
-    def submit(self, images: npt.NDArray[np.uint8]) -> Pending:
+    def submit(self, images: npt.NDArray[np.uint8]) -> PendingFeatures:
         """Start on some pictures; see `featurize.engines.base.Engine`."""
         check_images(images, size=self.size, batch_size=self.batch_size)
         return self._lanes.submit(images)
@@ -116,14 +123,14 @@ class TensorFlowEngine:
 
 @dataclass(frozen=True, kw_only=True)
 class _Started:
-    frozen: Frozen
-    lanes: Lanes
+    frozen: FrozenForward
+    lanes: DeviceQueues
     batch_size: int
 
 
 def _largest_that_fits(
-    freeze: Callable[..., Frozen],
-    start: Callable[[Frozen], Lanes],
+    freeze: Callable[..., FrozenForward],
+    start: Callable[[FrozenForward], DeviceQueues],
     *,
     most: int,
     least: int,
@@ -146,21 +153,21 @@ def _largest_that_fits(
             return _Started(frozen=frozen, lanes=lanes, batch_size=batch_size)
 
 
-def _start(frozen: Frozen, *, placement: Placement) -> Lanes:
+def _start(frozen: FrozenForward, *, placement: Placement) -> DeviceQueues:
     """Return running lanes; on GPUs after as many batches as they will have in flight.
 
     So kernels are chosen, and memory taken, before the work. The first GPU goes first: what is found out
     about its kernels, TensorFlow uses on all of the same model.
     """
     if placement.device == "cpu":
-        return Lanes([forward_on(frozen.function, HOST, device="cpu")], threads=1, waiting=1)
+        return DeviceQueues([forward_function(frozen.function, HOST, device="cpu")], threads=1, waiting=1)
     forwards = [
-        forward_on(place(frozen.function, name), name, device=device)
+        forward_function(place_on_device(frozen.function, name), name, device=device)
         for name, device in zip(placement.names, placement.device.split(","), strict=True)
     ]
     images = np.zeros(tuple(frozen.function.inputs[0].shape), dtype=np.uint8)
     forwards[0](images)
-    lanes = Lanes(forwards, threads=2, waiting=1)
+    lanes = DeviceQueues(forwards, threads=2, waiting=1)
     try:
         for pending in [lanes.submit(images) for _ in range(lanes.in_flight)]:
             pending.result()

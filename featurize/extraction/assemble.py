@@ -20,16 +20,24 @@ from typing import Any
 import numpy as np
 
 from featurize._version import __version__
-from featurize.base.files import cannot_write, flush_folder
+from featurize.base.files import fsync_folder, write_error
 from featurize.config import config_digest
 from featurize.errors import DatasetError, FolioError, StoreError
-from featurize.extraction.execution import Execution
-from featurize.extraction.plan import Outcome, Target, contents, image_table, is_current, packages, up_to_date
+from featurize.extraction.execution import ExecutionOptions
+from featurize.extraction.plan import (
+    StorePlan,
+    StoreResult,
+    distinct_contents,
+    image_table,
+    is_current,
+    package_versions,
+    unchanged_result,
+)
 from featurize.images.dataset import Dataset
 from featurize.images.skip_reasons import count_kinds
 from featurize.images.worker import die_with_parent
-from featurize.store.columns import Columns, agreed
-from featurize.store.parts import PartIndex, Settled, discard_parts, settle
+from featurize.store.columns import LevelColumns, single_value
+from featurize.store.parts import PartIndex, RunChoices, discard_parts, save_run_choices
 from featurize.store.reader import ContentRow, ImageTable, Store, open_store
 from featurize.store.writer import StoreWriter
 
@@ -72,11 +80,11 @@ class AssemblyProcess:
 
 
 def assemble(
-    target: Target,
+    target: StorePlan,
     *,
     process: AssemblyProcess,
     stored: Sequence[str],
-    columns: Columns,
+    columns: LevelColumns,
     images: ImageTable,
     dataset: Dataset,
     created_with: Mapping[str, Any],
@@ -85,13 +93,13 @@ def assemble(
 
     Parameters
     ----------
-    target : Target
+    target : StorePlan
         The store to be; its parts are all in place.
     process : AssemblyProcess
         Who writes it.
     stored : sequence of str
         The contents it will hold, sorted by their SHA-256.
-    columns : Columns
+    columns : LevelColumns
         Of the features.
     images : ImageTable
         The table of image files.
@@ -130,7 +138,7 @@ def assemble(
         description.write_bytes(json.dumps(job).encode("ascii"))
     except OSError as error:
         description.unlink(missing_ok=True)
-        raise cannot_write(description, error) from error
+        raise write_error(description, error) from error
     try:
         code, said = process.carry_out(description)
     except BaseException:  # interrupted
@@ -150,7 +158,7 @@ def assemble(
             "command again: it goes on from there"
         )
     os.replace(temporary, target.path)
-    flush_folder(target.path.parent)
+    fsync_folder(target.path.parent)
     return target.path.stat().st_size
 
 
@@ -255,12 +263,12 @@ def _rows(job: Mapping[str, Any], old: Store | None, parts: PartIndex) -> Iterat
 
 
 @dataclass(kw_only=True)
-class Computed:
+class ComputeStats:
     """What was computed of one store, in this process or elsewhere."""
 
     engine: str = ""  # "" when nothing went through a network
     device: str = ""
-    columns: Columns | None = None
+    columns: LevelColumns | None = None
     n_decoded: int = 0
     n_forward: int = 0  # views
     failed: dict[str, str] = field(default_factory=dict)  # content → why it gives no picture
@@ -273,16 +281,16 @@ class StoreFinisher:
 
     Parameters
     ----------
-    target : Target
+    target : StorePlan
         The store to be.
-    execution : Execution
+    execution : ExecutionOptions
         How.
     """
 
-    def __init__(self, target: Target, execution: Execution) -> None:
+    def __init__(self, target: StorePlan, execution: ExecutionOptions) -> None:
         self.target, self.execution = target, execution
         self._assembly: AssemblyProcess | None = None
-        settle(target.parts.folder, Settled(config=target.config, precision=target.precision))
+        save_run_choices(target.parts.folder, RunChoices(config=target.config, precision=target.precision))
         for path in target.parts.damaged:
             path.unlink(missing_ok=True)
 
@@ -296,7 +304,7 @@ class StoreFinisher:
         if self._assembly is not None:
             self._assembly.close()
 
-    def finish(self, dataset: Dataset, computed: Computed) -> Outcome:
+    def finish(self, dataset: Dataset, computed: ComputeStats) -> StoreResult:
         """Assemble the store, unless it is as it should be; all parts are in place.
 
         Raises
@@ -312,7 +320,7 @@ class StoreFinisher:
         self._refuse_to_finish(dataset, images)
         if not computed.n_forward and not target.uses_parts and is_current(dataset, target, images):
             discard_used_parts(target, dataset)
-            return up_to_date(target, images, n_decoded=computed.n_decoded)
+            return unchanged_result(target, images, n_decoded=computed.n_decoded)
         start = time.perf_counter()
         self.prepare()
         assert self._assembly is not None
@@ -328,7 +336,7 @@ class StoreFinisher:
         )
         discard_used_parts(target, dataset)
         computed.seconds["writing"] += time.perf_counter() - start
-        return Outcome(
+        return StoreResult(
             target=target,
             state="made" if target.store is None else "updated",
             images=images,
@@ -344,14 +352,14 @@ class StoreFinisher:
             workers=computed.workers,
         )
 
-    def _columns(self, computed: Computed) -> Columns:
+    def _columns(self, computed: ComputeStats) -> LevelColumns:
         target = self.target
         sources = (
             computed.columns,
             target.parts.columns,
-            Columns.of(target.store) if target.store is not None else None,
+            LevelColumns.of(target.store) if target.store is not None else None,
         )
-        return agreed([columns for columns in sources if columns is not None], where=str(target.path))
+        return single_value([columns for columns in sources if columns is not None], where=str(target.path))
 
     def _refuse_to_finish(self, dataset: Dataset, images: ImageTable) -> None:
         """Raise where nothing can be used, or a file that cannot be read now would cost stored features."""
@@ -373,7 +381,7 @@ class StoreFinisher:
                 "out"
             )
 
-    def _created_with(self, dataset: Dataset, computed: Computed) -> dict[str, Any]:
+    def _created_with(self, dataset: Dataset, computed: ComputeStats) -> dict[str, Any]:
         old = self.target.store.created_with if self.target.store is not None else {}
         path = self.target.weights.path
         return {
@@ -381,7 +389,7 @@ class StoreFinisher:
             "device": computed.device or old.get("device", ""),
             "precision": dict(self.target.precision) if self.target.precision is not None else None,
             "folio": __version__,
-            "packages": packages(),
+            "packages": package_versions(),
             "dataset": dataset.name,
             "data": str(dataset.root.resolve()),
             "weights_path": str(path.resolve()) if path is not None else None,
@@ -389,9 +397,9 @@ class StoreFinisher:
         }
 
 
-def discard_used_parts(target: Target, dataset: Dataset) -> None:
+def discard_used_parts(target: StorePlan, dataset: Dataset) -> None:
     """Remove the parts, unless they have pictures that are not in the data set now and may come back."""
-    if target.parts.contents() <= set(contents(dataset)):
+    if target.parts.contents() <= set(distinct_contents(dataset)):
         discard_parts(target.parts.folder)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from featurize.backbones.registry import BACKBONES
 from featurize.base.terminal import default_of
 from featurize.extraction.extract import extract
-from featurize.extraction.options import Asked
+from featurize.extraction.options import ExtractOptions
 from featurize.extraction.recompute import SAMPLE, SEED
 from featurize.images.augment import ViewRanges
 
@@ -62,7 +62,7 @@ def extract_words(store: Store) -> list[str]:
     """
     created_with, folder = store.created_with, store.path.parent
     words = ["featurize", "extract", str(created_with.get("data") or "DATA")]
-    words += ["--out", str(folder)] if folder != Asked.default_folder(store.dataset) else []
+    words += ["--out", str(folder)] if folder != ExtractOptions.default_folder(store.dataset) else []
     words += _options(store.config, created_with)
     words += ["--engine", str(store.config["engine"])] if "engine" in store.config else []
     words += _differing({"views": store.n_views})

@@ -15,61 +15,61 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featurize.base.dask_cluster import Cluster
-from featurize.base.dask_jobs import Brought, Spreading, spread
-from featurize.base.files import write_flushed
+from featurize.base.dask_jobs import JobResult, JobSpec, run_jobs
+from featurize.base.files import write_synced
 from featurize.config import AUTO
 from featurize.engines.device import parse_device
 from featurize.errors import StoreError
-from featurize.extraction.assemble import Computed, StoreFinisher
+from featurize.extraction.assemble import ComputeStats, StoreFinisher
 from featurize.extraction.dask_worker import (
     PERMIT,
-    Filled,
-    Terms,
-    check,
-    fill_share,
+    RunRequirements,
+    WorkUnitResult,
+    check_worker,
+    fill_work_unit,
     leave,
     permit_path,
-    settle,
+    resolve_on_worker,
     sum_pixels,
     topic,
     versions_here,
 )
-from featurize.extraction.execution import Execution
-from featurize.extraction.fill import Share, StoreWork
-from featurize.extraction.plan import Outcome, Target
-from featurize.extraction.precision import SAMPLE, candidates
+from featurize.extraction.execution import ExecutionOptions
+from featurize.extraction.fill import StoreWork, WorkUnit
+from featurize.extraction.plan import StorePlan, StoreResult
+from featurize.extraction.precision import SAMPLE, sample_images
 from featurize.extraction.produce import (
     PixelSums,
-    finished_before,
-    share_of,
+    split_finished,
     statistics_of,
     strict_error,
     training_requests,
+    whole_work_unit,
 )
 from featurize.images.dataset import Dataset
-from featurize.images.pool import Request
-from featurize.images.render import Rendering
+from featurize.images.pool import DecodeRequest
+from featurize.images.render import RenderSettings
 
 if TYPE_CHECKING:
-    from featurize.extraction.plan import Draft
+    from featurize.extraction.plan import StoreRequest
 
 
 _LOOKED_AT = 8  # files of the data set that workers are asked for
 _PARTING = 15.0  # seconds for workers to put in place what they have finished
 
 
-class Crew:
+class DaskExtraction:
     """Workers of a cluster that compute the stores of one input size.
 
     Parameters
     ----------
     cluster : Cluster
         Who they are.
-    execution : Execution
+    execution : ExecutionOptions
         How they compute.
     workers, image_timeout
         As in `featurize.extract`; the decode processes of each Dask worker.
-    rendering : Rendering
+    rendering : RenderSettings
         How files become pixels.
     most_views : int
         Views of one file, at most.
@@ -79,10 +79,10 @@ class Crew:
         self,
         cluster: Cluster,
         *,
-        execution: Execution,
+        execution: ExecutionOptions,
         workers: int | None,
         image_timeout: float,
-        rendering: Rendering,
+        rendering: RenderSettings,
         most_views: int,
     ) -> None:
         self.cluster, self.execution = cluster, execution
@@ -93,10 +93,10 @@ class Crew:
         self._gpu = {"cpu": "no", "gpu": "yes", "auto": "any"}[kind]
         self._noted: set[str] = set()
 
-    def fit_statistics(self, dataset: Dataset, drafts: Sequence[Draft]) -> dict[str, list[float]]:
+    def fit_statistics(self, dataset: Dataset, drafts: Sequence[StoreRequest]) -> dict[str, list[float]]:
         """Return what `featurize.extraction.produce.fit_statistics` does; the sums are the workers'."""
         requests = [_absolute(request) for request in training_requests(dataset)]
-        cut, terms = Cut(requests), self._terms(dataset, drafts)
+        cut, terms = AdaptiveChunks(requests), self._terms(dataset, drafts)
         sums, done = PixelSums(), 0
         for brought in self._spread(terms, sum_pixels, cut, lambda job, _: (terms, job.items)):
             cut.returned(brought.job, brought.seconds)
@@ -104,16 +104,21 @@ class Crew:
             self.execution.report("fitting statistics", done, len(requests))
         return statistics_of(sums, dataset)
 
-    def settle(self, dataset: Dataset, drafts: Sequence[Draft]) -> tuple[list[Draft], dict[Path, str]]:
+    def settle(
+        self, dataset: Dataset, drafts: Sequence[StoreRequest]
+    ) -> tuple[list[StoreRequest], dict[Path, str]]:
         """Have a worker settle what is open of precision and engine; return the engines' names by store."""
         terms = self._terms(dataset, drafts)
         travelling = [replace(draft, store=None) for draft in drafts]
-        rounds: Sequence[Sequence[Request]] = ()
+        rounds: Sequence[Sequence[DecodeRequest]] = ()
         if any(draft.config["precision"] == AUTO for draft in drafts):
             self.execution.report("checking precision", 0, SAMPLE)
-            rounds = [[_absolute(request) for request in one] for one in candidates(dataset)]
+            rounds = [[_absolute(request) for request in one] for one in sample_images(dataset)]
         (brought,) = self._spread(
-            terms, settle, Cut([travelling], size=1), lambda job, _: (terms, job.items[0], rounds)
+            terms,
+            resolve_on_worker,
+            AdaptiveChunks([travelling], size=1),
+            lambda job, _: (terms, job.items[0], rounds),
         )
         settled, names = [], {}
         found, on_gpu = brought.value
@@ -125,26 +130,26 @@ class Crew:
         return settled, names
 
     def produce(
-        self, dataset: Dataset, targets: Sequence[Target], *, engines: Mapping[Path, str]
-    ) -> list[Outcome]:
+        self, dataset: Dataset, targets: Sequence[StorePlan], *, engines: Mapping[Path, str]
+    ) -> list[StoreResult]:
         """Make or update the stores of one input size; see `featurize.extraction.produce.produce`.
 
         Parameters
         ----------
         dataset : Dataset
             The images.
-        targets : sequence of Target
+        targets : sequence of StorePlan
             The stores to be.
         engines : mapping
             From the path of a store to the name of what computes it.
         """
-        finished, open_ones = finished_before(dataset, targets, execution=self.execution)
+        finished, open_ones = split_finished(dataset, targets, execution=self.execution)
         finishers = [StoreFinisher(target, self.execution) for target in open_ones]
         with ExitStack() as stack:
             for finisher in finishers:
                 stack.callback(finisher.close)
-            tally = Tally(open_ones)
-            whole = share_of(open_ones, dataset)
+            tally = ResultTotals(open_ones)
+            whole = whole_work_unit(open_ones, dataset)
             if whole.requests:
                 self._fill(dataset, whole, tally, engines=engines)
             tally.await_parts()
@@ -154,21 +159,23 @@ class Crew:
             outcome.seconds["decoding"] = tally.decoding
         return [finished[target.path] for target in targets]
 
-    def _fill(self, dataset: Dataset, whole: Share, tally: Tally, *, engines: Mapping[Path, str]) -> None:
+    def _fill(
+        self, dataset: Dataset, whole: WorkUnit, tally: ResultTotals, *, engines: Mapping[Path, str]
+    ) -> None:
         requests = [_absolute(request) for request in whole.requests]
         stores = [replace(store, folder=store.folder.absolute()) for store in whole.stores]
         folders = tuple(store.folder for store in stores)
         terms = self._terms(dataset, stores, folders=folders, engines=engines)
-        cut, progress = Cut(requests), Progress(len(requests), self.execution)
+        cut, progress = AdaptiveChunks(requests), Progress(len(requests), self.execution)
 
-        def arguments(job: Slice, _: Sequence[str]) -> tuple[Any, ...]:
+        def arguments(job: Chunk, _: Sequence[str]) -> tuple[Any, ...]:
             return terms, job.number, _share(job.items, stores)
 
         with (
             self._parting(),
             self._hearing(progress.heard),
             _permits(folders, self._token),
-            closing(self._spread(terms, fill_share, cut, arguments, beat=progress.tell)) as stream,
+            closing(self._spread(terms, fill_work_unit, cut, arguments, beat=progress.tell)) as stream,
         ):
             for brought in stream:
                 if brought.value.unusable is not None:
@@ -178,7 +185,7 @@ class Crew:
                 progress.returned(brought.job)
                 self._note(brought.value, tally)
 
-    def _note(self, filled: Filled, tally: Tally) -> None:
+    def _note(self, filled: WorkUnitResult, tally: ResultTotals) -> None:
         """Say what the user should know of the engines, once."""
         notes = list(filled.notes)
         if len(tally.instructions) > 1:
@@ -219,37 +226,37 @@ class Crew:
 
     def _spread(
         self,
-        terms: Terms,
+        terms: RunRequirements,
         do: Callable[..., Any],
-        cut: Cut,
-        arguments: Callable[[Slice, Sequence[str]], tuple[Any, ...]],
+        cut: AdaptiveChunks,
+        arguments: Callable[[Chunk, Sequence[str]], tuple[Any, ...]],
         *,
         beat: Callable[[], None] = lambda: None,
-    ) -> Generator[Brought, None, None]:
-        spreading = Spreading(
-            check=partial(check, terms),
+    ) -> Generator[JobResult, None, None]:
+        spreading = JobSpec(
+            check=partial(check_worker, terms),
             do=do,
             arguments=arguments,
             gpu=self._gpu,
             beat=beat,
             what=lambda job: f"{self._rendering.size}-pixel work, share {job.number + 1},",
         )
-        with closing(spread(self.cluster, cut, spreading)) as brought:
+        with closing(run_jobs(self.cluster, cut, spreading)) as brought:
             yield from brought
 
     def _terms(
         self,
         dataset: Dataset,
-        stores: Sequence[Draft] | Sequence[StoreWork],
+        stores: Sequence[StoreRequest] | Sequence[StoreWork],
         *,
         folders: tuple[Path, ...] = (),
         engines: Mapping[Path, str] | None = None,
-    ) -> Terms:
+    ) -> RunRequirements:
         root = dataset.root.absolute()
         readable = [image.path for image in dataset.images if not image.problem]
         some = readable[:: max(1, len(readable) // _LOOKED_AT)][:_LOOKED_AT]
         execution = self.execution
-        return Terms(
+        return RunRequirements(
             token=self._token,
             root=root,
             some_files=tuple((root / path, (root / path).stat().st_size) for path in some),
@@ -275,7 +282,7 @@ def _permits(folders: Sequence[Path], token: str) -> Iterator[None]:
     for folder in folders:
         for stale in folder.glob(PERMIT.format(token="*")):
             stale.unlink(missing_ok=True)  # workers of a client that was killed stop at that
-        write_flushed(permit_path(folder, token), token.encode("ascii"))
+        write_synced(permit_path(folder, token), token.encode("ascii"))
     try:
         yield
     finally:
@@ -284,10 +291,10 @@ def _permits(folders: Sequence[Path], token: str) -> Iterator[None]:
                 permit_path(folder, token).unlink(missing_ok=True)
 
 
-def _share(requests: Sequence[Request], stores: Sequence[StoreWork]) -> Share:
+def _share(requests: Sequence[DecodeRequest], stores: Sequence[StoreWork]) -> WorkUnit:
     """Return a share of some of the files, with no more of what is missing than is theirs."""
     names = [str(request.sha256) for request in requests]
-    return Share(
+    return WorkUnit(
         requests=tuple(requests),
         stores=tuple(
             replace(store, missing={name: store.missing[name] for name in names if name in store.missing})
@@ -296,7 +303,7 @@ def _share(requests: Sequence[Request], stores: Sequence[StoreWork]) -> Share:
     )
 
 
-def _absolute(request: Request) -> Request:
+def _absolute(request: DecodeRequest) -> DecodeRequest:
     return replace(request, path=request.path.absolute())
 
 
@@ -306,7 +313,7 @@ _APPEARING = 90.0  # seconds that a network file system may take to show what an
 class Progress:
     """How many files are decoded: of shares that are back, and of those under way as workers say."""
 
-    def __init__(self, total: int, execution: Execution) -> None:
+    def __init__(self, total: int, execution: ExecutionOptions) -> None:
         self._total, self._execution = total, execution
         self._done = 0
         self._back: set[int] = set()
@@ -317,7 +324,7 @@ class Progress:
         if event[1]["share"] not in self._back:
             self._under_way[event[1]["share"]] = event[1]["done"]
 
-    def returned(self, job: Slice) -> None:
+    def returned(self, job: Chunk) -> None:
         """Note that a share is back."""
         self._back.add(job.number)
         self._under_way.pop(job.number, None)
@@ -330,19 +337,19 @@ class Progress:
         self._execution.report("extracting", done, self._total)
 
 
-class Tally:
+class ResultTotals:
     """What shares brought, store by store."""
 
-    def __init__(self, targets: Sequence[Target]) -> None:
+    def __init__(self, targets: Sequence[StorePlan]) -> None:
         self.targets = targets
-        self.computed = [Computed() for _ in targets]
+        self.computed = [ComputeStats() for _ in targets]
         self.decoding = 0.0
         self.instructions: set[tuple[str, ...]] = set()
         self.paths: list[Path] = []  # of the parts
 
-    def add(self, brought: Brought) -> None:
+    def add(self, brought: JobResult) -> None:
         """Add one share."""
-        filled: Filled = brought.value
+        filled: WorkUnitResult = brought.value
         self.decoding += filled.decoding
         self.instructions.add(filled.instructions)
         for target, computed, store in zip(self.targets, self.computed, filled.stores, strict=True):
@@ -390,15 +397,15 @@ _RECENT = 16  # slices whose rates count
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Slice:
+class Chunk:
     """Some neighbouring items."""
 
     number: int
     items: tuple[Any, ...]
 
 
-class Cut:
-    """Items to be handed out in their order; a `featurize.base.dask_jobs.Source`.
+class AdaptiveChunks:
+    """Items to be handed out in their order; a `featurize.base.dask_jobs.JobSource`.
 
     Parameters
     ----------
@@ -414,7 +421,7 @@ class Cut:
         self._position = self._number = 0
         self._seconds: deque[float] = deque(maxlen=_RECENT)  # an item
 
-    def take(self, n_workers: int) -> Slice | None:
+    def take(self, n_workers: int) -> Chunk | None:
         """Return the next slice, given how many work; None when all is handed out."""
         left = len(self._items) - self._position
         if not left:
@@ -422,9 +429,9 @@ class Cut:
         size = self._size or min(self._fitting(), max(LEAST_SLICE, left // (2 * n_workers)))
         start, self._position = self._position, self._position + min(size, left)
         self._number += 1
-        return Slice(number=self._number - 1, items=tuple(self._items[start : self._position]))
+        return Chunk(number=self._number - 1, items=tuple(self._items[start : self._position]))
 
-    def returned(self, done: Slice, seconds: float) -> None:
+    def returned(self, done: Chunk, seconds: float) -> None:
         """Note how long a slice took."""
         self._seconds.append(seconds / len(done.items))
 

@@ -20,24 +20,24 @@ from featurize._version import __version__
 from featurize.backbones.registry import Backbone
 from featurize.backbones.weights import Weights, find_weights
 from featurize.base.dask_cluster import GPU
-from featurize.base.dask_jobs import RefusedError
+from featurize.base.dask_jobs import WorkerRefusedError
 from featurize.config import config_engine
 from featurize.engines import select
 from featurize.engines.base import Engine
 from featurize.errors import FolioError, ImageError, WeightsError
-from featurize.extraction.execution import Execution
-from featurize.extraction.fill import PartFiller, Share, StoreWork, fill
-from featurize.extraction.plan import packages
-from featurize.extraction.precision import Sample, settle_precision
+from featurize.extraction.execution import ExecutionOptions
+from featurize.extraction.fill import PartBuilder, StoreWork, WorkUnit, fill_parts
+from featurize.extraction.plan import package_versions
+from featurize.extraction.precision import PrecisionSample, resolve_precision
 from featurize.extraction.produce import PixelSums, pixel_sums
-from featurize.images.pool import Decoded, Decoder, Request
-from featurize.images.render import Rendering
+from featurize.images.pool import Decoder, DecodeRequest, DecodeResult
+from featurize.images.render import RenderSettings
 from featurize.images.skip_reasons import kind_of
-from featurize.store.columns import Columns
+from featurize.store.columns import LevelColumns
 from featurize.store.parts import PartKeys
 
 if TYPE_CHECKING:
-    from featurize.extraction.plan import Draft
+    from featurize.extraction.plan import StoreRequest
 
 
 _LOOK_SECONDS = 0.5  # between looks at whether the run goes on, and between words on how far a share is
@@ -45,23 +45,23 @@ _GONE = frozenset({"unreadable", "not a regular file"})  # what files are of a d
 
 
 @dataclass(frozen=True, kw_only=True)
-class StoreFilled:
+class StoreUnitResult:
     """What a share brought one store."""
 
     parts: tuple[PartKeys, ...]
     failed: dict[str, str]
     engine: str
     device: str
-    columns: Columns | None
+    columns: LevelColumns | None
     n_forward: int
     seconds: dict[str, float]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Filled:
+class WorkUnitResult:
     """What a share brought; one of `stores` for each of its stores."""
 
-    stores: tuple[StoreFilled, ...]
+    stores: tuple[StoreUnitResult, ...]
     n_decoded: int
     decoding: float  # seconds, summed over decode processes
     unusable: tuple[Path, str] | None  # a file, and why; where none is to be skipped
@@ -72,12 +72,12 @@ class Filled:
 class _Watch:
     """Counts the files of a share; stops when the run has ended, and tells the client how far it is."""
 
-    def __init__(self, station: Station, tell: Callable[[int], None]) -> None:
+    def __init__(self, station: WorkerState, tell: Callable[[int], None]) -> None:
         self.n_decoded, self.decoding = 0, 0.0
         self._station, self._tell = station, tell
         self._looked_at = time.monotonic()
 
-    def on_file(self, decoded: Decoded) -> None:
+    def on_file(self, decoded: DecodeResult) -> None:
         """Take note of one decoded file."""
         self.n_decoded += 1
         self.decoding += decoded.seconds
@@ -98,24 +98,24 @@ class _UnusableError(Exception):
     """A file cannot be used, and none is to be skipped."""
 
 
-class Station:
+class WorkerState:
     """What a worker process keeps from share to share of one run: engines, and decode processes.
 
     Parameters
     ----------
-    terms : Terms
+    terms : RunRequirements
         Of the run.
     n_threads : int
         Of the Dask worker: the cores that it is to take.
     """
 
-    def __init__(self, terms: Terms, *, n_threads: int) -> None:
+    def __init__(self, terms: RunRequirements, *, n_threads: int) -> None:
         self.terms = terms
         self.notes: list[str] = []
         if terms.device in ("auto", "cpu"):  # TensorFlow takes every core unless it is told before it starts
             for name in ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
                 os.environ.setdefault(name, str(n_threads))
-        self.execution = Execution(
+        self.execution = ExecutionOptions(
             engine=terms.engine,
             device=terms.device,
             gpu_memory=terms.gpu_memory,
@@ -149,7 +149,7 @@ class Station:
 
         Raises
         ------
-        RefusedError
+        WorkerRefusedError
             If this machine cannot compute what the run has settled.
         """
         if store.path not in self.engines:
@@ -161,15 +161,15 @@ class Station:
                     engine=self.terms.engines.get(store.path),
                 )
             except FolioError as error:
-                raise RefusedError(f"on {platform.node()} cannot compute this: {error}") from error
+                raise WorkerRefusedError(f"on {platform.node()} cannot compute this: {error}") from error
         return self.engines[store.path]
 
     def _refuse_to_skip(self) -> None:
         """Raise where the images have gone from here: they are not to be skipped for that."""
-        if reason := unseen(replace(self.terms, folders=())):
+        if reason := missing_on_worker(replace(self.terms, folders=())):
             raise ImageError(f"the worker {reason}")
 
-    def fill(self, share: Share, tell: Callable[[int], None]) -> Filled:
+    def fill(self, share: WorkUnit, tell: Callable[[int], None]) -> WorkUnitResult:
         """Put the parts of a share in place, or as many as the run lives to see.
 
         Raises
@@ -183,7 +183,7 @@ class Station:
             parts[place].append(PartKeys.of(path, part))
 
         fillers = [
-            PartFiller(
+            PartBuilder(
                 store,
                 lambda store=store: self.engine_of(store),  # type: ignore[misc]
                 engine=self.engines.get(store.path),
@@ -194,7 +194,7 @@ class Station:
         watch = _Watch(self, tell)
         unusable = None
         try:
-            fill(share, fillers, decoder=self.decoder, on_file=watch.on_file)
+            fill_parts(share, fillers, decoder=self.decoder, on_file=watch.on_file)
             for filler in fillers:
                 filler.finish()
         except (_StoppedError, _UnusableError) as stop:
@@ -211,14 +211,14 @@ class Station:
                 filler.close()
         if any(kind_of(reason) in _GONE for filler in fillers for reason in filler.failed.values()):
             self._refuse_to_skip()
-        return Filled(
+        return WorkUnitResult(
             stores=tuple(
-                StoreFilled(
+                StoreUnitResult(
                     parts=tuple(found),
                     failed=filler.failed,
                     engine=filler.engine.name if filler.engine is not None else "",
                     device=filler.engine.device if filler.engine is not None else "",
-                    columns=Columns.of(filler.engine) if filler.engine is not None else None,
+                    columns=LevelColumns.of(filler.engine) if filler.engine is not None else None,
                     n_forward=filler.n_forward,
                     seconds=filler.seconds,
                 )
@@ -228,15 +228,15 @@ class Station:
             decoding=watch.decoding,
             unusable=unusable,
             notes=tuple(self.notes),
-            instructions=instructions(),
+            instructions=cpu_flags(),
         )
 
 
-_stations: dict[str, Station] = {}  # of this process, by the token of their run
+_stations: dict[str, WorkerState] = {}  # of this process, by the token of their run
 _changing = threading.Lock()
 
 
-def station_of(terms: Terms) -> Station:
+def worker_state(terms: RunRequirements) -> WorkerState:
     """Return this process' station for a run; those of runs that have ended are closed."""
     from distributed import get_worker
 
@@ -247,7 +247,7 @@ def station_of(terms: Terms) -> Station:
                 with other.lock:
                     other.close()
         if terms.token not in _stations:
-            _stations[terms.token] = Station(terms, n_threads=int(get_worker().state.nthreads))
+            _stations[terms.token] = WorkerState(terms, n_threads=int(get_worker().state.nthreads))
         station = _stations[terms.token]
         station.terms = terms  # those of a later step say more
         return station
@@ -271,11 +271,11 @@ def topic(token: str) -> str:
     return f"folio-{token}"
 
 
-def fill_share(terms: Terms, number: int, share: Share) -> Filled:
+def fill_work_unit(terms: RunRequirements, number: int, share: WorkUnit) -> WorkUnitResult:
     """Fill a share on the worker that this is called on; see `Station.fill`."""
     from distributed import get_worker
 
-    worker, station = get_worker(), station_of(terms)
+    worker, station = get_worker(), worker_state(terms)
 
     def tell(done: int) -> None:
         worker.log_event(topic(terms.token), {"share": number, "done": done})
@@ -284,16 +284,16 @@ def fill_share(terms: Terms, number: int, share: Share) -> Filled:
         return station.fill(share, tell)
 
 
-def sum_pixels(terms: Terms, requests: Sequence[Request]) -> PixelSums:
+def sum_pixels(terms: RunRequirements, requests: Sequence[DecodeRequest]) -> PixelSums:
     """Sum up the pixels of some images on the worker that this is called on."""
-    station = station_of(terms)
+    station = worker_state(terms)
     with station.lock:
         return pixel_sums(requests, decoder=station.decoder, report=lambda done: None)
 
 
-def settle(
-    terms: Terms, drafts: Sequence[Draft], rounds: Sequence[Sequence[Request]]
-) -> tuple[list[tuple[Draft, str]], bool]:
+def resolve_on_worker(
+    terms: RunRequirements, drafts: Sequence[StoreRequest], rounds: Sequence[Sequence[DecodeRequest]]
+) -> tuple[list[tuple[StoreRequest, str]], bool]:
     """Settle precision and engine of stores on the worker that this is called on, as a local run does.
 
     Returns
@@ -305,12 +305,12 @@ def settle(
     """
     from distributed import get_worker
 
-    station, found = station_of(terms), []
+    station, found = worker_state(terms), []
     with station.lock:
-        sample = Sample(rounds, station.decoder, station.execution)
+        sample = PrecisionSample(rounds, station.decoder, station.execution)
         for draft in drafts:
             here = replace(draft, weights=weights_here(terms.token, draft.backbone, draft.weights))
-            settled, engine = settle_precision(here, sample, station.execution)
+            settled, engine = resolve_precision(here, sample, station.execution)
             if engine is not None:
                 station.engines[draft.path] = engine
                 name = engine.name
@@ -331,7 +331,7 @@ _ARITHMETIC = frozenset(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Terms:
+class RunRequirements:
     """What every worker of a run must find as the client does, and how all of them work."""
 
     token: str  # of the run
@@ -340,7 +340,7 @@ class Terms:
     folders: tuple[Path, ...]  # of parts, absolute; none before there are parts
     versions: Mapping[str, str]
     needed: tuple[tuple[Backbone, Weights], ...]  # backbones with their weights
-    rendering: Rendering
+    rendering: RenderSettings
     most_views: int  # of one file
     engines: Mapping[Path, str]  # by store, once it is settled what computes
     engine: str
@@ -358,15 +358,15 @@ def versions_here() -> dict[str, str]:
     package = Path(__file__).resolve().parents[1]
     for path in sorted(package.rglob("*.py")):
         digest.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes())
-    return {"folio": f"{__version__}, sources {digest.hexdigest()[:12]}", **packages()}
+    return {"folio": f"{__version__}, sources {digest.hexdigest()[:12]}", **package_versions()}
 
 
-def check(terms: Terms) -> str:
+def check_worker(terms: RunRequirements) -> str:
     """Return why this worker is not to take part in a run, "" if it is."""
     host = f"on {platform.node()}"
     if reason := _other_versions(terms.versions, versions_here()):
         return f"{host} has {reason}. Install there what is installed here"
-    if reason := unseen(terms):
+    if reason := missing_on_worker(terms):
         return f"{host} {reason}"
     for backbone, weights in terms.needed:
         try:
@@ -385,7 +385,7 @@ def _other_versions(wanted: Mapping[str, str], here: Mapping[str, str]) -> str:
     return ", ".join(differing)
 
 
-def unseen(terms: Terms) -> str:
+def missing_on_worker(terms: RunRequirements) -> str:
     """Return what this worker does not see as the client does: the images, and the folders of parts."""
     for path, size in terms.some_files:
         try:
@@ -409,7 +409,7 @@ def unseen(terms: Terms) -> str:
     return ""
 
 
-def instructions() -> tuple[str, ...]:
+def cpu_flags() -> tuple[str, ...]:
     """Return what the processor's arithmetic depends on, as Linux' /proc/cpuinfo names it; () elsewhere."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")

@@ -10,14 +10,14 @@ from typing import Any
 from featurize.backbones.registry import Backbone, get_backbone
 from featurize.backbones.weights import Weights
 from featurize.engines.base import Engine
-from featurize.engines.factory import configured_engine
-from featurize.extraction.options import Asked
+from featurize.engines.factory import engine_for_config
+from featurize.extraction.options import ExtractOptions
 from featurize.images.pool import Decoder
-from featurize.images.render import Rendering
+from featurize.images.render import RenderSettings
 
 
 @dataclass(frozen=True, kw_only=True)
-class Execution:
+class ExecutionOptions:
     """How a run is carried out; none of it changes a feature."""
 
     engine: str
@@ -40,7 +40,7 @@ class Execution:
         precision: str | None = None,
     ) -> Engine:
         """Return the engine of a config; engine and precision stand in for what was asked and is settled."""
-        built = configured_engine(
+        built = engine_for_config(
             backbone,
             weights,
             config,
@@ -72,11 +72,11 @@ class Decoders:
 
     def __init__(self, *, workers: int | None, image_timeout: float) -> None:
         self.workers, self.image_timeout = workers, image_timeout
-        self._rendering: Rendering | None = None
+        self._rendering: RenderSettings | None = None
         self._most_views = 0
         self._decoder: Decoder | None = None
 
-    def of(self, rendering: Rendering, *, most_views: int) -> Decoder:
+    def of(self, rendering: RenderSettings, *, most_views: int) -> Decoder:
         """Return the decoder of a rendering, for files of up to so many views; any other one ends."""
         if self._decoder is None or rendering != self._rendering or most_views > self._most_views:
             self.close()
@@ -89,7 +89,7 @@ class Decoders:
             )
         return self._decoder
 
-    def start_early(self, data: Path, asked: Asked, *, max_pixels: int) -> None:
+    def start_early(self, data: Path, asked: ExtractOptions, *, max_pixels: int) -> None:
         """Have processes load their libraries while the folder is read, if there is no store of it yet.
 
         All of it is to be decoded then; otherwise they might start for nothing.
@@ -99,7 +99,7 @@ class Decoders:
         if not data.is_dir() or next(folder.glob(f"{name}*"), None) is not None:
             return
         size = get_backbone(name).size if asked.input_size is None else asked.input_size
-        rendering = Rendering(
+        rendering = RenderSettings(
             size=size,
             resize=asked.resize,
             resample=asked.resample,

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from featurize.base.dask_cluster import check_dask, connect_cluster
 from featurize.errors import ConfigError
-from featurize.extraction.options import Asked
+from featurize.extraction.options import ExtractOptions
 from featurize.images.augment import ViewRanges
 from featurize.images.dataset import Dataset
-from featurize.images.skip_reasons import Skipped
+from featurize.images.skip_reasons import SkippedFile
 
 if TYPE_CHECKING:
-    from featurize.extraction.plan import Outcome
+    from featurize.extraction.plan import StoreResult
 
 
 DEFAULT_BACKBONE = "efficientnet_lite0"
@@ -131,9 +131,9 @@ def extract(
     DatasetError, ImageError, ConfigError, WeightsError, EngineError, StoreError, ClusterError
         Each with one line that says what to do.
     """
-    from featurize.extraction.execution import Decoders, Execution
+    from featurize.extraction.execution import Decoders, ExecutionOptions
 
-    asked = Asked(
+    asked = ExtractOptions(
         backbones=tuple(backbones),
         views=views,
         views_for=views_for,
@@ -161,7 +161,7 @@ def extract(
     if dask is not None:
         check_dask(dask)
     report = on_progress or (lambda stage, done, total: None)
-    execution = Execution(
+    execution = ExecutionOptions(
         engine=engine,
         device=device,
         gpu_memory=gpu_memory,
@@ -175,14 +175,14 @@ def extract(
         decoders = stack.enter_context(closing(Decoders(workers=workers, image_timeout=image_timeout)))
         if dask is None:
             decoders.start_early(Path(data), asked, max_pixels=max_pixels)
-        from featurize.extraction.run import carry_out, draft_stores, read_dataset  # NumPy, HDF5
+        from featurize.extraction.run import make_stores, read_dataset, request_stores  # NumPy, HDF5
 
         dataset = read_dataset(Path(data), asked, report=report)
-        dataset, drafts = draft_stores(dataset, asked, open_stores=stack, on_note=on_note)
+        dataset, drafts = request_stores(dataset, asked, open_stores=stack, on_note=on_note)
         cluster = None
         if dask is not None:
             cluster = stack.enter_context(connect_cluster(dask, note=execution.note))
-        outcomes = carry_out(
+        outcomes = make_stores(
             dataset,
             drafts,
             max_pixels=max_pixels,
@@ -190,7 +190,7 @@ def extract(
             execution=execution,
             cluster=cluster,
         )
-    return [describe(dataset, outcome) for outcome in outcomes]
+    return [extract_result(dataset, outcome) for outcome in outcomes]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,9 +214,11 @@ class ExtractResult:
     n_features: int
     level_names: tuple[str, ...]  # ("final",) unless levels were asked for
     level_ends: tuple[int, ...]  # level i is the columns from level_ends[i - 1] (or 0) up to level_ends[i]
-    precision: dict[str, Any] | None  # how it was settled: see `featurize.extraction.precision.Proof`
+    precision: (
+        dict[str, Any] | None
+    )  # how it was settled: see `featurize.extraction.precision.PrecisionCheck`
     split_counts: dict[str, dict[str, int]]  # split → class ("" ungraded) → images with features
-    skipped: list[Skipped]
+    skipped: list[SkippedFile]
     outside: tuple[str, ...]  # files in no class folder
     engine: str  # "" when nothing was computed
     device: str
@@ -225,7 +227,7 @@ class ExtractResult:
     workers: dict[str, dict[str, float]]  # Dask workers by address: the "pictures" and "seconds" of each
 
 
-def describe(dataset: Dataset, outcome: Outcome) -> ExtractResult:
+def extract_result(dataset: Dataset, outcome: StoreResult) -> ExtractResult:
     """Return what a run brought one store."""
     images, target = outcome.images, outcome.target
     counts: dict[str, Counter[int]] = {}
@@ -256,7 +258,7 @@ def describe(dataset: Dataset, outcome: Outcome) -> ExtractResult:
             for split, each in counts.items()
         },
         skipped=[
-            Skipped(
+            SkippedFile(
                 path=path,
                 split=split,
                 class_name=dataset.classes[label] if label >= 0 else "",

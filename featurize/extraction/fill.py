@@ -1,6 +1,6 @@
 """Filling stores part by part: missing views into batches, features into parts.
 
-What is to be filled is a `Share`, which names everything by path, digest and number. So this process fills
+What is to be filled is a `WorkUnit`, which names everything by path, digest and number. So this process fills
 one that holds all that is missing, and Dask workers fill many small ones, by the same code.
 """
 
@@ -20,12 +20,12 @@ from featurize.backbones.registry import Backbone
 from featurize.backbones.weights import Weights
 from featurize.config import config_digest
 from featurize.engines.base import Engine
-from featurize.engines.batching import Feeder
+from featurize.engines.batching import Batcher
 from featurize.errors import EngineError
-from featurize.images.pool import Decoded, Decoder, Request
+from featurize.images.pool import Decoder, DecodeRequest, DecodeResult
 from featurize.images.skip_reasons import is_transient
-from featurize.store.columns import Columns
-from featurize.store.parts import Meta, Part, PartWriting
+from featurize.store.columns import LevelColumns
+from featurize.store.parts import ContentMeta, Part, PartWriter
 
 PART_CONTENTS = 256  # finished contents after which a part is put in place,
 PART_SECONDS = 30.0  # or this much work, whichever comes first
@@ -45,10 +45,10 @@ class StoreWork:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Share:
+class WorkUnit:
     """Files to be decoded once, with the views of each that any of the stores lacks."""
 
-    requests: tuple[Request, ...]  # each with its SHA-256
+    requests: tuple[DecodeRequest, ...]  # each with its SHA-256
     stores: tuple[StoreWork, ...]
 
 
@@ -57,12 +57,12 @@ class _Pending:
     """A content on its way: complete once none of its views is still in a batch."""
 
     sha256: str
-    meta: Meta
+    meta: ContentMeta
     awaited: int
     features: dict[int, npt.NDArray[np.float32]] = field(default_factory=dict)
 
 
-class PartFiller:
+class PartBuilder:
     """Sends views to the network, and what comes back into parts. Memory holds a few batches and two parts.
 
     Parameters
@@ -96,10 +96,10 @@ class PartFiller:
         self.failed: dict[str, str] = {}
         self.seconds = {"network": 0.0, "writing": 0.0}
         self._build = build
-        self._feeder: Feeder[tuple[_Pending, int]] | None = None
+        self._feeder: Batcher[tuple[_Pending, int]] | None = None
         self._part = Part()
         self._part_begun = time.perf_counter()
-        self._writing = PartWriting(work.folder, config_digest=config_digest(work.config), on_part=on_part)
+        self._writing = PartWriter(work.folder, config_digest=config_digest(work.config), on_part=on_part)
 
     @property
     def begun(self) -> bool:
@@ -111,17 +111,17 @@ class PartFiller:
         """Views sent through the network."""
         return self._feeder.n_sent if self._feeder is not None else 0
 
-    def ready(self) -> Feeder[tuple[_Pending, int]]:
+    def ready(self) -> Batcher[tuple[_Pending, int]]:
         """Build the engine, unless it is there; return what feeds it."""
         if self._feeder is None:
             if self.engine is None:
                 start = time.perf_counter()
                 self.engine = self._build()
                 self.seconds["network"] += time.perf_counter() - start
-            self._feeder = Feeder(self.engine, self._keep_features)
+            self._feeder = Batcher(self.engine, self._keep_features)
         return self._feeder
 
-    def accept(self, sha256: str, decoded: Decoded) -> None:
+    def accept(self, sha256: str, decoded: DecodeResult) -> None:
         """Take one decoded content, and hand the views of it that the store lacks to the network."""
         if decoded.problem:
             if not is_transient(decoded.problem):
@@ -130,7 +130,7 @@ class PartFiller:
             return
         missing = self.work.missing[sha256]
         assert decoded.thumbnail is not None
-        meta = Meta(
+        meta = ContentMeta(
             width=decoded.width, height=decoded.height, phash=decoded.phash, thumbnail=decoded.thumbnail
         )
         content = _Pending(sha256=sha256, meta=meta, awaited=len(missing))
@@ -164,7 +164,7 @@ class PartFiller:
     def _put_part(self) -> None:
         part, self._part = self._part, Part()
         if part.features and self.engine is not None:
-            part.columns = Columns.of(self.engine)
+            part.columns = LevelColumns.of(self.engine)
         self._part_begun = time.perf_counter()
         self._writing.put(part)
 
@@ -185,20 +185,20 @@ class PartFiller:
                     self._part.features[content.sha256, number] = values
 
 
-def fill(
-    share: Share,
-    fillers: Sequence[PartFiller],
+def fill_parts(
+    share: WorkUnit,
+    fillers: Sequence[PartBuilder],
     *,
     decoder: Decoder,
-    on_file: Callable[[Decoded], None],
+    on_file: Callable[[DecodeResult], None],
 ) -> None:
     """Decode the files of a share, and hand each to the stores that lack something of it.
 
     Parameters
     ----------
-    share : Share
+    share : WorkUnit
         What to fill.
-    fillers : sequence of PartFiller
+    fillers : sequence of PartBuilder
         One for each of its stores. They are to be finished, or told to keep what they have, by the caller.
     decoder : Decoder
         Of the stores' rendering.

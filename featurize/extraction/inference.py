@@ -15,10 +15,10 @@ import numpy.typing as npt
 from featurize.backbones.registry import get_backbone
 from featurize.backbones.weights import config_weights
 from featurize.engines.base import Engine
-from featurize.engines.batching import Feeder
-from featurize.engines.factory import configured_engine
-from featurize.images.pool import IMAGE_TIMEOUT, Decoder, Request
-from featurize.images.render import Rendering
+from featurize.engines.batching import Batcher
+from featurize.engines.factory import engine_for_config
+from featurize.images.pool import IMAGE_TIMEOUT, Decoder, DecodeRequest
+from featurize.images.render import RenderSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,10 +62,10 @@ class FeatureReader:
         image_timeout: float = IMAGE_TIMEOUT,
     ) -> None:
         self._config, self._weights = config, weights
-        self._build = partial(configured_engine, precision=precision, device=device, gpu_memory=gpu_memory)
+        self._build = partial(engine_for_config, precision=precision, device=device, gpu_memory=gpu_memory)
         self._engine: Engine | None = None
         self._decoder = Decoder(
-            Rendering.of_config(config, max_pixels=max_pixels),
+            RenderSettings.of_config(config, max_pixels=max_pixels),
             most_views=1,
             workers=workers,
             image_timeout=image_timeout,
@@ -118,10 +118,12 @@ class FeatureReader:
         engine = self.prepare(len(paths))
         found: dict[int, npt.NDArray[np.float32]] = {}
         problems: dict[int, str] = {}
-        feeder: Feeder[int] = Feeder(
+        feeder: Batcher[int] = Batcher(
             engine, lambda numbers, features: found.update(zip(numbers, features, strict=True))
         )
-        for position, decoded in enumerate(self._decoder.decode([Request(path=path) for path in paths])):
+        for position, decoded in enumerate(
+            self._decoder.decode([DecodeRequest(path=path) for path in paths])
+        ):
             if decoded.problem:
                 problems[position] = decoded.problem
             else:

@@ -13,7 +13,7 @@ FEATURES = Path("artifacts") / "features"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class ExtractOptions:
     """Which features are wanted, and where: parameters of `extract`, which has their defaults."""
 
     backbones: tuple[str, ...]

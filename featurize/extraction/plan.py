@@ -13,18 +13,18 @@ import numpy as np
 
 from featurize.backbones.registry import Backbone
 from featurize.backbones.weights import Weights
-from featurize.config import config_digest, differences, settled_by
+from featurize.config import config_digest, differences, with_earlier_choices
 from featurize.errors import ConfigError, StoreError
 from featurize.images.augment import PLAIN
 from featurize.images.dataset import Dataset, ImageFile
 from featurize.images.skip_reasons import is_transient
-from featurize.store.columns import Columns
-from featurize.store.parts import PartIndex, Settled, parts_folder, settled
+from featurize.store.columns import LevelColumns
+from featurize.store.parts import PartIndex, RunChoices, load_run_choices, parts_folder
 from featurize.store.reader import ImageTable, Store, open_store
 
 
 @dataclass(frozen=True, kw_only=True)
-class Target:
+class StorePlan:
     """One store to be, and what of it is there already."""
 
     backbone: Backbone
@@ -70,7 +70,7 @@ def existing_store(path: Path, config: Mapping[str, Any], dataset: Dataset, *, f
         return None
     store = open_store(path)
     try:
-        wanted = settled_by(store.config, config)
+        wanted = with_earlier_choices(store.config, config)
         if wanted != store.config:
             listed = "; ".join(map(str, differences(store.config, wanted)))
             raise StoreError(
@@ -97,7 +97,7 @@ def refuse_other_pictures(store: Store, dataset: Dataset) -> None:
         )
 
 
-def settle_config(path: Path, config: dict[str, Any], store: Store | None) -> Settled:
+def resolve_config(path: Path, config: dict[str, Any], store: Store | None) -> RunChoices:
     """Return the config with what an earlier run settled, if one did, and what it measured for that.
 
     Raises
@@ -106,11 +106,11 @@ def settle_config(path: Path, config: dict[str, Any], store: Store | None) -> Se
         If there is work in progress of another config in this place.
     """
     if store is not None:
-        return Settled(config=store.config, precision=store.created_with.get("precision"))
-    earlier = settled(parts_folder(path))
+        return RunChoices(config=store.config, precision=store.created_with.get("precision"))
+    earlier = load_run_choices(parts_folder(path))
     if earlier is None:
-        return Settled(config=config, precision=None)
-    wanted = settled_by(earlier.config, config)
+        return RunChoices(config=config, precision=None)
+    wanted = with_earlier_choices(earlier.config, config)
     if wanted != earlier.config:
         listed = "; ".join(map(str, differences(earlier.config, wanted)))
         raise StoreError(
@@ -149,7 +149,7 @@ def keep_stored_order(dataset: Dataset, store: Store | None) -> Dataset:
     return replace(dataset, classes=store.classes, ordered=True, suggested_order=None)
 
 
-def plan(
+def plan_store(
     dataset: Dataset,
     *,
     backbone: Backbone,
@@ -162,7 +162,7 @@ def plan(
     views_for: str,
     distrusted: frozenset[str] = frozenset(),
     trusts_images: bool = True,
-) -> Target:
+) -> StorePlan:
     """Work out which views of which contents are missing from the store; what is distrusted is missing."""
     parts = PartIndex(parts_folder(path), config_digest=config_digest(config))
     stored_views: dict[str, int] = {}  # content → augmented views in the store
@@ -181,7 +181,7 @@ def plan(
     missing: dict[str, tuple[int, ...]] = {}
     augmented = set()
     uses_parts = False
-    for sha256 in contents(dataset):
+    for sha256 in distinct_contents(dataset):
         if sha256 in bad:
             continue
         there = stored_views.get(sha256, 0)
@@ -192,7 +192,7 @@ def plan(
         wanted -= set(range(1, there + 1)) | ({PLAIN} if sha256 in stored_plain else set())
         uses_parts = uses_parts or bool(wanted & parts.views(sha256))
         missing[sha256] = tuple(sorted(wanted - parts.views(sha256)))
-    return Target(
+    return StorePlan(
         backbone=backbone,
         weights=weights,
         config=config,
@@ -210,7 +210,7 @@ def plan(
     )
 
 
-def contents(dataset: Dataset) -> dict[str, ImageFile]:
+def distinct_contents(dataset: Dataset) -> dict[str, ImageFile]:
     """Return one file for each distinct content, sorted by its SHA-256."""
     first: dict[str, ImageFile] = {}
     for image in dataset.images:
@@ -219,7 +219,7 @@ def contents(dataset: Dataset) -> dict[str, ImageFile]:
     return dict(sorted(first.items()))
 
 
-def is_current(dataset: Dataset, target: Target, images: ImageTable) -> bool:
+def is_current(dataset: Dataset, target: StorePlan, images: ImageTable) -> bool:
     """Tell whether the store holds just what it should, given that no feature is missing."""
     old = target.store
     if old is None or target.distrusted or not target.trusts_images:
@@ -256,13 +256,13 @@ PACKAGES = ("tensorflow", "openvino", "keras", "numpy", "pillow", "opencv-python
 
 
 @dataclass(kw_only=True)
-class Outcome:
+class StoreResult:
     """What a run brought one store; seconds as in `featurize.extraction.extract.ExtractResult`."""
 
-    target: Target
+    target: StorePlan
     state: str  # "made", "updated" or "up to date"
     images: ImageTable
-    columns: Columns
+    columns: LevelColumns
     n_content: int
     n_decoded: int = 0
     n_forward: int = 0
@@ -274,14 +274,14 @@ class Outcome:
     workers: dict[str, dict[str, float]] = field(default_factory=dict)  # Dask's, as in the same place
 
 
-def up_to_date(target: Target, images: ImageTable, *, n_decoded: int = 0) -> Outcome:
+def unchanged_result(target: StorePlan, images: ImageTable, *, n_decoded: int = 0) -> StoreResult:
     """Return the outcome of a run that had nothing to do for this store."""
     assert target.store is not None
-    return Outcome(
+    return StoreResult(
         target=target,
         state="up to date",
         images=images,
-        columns=Columns.of(target.store),
+        columns=LevelColumns.of(target.store),
         n_content=len(set(images.content.tolist()) - {-1}),
         n_decoded=n_decoded,
         n_bytes=target.path.stat().st_size,
@@ -289,7 +289,7 @@ def up_to_date(target: Target, images: ImageTable, *, n_decoded: int = 0) -> Out
     )
 
 
-def packages() -> dict[str, str]:
+def package_versions() -> dict[str, str]:
     """Return the versions of what makes features, as far as it is installed under these names."""
     versions = {}
     for name in PACKAGES:
@@ -299,7 +299,7 @@ def packages() -> dict[str, str]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Draft:
+class StoreRequest:
     """One store to be, before it is known what it lacks."""
 
     backbone: Backbone
@@ -318,9 +318,9 @@ class Draft:
         """Augmented views of one image, at most."""
         return max(self.views, self.store.n_views if self.store is not None else 0)
 
-    def target(self, dataset: Dataset) -> Target:
+    def target(self, dataset: Dataset) -> StorePlan:
         """Work out what is missing."""
-        return plan(
+        return plan_store(
             dataset,
             backbone=self.backbone,
             weights=self.weights,

@@ -17,17 +17,17 @@ import numpy.typing as npt
 from featurize.config import AUTO, LEAST_COSINE
 from featurize.engines import select
 from featurize.engines.base import Engine
-from featurize.engines.batching import Feeder
+from featurize.engines.batching import Batcher
 from featurize.engines.selfcheck import cosines
 from featurize.errors import EngineError
-from featurize.extraction.execution import Execution
-from featurize.extraction.plan import contents
+from featurize.extraction.execution import ExecutionOptions
+from featurize.extraction.plan import distinct_contents
 from featurize.images.dataset import Dataset
-from featurize.images.pool import Decoder, Request
-from featurize.store.columns import Columns
+from featurize.images.pool import Decoder, DecodeRequest
+from featurize.store.columns import LevelColumns
 
 if TYPE_CHECKING:
-    from featurize.extraction.plan import Draft
+    from featurize.extraction.plan import StoreRequest
 
 
 SAMPLE = 32  # images that a fast format must prove itself on
@@ -36,7 +36,7 @@ _TIMED = 0.1  # seconds of computing from which a rate is believed
 
 
 @dataclass(frozen=True, kw_only=True)
-class Proof:
+class PrecisionCheck:
     """How the precision of a store was settled; what was not measured is None."""
 
     asked: str
@@ -49,39 +49,42 @@ class Proof:
 @dataclass(frozen=True, kw_only=True)
 class _Choice:
     config: dict[str, Any]
-    proof: Proof
+    proof: PrecisionCheck
     engine: Engine | None  # one of that config, if it was built
 
 
-def candidates(dataset: Dataset) -> tuple[tuple[Request, ...], ...]:
+def sample_images(dataset: Dataset) -> tuple[tuple[DecodeRequest, ...], ...]:
     """Return images spread over the data set, its splits and classes: 32, and then others, in rounds."""
-    files = contents(dataset)
+    files = distinct_contents(dataset)
     names = sorted(files, key=lambda sha256: (files[sha256].split, files[sha256].class_name, sha256))
     rounds = []
     for offset in _OFFSETS if names else ():
         places = sorted({int((i + offset) * len(names) / SAMPLE) for i in range(SAMPLE)})
         rounds.append(
             tuple(
-                Request(path=dataset.root / files[names[place]].path, sha256=names[place]) for place in places
+                DecodeRequest(path=dataset.root / files[names[place]].path, sha256=names[place])
+                for place in places
             )
         )
     return tuple(rounds)
 
 
-class Sample:
+class PrecisionSample:
     """Images that a format is tried on; decoded when they are first needed.
 
     Parameters
     ----------
-    rounds : sequence of sequences of Request
-        As `candidates` returns them; a later round stands in for what cannot be read.
+    rounds : sequence of sequences of DecodeRequest
+        As `sample_images` returns them; a later round stands in for what cannot be read.
     decoder : Decoder
         Of the rendering.
-    execution : Execution
+    execution : ExecutionOptions
         Who is told how far it is.
     """
 
-    def __init__(self, rounds: Sequence[Sequence[Request]], decoder: Decoder, execution: Execution) -> None:
+    def __init__(
+        self, rounds: Sequence[Sequence[DecodeRequest]], decoder: Decoder, execution: ExecutionOptions
+    ) -> None:
         self._rounds, self._decoder, self._execution = rounds, decoder, execution
 
     def prepare(self) -> None:
@@ -92,7 +95,7 @@ class Sample:
     def images(self) -> npt.NDArray[np.uint8]:
         """Plain views (n, size, size, 3): 32, or fewer where no more can be read among some 128 tried."""
         good: list[npt.NDArray[np.uint8]] = []
-        tried: set[Request] = set()
+        tried: set[DecodeRequest] = set()
         for one_round in self._rounds:
             lacking = SAMPLE - len(good)
             fresh = [request for request in one_round if request not in tried]
@@ -104,7 +107,9 @@ class Sample:
         return np.stack(good) if good else np.empty((0, 1, 1, 3), np.uint8)
 
 
-def settle_precision(draft: Draft, sample: Sample, execution: Execution) -> tuple[Draft, Engine | None]:
+def resolve_precision(
+    draft: StoreRequest, sample: PrecisionSample, execution: ExecutionOptions
+) -> tuple[StoreRequest, Engine | None]:
     """Settle what a config leaves open of precision and engine; return the engine where one was built."""
     config = draft.config
     if config["precision"] == AUTO:
@@ -115,14 +120,14 @@ def settle_precision(draft: Draft, sample: Sample, execution: Execution) -> tupl
         config = {**config, "engine": name}
     proof = draft.precision
     if proof is None and draft.store is None:
-        proof = asdict(Proof(asked=config["precision"]))
+        proof = asdict(PrecisionCheck(asked=config["precision"]))
     return replace(draft, config=config, precision=proof), None
 
 
-def _prove(draft: Draft, sample: Sample, execution: Execution) -> _Choice:
+def _prove(draft: StoreRequest, sample: PrecisionSample, execution: ExecutionOptions) -> _Choice:
     slow = {**draft.config, "precision": "float32"}
     slow.pop("engine", None)
-    proof = Proof(asked=AUTO)
+    proof = PrecisionCheck(asked=AUTO)
     name = select.engine_here(execution.engine, device=execution.device, precision="float32")
     reference: Engine | None = None
     if name == "tensorflow" and execution.device != "cpu":  # it knows which GPU it is to be
@@ -143,9 +148,9 @@ def _prove(draft: Draft, sample: Sample, execution: Execution) -> _Choice:
         except EngineError:  # the hardware has it, and this engine does not
             continue
         features, rate = features_and_rate(fast, sample.images)
-        cosine = smallest_cosine(features, expected, Columns.of(fast))
+        cosine = smallest_cosine(features, expected, LevelColumns.of(fast))
         if proof.cosine is None or cosine > proof.cosine:
-            proof = Proof(
+            proof = PrecisionCheck(
                 asked=AUTO,
                 tried=precision,
                 cosine=cosine,
@@ -169,7 +174,7 @@ def features_and_rate(engine: Engine, images: npt.NDArray[np.uint8]) -> tuple[np
     while sum(seconds) < _TIMED:
         found.clear()
         start = time.perf_counter()
-        feeder: Feeder[None] = Feeder(engine, lambda _, features: found.append(features))
+        feeder: Batcher[None] = Batcher(engine, lambda _, features: found.append(features))
         for image in images:
             feeder.add(image, None)
         feeder.finish()
@@ -178,7 +183,7 @@ def features_and_rate(engine: Engine, images: npt.NDArray[np.uint8]) -> tuple[np
 
 
 def smallest_cosine(
-    features: npt.NDArray[np.float32], expected: npt.NDArray[np.float32], columns: Columns
+    features: npt.NDArray[np.float32], expected: npt.NDArray[np.float32], columns: LevelColumns
 ) -> float:
     """Return the smallest cosine between the rows of two arrays (n, n_features), over all levels.
 

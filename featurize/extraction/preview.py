@@ -11,10 +11,10 @@ from pathlib import Path
 
 from featurize.backbones.weights import weights_status
 from featurize.config import AUTO
-from featurize.extraction.options import Asked
-from featurize.extraction.plan import Draft, Target
-from featurize.extraction.produce import nothing_to_do, work
-from featurize.extraction.run import draft_stores, lacks_statistics, read_dataset
+from featurize.extraction.options import ExtractOptions
+from featurize.extraction.plan import StorePlan, StoreRequest
+from featurize.extraction.produce import current_image_table, missing_views
+from featurize.extraction.run import lacks_statistics, read_dataset, request_stores
 from featurize.images.dataset import Dataset, ImageFile
 from featurize.store.parts import part_paths
 from featurize.store.reader import ImageTable
@@ -34,14 +34,14 @@ class Preview:
     n_resumed: int  # contents that an unfinished run finished
     n_parts: int  # parts it left
     n_damaged_parts: int  # of them, those whose work is done again
-    changes: Changes
+    changes: DatasetChanges
     missing_weights: str  # "", or what would happen to get them
     fits_statistics: bool  # whether all training images are decoded once more, before
     settles_precision: bool  # whether some images are tried in a fast format, before
 
 
 def preview(
-    data: str | Path, asked: Asked, *, on_progress: Callable[[str, int, int], None] | None = None
+    data: str | Path, asked: ExtractOptions, *, on_progress: Callable[[str, int, int], None] | None = None
 ) -> list[Preview]:
     """Tell what `extract` would do, for each backbone. Locks nothing, creates nothing, downloads nothing.
 
@@ -53,16 +53,16 @@ def preview(
     asked.check()
     dataset = read_dataset(Path(data), asked, report=on_progress or (lambda stage, done, total: None))
     with ExitStack() as stack:
-        dataset, drafts = draft_stores(dataset, asked, open_stores=stack, dry=True)
+        dataset, drafts = request_stores(dataset, asked, open_stores=stack, dry=True)
         return [_preview(dataset, draft, draft.target(dataset), asked) for draft in drafts]
 
 
-def _preview(dataset: Dataset, draft: Draft, target: Target, asked: Asked) -> Preview:
+def _preview(dataset: Dataset, draft: StoreRequest, target: StorePlan, asked: ExtractOptions) -> Preview:
     store = draft.store
-    todo = work([target], dataset)
+    todo = missing_views([target], dataset)
     state = "new"
     if store is not None:
-        state = "up to date" if nothing_to_do(dataset, target) else "changes"
+        state = "up to date" if current_image_table(dataset, target) else "changes"
     missing = asked.weights == "imagenet" and not weights_status(draft.backbone).available
     return Preview(
         path=draft.path,
@@ -85,7 +85,7 @@ def _preview(dataset: Dataset, draft: Draft, target: Target, asked: Asked) -> Pr
 
 
 @dataclass(frozen=True, kw_only=True)
-class Move:
+class MovedFile:
     """One file whose content stayed, with what became of its name and grade."""
 
     path: str  # now
@@ -95,15 +95,15 @@ class Move:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Changes:
+class DatasetChanges:
     """Paths by what became of them, each list in the order of the paths now (of the removed: then)."""
 
     added: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()  # another content under the same path
     unreadable: tuple[tuple[str, str], ...] = ()  # path, why: its content cannot be compared
-    moved: tuple[Move, ...] = ()  # same split and class
-    relabelled: tuple[Move, ...] = ()  # another split or class, moved or not
+    moved: tuple[MovedFile, ...] = ()  # same split and class
+    relabelled: tuple[MovedFile, ...] = ()  # another split or class, moved or not
     regrouped: tuple[tuple[str, str, str], ...] = ()  # path, entry then, entry now
     classes: tuple[tuple[str, ...], tuple[str, ...]] | None = None  # then and now, if they differ
     n_duplicates: int = 0  # files now whose content an earlier file has too
@@ -115,7 +115,7 @@ class Changes:
         return {kind: len(getattr(self, kind)) for kind in kinds}
 
 
-def changes_since(images: ImageTable | None, classes: Sequence[str], dataset: Dataset) -> Changes:
+def changes_since(images: ImageTable | None, classes: Sequence[str], dataset: Dataset) -> DatasetChanges:
     """Compare a stored table of images with what the folder holds now, by content.
 
     Parameters
@@ -145,7 +145,7 @@ def changes_since(images: ImageTable | None, classes: Sequence[str], dataset: Da
         _note_kept(lists, image, old_path, images=images, row=row_of[old_path], classes=classes)
     left = {path for paths in gone.values() for path in paths}
     contents = Counter(image.sha256 for image in dataset.images if image.sha256)
-    return Changes(
+    return DatasetChanges(
         added=tuple(lists["added"]),
         removed=tuple(path for path in row_of if path in left),
         changed=tuple(lists["changed"]),
@@ -179,7 +179,7 @@ def _note_kept(
         return
     label = int(images.label[row])
     old_class = classes[label] if 0 <= label < len(classes) else ""
-    move = Move(
+    move = MovedFile(
         path=image.path,
         old_path=old_path,
         place=(image.split, image.class_name),

@@ -12,13 +12,20 @@ import numpy as np
 
 from featurize.engines.base import Engine
 from featurize.errors import DatasetError, ImageError
-from featurize.extraction.assemble import Computed, StoreFinisher, discard_used_parts
-from featurize.extraction.execution import Execution
-from featurize.extraction.fill import PartFiller, Share, StoreWork, fill
-from featurize.extraction.plan import Outcome, Target, contents, image_table, is_current, up_to_date
+from featurize.extraction.assemble import ComputeStats, StoreFinisher, discard_used_parts
+from featurize.extraction.execution import ExecutionOptions
+from featurize.extraction.fill import PartBuilder, StoreWork, WorkUnit, fill_parts
+from featurize.extraction.plan import (
+    StorePlan,
+    StoreResult,
+    distinct_contents,
+    image_table,
+    is_current,
+    unchanged_result,
+)
 from featurize.images.dataset import Dataset
-from featurize.images.pool import Decoded, Decoder, Request
-from featurize.store.columns import Columns
+from featurize.images.pool import Decoder, DecodeRequest, DecodeResult
+from featurize.store.columns import LevelColumns
 from featurize.store.reader import ImageTable
 
 SOON = 128  # files before the last one when the processes that assemble stores start to load their libraries
@@ -26,12 +33,12 @@ SOON = 128  # files before the last one when the processes that assemble stores 
 
 def produce(
     dataset: Dataset,
-    targets: Sequence[Target],
+    targets: Sequence[StorePlan],
     *,
     decoder: Decoder,
     engines: Mapping[Path, Engine],
-    execution: Execution,
-) -> list[Outcome]:
+    execution: ExecutionOptions,
+) -> list[StoreResult]:
     """Make or update the stores of one input size; every file is decoded once at most.
 
     Interrupted or failing, it keeps what is finished before the exception goes on.
@@ -40,13 +47,13 @@ def produce(
     ----------
     dataset : Dataset
         The images.
-    targets : sequence of Target
+    targets : sequence of StorePlan
         The stores to be.
     decoder : Decoder
         Of their rendering.
     engines : mapping
         From the path of a store to the engine of its config, where there is one already.
-    execution : Execution
+    execution : ExecutionOptions
         How.
 
     Raises
@@ -58,11 +65,11 @@ def produce(
     StoreError
         If a store or a part cannot be written.
     """
-    finished, open_ones = finished_before(dataset, targets, execution=execution)
+    finished, open_ones = split_finished(dataset, targets, execution=execution)
     finishers = [StoreFinisher(target, execution) for target in open_ones]
-    share = share_of(open_ones, dataset)
+    share = whole_work_unit(open_ones, dataset)
     fillers = [
-        PartFiller(
+        PartBuilder(
             store,
             partial(execution.build, store.backbone, store.weights, store.config),
             engine=engines.get(store.path),
@@ -72,7 +79,7 @@ def produce(
     ]
     decoding, n_decoded = 0.0, 0
 
-    def on_file(decoded: Decoded) -> None:
+    def on_file(decoded: DecodeResult) -> None:
         nonlocal decoding, n_decoded
         decoding += decoded.seconds
         n_decoded += 1
@@ -88,7 +95,7 @@ def produce(
         for close in (*(filler.close for filler in fillers), *(finisher.close for finisher in finishers)):
             stack.callback(close)
         try:
-            fill(share, fillers, decoder=decoder, on_file=on_file)
+            fill_parts(share, fillers, decoder=decoder, on_file=on_file)
             for filler, finisher in zip(fillers, finishers, strict=True):
                 filler.finish()
                 computed = _computed(filler, n_decoded=n_decoded)
@@ -102,12 +109,12 @@ def produce(
     return [finished[target.path] for target in targets]
 
 
-def _computed(filler: PartFiller, *, n_decoded: int) -> Computed:
+def _computed(filler: PartBuilder, *, n_decoded: int) -> ComputeStats:
     engine = filler.engine
-    return Computed(
+    return ComputeStats(
         engine=engine.name if engine is not None else "",
         device=engine.device if engine is not None else "",
-        columns=Columns.of(engine) if engine is not None else None,
+        columns=LevelColumns.of(engine) if engine is not None else None,
         n_decoded=n_decoded,
         n_forward=filler.n_forward,
         failed=filler.failed,
@@ -115,9 +122,9 @@ def _computed(filler: PartFiller, *, n_decoded: int) -> Computed:
     )
 
 
-def finished_before(
-    dataset: Dataset, targets: Sequence[Target], *, execution: Execution
-) -> tuple[dict[Path, Outcome], list[Target]]:
+def split_finished(
+    dataset: Dataset, targets: Sequence[StorePlan], *, execution: ExecutionOptions
+) -> tuple[dict[Path, StoreResult], list[StorePlan]]:
     """Return the outcomes of stores that are as they should be, and the targets that lack something.
 
     Raises
@@ -131,12 +138,12 @@ def finished_before(
     return finished, [target for target in targets if target.path not in finished]
 
 
-def share_of(targets: Sequence[Target], dataset: Dataset) -> Share:
+def whole_work_unit(targets: Sequence[StorePlan], dataset: Dataset) -> WorkUnit:
     """Return all that the stores lack as one share; its files are sorted by their SHA-256."""
-    files = contents(dataset)
+    files = distinct_contents(dataset)
     requests = tuple(
-        Request(path=dataset.root / files[sha256].path, sha256=sha256, views=views)
-        for sha256, views in work(targets, dataset).items()
+        DecodeRequest(path=dataset.root / files[sha256].path, sha256=sha256, views=views)
+        for sha256, views in missing_views(targets, dataset).items()
     )
     stores = tuple(
         StoreWork(
@@ -149,29 +156,29 @@ def share_of(targets: Sequence[Target], dataset: Dataset) -> Share:
         )
         for target in targets
     )
-    return Share(requests=requests, stores=stores)
+    return WorkUnit(requests=requests, stores=stores)
 
 
-def work(targets: Sequence[Target], dataset: Dataset) -> dict[str, tuple[int, ...]]:
+def missing_views(targets: Sequence[StorePlan], dataset: Dataset) -> dict[str, tuple[int, ...]]:
     """Return the contents to decode, sorted, and the views of each that any of the stores lacks."""
     todo: dict[str, tuple[int, ...]] = {}
-    for sha256 in contents(dataset):
+    for sha256 in distinct_contents(dataset):
         views = {view for target in targets for view in target.missing.get(sha256, ())}
         if views:
             todo[sha256] = tuple(sorted(views))
     return todo
 
 
-def _finished_before(dataset: Dataset, target: Target) -> Outcome | None:
+def _finished_before(dataset: Dataset, target: StorePlan) -> StoreResult | None:
     """Return the outcome of a store in which nothing is missing or changes; it is not even copied."""
-    images = nothing_to_do(dataset, target)
+    images = current_image_table(dataset, target)
     if images is None:
         return None
     discard_used_parts(target, dataset)  # left by a run that was killed just before its end
-    return up_to_date(target, images)
+    return unchanged_result(target, images)
 
 
-def nothing_to_do(dataset: Dataset, target: Target) -> ImageTable | None:
+def current_image_table(dataset: Dataset, target: StorePlan) -> ImageTable | None:
     """Return the table of images of a store that is as it should be; None if a run would change it."""
     if target.store is None or target.uses_parts or any(target.missing.values()):
         return None
@@ -195,7 +202,9 @@ class PixelSums:
         )
 
 
-def fit_statistics(dataset: Dataset, *, decoder: Decoder, execution: Execution) -> dict[str, list[float]]:
+def fit_statistics(
+    dataset: Dataset, *, decoder: Decoder, execution: ExecutionOptions
+) -> dict[str, list[float]]:
     """Return mean and standard deviation of each channel, of pixels / 255, over the plain training images."""
     requests = training_requests(dataset)
 
@@ -205,17 +214,19 @@ def fit_statistics(dataset: Dataset, *, decoder: Decoder, execution: Execution) 
     return statistics_of(pixel_sums(requests, decoder=decoder, report=report), dataset)
 
 
-def training_requests(dataset: Dataset) -> list[Request]:
+def training_requests(dataset: Dataset) -> list[DecodeRequest]:
     """Return the plain training images, each content once."""
     training = {image.sha256 for image in dataset.images if image.split == "train"}
     return [
-        Request(path=dataset.root / image.path, sha256=sha256)
-        for sha256, image in contents(dataset).items()
+        DecodeRequest(path=dataset.root / image.path, sha256=sha256)
+        for sha256, image in distinct_contents(dataset).items()
         if sha256 in training
     ]
 
 
-def pixel_sums(requests: Sequence[Request], *, decoder: Decoder, report: Callable[[int], None]) -> PixelSums:
+def pixel_sums(
+    requests: Sequence[DecodeRequest], *, decoder: Decoder, report: Callable[[int], None]
+) -> PixelSums:
     """Sum up the pixels of some images in one streaming pass; `report` is told how many are done."""
     count, total, squares = 0, np.zeros(3, np.uint64), np.zeros(3, np.uint64)
     with closing(decoder.decode(requests)) as stream:
@@ -246,7 +257,7 @@ def statistics_of(sums: PixelSums, dataset: Dataset) -> dict[str, list[float]]:
     return {"mean": (mean / 255).tolist(), "std": (deviation / 255).tolist()}
 
 
-def _refuse_known_bad(dataset: Dataset, targets: Sequence[Target]) -> None:
+def _refuse_known_bad(dataset: Dataset, targets: Sequence[StorePlan]) -> None:
     for image in dataset.images:
         for target in targets:
             reason = image.problem or target.bad.get(image.sha256, "")

@@ -15,14 +15,14 @@ from featurize.backbones.registry import get_backbone
 from featurize.backbones.weights import config_weights
 from featurize.base.terminal import default_of
 from featurize.engines.base import Engine
-from featurize.engines.batching import Feeder
-from featurize.engines.factory import configured_engine
+from featurize.engines.batching import Batcher
+from featurize.engines.factory import engine_for_config
 from featurize.extraction.extract import extract
-from featurize.extraction.plan import contents
+from featurize.extraction.plan import distinct_contents
 from featurize.images.augment import PLAIN
 from featurize.images.dataset import Dataset
-from featurize.images.pool import Decoded, Request, decode_all
-from featurize.images.render import Rendering
+from featurize.images.pool import DecodeRequest, DecodeResult, decode_all
+from featurize.images.render import RenderSettings
 from featurize.store.check import Fault
 from featurize.store.reader import ContentRow, Store
 
@@ -38,7 +38,7 @@ PHASH_TOLERANCE = 4  # bits
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sampled:
+class RecomputedSample:
     """What was computed again."""
 
     n_contents: int
@@ -60,7 +60,7 @@ def recompute_sample(
     device: str,
     workers: int | None,
     report: Callable[[str, int, int], None],
-) -> Sampled:
+) -> RecomputedSample:
     """Compute features of ``n`` contents again, holding one batch at a time.
 
     Parameters
@@ -76,23 +76,23 @@ def recompute_sample(
     report : callable
         Called with (stage, done, total).
     """
-    chosen = choose(store, dataset, n=n, seed=seed, without=without)
+    chosen = choose_contents(store, dataset, n=n, seed=seed, without=without)
     if not chosen:
-        return Sampled(
+        return RecomputedSample(
             n_contents=0, n_views=0, tolerance=0.0, largest_difference=0.0, faults=(),
             notes=("no feature was computed again: the folder has none of the stored pictures",),
         )  # fmt: skip
     backbone = get_backbone(store.backbone)
     named = weights if weights is not None else weights_file(store)
     found = config_weights(backbone, store.config, named, download=False)
-    rendering = Rendering.of_config(store.config, max_pixels=max_pixels_of(store))
-    engine = configured_engine(backbone, found, store.config, device=device)
+    rendering = RenderSettings.of_config(store.config, max_pixels=max_pixels_of(store))
+    engine = engine_for_config(backbone, found, store.config, device=device)
     tolerance = _tolerance(store, engine.device)
     rows, rows_of_views = store.rows_of_contents(), store.rows_of_views()
-    files = contents(dataset)
+    files = distinct_contents(dataset)
     all_views = (PLAIN, *range(1, store.n_views + 1))
     requests = [
-        Request(
+        DecodeRequest(
             path=dataset.root / files[sha256].path,
             sha256=sha256,
             views=all_views if sha256 in rows_of_views else (PLAIN,),
@@ -110,7 +110,7 @@ def recompute_sample(
             continue
         stored = store.row(rows[sha256], augmented_index=rows_of_views.get(sha256))
         differences = [
-            difference(_stored_view(stored, view), features, ends=ends)
+            relative_difference(_stored_view(stored, view), features, ends=ends)
             for view, features in zip(decoded.request.views, _features(engine, decoded), strict=True)
         ]
         n_views += len(differences)
@@ -126,15 +126,17 @@ def recompute_sample(
             faults.append(_fault(path, what + _other_versions(store), sha256))
         elif what := _other_facts(stored, decoded):
             faults.append(_fault(path, what + _other_versions(store), sha256))
-    return Sampled(
+    return RecomputedSample(
         n_contents=n_done, n_views=n_views, tolerance=tolerance, largest_difference=largest,
         faults=tuple(faults), notes=tuple(notes),
     )  # fmt: skip
 
 
-def choose(store: Store, dataset: Dataset, *, n: int, seed: int, without: frozenset[str]) -> list[str]:
+def choose_contents(
+    store: Store, dataset: Dataset, *, n: int, seed: int, without: frozenset[str]
+) -> list[str]:
     """Return up to ``n`` contents spread over the store: one drawn from each stretch of its rows."""
-    here = contents(dataset)
+    here = distinct_contents(dataset)
     having_views = store.rows_of_views()
     pool = [sha256 for sha256 in store.content.sha256 if sha256 in here and sha256 not in without]
     pool.sort(key=lambda sha256: sha256 not in having_views)  # stable; so both kinds are drawn from
@@ -143,7 +145,7 @@ def choose(store: Store, dataset: Dataset, *, n: int, seed: int, without: frozen
     return sorted(pool[int(rng.choice(stretch))] for stretch in stretches if len(stretch))
 
 
-def difference(
+def relative_difference(
     stored: npt.NDArray[np.float32], computed: npt.NDArray[np.float32], *, ends: Sequence[int]
 ) -> float:
     """Return the largest difference of two feature vectors, as a part of the largest feature in either.
@@ -174,10 +176,10 @@ def _tolerance(store: Store, device: str) -> float:
     return max(tolerance, FLOAT16_STORED) if store.config["store_dtype"] == "float16" else tolerance
 
 
-def _features(engine: Engine, decoded: Decoded) -> list[npt.NDArray[np.float32]]:
+def _features(engine: Engine, decoded: DecodeResult) -> list[npt.NDArray[np.float32]]:
     """Return the features of each view, (n_features,)."""
     rows: list[npt.NDArray[np.float32]] = []
-    feeder: Feeder[None] = Feeder(engine, lambda _, features: rows.extend(features))
+    feeder: Batcher[None] = Batcher(engine, lambda _, features: rows.extend(features))
     for view in decoded.views:
         feeder.add(view, None)
     feeder.finish()
@@ -191,7 +193,7 @@ def _stored_view(stored: ContentRow, view: int) -> npt.NDArray[np.float32]:
     return stored.augmented[view - 1]
 
 
-def _other_facts(stored: ContentRow, decoded: Decoded) -> str:
+def _other_facts(stored: ContentRow, decoded: DecodeResult) -> str:
     """Return what else the store keeps of the picture and has wrong."""
     if (stored.width, stored.height) != (decoded.width, decoded.height):
         return (

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from featurize.backbones.registry import get_backbone
 from featurize.backbones.weights import config_weights
-from featurize.base.files import writing
+from featurize.base.files import write_lock
 from featurize.errors import ConfigError, StoreError
-from featurize.extraction.execution import Decoders, Execution
-from featurize.extraction.extract import ExtractResult, describe
-from featurize.extraction.plan import Draft, refuse_other_pictures
+from featurize.extraction.execution import Decoders, ExecutionOptions
+from featurize.extraction.extract import ExtractResult, extract_result
+from featurize.extraction.plan import StoreRequest, refuse_other_pictures
 from featurize.extraction.recompute import SAMPLE, SEED, max_pixels_of, weights_file
-from featurize.extraction.run import carry_out
+from featurize.extraction.run import make_stores
 from featurize.extraction.verify import Verification, dataset_of, made_from, verify
 from featurize.images.dataset import Dataset
 from featurize.images.pool import IMAGE_TIMEOUT
@@ -78,7 +78,7 @@ def repair(
     if not path.is_file():
         raise StoreError(f"{path}: no such store. Make one with: featurize extract DATA")
     with ExitStack() as stack:
-        stack.enter_context(writing(path))
+        stack.enter_context(write_lock(path))
         verification = verify(
             path, data=data, sample=sample, seed=seed, weights=weights, device=device, workers=workers,
             on_progress=on_progress,
@@ -94,7 +94,7 @@ def repair(
         dataset = _dataset(store, data, verification, replace=replace, report=report)
         backbone = get_backbone(store.backbone)
         named = weights if weights is not None else weights_file(store)
-        draft = Draft(
+        draft = StoreRequest(
             backbone=backbone,
             weights=config_weights(backbone, store.config, named, on_download=on_note),
             config=store.config,
@@ -107,7 +107,7 @@ def repair(
             trusts_images=not verification.reaches("images"),
         )
         options = store.created_with.get("options", {})
-        execution = Execution(
+        execution = ExecutionOptions(
             engine="auto",
             device=device,
             gpu_memory=gpu_memory,
@@ -119,10 +119,10 @@ def repair(
         )
         max_pixels = max_pixels_of(store)
         decoders = stack.enter_context(closing(Decoders(workers=workers, image_timeout=image_timeout)))
-        (outcome,) = carry_out(
+        (outcome,) = make_stores(
             dataset, [draft], max_pixels=max_pixels, decoders=decoders, execution=execution
         )
-    return Repair(verification=verification, result=describe(dataset, outcome))
+    return Repair(verification=verification, result=extract_result(dataset, outcome))
 
 
 def _dataset(

@@ -13,51 +13,51 @@ from typing import Any
 from featurize.backbones.registry import Backbone, get_backbone
 from featurize.backbones.weights import Weights, find_weights, weights_status
 from featurize.base.dask_cluster import Cluster
-from featurize.base.files import writing
+from featurize.base.files import write_lock
 from featurize.config import make_config, store_name
 from featurize.errors import DatasetError
-from featurize.extraction.dask_client import Crew
-from featurize.extraction.execution import Decoders, Execution
-from featurize.extraction.options import Asked
+from featurize.extraction.dask_client import DaskExtraction
+from featurize.extraction.execution import Decoders, ExecutionOptions
+from featurize.extraction.options import ExtractOptions
 from featurize.extraction.plan import (
-    Draft,
-    Outcome,
+    StoreRequest,
+    StoreResult,
     existing_store,
     keep_stored_order,
     refuse_lost_order,
     refuse_other_parts,
-    settle_config,
+    resolve_config,
 )
-from featurize.extraction.precision import Sample, candidates, settle_precision
-from featurize.extraction.produce import fit_statistics, nothing_to_do, produce
+from featurize.extraction.precision import PrecisionSample, resolve_precision, sample_images
+from featurize.extraction.produce import current_image_table, fit_statistics, produce
 from featurize.images.dataset import Dataset, load_dataset
 from featurize.images.pool import Decoder
-from featurize.images.render import Rendering
-from featurize.store.parts import parts_folder, settled
+from featurize.images.render import RenderSettings
+from featurize.store.parts import load_run_choices, parts_folder
 from featurize.store.reader import open_store
 
 
-def carry_out(
+def make_stores(
     dataset: Dataset,
-    drafts: Sequence[Draft],
+    drafts: Sequence[StoreRequest],
     *,
     max_pixels: int,
     decoders: Decoders,
-    execution: Execution,
+    execution: ExecutionOptions,
     cluster: Cluster | None = None,
-) -> list[Outcome]:
+) -> list[StoreResult]:
     """Make or update every drafted store, those of one input size together: here, or on a cluster."""
-    outcomes: dict[Path, Outcome] = {}
+    outcomes: dict[Path, StoreResult] = {}
     for size in dict.fromkeys(draft.config["input_size"] for draft in drafts):
         start = time.perf_counter()
         group = [draft for draft in drafts if draft.config["input_size"] == size]
-        rendering = Rendering.of_config(group[0].config, max_pixels=max_pixels)
+        rendering = RenderSettings.of_config(group[0].config, max_pixels=max_pixels)
         most_views = 1 + max(draft.most_views for draft in group)
         if cluster is None:
             decoder = decoders.of(rendering, most_views=most_views)
             made = _carry_out_here(dataset, group, decoder=decoder, execution=execution)
         else:
-            crew = Crew(
+            crew = DaskExtraction(
                 cluster,
                 execution=execution,
                 workers=decoders.workers,
@@ -73,13 +73,13 @@ def carry_out(
 
 
 def _carry_out_here(
-    dataset: Dataset, drafts: Sequence[Draft], *, decoder: Decoder, execution: Execution
-) -> list[Outcome]:
+    dataset: Dataset, drafts: Sequence[StoreRequest], *, decoder: Decoder, execution: ExecutionOptions
+) -> list[StoreResult]:
     fit = partial(fit_statistics, dataset, decoder=decoder, execution=execution)
-    sample = Sample(candidates(dataset), decoder, execution)
+    sample = PrecisionSample(sample_images(dataset), decoder, execution)
     settled, engines = [], {}
     for draft in _with_statistics(drafts, fit):
-        draft, engine = settle_precision(draft, sample, execution)
+        draft, engine = resolve_precision(draft, sample, execution)
         settled.append(draft)
         if engine is not None:
             engines[draft.path] = engine
@@ -87,16 +87,20 @@ def _carry_out_here(
     return produce(dataset, targets, decoder=decoder, engines=engines, execution=execution)
 
 
-def _carry_out_there(dataset: Dataset, drafts: Sequence[Draft], *, crew: Crew) -> list[Outcome]:
+def _carry_out_there(
+    dataset: Dataset, drafts: Sequence[StoreRequest], *, crew: DaskExtraction
+) -> list[StoreResult]:
     targets = [draft.target(dataset) for draft in drafts]
-    if all(nothing_to_do(dataset, target) is not None for target in targets):
+    if all(current_image_table(dataset, target) is not None for target in targets):
         return crew.produce(dataset, targets, engines={})
     drafts = _with_statistics(drafts, partial(crew.fit_statistics, dataset, drafts))
     settled, engines = crew.settle(dataset, drafts)
     return crew.produce(dataset, [draft.target(dataset) for draft in settled], engines=engines)
 
 
-def _with_statistics(drafts: Sequence[Draft], fit: Callable[[], dict[str, list[float]]]) -> list[Draft]:
+def _with_statistics(
+    drafts: Sequence[StoreRequest], fit: Callable[[], dict[str, list[float]]]
+) -> list[StoreRequest]:
     """Return drafts that have their statistics, fitted once for all backbones of one input size."""
     if not any(lacks_statistics(draft.config) for draft in drafts):
         return list(drafts)
@@ -114,7 +118,7 @@ def lacks_statistics(config: Mapping[str, Any]) -> bool:
     return config["preprocess"] == "featurewise" and config["statistics"] is None
 
 
-def read_dataset(data: Path, asked: Asked, *, report: Callable[[str, int, int], None]) -> Dataset:
+def read_dataset(data: Path, asked: ExtractOptions, *, report: Callable[[str, int, int], None]) -> Dataset:
     """Return what the folder tree holds.
 
     Raises
@@ -135,21 +139,21 @@ def read_dataset(data: Path, asked: Asked, *, report: Callable[[str, int, int], 
     return dataset
 
 
-def draft_stores(
+def request_stores(
     dataset: Dataset,
-    asked: Asked,
+    asked: ExtractOptions,
     *,
     open_stores: ExitStack,
     dry: bool = False,
     on_note: Callable[[str], None] | None = None,
-) -> tuple[Dataset, list[Draft]]:
+) -> tuple[Dataset, list[StoreRequest]]:
     """Draft the store of each backbone, and settle the class order that an earlier run was given.
 
     Parameters
     ----------
     dataset : Dataset
         The images.
-    asked : Asked
+    asked : ExtractOptions
         What is wanted of them.
     open_stores : ExitStack
         Closes the stores that are there now, and gives back the right to write them.
@@ -171,17 +175,17 @@ def draft_stores(
         config = _config(backbone, weights, asked)
         path = folder / _file_name(backbone, config)
         if not dry:
-            open_stores.enter_context(writing(path))
+            open_stores.enter_context(write_lock(path))
         store = existing_store(path, config, dataset, force=asked.replace)
         if store is not None:
             open_stores.enter_context(store)
-        earlier = settle_config(path, config, store)
+        earlier = resolve_config(path, config, store)
         if not asked.replace:
             refuse_other_parts(path, earlier.config, dataset)
         dataset = keep_stored_order(dataset, store)
         refuse_lost_order(store, dataset)
         drafts.append(
-            Draft(
+            StoreRequest(
                 backbone=backbone,
                 weights=weights,
                 config=earlier.config,
@@ -195,11 +199,11 @@ def draft_stores(
     return dataset, drafts
 
 
-def _assumed_weights(backbone: Backbone, asked: Asked, folder: Path) -> Weights:
+def _assumed_weights(backbone: Backbone, asked: ExtractOptions, folder: Path) -> Weights:
     """Return the ImageNet weights as an earlier run knew them; without digest where there was none."""
     weights = Weights(kind="imagenet", path=None, sha256="", seed=None)
     path = folder / _file_name(backbone, _config(backbone, weights, asked))
-    work = settled(parts_folder(path))
+    work = load_run_choices(parts_folder(path))
     known = work.config if work is not None else None
     if path.is_file():
         with open_store(path) as store:
@@ -209,7 +213,7 @@ def _assumed_weights(backbone: Backbone, asked: Asked, folder: Path) -> Weights:
     return weights
 
 
-def _config(backbone: Backbone, weights: Weights, asked: Asked) -> dict[str, Any]:
+def _config(backbone: Backbone, weights: Weights, asked: ExtractOptions) -> dict[str, Any]:
     return make_config(
         backbone,
         weights,

@@ -15,8 +15,8 @@ from typing import Any
 from featurize.errors import EngineError, StoreError, WeightsError
 from featurize.extraction.commands import anew_command, repair_command
 from featurize.extraction.plan import keep_stored_order
-from featurize.extraction.preview import Changes, changes_since
-from featurize.extraction.recompute import SAMPLE, SEED, Sampled, recompute_sample
+from featurize.extraction.preview import DatasetChanges, changes_since
+from featurize.extraction.recompute import SAMPLE, SEED, RecomputedSample, recompute_sample
 from featurize.images.dataset import Dataset, load_dataset
 from featurize.store.check import Fault
 from featurize.store.parts import part_paths, parts_folder
@@ -38,7 +38,7 @@ class Verification:
     compared: bool  # whether the rows were compared with the files in it
     n_content: int
     n_images: int
-    sampled: Sampled | None  # the recomputed sample
+    sampled: RecomputedSample | None  # the recomputed sample
     mend: str  # the command that mends it, "" when nothing is off
 
     @property
@@ -217,7 +217,7 @@ def _parts_notes(path: Path) -> list[str]:
     ]
 
 
-def _data_faults(changes: Changes) -> tuple[Fault, ...]:
+def _data_faults(changes: DatasetChanges) -> tuple[Fault, ...]:
     """Name everything in which the folder and the table of images differ."""
     found = []
     if changes.classes is not None:

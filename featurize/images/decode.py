@@ -18,7 +18,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from featurize.errors import ConfigError, ImageError
 from featurize.images.files import UnreadableFile, open_regular, unreadable
-from featurize.images.skip_reasons import SKIP_REASONS, is_cut_short, why_not_identified
+from featurize.images.skip_reasons import SKIP_REASONS, is_truncated, why_not_identified
 
 _FULL_SCALE_16 = 65535
 
@@ -85,7 +85,7 @@ RESAMPLES = {
     "lanczos": Image.Resampling.LANCZOS,
 }
 
-__all__ = ["RESAMPLES", "RESIZES", "SKIP_REASONS", "Picture", "SkippedImage", "read_picture"]
+__all__ = ["RESAMPLES", "RESIZES", "SKIP_REASONS", "DecodedImage", "SkippedImage", "read_image"]
 
 # EPS would start Ghostscript; the others are only recognised, their pixels can never be read.
 _NOT_DECODED = frozenset({"EPS", "BUFR", "GRIB", "HDF5", "WMF", "MPEG"})
@@ -115,7 +115,7 @@ class SkippedImage(ImageError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Picture:
+class DecodedImage:
     """A decoded image."""
 
     pixels: npt.NDArray[np.uint8]  # (size, size, 3), upright RGB
@@ -129,7 +129,7 @@ class Picture:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Upright:
+class UprightImage:
     """A decoded image that is not yet brought to a size."""
 
     image: Image.Image  # RGB; of a JPEG perhaps at a smaller scale
@@ -140,7 +140,7 @@ class Upright:
     orientation: int
 
 
-def read_picture(
+def read_image(
     path: str | os.PathLike[str],
     *,
     size: int,
@@ -148,7 +148,7 @@ def read_picture(
     resample: str = "bicubic",
     max_pixels: int = 200_000_000,
     sha256: str | None = None,
-) -> Picture:
+) -> DecodedImage:
     """Read one image file, turn it upright and bring it to the network's size in one antialiased step.
 
     The content decides what a file is, not its name. Safe to call from several threads.
@@ -171,7 +171,7 @@ def read_picture(
 
     Returns
     -------
-    Picture
+    DecodedImage
 
     Raises
     ------
@@ -182,9 +182,9 @@ def read_picture(
     """
     _check_options(size, resize, resample, max_pixels)
     data = read_content(path, max_pixels=max_pixels, sha256=sha256)
-    with opened_upright(data, size=size, resize=resize, max_pixels=max_pixels) as upright:
+    with open_upright(data, size=size, resize=resize, max_pixels=max_pixels) as upright:
         square = _square(upright.image, size, resize, RESAMPLES[resample])
-    return Picture(
+    return DecodedImage(
         pixels=np.array(square),
         width=upright.width,
         height=upright.height,
@@ -238,7 +238,7 @@ def read_content(path: str | os.PathLike[str], *, max_pixels: int, sha256: str |
 
 
 @contextmanager
-def opened_upright(data: bytes, *, size: int, resize: str, max_pixels: int) -> Iterator[Upright]:
+def open_upright(data: bytes, *, size: int, resize: str, max_pixels: int) -> Iterator[UprightImage]:
     """Decode the content of an image file, a JPEG at the smallest scale that covers `size`.
 
     What is raised while it is open, for want of memory above all, is a fault of that file too.
@@ -248,7 +248,7 @@ def opened_upright(data: bytes, *, size: int, resize: str, max_pixels: int) -> I
     data : bytes
         From `read_content`.
     size, resize, max_pixels
-        As in `read_picture`. "pad" asks for a longer side of `size`, the others for a shorter one.
+        As in `read_image`. "pad" asks for a longer side of `size`, the others for a shorter one.
 
     Raises
     ------
@@ -260,7 +260,7 @@ def opened_upright(data: bytes, *, size: int, resize: str, max_pixels: int) -> I
             format_, mode = image.format or "", image.mode
             turned = _orientation(image) if format_ == "TIFF" else 1  # forgotten once it is loaded
             rgb, (width, height) = _decode(image, size=size, resize=resize, max_pixels=max_pixels)
-            yield Upright(
+            yield UprightImage(
                 image=rgb,
                 width=width,
                 height=height,
@@ -363,6 +363,6 @@ def _damage(error: Exception, file: BinaryIO) -> str:
     text = re.sub(r" at 0x[0-9a-fA-F]+", "", " ".join(str(error).split()))
     if isinstance(error, EOFError) or re.search(r"truncated|not enough image data", text, re.IGNORECASE):
         return "truncated"
-    if is_cut_short(file):
+    if is_truncated(file):
         return "truncated"
     return f"damaged: {text[:200] or type(error).__name__}"

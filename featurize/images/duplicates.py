@@ -20,13 +20,12 @@ from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
+from scipy.sparse import coo_array, csgraph
 
 from featurize.base.typing import Float32Array, IntArray
 from featurize.errors import StoreError
 from featurize.images.dataset import ImageFile
-from featurize.images.pool import Decoded
+from featurize.images.pool import DecodeResult
 
 HASH_BITS = 4
 CORRELATION = 0.95  # about the mean of each channel, so that a common background is no likeness
@@ -115,7 +114,7 @@ class _Found:
         """Join more pairs."""
         if len(pairs):
             self.pairs.append(pairs)
-            self.joined = join(len(self.joined), np.concatenate(self.pairs))
+            self.joined = connected_components(len(self.joined), np.concatenate(self.pairs))
 
 
 def _by_blocks(phash: npt.NDArray[np.uint64]) -> Iterator[IntArray]:
@@ -221,7 +220,7 @@ def _batches(parts: Iterator[IntArray]) -> Iterator[IntArray]:
             waiting = []
 
 
-def join(n: int, pairs: IntArray) -> IntArray:
+def connected_components(n: int, pairs: IntArray) -> IntArray:
     """Give things that are connected by pairs, directly or through others, the same number.
 
     Parameters
@@ -237,7 +236,7 @@ def join(n: int, pairs: IntArray) -> IntArray:
         Numbers from 0, in the order in which the sets first appear.
     """
     graph = coo_array((np.ones(len(pairs), dtype=bool), (pairs[:, 0], pairs[:, 1])), shape=(n, n))
-    labels = connected_components(graph, directed=False)[1]
+    labels = csgraph.connected_components(graph, directed=False)[1]
     _, first, inverse = np.unique(labels, return_index=True, return_inverse=True)
     rank = np.empty(len(first), dtype=np.int64)
     rank[np.argsort(first)] = np.arange(len(first))
@@ -289,7 +288,7 @@ def _centred(thumbnail: npt.NDArray[np.uint8]) -> tuple[Float32Array, Float32Arr
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class ImagePlace:
     """Where an image stands."""
 
     path: str
@@ -298,10 +297,10 @@ class Place:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Alike:
+class DuplicateSet:
     """Images that show the same picture, by path."""
 
-    places: tuple[Place, ...]
+    places: tuple[ImagePlace, ...]
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -320,15 +319,17 @@ class Alike:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Likeness:
+class Duplicates:
     """What shows the same picture as what."""
 
-    copies: tuple[Alike, ...]  # one file in several places
-    near: tuple[Alike, ...]  # different files, near duplicates directly or through others; with their copies
+    copies: tuple[DuplicateSet, ...]  # one file in several places
+    near: tuple[
+        DuplicateSet, ...
+    ]  # different files, near duplicates directly or through others; with their copies
     groups: Mapping[str, int]  # class → groups of images that can be fitted on
 
 
-def compare_pictures(images: Sequence[ImageFile], pictures: Mapping[str, Decoded]) -> Likeness:
+def find_duplicates(images: Sequence[ImageFile], pictures: Mapping[str, DecodeResult]) -> Duplicates:
     """Find copies and near duplicates among the images of a data set.
 
     Parameters
@@ -340,7 +341,7 @@ def compare_pictures(images: Sequence[ImageFile], pictures: Mapping[str, Decoded
 
     Returns
     -------
-    Likeness
+    Duplicates
         Sets in the order of their first paths.
     """
     number = {sha256: k for k, sha256 in enumerate(dict.fromkeys(image.sha256 for image in images))}
@@ -350,8 +351,8 @@ def compare_pictures(images: Sequence[ImageFile], pictures: Mapping[str, Decoded
         np.array([picture.phash for picture in seen], dtype=np.uint64),
         np.array([picture.thumbnail for picture in seen], dtype=np.uint8).reshape(-1, 32, 32, 3),
     )
-    alike = join(len(number), near)[content]
-    return Likeness(
+    alike = connected_components(len(number), near)[content]
+    return Duplicates(
         copies=tuple(_alike(images, rows) for rows in _sets(content)),
         near=tuple(_alike(images, rows) for rows in _sets(alike) if len(np.unique(content[rows])) > 1),
         groups=_groups(images, content, alike),
@@ -366,10 +367,10 @@ def _sets(label: IntArray) -> list[IntArray]:
     return sorted(sets, key=lambda rows: int(rows[0]))
 
 
-def _alike(images: Sequence[ImageFile], rows: IntArray) -> Alike:
-    return Alike(
+def _alike(images: Sequence[ImageFile], rows: IntArray) -> DuplicateSet:
+    return DuplicateSet(
         places=tuple(
-            Place(path=images[k].path, split=images[k].split, class_name=images[k].class_name)
+            ImagePlace(path=images[k].path, split=images[k].split, class_name=images[k].class_name)
             for k in rows.tolist()
         )
     )
@@ -392,5 +393,5 @@ def _groups(images: Sequence[ImageFile], content: IntArray, alike: IntArray) -> 
     number: dict[str, int] = {}
     entry = np.array([number.setdefault(image.entry, len(number)) for image in images], dtype=np.int64)
     links = np.column_stack([entry, len(number) + alike])[graded]  # entries and pictures as one graph
-    group = join(len(number) + int(alike.max(initial=-1)) + 1, links)[entry]
+    group = connected_components(len(number) + int(alike.max(initial=-1)) + 1, links)[entry]
     return {str(name): len(np.unique(group[fit & (names == name)])) for name in np.unique(names[fit])}

@@ -28,7 +28,7 @@ LAYOUTS = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class ClassFolder:
     """A folder whose files, at any depth, are images of one class in one split."""
 
     folder: str  # relative to the root; "" is the root itself
@@ -43,7 +43,7 @@ class Layout:
 
     root: Path
     has_split: bool = False
-    places: list[Place] = field(default_factory=list)
+    places: list[ClassFolder] = field(default_factory=list)
     outside: list[str] = field(default_factory=list)  # files in none of the places
     ignored: int = 0  # names passed over
 
@@ -74,7 +74,7 @@ def read_layout(root: Path) -> Layout:
         pictures = [name for name in files if name.lower().endswith(_PICTURE_SUFFIXES)]
         nothing_below = "new" not in split_folders and not any(place.files for place in layout.places)
         if nothing_below and (pictures or (files and not folders)):
-            layout.places = [Place(folder="", split="new", class_name="", files=files)]
+            layout.places = [ClassFolder(folder="", split="new", class_name="", files=files)]
         else:
             layout.outside += files
     _check_not_empty(layout)
@@ -145,7 +145,7 @@ def _add_classes(layout: Layout, class_names: dict[str, str], split: str) -> Non
 
 def _add_place(layout: Layout, folder: str, split: str, class_name: str) -> None:
     files, ignored = files_below(layout.root, folder)
-    layout.places.append(Place(folder=folder, split=split, class_name=class_name, files=files))
+    layout.places.append(ClassFolder(folder=folder, split=split, class_name=class_name, files=files))
     layout.ignored += ignored
 
 

@@ -19,8 +19,8 @@ import numpy.typing as npt
 from featurize.base.cores import available_cores
 from featurize.errors import ImageError
 from featurize.images.augment import PLAIN
-from featurize.images.render import Rendering, read_region, region_bytes
-from featurize.images.worker import NEVER, Heard, SharedMemory, Worker, WorkerSetting
+from featurize.images.render import RenderSettings, read_region, region_bytes
+from featurize.images.worker import NEVER, Heard, SharedMemory, Worker, WorkerSettings
 
 AHEAD = 4  # requests under way or done and not yet taken, a worker: one slot of shared memory each
 IN_PIPE = 2  # requests that a worker has at once, so that it need not wait for the next
@@ -34,7 +34,7 @@ class WorkerPool:
 
     Parameters
     ----------
-    setting : WorkerSetting
+    setting : WorkerSettings
         What the workers are told.
     slot_bytes : int
         Of shared memory, for the largest request.
@@ -42,7 +42,7 @@ class WorkerPool:
         Processes; one a core by default.
     """
 
-    def __init__(self, setting: WorkerSetting, *, slot_bytes: int, workers: int | None = None) -> None:
+    def __init__(self, setting: WorkerSettings, *, slot_bytes: int, workers: int | None = None) -> None:
         self.slot_bytes = slot_bytes
         self._setting = setting
         self._most_workers = workers or available_cores()
@@ -187,7 +187,7 @@ DECODE_MEMORY = 3 * 2**30  # bytes that decoding one file may take
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
+class DecodeRequest:
     """One file to decode, and the numbers of the views wanted of it."""
 
     path: Path
@@ -196,14 +196,14 @@ class Request:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Decoded:
+class DecodeResult:
     """One decoded file with its views, or the reason why there is none.
 
     The views lie in memory that the workers write into again: they are those of this file until the next one
     is taken. Whoever wants them longer copies them.
     """
 
-    request: Request
+    request: DecodeRequest
     problem: str  # "" or the reason
     seconds: float
     width: int = 0  # upright pixels of the file
@@ -221,7 +221,7 @@ class Decoder:
 
     Parameters
     ----------
-    rendering : Rendering
+    rendering : RenderSettings
         How files become pixels.
     most_views : int
         Views of one file, at most.
@@ -235,7 +235,7 @@ class Decoder:
 
     def __init__(
         self,
-        rendering: Rendering,
+        rendering: RenderSettings,
         *,
         most_views: int,
         workers: int | None = None,
@@ -243,7 +243,7 @@ class Decoder:
         memory_bytes: int = DECODE_MEMORY,
     ) -> None:
         self._size = rendering.size
-        setting = WorkerSetting(work=rendering, image_timeout=image_timeout, memory_bytes=memory_bytes)
+        setting = WorkerSettings(work=rendering, image_timeout=image_timeout, memory_bytes=memory_bytes)
         self._pool = WorkerPool(setting, slot_bytes=region_bytes(self._size, most_views), workers=workers)
 
     def __enter__(self) -> Decoder:
@@ -262,7 +262,7 @@ class Decoder:
         """Start the processes that so many files can use; they load their libraries while others work."""
         self._pool.start(n_files)
 
-    def decode(self, requests: Sequence[Request]) -> Generator[Decoded, None, None]:
+    def decode(self, requests: Sequence[DecodeRequest]) -> Generator[DecodeResult, None, None]:
         """Yield the files in their order; a bounded number of them is decoded ahead of whoever takes them."""
 
         def message(number: int) -> dict[str, Any]:
@@ -273,13 +273,13 @@ class Decoder:
             for request, (slot, reply) in zip(requests, replies, strict=True):
                 yield self._decoded(request, reply, offset=slot * self._pool.slot_bytes)
 
-    def _decoded(self, request: Request, reply: dict[str, Any], *, offset: int) -> Decoded:
+    def _decoded(self, request: DecodeRequest, reply: dict[str, Any], *, offset: int) -> DecodeResult:
         if reply["problem"]:
-            return Decoded(request=request, problem=reply["problem"], seconds=reply["seconds"])
+            return DecodeResult(request=request, problem=reply["problem"], seconds=reply["seconds"])
         views, thumbnail = read_region(
             self._pool.region, offset=offset, size=self._size, n_views=len(request.views)
         )
-        return Decoded(
+        return DecodeResult(
             request=request,
             problem="",
             seconds=reply["seconds"],
@@ -295,13 +295,13 @@ class Decoder:
 
 
 def decode_all(
-    requests: Sequence[Request],
-    rendering: Rendering,
+    requests: Sequence[DecodeRequest],
+    rendering: RenderSettings,
     *,
     workers: int | None = None,
     image_timeout: float = IMAGE_TIMEOUT,
     memory_bytes: int = DECODE_MEMORY,
-) -> Generator[Decoded, None, None]:
+) -> Generator[DecodeResult, None, None]:
     """Decode files in their order with processes of their own. Options as in `Decoder`."""
     if not requests:
         return

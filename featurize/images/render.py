@@ -26,7 +26,7 @@ THUMBNAIL = 32  # side, in pixels
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rendering:
+class RenderSettings:
     """How files become pixels; the same for every file of a run."""
 
     size: int  # side of the square, in pixels
@@ -37,7 +37,7 @@ class Rendering:
     seed: int
 
     @classmethod
-    def of_config(cls, config: Mapping[str, Any], *, max_pixels: int) -> Rendering:
+    def of_config(cls, config: Mapping[str, Any], *, max_pixels: int) -> RenderSettings:
         """Return the rendering of a store's config."""
         views = dict(config["views"])
         seed = views.pop("seed")
@@ -55,7 +55,7 @@ class Rendering:
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_json(cls, values: dict[str, Any]) -> Rendering:
+    def from_json(cls, values: dict[str, Any]) -> RenderSettings:
         """Return the rendering that `to_json` described."""
         return cls(**{**values, "ranges": ViewRanges(**values["ranges"])})
 
@@ -83,14 +83,14 @@ def _places(
     return values[:end].reshape(n_views, size, size, 3), values[end:].reshape(THUMBNAIL, THUMBNAIL, 3)
 
 
-def render(request: dict[str, Any], rendering: Rendering, buffer: memoryview) -> dict[str, Any]:
+def render(request: dict[str, Any], rendering: RenderSettings, buffer: memoryview) -> dict[str, Any]:
     """Decode one file into a buffer.
 
     Parameters
     ----------
     request : dict
         "path"; "sha256" of the expected content, or None; "views", the numbers of those wanted.
-    rendering : Rendering
+    rendering : RenderSettings
         How.
     buffer : writable memoryview of bytes
         Receives (n_views, size, size, 3) uint8, then the (32, 32, 3) thumbnail.
@@ -104,14 +104,14 @@ def render(request: dict[str, Any], rendering: Rendering, buffer: memoryview) ->
     from featurize.images.augment import render_views, view_parameters
     from featurize.images.decode import (
         SkippedImage,  # Pillow and OpenCV: in the worker only
-        read_picture,
+        read_image,
     )
 
     start = time.perf_counter()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a damaged EXIF block is no news to anyone
-            picture = read_picture(
+            picture = read_image(
                 request["path"],
                 size=rendering.size,
                 resize=rendering.resize,
@@ -152,7 +152,7 @@ _DRAFT = 2  # a JPEG is decoded at this many times the side or more: its own sca
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shrinking:
+class ThumbnailSettings:
     """How files become small pictures; the same for every file of a list."""
 
     sides: tuple[int, ...]  # longest side of each wanted picture, in pixels
@@ -163,19 +163,19 @@ class Shrinking:
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_json(cls, values: dict[str, Any]) -> Shrinking:
+    def from_json(cls, values: dict[str, Any]) -> ThumbnailSettings:
         """Return what `to_json` described."""
         return cls(sides=tuple(values["sides"]), max_pixels=values["max_pixels"])
 
 
-def shrink(request: dict[str, Any], shrinking: Shrinking) -> dict[str, Any]:
+def make_thumbnails(request: dict[str, Any], shrinking: ThumbnailSettings) -> dict[str, Any]:
     """Decode one file and return it small.
 
     Parameters
     ----------
     request : dict
         "path".
-    shrinking : Shrinking
+    shrinking : ThumbnailSettings
         How.
 
     Returns
@@ -187,7 +187,7 @@ def shrink(request: dict[str, Any], shrinking: Shrinking) -> dict[str, Any]:
     """
     from featurize.images.decode import (
         SkippedImage,  # Pillow: in the worker only
-        opened_upright,
+        open_upright,
         read_content,
     )
 
@@ -199,7 +199,7 @@ def shrink(request: dict[str, Any], shrinking: Shrinking) -> dict[str, Any]:
             warnings.simplefilter("ignore")  # a damaged EXIF block is no news to anyone
             data = read_content(request["path"], max_pixels=shrinking.max_pixels)
             sha256 = hashlib.sha256(data).hexdigest()
-            with opened_upright(
+            with open_upright(
                 data, size=_DRAFT * most, resize="pad", max_pixels=shrinking.max_pixels
             ) as upright:
                 size = upright.width, upright.height
@@ -209,13 +209,13 @@ def shrink(request: dict[str, Any], shrinking: Shrinking) -> dict[str, Any]:
     return {"problem": "", "sha256": sha256, "small": small, "seconds": time.perf_counter() - start}
 
 
-def fitted(width: int, height: int, side: int) -> tuple[int, int]:
+def fit_within(width: int, height: int, side: int) -> tuple[int, int]:
     """Return the size of a picture whose longer side is at most `side`: never larger, never below 1 pixel."""
     scale = min(1.0, side / max(width, height))
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
-def webp(image: Image.Image) -> bytes:
+def encode_webp(image: Image.Image) -> bytes:
     """Return an RGB image as a WebP file, without anything that was written about it."""
     file = io.BytesIO()
     image.save(file, "WEBP", quality=QUALITY, method=4, icc_profile=b"", exif=b"", xmp=b"")
@@ -225,7 +225,7 @@ def webp(image: Image.Image) -> bytes:
 def _webp(image: Image.Image, side: int, size: tuple[int, int]) -> dict[str, Any]:
     from PIL import Image as Pillow
 
-    width, height = fitted(*size, side)
+    width, height = fit_within(*size, side)
     if image.size != (width, height):
         image = image.resize((width, height), Pillow.Resampling.LANCZOS, reducing_gap=3.0)
-    return {"width": width, "height": height, "data": base64.b64encode(webp(image)).decode("ascii")}
+    return {"width": width, "height": height, "data": base64.b64encode(encode_webp(image)).decode("ascii")}

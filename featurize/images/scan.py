@@ -13,10 +13,10 @@ import numpy as np
 
 from featurize.images.augment import ViewRanges
 from featurize.images.dataset import Dataset, ImageFile, load_dataset
-from featurize.images.duplicates import Alike, Likeness, compare_pictures
+from featurize.images.duplicates import Duplicates, DuplicateSet, find_duplicates
 from featurize.images.folders import SPLITS
-from featurize.images.pool import Decoded, Request, decode_all
-from featurize.images.render import Rendering
+from featurize.images.pool import DecodeRequest, DecodeResult, decode_all
+from featurize.images.render import RenderSettings
 from featurize.images.scan_findings import KINDS, LEVELS
 
 NETWORK_SIZE = 224  # pixels; the input side of most backbones, and what hashes are taken at, as in extraction
@@ -27,7 +27,7 @@ Counts = Mapping[str, Mapping[str, int]]  # split → class ("" when ungraded) �
 
 
 @dataclass(frozen=True, kw_only=True)
-class Spread:
+class LengthSummary:
     """Smallest, middle and largest of some lengths, in pixels."""
 
     min: int
@@ -36,7 +36,7 @@ class Spread:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Intake:
+class ScanReport:
     """Facts about a data set. All paths are relative to its root and sorted by their bytes."""
 
     root: str
@@ -51,8 +51,8 @@ class Intake:
     readable: Counts  # classes none of whose files can be read are there, with 0
     entries: Counts  # with at least one readable image
     groups: Mapping[str, int]  # class → groups to fit on: what folds can tell apart
-    short_side: Spread | None  # None: not one picture
-    long_side: Spread | None
+    short_side: LengthSummary | None  # None: not one picture
+    long_side: LengthSummary | None
     network_size: int
     n_small: int  # pictures whose short side is below `network_size`
     formats: Mapping[str, int]  # of the content, most frequent first
@@ -61,8 +61,8 @@ class Intake:
     rotated: tuple[str, ...]  # turned upright because their EXIF says so
     misnamed: tuple[tuple[str, str], ...]  # path whose suffix promises another format, the format it has
     deep: tuple[tuple[str, str], ...]  # path, mode: CMYK, Lab, 16 or 32 bits; brought to 8-bit RGB
-    copies: tuple[Alike, ...]  # the same file in several places
-    near_duplicates: tuple[Alike, ...]  # different files that show the same picture
+    copies: tuple[DuplicateSet, ...]  # the same file in several places
+    near_duplicates: tuple[DuplicateSet, ...]  # different files that show the same picture
     outside: tuple[str, ...]  # files in no class folder, not used
     ignored: int  # hidden names, Thumbs.db and the like
     findings: tuple[Finding, ...] = ()  # the worst first
@@ -85,7 +85,7 @@ def scan(
     entries: str = "folder",
     workers: int | None = None,
     on_progress: OnProgress | None = None,
-) -> Intake:
+) -> ScanReport:
     """Look at every file of a data set: hash it, decode it small, compare it with all others.
 
     Decoding is extraction's own, in processes with a deadline and a memory limit, so what is skipped here is
@@ -106,7 +106,7 @@ def scan(
 
     Returns
     -------
-    Intake
+    ScanReport
         Nothing in it depends on the order in which the file system lists names.
 
     Raises
@@ -122,14 +122,14 @@ def scan(
     )
     pictures = _look(dataset, workers=workers, tell=tell)
     readable = [image for image in dataset.images if image.sha256 in pictures.good]
-    likeness = compare_pictures(readable, pictures.good)
+    likeness = find_duplicates(readable, pictures.good)
     intake = _facts(dataset, pictures, readable, likeness)
-    return replace(intake, findings=find(intake))
+    return replace(intake, findings=list_findings(intake))
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Pictures:
-    good: dict[str, Decoded]  # content → what was seen of it, without its views
+    good: dict[str, DecodeResult]  # content → what was seen of it, without its views
     bad: dict[str, str]  # content → why it will be skipped
 
 
@@ -139,7 +139,7 @@ def _look(dataset: Dataset, *, workers: int | None, tell: OnProgress) -> _Pictur
     for image in dataset.images:
         if image.sha256:
             first.setdefault(image.sha256, image.path)
-    rendering = Rendering(
+    rendering = RenderSettings(
         size=NETWORK_SIZE,
         resize="squash",
         resample="bicubic",
@@ -147,7 +147,7 @@ def _look(dataset: Dataset, *, workers: int | None, tell: OnProgress) -> _Pictur
         ranges=ViewRanges(),
         seed=0,
     )
-    requests = [Request(path=dataset.root / path, sha256=sha256) for sha256, path in first.items()]
+    requests = [DecodeRequest(path=dataset.root / path, sha256=sha256) for sha256, path in first.items()]
     good, bad = {}, {}
     decoded_files = decode_all(requests, rendering, workers=workers)
     for done, (sha256, decoded) in enumerate(zip(first, decoded_files, strict=True), start=1):
@@ -159,10 +159,12 @@ def _look(dataset: Dataset, *, workers: int | None, tell: OnProgress) -> _Pictur
     return _Pictures(good=good, bad=bad)
 
 
-def _facts(dataset: Dataset, pictures: _Pictures, readable: list[ImageFile], likeness: Likeness) -> Intake:
+def _facts(
+    dataset: Dataset, pictures: _Pictures, readable: list[ImageFile], likeness: Duplicates
+) -> ScanReport:
     seen = [(image.path, pictures.good[image.sha256]) for image in readable]
     short = [min(picture.width, picture.height) for _, picture in seen]
-    return Intake(
+    return ScanReport(
         root=str(dataset.root),
         name=dataset.name,
         classes=dataset.classes,
@@ -211,10 +213,10 @@ def _counts(dataset: Dataset, things: Iterable[tuple[ImageFile, str]]) -> dict[s
     }
 
 
-def _spread(lengths: Sequence[int]) -> Spread | None:
+def _spread(lengths: Sequence[int]) -> LengthSummary | None:
     if not lengths:
         return None
-    return Spread(min=min(lengths), median=float(np.median(lengths)), max=max(lengths))
+    return LengthSummary(min=min(lengths), median=float(np.median(lengths)), max=max(lengths))
 
 
 def _tally(names: Iterable[str]) -> dict[str, int]:
@@ -254,18 +256,18 @@ class Finding:
     text: str  # one line
     advice: str  # one line: what it means and what to do
     cases: tuple[Case, ...] = ()  # paths that belong together; or a path and a remark
-    sign: str = ":"  # what stands between the parts of a case, as in `Kind`
+    sign: str = ":"  # what stands between the parts of a case, as in `FindingKind`
 
 
-def find(intake: Intake) -> tuple[Finding, ...]:
+def list_findings(intake: ScanReport) -> tuple[Finding, ...]:
     """Return the findings, errors first, then warnings, then notes.
 
     Parameters
     ----------
-    intake : Intake
+    intake : ScanReport
         The facts; its own findings are not looked at.
     """
-    steps: tuple[Callable[[Intake], Iterator[Finding]], ...] = (_alike, _files, _classes)
+    steps: tuple[Callable[[ScanReport], Iterator[Finding]], ...] = (_alike, _files, _classes)
     found = [finding for step in steps for finding in step(intake)]
     levels, kinds = list(LEVELS), list(KINDS)
     last = len(kinds)
@@ -277,7 +279,7 @@ def find(intake: Intake) -> tuple[Finding, ...]:
     )
 
 
-def _alike(intake: Intake) -> Iterator[Finding]:
+def _alike(intake: ScanReport) -> Iterator[Finding]:
     """Sort sets of like images; one that is under two grades and in two splits is told of twice."""
     cases: dict[str, list[Case]] = {}
     for alike in intake.copies:
@@ -290,7 +292,7 @@ def _alike(intake: Intake) -> Iterator[Finding]:
         yield _finding(kind, found)
 
 
-def _kinds_of_copies(alike: Alike, intake: Intake) -> list[str]:
+def _kinds_of_copies(alike: DuplicateSet, intake: ScanReport) -> list[str]:
     if worst := [
         *(["same file under two grades"] if len(alike.classes) > 1 else []),
         *(["same file in two splits"] if _leaks(alike, intake) else []),
@@ -301,7 +303,7 @@ def _kinds_of_copies(alike: Alike, intake: Intake) -> list[str]:
     return ["copies in test"] if alike.splits == {"test"} else ["copies"]
 
 
-def _kinds_of_near_duplicates(alike: Alike, intake: Intake) -> list[str]:
+def _kinds_of_near_duplicates(alike: DuplicateSet, intake: ScanReport) -> list[str]:
     if worst := [
         *(["near duplicates under two grades"] if len(alike.classes) > 1 else []),
         *(["near duplicates in two splits"] if _leaks(alike, intake) else []),
@@ -310,12 +312,12 @@ def _kinds_of_near_duplicates(alike: Alike, intake: Intake) -> list[str]:
     return ["ungraded near duplicates"] if "new" in alike.splits else ["near duplicates"]
 
 
-def _leaks(alike: Alike, intake: Intake) -> bool:
+def _leaks(alike: DuplicateSet, intake: ScanReport) -> bool:
     """Tell whether graded images stand in several splits that a comparison keeps apart."""
     return intake.has_test and len(alike.splits - {"new"}) > 1
 
 
-def _files(intake: Intake) -> Iterator[Finding]:
+def _files(intake: ScanReport) -> Iterator[Finding]:
     for kind, cases in (
         ("skipped", intake.skipped),
         ("outside", [(path,) for path in intake.outside]),
@@ -340,7 +342,7 @@ def _finding(kind: str, cases: Sequence[Case], *, count: int | None = None) -> F
     )
 
 
-def _classes(intake: Intake) -> Iterator[Finding]:
+def _classes(intake: ScanReport) -> Iterator[Finding]:
     if len(intake.classes) == 1:
         yield Finding(
             kind="one class",
@@ -369,7 +371,7 @@ def _classes(intake: Intake) -> Iterator[Finding]:
         )
 
 
-def _groups(intake: Intake) -> Iterator[Finding]:
+def _groups(intake: ScanReport) -> Iterator[Finding]:
     """Tell of classes with too few groups for folds."""
     needed = 2 if intake.has_test else 3
     too_few = {name: n for name, n in intake.groups.items() if n < needed}
@@ -390,7 +392,7 @@ def _groups(intake: Intake) -> Iterator[Finding]:
         )
 
 
-def _balance(intake: Intake) -> Iterator[Finding]:
+def _balance(intake: ScanReport) -> Iterator[Finding]:
     train = {name: n for name, n in intake.readable.get("train", {}).items() if n}
     if len(train) < 2:
         return

@@ -83,7 +83,7 @@ def why_not_identified(file: BinaryIO) -> str:
             return f"not an image: {advice}"
     if head[4:8] == b"ftyp" and head[8:12] in _HEIC_BRANDS:
         return f"not an image: it is HEIC, which cannot be read here; {_CONVERT}"
-    if is_cut_short(file):
+    if is_truncated(file):
         return "truncated"
     starts = {b"\xff\xd8\xff": "JPEG", b"\x89PNG": "PNG", b"GIF8": "GIF", b"II*\0": "TIFF", b"MM\0*": "TIFF"}
     for start, name in starts.items():
@@ -92,7 +92,7 @@ def why_not_identified(file: BinaryIO) -> str:
     return "not an image"
 
 
-def is_cut_short(file: BinaryIO) -> bool:
+def is_truncated(file: BinaryIO) -> bool:
     """Return whether a file that begins as an image ends before the end that its format promises."""
     head = _read(file, 0, _ENDS)
     length = file.seek(0, os.SEEK_END)
@@ -141,7 +141,7 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # what a spreadsheet may run,
 
 
 @dataclass(frozen=True, kw_only=True)
-class Skipped:
+class SkippedFile:
     """One file without features."""
 
     path: str  # relative to the data set
@@ -168,7 +168,7 @@ def count_skipped(reasons: Iterable[str]) -> str:
     return f"{n} file{'' if n == 1 else 's'} skipped: {each}"
 
 
-def write_skipped(path: Path, skipped: Iterable[Skipped]) -> None:
+def write_skipped(path: Path, skipped: Iterable[SkippedFile]) -> None:
     """Write a table that opens rightly in a spreadsheet and runs nothing there: UTF-8 with a byte order mark.
 
     A cell that a spreadsheet would take for a formula gets a leading apostrophe; bytes and control characters

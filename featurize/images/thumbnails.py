@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 
 from featurize.errors import ConfigError
-from featurize.images.pool import DECODE_MEMORY, IMAGE_TIMEOUT, Decoder, Request, WorkerPool
-from featurize.images.render import Rendering, Shrinking
-from featurize.images.worker import WorkerSetting
+from featurize.images.pool import DECODE_MEMORY, IMAGE_TIMEOUT, Decoder, DecodeRequest, WorkerPool
+from featurize.images.render import RenderSettings, ThumbnailSettings
+from featurize.images.worker import WorkerSettings
 
 LARGEST = 4096  # pixels; a picture that is larger is no thumbnail
 
@@ -91,7 +91,7 @@ def thumbnails_at(
     on_progress: Callable[[int, int], None] | None = None,
 ) -> list[tuple[Thumbnail, ...]]:
     """Return of each file a small picture for each of some sides; it is decoded once. As `thumbnails`."""
-    shrinking = Shrinking(sides=tuple(sides), max_pixels=max_pixels)
+    shrinking = ThumbnailSettings(sides=tuple(sides), max_pixels=max_pixels)
     if not sides or min(sides) < 1 or max(sides) > LARGEST or max_pixels < 1:
         raise ConfigError(
             f"thumbnails of {', '.join(map(str, sides)) or 'no'} pixels, of pictures of up to {max_pixels} "
@@ -99,7 +99,7 @@ def thumbnails_at(
         )
     if not paths:
         return []
-    setting = WorkerSetting(work=shrinking, image_timeout=image_timeout, memory_bytes=DECODE_MEMORY)
+    setting = WorkerSettings(work=shrinking, image_timeout=image_timeout, memory_bytes=DECODE_MEMORY)
     found: list[tuple[Thumbnail, ...]] = []
     # The pictures come with the replies, so nothing is shared: a slot is as small as memory can be.
     with (
@@ -162,12 +162,12 @@ def image_squares(
     index: list[int] = []
     problems: dict[int, str] = {}
     with Decoder(
-        Rendering.of_config(config, max_pixels=max_pixels),
+        RenderSettings.of_config(config, max_pixels=max_pixels),
         most_views=1,
         workers=workers,
         image_timeout=image_timeout,
     ) as decoder:
-        for position, decoded in enumerate(decoder.decode([Request(path=path) for path in paths])):
+        for position, decoded in enumerate(decoder.decode([DecodeRequest(path=path) for path in paths])):
             if decoded.problem:
                 problems[position] = decoded.problem
             else:

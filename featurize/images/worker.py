@@ -22,7 +22,7 @@ from queue import SimpleQueue
 from typing import IO, Any
 
 from featurize.errors import ImageError
-from featurize.images.render import Rendering, Shrinking
+from featurize.images.render import RenderSettings, ThumbnailSettings
 
 START_TIMEOUT = 300.0  # seconds for a worker to import its libraries, on a very busy machine
 NEVER = float("inf")
@@ -31,10 +31,10 @@ Heard = tuple["Worker", dict[str, Any] | None]  # who said what; None: that proc
 
 
 @dataclass(frozen=True, kw_only=True)
-class WorkerSetting:
+class WorkerSettings:
     """What a worker is told once."""
 
-    work: Rendering | Shrinking
+    work: RenderSettings | ThumbnailSettings
     image_timeout: float  # seconds for one file
     memory_bytes: int  # that it may allocate for one file
 
@@ -42,7 +42,7 @@ class WorkerSetting:
 class Worker:
     """One decode process. What it says lands in the inbox that it shares with the others."""
 
-    def __init__(self, setting: WorkerSetting, memory: SharedMemory, inbox: SimpleQueue[Heard]) -> None:
+    def __init__(self, setting: WorkerSettings, memory: SharedMemory, inbox: SimpleQueue[Heard]) -> None:
         self.pending: deque[int] = deque()  # numbers of the requests it has, the one under way first
         self.ready = False  # whether it has said that its libraries are loaded
         self.expired: int | None = None  # the request at whose deadline it was killed
@@ -52,7 +52,7 @@ class Worker:
         threading.Thread(target=self._listen, args=(inbox,), daemon=True, name="decode").start()
         self._tell(
             {
-                "shrinks": isinstance(setting.work, Shrinking),
+                "shrinks": isinstance(setting.work, ThumbnailSettings),
                 "work": setting.work.to_json(),
                 "region": memory.handle,
                 "region_bytes": memory.n_bytes,
@@ -218,19 +218,19 @@ def main() -> None:
 def _rendering(setting: Message) -> Callable[[Message], Message]:
     import cv2
 
-    from featurize.images.render import Rendering, render
+    from featurize.images.render import RenderSettings, render
 
     cv2.setNumThreads(1)
-    rendering = Rendering.from_json(setting["work"])
+    rendering = RenderSettings.from_json(setting["work"])
     region = memoryview(open_region(setting["region"], setting["region_bytes"]))
     return lambda request: render(request, rendering, region[request["offset"] :])
 
 
 def _shrinking(setting: Message) -> Callable[[Message], Message]:
-    from featurize.images.render import Shrinking, shrink
+    from featurize.images.render import ThumbnailSettings, make_thumbnails
 
-    shrinking = Shrinking.from_json(setting["work"])
-    return lambda request: shrink(request, shrinking)
+    shrinking = ThumbnailSettings.from_json(setting["work"])
+    return lambda request: make_thumbnails(request, shrinking)
 
 
 def _limit_memory(n_bytes: int) -> None:

@@ -43,7 +43,7 @@ class Fault:
         return f"{self.where}: {self.what}"
 
 
-class Check:
+class StoreChecker:
     """One pass over an open store. Collects faults; what later steps build on is asked for by `reaches`."""
 
     def __init__(self, file: h5py.File, report: Callable[[int, int], None]) -> None:
@@ -66,7 +66,7 @@ class Check:
         self._note_texts()
         self._contents = [_text(value) for value in self._file["content/sha256"][:]]
         self._note("rows", self._unsorted("content/sha256"))
-        self._n_chunks = shapes(self._file).n_chunks
+        self._n_chunks = store_shapes(self._file).n_chunks
         views = self._rows_of_views()
         self._note_images()
         if not self._reaches("rows"):
@@ -249,7 +249,7 @@ def main(path: str) -> int:
     facts: dict[str, Any] = {"config": None, "created_with": None}
     try:
         with h5py.File(Path(path), "r", locking=False) as file:
-            faults = Check(file, report).run()
+            faults = StoreChecker(file, report).run()
             if not any(fault.where in ("config", "created_with") for fault in faults):
                 facts = {name: json.loads(file.attrs[name]) for name in facts}
     except Exception as error:  # a broken structure makes HDF5 and h5py raise anything at all
@@ -279,7 +279,7 @@ OPTIONAL = {"text_crc32"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shapes:
+class StoreShapes:
     """The counts of a store, as its datasets have them."""
 
     n_content: int
@@ -290,14 +290,14 @@ class Shapes:
     n_chunks: int
 
 
-def shapes(file: h5py.File) -> Shapes:
+def store_shapes(file: h5py.File) -> StoreShapes:
     """Return the counts of a store whose datasets are all there."""
     augmented = file["features/augmented"].shape
     n_chunks = 0
     for name in (*CONTENT_COLUMNS, *IMAGE_COLUMNS, *FEATURES, "features/augmented_content"):
         if file[name].chunks is not None:
             n_chunks += -(-file[name].shape[0] // file[name].chunks[0])
-    return Shapes(
+    return StoreShapes(
         n_content=file["content/sha256"].shape[0],
         n_images=file["images/path"].shape[0],
         n_augmented=augmented[0],

@@ -28,19 +28,19 @@ class HasLevels(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Columns:
+class LevelColumns:
     """Level i is the columns from ``ends[i - 1]`` (or 0) up to ``ends[i]``."""
 
     names: tuple[str, ...]
     ends: tuple[int, ...]
 
     @classmethod
-    def of(cls, source: HasLevels) -> Columns:
+    def of(cls, source: HasLevels) -> LevelColumns:
         """Return those of an engine or a store."""
         return cls(names=tuple(source.level_names), ends=tuple(source.level_ends))
 
     @classmethod
-    def of_width(cls, n_features: int) -> Columns:
+    def of_width(cls, n_features: int) -> LevelColumns:
         """Return those of features without levels."""
         return cls(names=("final",), ends=(n_features,))
 
@@ -55,7 +55,7 @@ class Columns:
             yield features[:, start:end]
 
 
-def agreed(found: Sequence[Columns], *, where: str) -> Columns:
+def single_value(found: Sequence[LevelColumns], *, where: str) -> LevelColumns:
     """Return the one thing that all sources of a store's features say.
 
     Raises
@@ -73,5 +73,5 @@ def agreed(found: Sequence[Columns], *, where: str) -> Columns:
     return first
 
 
-def _told(columns: Columns) -> str:
+def _told(columns: LevelColumns) -> str:
     return ", ".join(f"{name} up to {end}" for name, end in zip(columns.names, columns.ends, strict=True))

@@ -23,16 +23,16 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from featurize.base.files import cannot_write, flush_folder, write_flushed
+from featurize.base.files import fsync_folder, write_error, write_synced
 from featurize.errors import StoreError
-from featurize.store.columns import Columns
+from featurize.store.columns import LevelColumns
 
 SUFFIX = ".part"
 SETTLED = "settled.json"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Meta:
+class ContentMeta:
     """What is kept of one content besides its features."""
 
     width: int  # upright pixels
@@ -42,7 +42,7 @@ class Meta:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settled:
+class RunChoices:
     """What a run settled before its first part, and later runs keep."""
 
     config: dict[str, Any]
@@ -53,12 +53,12 @@ class Settled:
 class Part:
     """Some finished views of some contents, and the files that turned out to be no pictures."""
 
-    meta: dict[str, Meta] = field(default_factory=dict)  # by SHA-256
+    meta: dict[str, ContentMeta] = field(default_factory=dict)  # by SHA-256
     features: dict[tuple[str, int], npt.NDArray[np.float32]] = field(
         default_factory=dict
     )  # (n_features,) each
     failed: dict[str, str] = field(default_factory=dict)  # SHA-256 → reason
-    columns: Columns | None = None  # of the features; None while there are none
+    columns: LevelColumns | None = None  # of the features; None while there are none
 
     def __len__(self) -> int:
         return len(self.meta) + len(self.failed)
@@ -72,7 +72,7 @@ class PartKeys:
     views: dict[str, tuple[int, ...]]  # content → numbers of its finished views
     contents: tuple[str, ...]  # those with facts of their pictures
     failed: dict[str, str]
-    columns: Columns | None
+    columns: LevelColumns | None
 
     @classmethod
     def of(cls, path: Path, part: Part) -> PartKeys:
@@ -106,12 +106,12 @@ def write_part(folder: Path, part: Part, *, config_digest: str) -> Path:
     path = folder / (hashlib.sha256(data).hexdigest() + SUFFIX)
     temporary = folder / f".{secrets.token_hex(8)}.tmp"
     try:
-        write_flushed(temporary, data)
+        write_synced(temporary, data)
         os.replace(temporary, path)
-        flush_folder(folder)
+        fsync_folder(folder)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise cannot_write(path, error) from error
+        raise write_error(path, error) from error
     return path
 
 
@@ -133,7 +133,7 @@ def discard_parts(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def settle(folder: Path, settled: Settled) -> None:
+def save_run_choices(folder: Path, settled: RunChoices) -> None:
     """Write down what was settled for the work in progress, so that a later run keeps it.
 
     Raises
@@ -144,16 +144,16 @@ def settle(folder: Path, settled: Settled) -> None:
     path, temporary = folder / SETTLED, folder / f".{secrets.token_hex(8)}.tmp"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_flushed(temporary, json.dumps(asdict(settled)).encode("ascii"))
+        write_synced(temporary, json.dumps(asdict(settled)).encode("ascii"))
         os.replace(temporary, path)
-        flush_folder(folder)
+        fsync_folder(folder)
     except OSError as error:
         with suppress(OSError):  # where the folder itself is a file, say
             temporary.unlink(missing_ok=True)
-        raise cannot_write(path, error) from error
+        raise write_error(path, error) from error
 
 
-def settled(folder: Path) -> Settled | None:
+def load_run_choices(folder: Path) -> RunChoices | None:
     """Return what was settled for the work in progress; None if there is none.
 
     Raises
@@ -165,8 +165,8 @@ def settled(folder: Path) -> Settled | None:
     try:
         facts = dict(json.loads(path.read_bytes()))
         if "backbone" in facts:  # written before there was more than the config
-            return Settled(config=facts, precision=None)
-        return Settled(config=dict(facts["config"]), precision=facts["precision"])
+            return RunChoices(config=facts, precision=None)
+        return RunChoices(config=dict(facts["config"]), precision=facts["precision"])
     except (FileNotFoundError, NotADirectoryError, ValueError, TypeError, KeyError):
         return None  # not there; or damaged, so of no use
     except OSError as error:
@@ -208,7 +208,7 @@ def _from_bytes(data: bytes, *, config_digest: str) -> Part | None:
         names = [name.decode("ascii") for name in file["sha256"][:]]
         columns = [file[column][:] for column in ("width", "height", "phash", "thumbnail")]
         meta = {
-            name: Meta(width=int(width), height=int(height), phash=int(phash), thumbnail=thumbnail)
+            name: ContentMeta(width=int(width), height=int(height), phash=int(phash), thumbnail=thumbnail)
             for name, width, height, phash, thumbnail in zip(names, *columns, strict=True)
         }
         rows = zip(file["row_content"][:], file["row_view"][:], file["features"][:], strict=True)
@@ -218,12 +218,12 @@ def _from_bytes(data: bytes, *, config_digest: str) -> Part | None:
         )
 
 
-def _columns(file: h5py.File) -> Columns | None:
+def _columns(file: h5py.File) -> LevelColumns | None:
     if "level_names" in file.attrs:
         names = tuple(str(name) for name in file.attrs["level_names"])
-        return Columns(names=names, ends=tuple(map(int, file.attrs["level_ends"])))
+        return LevelColumns(names=names, ends=tuple(map(int, file.attrs["level_ends"])))
     n_rows, n_features = file["features"].shape  # written before there were levels
-    return Columns.of_width(n_features) if n_rows else None
+    return LevelColumns.of_width(n_features) if n_rows else None
 
 
 class PartIndex:
@@ -233,7 +233,7 @@ class PartIndex:
         self.folder, self.config_digest = folder, config_digest
         self.damaged: list[Path] = []
         self.failed: dict[str, str] = {}
-        self.columns: Columns | None = None
+        self.columns: LevelColumns | None = None
         self._part_of: dict[str, dict[int, Path]] = {}  # SHA-256 → view → part
         self._meta_in: dict[str, Path] = {}
         self._open: dict[Path, Part] = {}
@@ -271,7 +271,7 @@ class PartIndex:
         """Return the numbers of the finished views of one content."""
         return frozenset(self._part_of.get(sha256, {}))
 
-    def meta(self, sha256: str) -> Meta:
+    def meta(self, sha256: str) -> ContentMeta:
         """Return what is kept of a content besides its features."""
         return self._read(self._meta_in[sha256]).meta[sha256]
 
@@ -293,7 +293,7 @@ class PartIndex:
         return self._open[path]
 
 
-class PartWriting:
+class PartWriter:
     """Puts one part in place at a time; whoever brings the next one waits for it.
 
     Parameters

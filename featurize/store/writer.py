@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from featurize.base.files import flush_file, flush_folder
+from featurize.base.files import fsync_file, fsync_folder
 from featurize.errors import StoreError
 from featurize.store.reader import FORMAT, FORMAT_VERSION, THUMBNAIL, ContentRow, ImageTable
 
@@ -127,9 +127,9 @@ class StoreWriter:
             self._pending[f"images/{name}"] = [getattr(images, name)]
             self._flush(f"images/{name}", stacked=True)
         self._file.close()
-        flush_file(self._temporary)
+        fsync_file(self._temporary)
         os.replace(self._temporary, self.path)
-        flush_folder(self.path.parent)
+        fsync_folder(self.path.parent)
         return self.path.stat().st_size
 
     def _create(

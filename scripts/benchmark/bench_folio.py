@@ -44,19 +44,19 @@ def decoding(*, size: int) -> Run:
     """Return decoding and warping alone: the same worker processes, kept from run to run, and no network."""
     from featurize.images import dataset
     from featurize.images.augment import ViewRanges
-    from featurize.images.pool import Decoder, Request
-    from featurize.images.render import Rendering
+    from featurize.images.pool import Decoder, DecodeRequest
+    from featurize.images.render import RenderSettings
 
-    rendering = Rendering(
+    rendering = RenderSettings(
         size=size, resize="squash", resample="bicubic", max_pixels=10**9, ranges=ViewRanges(), seed=0
     )
     decoders: dict[int, Decoder] = {}  # by the number of views
-    requests: dict[tuple[str, int], list[Request]] = {}
+    requests: dict[tuple[str, int], list[DecodeRequest]] = {}
 
     def run(*, data: str, views: int, **_: Any) -> dict[str, Any]:
         if (data, views) not in requests:
             requests[data, views] = [
-                Request(
+                DecodeRequest(
                     path=Path(data) / image.path,
                     sha256=image.sha256,
                     views=tuple(range(views + 1)) if image.split == "train" else (0,),

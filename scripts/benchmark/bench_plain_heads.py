@@ -23,7 +23,7 @@ from classify.data.samples import Samples, load_samples
 from classify.heads.grouping import validation_images
 from classify.heads.registry import get_head, grid_points
 from classify.jobs.options import DenseOptions
-from classify.model_selection.protocol import Plan, make_plan
+from classify.model_selection.protocol import EvaluationProtocol, make_protocol
 
 Run = Callable[..., dict[str, Any]]
 TOLERANCE = 1e-6
@@ -51,7 +51,7 @@ def search(*, store: str, jobs: int | None, seed: int = 0, dense: Mapping[str, A
     import keras  # noqa: F401 - some seconds that belong to no search
 
     samples = load_samples(store)
-    plan = make_plan(samples, seed=seed)
+    plan = make_protocol(samples, seed=seed)
     options = {**vars(DenseOptions()), **(dense or {})}
 
     def run(*, heads: Sequence[str]) -> dict[str, Any]:
@@ -94,7 +94,7 @@ def _pipeline(head: str, point: Mapping[str, Any]) -> Pipeline:
 
 
 def _search_sklearn(
-    samples: Samples, plan: Plan, head: str, *, jobs: int | None, seed: int
+    samples: Samples, plan: EvaluationProtocol, head: str, *, jobs: int | None, seed: int
 ) -> dict[str, Any]:
     points = grid_points(get_head(head))
     work = plan.rounds[0]
@@ -136,7 +136,9 @@ def _search_sklearn(
     return _found(samples, points[best], searched.cv_results_["mean_test_score"][best], predicted, tested.y)
 
 
-def _search_dense(samples: Samples, plan: Plan, options: Mapping[str, Any], *, seed: int) -> dict[str, Any]:
+def _search_dense(
+    samples: Samples, plan: EvaluationProtocol, options: Mapping[str, Any], *, seed: int
+) -> dict[str, Any]:
     work, points, means = plan.rounds[0], grid_points(get_head("dense")), []
     for point in points:
         scores = []

@@ -13,7 +13,7 @@ import numpy as np
 from featurize.backbones.registry import get_backbone
 from featurize.backbones.weights import weights_status
 from featurize.engines.select import fast_precisions
-from featurize.images.decode import read_picture
+from featurize.images.decode import read_image
 
 from bench_arms import Arm, BenchError, Process
 from bench_data import Pictures, evenly, make_sample, readable_pictures, smaller
@@ -88,7 +88,7 @@ class Setting:
         path = self.work / f"pixels_{size}.npy"
         if not path.exists():
             files = evenly([file for _, _, file in self.pictures.files], PIXELS)
-            squares = [read_picture(file, size=size).pixels for file in files]
+            squares = [read_image(file, size=size).pixels for file in files]
             np.save(path, np.stack([squares[i % len(squares)] for i in range(PIXELS)]))
         return {"pixels": str(path), "seconds": self.effort.network_seconds}
 

@@ -31,12 +31,12 @@ class MeanEngine:
     size, batch_size, in_flight, n_features = SIZE, 4, 1, 3
 
     def submit(self, images: np.ndarray):
-        from featurize.engines.base import Done
+        from featurize.engines.base import ReadyFeatures
 
         assert images.dtype == np.uint8
         while os.path.exists(os.environ.get(GATE, "")):  # a test has closed it
             time.sleep(0.02)
-        return Done(images.mean(axis=(1, 2)).astype(np.float32))
+        return ReadyFeatures(images.mean(axis=(1, 2)).astype(np.float32))
 
 
 def prepare(reader, n_files: int) -> MeanEngine:

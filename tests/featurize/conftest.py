@@ -14,7 +14,7 @@ from PIL import Image
 
 from featurize.backbones import registry
 from featurize.engines import factory, select
-from featurize.images.pool import Decoded, Decoder
+from featurize.images.pool import Decoder, DecodeResult
 
 
 def _stand_in_module() -> ModuleType:
@@ -94,11 +94,11 @@ def portfolio(tmp_path) -> Path:
 
 
 @pytest.fixture
-def alter_decoded(monkeypatch) -> Callable[[Callable[[Decoded], Decoded]], None]:
+def alter_decoded(monkeypatch) -> Callable[[Callable[[DecodeResult], DecodeResult]], None]:
     """Have every decoded file pass through a function on its way to whoever asked for it."""
     decode = Decoder.decode
 
-    def alter(change: Callable[[Decoded], Decoded]) -> None:
+    def alter(change: Callable[[DecodeResult], DecodeResult]) -> None:
         def altered(decoder, requests):
             for decoded in decode(decoder, requests):
                 yield change(decoded)
@@ -113,11 +113,11 @@ def time_out(alter_decoded) -> Callable[[str], None]:
     """Have the files whose path ends so be given up, as if they had not been decoded in time."""
 
     def give_up(ending: str) -> None:
-        def change(decoded: Decoded) -> Decoded:
+        def change(decoded: DecodeResult) -> DecodeResult:
             if not str(decoded.request.path).endswith(ending):
                 return decoded
             problem = "timed out: not decoded within 60 seconds"
-            return Decoded(request=decoded.request, problem=problem, seconds=60.0)
+            return DecodeResult(request=decoded.request, problem=problem, seconds=60.0)
 
         alter_decoded(change)
 

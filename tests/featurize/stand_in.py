@@ -60,9 +60,9 @@ class MeanEngine:
         self.n_on_their_way = self.most_on_their_way = 0  # batches
         self.log: Path | None = None
 
-    def submit(self, images: np.ndarray) -> base.Pending:
+    def submit(self, images: np.ndarray) -> base.PendingFeatures:
         if self.in_flight == 1:
-            return base.Done(self(images))
+            return base.ReadyFeatures(self(images))
         self.n_on_their_way += 1
         self.most_on_their_way = max(self.most_on_their_way, self.n_on_their_way)
         assert self.n_on_their_way <= self.in_flight

@@ -7,7 +7,14 @@ import pytest
 
 from featurize.backbones.registry import get_backbone
 from featurize.backbones.weights import Weights
-from featurize.config import config_digest, config_engine, differences, make_config, settled_by, store_name
+from featurize.config import (
+    config_digest,
+    config_engine,
+    differences,
+    make_config,
+    store_name,
+    with_earlier_choices,
+)
 from featurize.errors import ConfigError
 from featurize.images.augment import ViewRanges
 
@@ -79,34 +86,37 @@ def test_the_digest_of_a_config_of_before_is_what_it_was():
     }  # fmt: skip
     assert config() == old
     assert config_digest(old) == "a74ca32a3d613970f663bf45b2d34257cd296e3a8bdd109b5597d624051bdd54"
-    assert settled_by(old, config(precision="auto", engine="openvino")) == old
+    assert with_earlier_choices(old, config(precision="auto", engine="openvino")) == old
     short = {**old, "precision": "bfloat16"}
     for engine in ("auto", "tensorflow"):
-        assert settled_by(short, config(precision="auto", engine=engine)) == short
-        assert settled_by(short, config(precision="bfloat16", engine=engine)) == short
-    assert settled_by(short, config(precision="auto", engine="openvino")) == {**short, "engine": "openvino"}
+        assert with_earlier_choices(short, config(precision="auto", engine=engine)) == short
+        assert with_earlier_choices(short, config(precision="bfloat16", engine=engine)) == short
+    assert with_earlier_choices(short, config(precision="auto", engine="openvino")) == {
+        **short,
+        "engine": "openvino",
+    }
 
 
 def test_fitted_statistics_are_taken_over():
     asked = config(preprocess="featurewise")
     stored = config(preprocess="featurewise", statistics={"mean": [0.5] * 3, "std": [0.1] * 3})
     assert config_digest(stored) != config_digest(asked)
-    assert settled_by(stored, asked) == stored
-    assert [str(found) for found in differences(stored, settled_by(stored, config()))] == [
+    assert with_earlier_choices(stored, asked) == stored
+    assert [str(found) for found in differences(stored, with_earlier_choices(stored, config()))] == [
         'preprocess is "featurewise" there and "native" here'
     ]
 
 
 def test_an_open_precision_is_what_was_settled_and_a_forced_one_is_not():
     fast = config(precision="bfloat16", engine="openvino")
-    assert settled_by(fast, config(precision="auto")) == fast
-    assert settled_by(fast, config(precision="bfloat16")) == fast
-    assert settled_by(config(), config(precision="auto", engine="tensorflow")) == config()
-    forced = differences(fast, settled_by(fast, config()))
+    assert with_earlier_choices(fast, config(precision="auto")) == fast
+    assert with_earlier_choices(fast, config(precision="bfloat16")) == fast
+    assert with_earlier_choices(config(), config(precision="auto", engine="tensorflow")) == config()
+    forced = differences(fast, with_earlier_choices(fast, config()))
     assert [str(found) for found in forced] == [
         'precision is "bfloat16" there and "float32" here',
     ]
-    other = differences(fast, settled_by(fast, config(precision="auto", engine="tensorflow")))
+    other = differences(fast, with_earlier_choices(fast, config(precision="auto", engine="tensorflow")))
     assert [str(found) for found in other] == ['engine is "openvino" there and "tensorflow" here']
 
 

@@ -94,7 +94,7 @@ def expected_grades(
         )
 
 
-def compare(run: Run | None, expected: Expected, *, runtime: str) -> Check:
+def compare_outputs(run: Run | None, expected: Expected, *, runtime: str) -> Check:
     """Return how far what an export says is from what is expected.
 
     Parameters
@@ -184,7 +184,7 @@ def _grades(
 ) -> dict[int, tuple[float, ...]]:
     """Return the probabilities of the files that can be read, by their position."""
     from classify.deploy.features import bundle_features
-    from classify.deploy.predict import Listed, grade_rows
+    from classify.deploy.predict import InputFile, predict_files
 
     found = bundle_features(
         bundle.members or (bundle,),
@@ -195,8 +195,8 @@ def _grades(
         on_progress=None,
         precision=precision,
     )
-    listed = [Listed(file=file, path=os.fspath(file), entry=os.fspath(file)) for file in files]
-    grades = grade_rows(bundle, listed, found, together=[str(k) for k in range(len(files))])
+    listed = [InputFile(file=file, path=os.fspath(file), entry=os.fspath(file)) for file in files]
+    grades = predict_files(bundle, listed, found, together=[str(k) for k in range(len(files))])
     return {k: grade.probabilities for k, grade in enumerate(grades) if grade.probabilities}
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from classify.deploy.export.check import TOLERANCE, Check, compare, expected_grades, is_installed
+from classify.deploy.export.check import TOLERANCE, Check, compare_outputs, expected_grades, is_installed
 from classify.deploy.export.formats import (
     FILE,
     FOLDER_PARTS,
@@ -105,7 +105,7 @@ def export(
     with _new_place(place, kind) as temporary:
         module.write(network, temporary, describe(bundle))
         run = module.load(temporary) if is_installed(module.RUNTIME) else None
-        compared = compare(run, expected, runtime=module.RUNTIME)
+        compared = compare_outputs(run, expected, runtime=module.RUNTIME)
         _require_equal(compared, bundle, kind)
         n_bytes = _size(temporary)
     return Exported(

@@ -116,14 +116,14 @@ def logistic(head: Any, rows: Tensor, *, name: str) -> Tensor:
     return _from_scores(scaled(rows, head.pipeline_["scale"]), regression, temperature=1.0, name=name)
 
 
-def discriminant(head: Any, rows: Tensor, *, name: str) -> Tensor:
-    """Return the class probabilities of a fitted `DiscriminantHead`."""
+def lda(head: Any, rows: Tensor, *, name: str) -> Tensor:
+    """Return the class probabilities of a fitted `LDAHead`."""
     analysis, scale = head.pipeline_["classify"], head.pipeline_["scale"]
     return _from_scores(scaled(rows, scale), analysis, temperature=head.temperature_, name=name)
 
 
-def nearest_mean(head: Any, rows: Tensor, *, name: str) -> Tensor:
-    """Return the class probabilities of a fitted `NearestMeanHead`.
+def nearest_centroid(head: Any, rows: Tensor, *, name: str) -> Tensor:
+    """Return the class probabilities of a fitted `NearestCentroidHead`.
 
     Of a squared distance, |z|² - 2 z·m + |m|², the first term is the same for all classes, and a softmax does
     not see it: what is left is linear.
@@ -206,8 +206,8 @@ def _layer(layer: Any, rows: Tensor) -> Tensor:
 _FLOAT32 = float(np.finfo(np.float32).eps)  # of the rows that scikit-learn compares
 
 
-def neighbours(head: Any, rows: Tensor, *, name: str) -> Tensor:
-    """Return the class probabilities of a fitted `NeighboursHead`; arguments as `linear.logistic`."""
+def knn(head: Any, rows: Tensor, *, name: str) -> Tensor:
+    """Return the class probabilities of a fitted `KNNHead`; arguments as `linear.logistic`."""
     from keras import layers, ops
 
     n_classes, k = len(head.classes_), min(head.k, len(head.label_))
@@ -227,7 +227,7 @@ def neighbours(head: Any, rows: Tensor, *, name: str) -> Tensor:
 
 
 def kept_numbers(head: Any) -> int:
-    """Return how many numbers the graph of a fitted `NeighboursHead` keeps."""
+    """Return how many numbers the graph of a fitted `KNNHead` keeps."""
     return int(_training_rows(head).size)
 
 

@@ -140,14 +140,14 @@ MOST_NUMBERS = 20_000_000  # of training rows in a head's graph: 160 MB in float
 GRAPHS: Mapping[str, str] = {  # head: "<module>.<function>" in this package
     "dense": "layers.dense",
     "logreg": "layers.logistic",
-    "svm-linear": "svm.machine",
-    "svm-rbf": "svm.machine",
+    "svm-linear": "svm.svm",
+    "svm-rbf": "svm.svm",
     "ordinal-dense": "layers.dense",
     "ordinal-logistic": "layers.ordinal_logistic",
-    "ordinal-svm": "svm.ordinal_machine",
-    "nearest-mean": "layers.nearest_mean",
-    "knn": "layers.neighbours",
-    "lda": "layers.discriminant",
+    "ordinal-svm": "svm.ordinal_svm",
+    "nearest-mean": "layers.nearest_centroid",
+    "knn": "layers.knn",
+    "lda": "layers.lda",
     "baseline": "layers.baseline",
 }
 _KEEPING: Mapping[str, tuple[str, str]] = {  # head: what counts the numbers it keeps, and of what

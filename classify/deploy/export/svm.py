@@ -14,7 +14,7 @@ from featurize.base.typing import Float64Array
 _LOG_OF_NOTHING = -745.13  # below it a sigmoid is 0 in float64
 
 
-def machine(head: Any, rows: Tensor, *, name: str) -> Tensor:
+def svm(head: Any, rows: Tensor, *, name: str) -> Tensor:
     """Return the class probabilities of a fitted `SVMHead`; arguments as `linear.logistic`.
 
     A sigmoid of each decision, scaled to sum to one: what `CalibratedClassifierCV` does. It is computed from
@@ -34,14 +34,14 @@ def machine(head: Any, rows: Tensor, *, name: str) -> Tensor:
     return ops.where(known, ops.softmax(logs, axis=1), 1.0 / len(slope))
 
 
-def ordinal_machine(head: Any, rows: Tensor, *, name: str) -> Tensor:
+def ordinal_svm(head: Any, rows: Tensor, *, name: str) -> Tensor:
     """Return the class probabilities of a fitted `OrdinalSVMHead`."""
     from keras import ops
 
-    sides = [machine(one, rows, name=f"{name}_above_{k + 1}") for k, one in enumerate(head.machines_)]
+    sides = [svm(one, rows, name=f"{name}_above_{k + 1}") for k, one in enumerate(head.machines_)]
     if len(sides) == 1:
         return sides[0]
-    above = falling(ops.concatenate([columns(one, [1]) for one in sides], axis=1), name=name)
+    above = isotonic_nonincreasing(ops.concatenate([columns(one, [1]) for one in sides], axis=1), name=name)
     first = ops.subtract(1.0, columns(above, [0]))
     last = len(sides) - 1
     middle = ops.subtract(columns(above, range(last)), columns(above, range(1, last + 1)))
@@ -50,8 +50,8 @@ def ordinal_machine(head: Any, rows: Tensor, *, name: str) -> Tensor:
     return ops.divide(shares, ops.sum(shares, axis=1, keepdims=True))
 
 
-def falling(above: Tensor, *, name: str) -> Tensor:
-    """Return the nearest rows that never rise, as `classify.heads.ordinal_svm.falling` does.
+def isotonic_nonincreasing(above: Tensor, *, name: str) -> Tensor:
+    """Return the nearest rows that never rise, as `classify.heads.ordinal_svm.isotonic_nonincreasing` does.
 
     The k-th number of a falling isotonic regression is the least over i <= k of the largest over j >= k of
     the means from i to j: Robertson, Wright & Dykstra, "Order restricted statistical inference", 1988, 1.4.

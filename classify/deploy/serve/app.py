@@ -14,12 +14,12 @@ from flask_limiter import Limiter
 from flask_limiter.util import get_remote_address
 from werkzeug.exceptions import BadRequest, HTTPException, MethodNotAllowed, NotFound, UnsupportedMediaType
 
-from classify.deploy.serve.grader import Busy, GradingQueue
+from classify.deploy.serve.grader import GradingQueue, ServerBusyError
 from classify.deploy.serve.limits import HEADERS, refusal
-from classify.deploy.serve.uploads import FIELD, UploadRequest, megabytes, uploaded
+from classify.deploy.serve.uploads import FIELD, UploadRequest, megabytes, upload_files
 from classify.heads.registry import HEADS
 from classify.heads.select import ENSEMBLE
-from classify.io.grades import Graded, grades_json
+from classify.io.grades import PredictResult, grades_json
 from classify.io.results import plain_json
 from featurize._version import __version__
 from featurize.base.text import printable
@@ -82,7 +82,7 @@ def make_app(grader: Grader, queue: GradingQueue, *, folder: Path, host: str, li
     )
     _guard(app, host=host)
     limiter = Limiter(get_remote_address, app=app, storage_uri="memory://")
-    about = app.config["ABOUT"] = described(grader, limits)
+    about = app.config["ABOUT"] = describe_bundle(grader, limits)
 
     @app.get("/")
     def page() -> str:
@@ -144,7 +144,7 @@ def _graded(grader: Grader, queue: GradingQueue, *, limits: Limits) -> tuple[Res
     """Return the rows of `classify predict --json` for the images of this request."""
     if request.mimetype != "multipart/form-data":
         raise UnsupportedMediaType(f'expected multipart/form-data with image files under "{FIELD}"')
-    listed, entry = uploaded(cast(UploadRequest, request), most_bytes=limits.max_upload)
+    listed, entry = upload_files(cast(UploadRequest, request), most_bytes=limits.max_upload)
     if not listed:
         raise BadRequest(f'no file under "{FIELD}". Try: curl -F {FIELD}=@poster.jpg {request.url}')
     together = ["" if entry else str(k) for k in range(len(listed))]
@@ -169,7 +169,7 @@ def _status(reasons: Sequence[str]) -> int:
 
 def _rows(grader: Grader, answers: Sequence[Answer]) -> list[dict[str, Any]]:
     bundle = grader.bundle
-    graded = Graded(
+    graded = PredictResult(
         bundle=bundle.path,
         head=str(bundle.manifest["head"]),
         store=str(bundle.manifest.get("store", "")),
@@ -216,8 +216,8 @@ def _errors(app: Flask, limiter: Limiter, limits: Limits) -> None:
             response.headers["Retry-After"] = str(min(max(wait, 1), 60))
         return response, code
 
-    @app.errorhandler(Busy)
-    def busy(error: Busy) -> tuple[Response, int]:
+    @app.errorhandler(ServerBusyError)
+    def busy(error: ServerBusyError) -> tuple[Response, int]:
         response = jsonify({"error": str(error)})
         response.headers["Retry-After"] = str(RETRY_AFTER)
         return response, 503
@@ -240,7 +240,7 @@ _SAID = {
 }
 
 
-def described(grader: Grader, limits: Limits) -> dict[str, Any]:
+def describe_bundle(grader: Grader, limits: Limits) -> dict[str, Any]:
     """Return plain JSON about a bundle, without a path of this machine."""
     bundle = grader.bundle
     examples = grader.examples

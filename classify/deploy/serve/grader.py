@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from classify.deploy.features import PartReaders, bundle_features
-from classify.deploy.predict import Listed, bundle_folder, grade_rows
+from classify.deploy.predict import InputFile, bundle_folder, predict_files
 from classify.errors import BundleError
 from classify.io.bundle import load_bundle
 from classify.io.bundle_extras import Examples, load_examples
-from classify.io.grades import Grade
+from classify.io.grades import PredictedGrade
 from featurize.base.cores import available_cores
 from featurize.base.text import printable
 from featurize.errors import FolioError
@@ -35,7 +35,7 @@ NEIGHBOURS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Near:
+class SimilarExample:
     """A fitted image that looks like a graded one."""
 
     example: int  # its number among the examples
@@ -48,8 +48,8 @@ class Near:
 class Answer:
     """What is said of one image or entry."""
 
-    grade: Grade
-    nearest: tuple[Near, ...]  # the most similar first; () without examples, or without a grade
+    grade: PredictedGrade
+    nearest: tuple[SimilarExample, ...]  # the most similar first; () without examples, or without a grade
 
 
 class Grader:
@@ -111,7 +111,7 @@ class Grader:
         file = folder / "grey.png"
         Image.new("RGB", (16, 16), "grey").save(file)
         try:
-            (answer,) = self.grade([Listed(file=file, path=file.name, entry=file.name)], together=["0"])
+            (answer,) = self.grade([InputFile(file=file, path=file.name, entry=file.name)], together=["0"])
         finally:
             file.unlink()
         if answer.grade.problem:
@@ -119,7 +119,7 @@ class Grader:
                 f"{self.bundle.path}: cannot grade a plain grey picture: {printable(answer.grade.problem)}"
             )
 
-    def grade(self, listed: Sequence[Listed], *, together: Sequence[str]) -> tuple[Answer, ...]:
+    def grade(self, listed: Sequence[InputFile], *, together: Sequence[str]) -> tuple[Answer, ...]:
         """Grade files; equal words in ``together`` (one a file) are graded as one.
 
         Returns
@@ -147,7 +147,7 @@ class Grader:
             readers=self._readers,
         )
         self.notes = found.notes
-        grades = grade_rows(self.bundle, listed, found, together=together)
+        grades = predict_files(self.bundle, listed, found, together=together)
         if self.examples is None:
             return tuple(Answer(grade=grade, nearest=()) for grade in grades)
         row = number_names(together)[np.array(given, dtype=np.int64)[found.index]]  # of each readable file
@@ -156,22 +156,22 @@ class Grader:
 
     def _nearest(
         self, features: npt.NDArray[np.float32], row: npt.NDArray[np.int64]
-    ) -> dict[int, tuple[Near, ...]]:
+    ) -> dict[int, tuple[SimilarExample, ...]]:
         """Return the examples nearest to each row, a row of several images being the mean of them."""
         import numpy as np
 
-        from classify.data.entries import mean_by
-        from classify.data.neighbors import nearest
+        from classify.data.entries import group_means
+        from classify.data.neighbors import nearest_rows
 
         if self.examples is None or not len(row):
             return {}
         first, end = self.examples.columns
         rows, place = np.unique(row, return_inverse=True)
-        mean = mean_by(features[:, first:end], place, n=len(rows))
-        found = nearest(mean, self.examples.features, k=NEIGHBOURS)
+        mean = group_means(features[:, first:end], place, n=len(rows))
+        found = nearest_rows(mean, self.examples.features, k=NEIGHBOURS)
         return {
             int(number): tuple(
-                Near(
+                SimilarExample(
                     example=int(i),
                     name=self.examples.names[i],
                     grade=self.bundle.classes[self.examples.y[i]],
@@ -187,10 +187,10 @@ class Grader:
 MOST_REQUESTS = 80  # that wait or are graded
 MOST_FILES = 16  # in a batch; a request of more is a batch by itself
 
-GradeFiles = Callable[[Sequence[Listed], Sequence[str]], tuple[Answer, ...]]
+GradeFiles = Callable[[Sequence[InputFile], Sequence[str]], tuple[Answer, ...]]
 
 
-class Busy(FolioError):
+class ServerBusyError(FolioError):
     """There is no place for another request, or the server is ending."""
 
 
@@ -198,7 +198,7 @@ class Busy(FolioError):
 class _Job:
     """One request."""
 
-    listed: Sequence[Listed]
+    listed: Sequence[InputFile]
     together: Sequence[str]
     answers: Future[tuple[Answer, ...]] = field(default_factory=Future)
 
@@ -245,14 +245,16 @@ class GradingQueue:
 
         Raises
         ------
-        Busy
+        ServerBusyError
             If all are taken, or the server is ending.
         """
         with self._changed:
             if self._closed:
                 raise _ending()
             if self._n_places >= self._most_requests:
-                raise Busy(f"{self._n_places} requests are being graded already: try again in a moment")
+                raise ServerBusyError(
+                    f"{self._n_places} requests are being graded already: try again in a moment"
+                )
             self._n_places += 1
         try:
             yield
@@ -260,12 +262,12 @@ class GradingQueue:
             with self._changed:
                 self._n_places -= 1
 
-    def ask(self, listed: Sequence[Listed], *, together: Sequence[str]) -> tuple[Answer, ...]:
+    def ask(self, listed: Sequence[InputFile], *, together: Sequence[str]) -> tuple[Answer, ...]:
         """Return the answers of `Grader.grade`; waits for them.
 
         Raises
         ------
-        Busy
+        ServerBusyError
             If the server is ending.
         FolioError
             If grading failed as a whole.
@@ -315,5 +317,5 @@ class GradingQueue:
             return batch
 
 
-def _ending() -> Busy:
-    return Busy("the server is ending")
+def _ending() -> ServerBusyError:
+    return ServerBusyError("the server is ending")

@@ -82,12 +82,12 @@ def refusal(method: str, headers: Mapping[str, str], *, host: str) -> tuple[int,
     if not known_host(asked, host=host):
         return 400, "the Host of this request is no name of this server: open it as it was printed"
     reading = method in ("GET", "HEAD")
-    if not reading and foreign(headers.get("origin"), headers.get("sec-fetch-site"), asked=asked):
+    if not reading and is_cross_site(headers.get("origin"), headers.get("sec-fetch-site"), asked=asked):
         return 403, "another web page sent this request: only this server's own page may"
     return None
 
 
-def foreign(origin: str | None, site: str | None, *, asked: str) -> bool:
+def is_cross_site(origin: str | None, site: str | None, *, asked: str) -> bool:
     """Tell whether a browser says that another web page sends this request; programs say nothing.
 
     Parameters
@@ -118,7 +118,7 @@ MOST_DISCARDED = 2_000_000_000  # bytes of a refused body that are read, so that
 _REASONS = {400: "Bad Request", 403: "Forbidden", 408: "Request Timeout"}
 
 
-class Room:
+class ByteBudget:
     """How many bytes of requests there are, received or on their way in, over all connections.
 
     Parameters
@@ -229,7 +229,7 @@ class GuardedChannel(HTTPChannel):
 
     error_task_class = JsonErrorTask
     host: str
-    room: Room
+    room: ByteBudget
     limits_in_words: str
 
     def __init__(self, *arguments: Any, **options: Any) -> None:

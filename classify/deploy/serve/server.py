@@ -28,7 +28,7 @@ GOODBYE = 2.0  # seconds for the threads to send off, at the end, what has been 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Serving:
+class Server:
     """A server that listens."""
 
     url: str  # on this machine
@@ -47,7 +47,7 @@ class Serving:
 
 
 @contextmanager
-def serving(
+def running_server(
     bundle_or_run: str | os.PathLike[str],
     *,
     host: str = "127.0.0.1",
@@ -58,7 +58,7 @@ def serving(
     max_upload: float = 25.0,
     max_pixels: int = 200_000_000,
     rate: int = 1200,
-) -> Iterator[Serving]:
+) -> Iterator[Server]:
     """Load a bundle, bind a port and yield the server; ends all it has started.
 
     Parameters
@@ -78,7 +78,7 @@ def serving(
 
     Yields
     ------
-    Serving
+    Server
 
     Raises
     ------
@@ -108,7 +108,7 @@ def serving(
             server = _bound(app, host=host, port=port, limits=limits, sockets=sockets)
             try:
                 grader.warm_up(folder)
-                yield Serving(
+                yield Server(
                     url=_url(host, _port(server)),
                     bundle=grader.bundle.path,
                     about=app.config["ABOUT"],
@@ -162,11 +162,11 @@ def _bound(app: Flask, *, host: str, port: int, limits: Limits, sockets: dict[in
 
 
 def _channel_class(*, host: str, limits: Limits) -> type:
-    from classify.deploy.serve.limits import GuardedChannel, Room
+    from classify.deploy.serve.limits import ByteBudget, GuardedChannel
     from classify.deploy.serve.uploads import megabytes
 
     said = f"one may have {megabytes(limits.max_request)}, a file {megabytes(limits.max_upload)}"
-    shared = {"host": host, "room": Room(limits.most_held), "limits_in_words": said}
+    shared = {"host": host, "room": ByteBudget(limits.most_held), "limits_in_words": said}
     return type("Channel", (GuardedChannel,), shared)
 
 

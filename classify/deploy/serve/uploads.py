@@ -18,7 +18,7 @@ from flask import Request
 from werkzeug.exceptions import BadRequest
 from werkzeug.formparser import FormDataParser
 
-from classify.deploy.predict import Listed
+from classify.deploy.predict import InputFile
 from featurize.base.text import printable
 
 FIELD = "image"  # of the form
@@ -66,7 +66,7 @@ class UploadRequest(Request):
             path.unlink(missing_ok=True)
 
 
-def uploaded(request: UploadRequest, *, most_bytes: int) -> tuple[list[Listed], str]:
+def upload_files(request: UploadRequest, *, most_bytes: int) -> tuple[list[InputFile], str]:
     """Return the files of a request as files to grade, and what all of them together are called, or "".
 
     Parameters
@@ -102,7 +102,7 @@ def uploaded(request: UploadRequest, *, most_bytes: int) -> tuple[list[Listed], 
             problem = f"too large: {megabytes(n_bytes)}, the limit is {megabytes(most_bytes)} (--max-upload)"
         name = printable((sent.filename or "image")[:LONGEST_NAME])
         found.append(
-            Listed(
+            InputFile(
                 file=Path(stream.name),
                 path=name,
                 entry=entry or name,

@@ -14,10 +14,10 @@ from classify.errors import CompareError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from classify.model_selection.cache import Memory
+    from classify.model_selection.cache import TaskCache
     from classify.model_selection.dask import DaskJobs
-    from classify.model_selection.grid_search import Settings, Trial
-    from classify.model_selection.protocol import Plan
+    from classify.model_selection.grid_search import CandidateResult, SearchSettings
+    from classify.model_selection.protocol import EvaluationProtocol
 
 
 # Name → the function of this package that does it, and what it asks.
@@ -52,14 +52,14 @@ def known_studies(names: Iterable[str]) -> tuple[str, ...]:
 
 def run_studies(
     names: Sequence[str],
-    trials: Sequence[Trial],
-    plan: Plan,
+    trials: Sequence[CandidateResult],
+    plan: EvaluationProtocol,
     *,
     recommended: Mapping[str, Any] | None,
-    settings: Settings,
+    settings: SearchSettings,
     folder: Path,
     jobs: int | DaskJobs,
-    memory: Memory | None = None,
+    memory: TaskCache | None = None,
     before_tensorflow: Callable[[], object] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, dict[str, Any]]:
@@ -69,16 +69,16 @@ def run_studies(
     ----------
     names : sequence of str
         From `known_studies`.
-    trials : sequence of Trial
+    trials : sequence of CandidateResult
         All heads that were compared.
-    plan : Plan
+    plan : EvaluationProtocol
     recommended : mapping, optional
         Store and head, as in ``results.json``.
-    settings : Settings
+    settings : SearchSettings
     folder : Path
         Where ``doubtful.csv`` goes.
     jobs, memory, before_tensorflow, on_progress
-        As in `classify.model_selection.grid_search.run_trials`.
+        As in `classify.model_selection.grid_search.run_candidates`.
 
     Returns
     -------
@@ -87,14 +87,16 @@ def run_studies(
     """
     if not names:
         return {}
-    from classify.evaluation.studies.base import make_case
+    from classify.evaluation.studies.base import make_context
     from classify.model_selection.grid_search import runner
 
     run = runner(memory=memory, jobs=jobs, before_tensorflow=before_tensorflow, on_progress=on_progress)
     found: dict[str, dict[str, Any]] = {}
     for name in names:
         try:
-            case = make_case(trials, plan, recommended=recommended, settings=settings, run=run, folder=folder)
+            case = make_context(
+                trials, plan, recommended=recommended, settings=settings, run=run, folder=folder
+            )
             module, _, function = STUDIES[name][0].rpartition(".")
             study: Callable[..., dict[str, Any]] = getattr(
                 importlib.import_module(f"{__name__}.{module}"), function

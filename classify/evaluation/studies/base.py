@@ -13,24 +13,30 @@ from classify.data.folds import grouped_folds
 from classify.data.samples import Samples
 from classify.errors import CompareError
 from classify.heads.registry import HEADS, get_head
-from classify.model_selection.grid_search import Run, Settings, Trial, first_failure, score_tasks
-from classify.model_selection.predictions import Predicted, join_entries
-from classify.model_selection.protocol import OUTER_FOLDS, Plan, Round
-from classify.model_selection.tasks import Choice, FitTask, Scores, choose, search_points
+from classify.model_selection.grid_search import (
+    CandidateResult,
+    Run,
+    SearchSettings,
+    first_failure,
+    score_tasks,
+)
+from classify.model_selection.predictions import EntryPredictions, join_entries
+from classify.model_selection.protocol import OUTER_FOLDS, EvaluationProtocol, OuterFold
+from classify.model_selection.tasks import FitTask, GridScores, SearchResult, choose_params, search_points
 from featurize.base.typing import Float64Array, IntArray
 
 Pairs = tuple[tuple[IntArray, IntArray], ...]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Case:
+class StudyContext:
     """One head on one store, the folds of its training images, and the way tasks are run."""
 
     samples: Samples
     head: str
     heads: tuple[str, ...]  # all that could be fitted on this store
     pairs: Pairs  # images to fit on and held out; every training image is held out once
-    settings: Settings
+    settings: SearchSettings
     run: Run
     chosen: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # head → params of its bundle
     stores: tuple[Samples, ...] = ()  # all that were compared, a fused one last
@@ -47,15 +53,15 @@ class Case:
         return np.sort(np.concatenate([held_out for _, held_out in self.pairs]))
 
 
-def make_case(
-    trials: Sequence[Trial],
-    plan: Plan,
+def make_context(
+    trials: Sequence[CandidateResult],
+    plan: EvaluationProtocol,
     *,
     recommended: Mapping[str, Any] | None,
-    settings: Settings,
+    settings: SearchSettings,
     run: Run,
     folder: Path | None = None,
-) -> Case:
+) -> StudyContext:
     """Return the recommended head on its store, or the best one of the registry where that is none.
 
     Raises
@@ -69,13 +75,13 @@ def make_case(
         raise CompareError("no head could be fitted. Compare others: --heads NAMES. See: classify heads")
     place = (recommended["store"], recommended["head"])
 
-    def rank(trial: Trial) -> tuple[bool, bool, float]:
+    def rank(trial: CandidateResult) -> tuple[bool, bool, float]:
         score = trial.choices[0].score
         mine = (trial.samples.store, trial.head)
         return mine != place, mine[0] != place[0], 0.0 if score is None else -round(score, 10)
 
     best = min(able, key=rank)
-    return Case(
+    return StudyContext(
         samples=best.samples,
         head=best.head,
         heads=tuple(trial.head for trial in able if trial.samples is best.samples),
@@ -88,7 +94,7 @@ def make_case(
     )
 
 
-def study_pairs(samples: Samples, plan: Plan, *, seed: int) -> Pairs:
+def study_pairs(samples: Samples, plan: EvaluationProtocol, *, seed: int) -> Pairs:
     """Return grouped folds of all training images: those of the comparison, whose outcomes are remembered.
 
     Where a val split chose the hyper-parameters there are none; they are made over train and val.
@@ -103,22 +109,22 @@ def study_pairs(samples: Samples, plan: Plan, *, seed: int) -> Pairs:
     return tuple((images[fitted], images[held_out]) for fitted, held_out in folds.pairs)
 
 
-def fold_scores(case: Case) -> tuple[tuple[dict[str, Any], ...], list[Scores]]:
+def fold_scores(case: StudyContext) -> tuple[tuple[dict[str, Any], ...], list[GridScores]]:
     """Return the head's grid points, and of each fold their scores (no fold where it cannot be searched)."""
     samples, nothing = case.samples, np.empty(0, dtype=np.int64)
     options = case.settings.options(case.head, n_rows=samples.n_rows(samples.fit_images))
     points = search_points(case.head, options, n_levels=len(samples.level_names))
-    work = Round(pairs=case.pairs, fit=samples.fit_images, val=None, test=nothing)
+    work = OuterFold(pairs=case.pairs, fit=samples.fit_images, val=None, test=nothing)
     tasks = score_tasks(samples, case.head, work, settings=case.settings, options=options)
     return points, run_all(case, list(tasks))
 
 
-def searched(case: Case) -> Choice:
+def choose_on_folds(case: StudyContext) -> SearchResult:
     """Return the hyper-parameters chosen on the folds."""
-    return choose(*fold_scores(case))
+    return choose_params(*fold_scores(case))
 
 
-def fit_tasks(case: Case, params: Mapping[str, Any], pairs: Pairs) -> list[FitTask]:
+def fit_tasks(case: StudyContext, params: Mapping[str, Any], pairs: Pairs) -> list[FitTask]:
     """Return the tasks of fitting on one part of each pair and grading the other."""
     return [
         FitTask(
@@ -136,7 +142,7 @@ def fit_tasks(case: Case, params: Mapping[str, Any], pairs: Pairs) -> list[FitTa
     ]
 
 
-def out_of_fold(case: Case, params: Mapping[str, Any]) -> Float64Array:
+def out_of_fold(case: StudyContext, params: Mapping[str, Any]) -> Float64Array:
     """Return the probabilities of every training image by heads that were not fitted on its fold.
 
     Returns
@@ -155,12 +161,12 @@ def out_of_fold(case: Case, params: Mapping[str, Any]) -> Float64Array:
     return np.asarray(probabilities[np.argsort(held_out, kind="stable")])
 
 
-def graded(case: Case, params: Mapping[str, Any]) -> Predicted:
+def out_of_fold_predictions(case: StudyContext, params: Mapping[str, Any]) -> EntryPredictions:
     """Return the out-of-fold predictions of every training entry."""
     return join_entries(case.samples, case.images, out_of_fold(case, params))
 
 
-def run_all(case: Case, tasks: list[Any]) -> list[Any]:
+def run_all(case: StudyContext, tasks: list[Any]) -> list[Any]:
     """Run tasks.
 
     Raises

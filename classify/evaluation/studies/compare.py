@@ -12,9 +12,9 @@ import numpy as np
 from classify.data.samples import Samples
 from classify.evaluation.bootstrap import bca_interval, bootstrap, jackknife
 from classify.evaluation.metrics import has_grades
-from classify.evaluation.studies.base import Case
-from classify.evaluation.weighted_metrics import Sums, from_confusions, group_sums
-from classify.model_selection.predictions import Predicted
+from classify.evaluation.studies.base import StudyContext
+from classify.evaluation.weighted_metrics import GroupSums, from_confusions, group_sums
+from classify.model_selection.predictions import EntryPredictions
 from featurize.base.typing import Float64Array
 
 ACCURACY, KAPPA, ERROR = "accuracy", "quadratic_kappa", "mean_absolute_error"
@@ -42,19 +42,21 @@ def primary_metric(samples: Samples) -> str:
     return KAPPA if has_grades(ordered=samples.ordered, n_classes=len(samples.classes)) else ACCURACY
 
 
-def figure(predicted: Predicted, *, samples: Samples, metric: str) -> float | None:
+def figure(predicted: EntryPredictions, *, samples: Samples, metric: str) -> float | None:
     """Return one metric of some predictions, None where it is undefined."""
     sums = _sums(predicted, samples)
     value = float(from_confusions(sums, np.ones((1, sums.n_groups)))[metric][0])
     return value if np.isfinite(value) else None
 
 
-def difference(one: Predicted, other: Predicted, *, samples: Samples, metric: str, seed: int) -> Difference:
+def difference(
+    one: EntryPredictions, other: EntryPredictions, *, samples: Samples, metric: str, seed: int
+) -> Difference:
     """Return how much the second set's figure is above that of the first.
 
     Parameters
     ----------
-    one, other : Predicted
+    one, other : EntryPredictions
         Of the same entries, in the same order.
     samples : Samples
         For the classes and their order.
@@ -88,7 +90,7 @@ def difference(one: Predicted, other: Predicted, *, samples: Samples, metric: st
     return Difference(value=value, low=low, high=high)
 
 
-def _sums(predicted: Predicted, samples: Samples) -> Sums:
+def _sums(predicted: EntryPredictions, samples: Samples) -> GroupSums:
     return group_sums(
         predicted.y,
         predicted.probabilities,
@@ -105,7 +107,7 @@ NOTE = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sides:
+class SideBySide:
     """Figures of several ways, and how each differs from the one before it."""
 
     metric: str
@@ -141,12 +143,14 @@ class Sides:
         return ", ".join(parts)
 
 
-def side_by_side(case: Case, ways: Mapping[str, Predicted], *, metric: str | None = None) -> Sides:
+def side_by_side(
+    case: StudyContext, ways: Mapping[str, EntryPredictions], *, metric: str | None = None
+) -> SideBySide:
     """Return figures of several sets of predictions of the same entries, each against the one before.
 
     Parameters
     ----------
-    case : Case
+    case : StudyContext
     ways : mapping
         Name → predictions, the simplest first.
     metric : str, optional
@@ -154,7 +158,7 @@ def side_by_side(case: Case, ways: Mapping[str, Predicted], *, metric: str | Non
     """
     metric = metric or primary_metric(case.samples)
     names = list(ways)
-    return Sides(
+    return SideBySide(
         metric=metric,
         figures={name: figure(ways[name], samples=case.samples, metric=metric) for name in names},
         differences={

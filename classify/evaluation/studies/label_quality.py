@@ -11,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from classify.data.samples import Samples
-from classify.evaluation.studies.base import Case, graded, searched
+from classify.evaluation.studies.base import StudyContext, choose_on_folds, out_of_fold_predictions
 from classify.io.results import DOUBTFUL, write_csv
-from classify.model_selection.predictions import Predicted
+from classify.model_selection.predictions import EntryPredictions
 from featurize.base.typing import Float64Array, IntArray
 
 SHOWN = 5  # of the list, below the leaderboard
@@ -21,7 +21,7 @@ _HEADER = ("rank", "entry", "path", "grade", "looks_like", "doubt", "p_grade", "
 
 
 @dataclass(frozen=True, kw_only=True)
-class Doubtful:
+class DoubtfulEntry:
     """One entry, or one image of it, that somebody should look at again."""
 
     entry: str
@@ -34,7 +34,7 @@ class Doubtful:
     p_looks_like: float | None = None
 
 
-def study_label_quality(case: Case) -> dict[str, Any]:
+def study_label_quality(case: StudyContext) -> dict[str, Any]:
     """List training entries whose grade is doubtful, near duplicates and outliers, and write them as a table.
 
     First stand grades that another one fits better, the most doubtful first; then images that are far more
@@ -43,7 +43,7 @@ def study_label_quality(case: Case) -> dict[str, Any]:
 
     Parameters
     ----------
-    case : Case
+    case : StudyContext
 
     Returns
     -------
@@ -52,7 +52,7 @@ def study_label_quality(case: Case) -> dict[str, Any]:
         ``n_outliers``, ``top`` (the first of the list) and ``thresholds``.
     """
     samples = case.samples
-    found = graded(case, searched(case).params)
+    found = out_of_fold_predictions(case, choose_on_folds(case).params)
     rows, n_sure, thresholds = doubtful_grades(found, classes=samples.classes)
     alike, far = near_duplicates(samples), far_from_all(samples, case.images)
     listed = join_reasons([*rows, *alike, *far])
@@ -74,32 +74,32 @@ def study_label_quality(case: Case) -> dict[str, Any]:
 
 
 def doubtful_grades(
-    found: Predicted, *, classes: Sequence[str]
-) -> tuple[list[Doubtful], int, list[float | None]]:
+    found: EntryPredictions, *, classes: Sequence[str]
+) -> tuple[list[DoubtfulEntry], int, list[float | None]]:
     """Return entries whose grade another one fits better, the most doubtful first.
 
     Parameters
     ----------
-    found : Predicted
+    found : EntryPredictions
         Out of fold.
     classes : sequence of str
 
     Returns
     -------
-    list of Doubtful
+    list of DoubtfulEntry
     int
         How many of them look like another grade as much as is usual among those graded so.
     list of float or None
         Of each class the mean probability of the entries graded so; None where there are none.
     """
-    about = doubts(found.y, found.probabilities)
+    about = doubt_scores(found.y, found.probabilities)
     order = np.argsort(-about.doubt, kind="stable")
     rows = []
     for i in order[about.doubt[order] > 0]:
         mine, other = int(found.y[i]), int(about.other[i])
         p_grade, p_other = float(found.probabilities[i, mine]), float(found.probabilities[i, other])
         rows.append(
-            Doubtful(
+            DoubtfulEntry(
                 entry=found.entry[i],
                 path=found.path[i] if found.n_images[i] == 1 else "",
                 grade=classes[mine],
@@ -117,11 +117,11 @@ def doubtful_grades(
     return rows, int(about.sure.sum()), known
 
 
-def near_duplicates(samples: Samples) -> list[Doubtful]:
+def near_duplicates(samples: Samples) -> list[DoubtfulEntry]:
     """Return training images far more alike than usual to one of another grade, or of another split."""
     images = np.flatnonzero(samples.fit | samples.scored)
     X = samples.plain[samples.content[images]][:, samples.columns("final")]
-    around = neighbours(X, samples.group[images])
+    around = neighborhood(X, samples.group[images])
     rows = []
     for pair, distance in zip(images[around.pairs], around.distance, strict=True):
         for image, other in (pair, pair[::-1]):
@@ -141,10 +141,10 @@ def near_duplicates(samples: Samples) -> list[Doubtful]:
     return rows
 
 
-def far_from_all(samples: Samples, images: Any) -> list[Doubtful]:
+def far_from_all(samples: Samples, images: Any) -> list[DoubtfulEntry]:
     """Return training images unlike all others, the farthest first."""
     X = samples.plain[samples.content[images]][:, samples.columns("final")]
-    around = neighbours(X, samples.group[images])
+    around = neighborhood(X, samples.group[images])
     usual = float(np.median(around.typical))
     return [
         _of_image(
@@ -157,9 +157,9 @@ def far_from_all(samples: Samples, images: Any) -> list[Doubtful]:
     ]
 
 
-def join_reasons(rows: Sequence[Doubtful]) -> list[Doubtful]:
+def join_reasons(rows: Sequence[DoubtfulEntry]) -> list[DoubtfulEntry]:
     """Return one row an entry or image, in the order of its first reason."""
-    joined: dict[tuple[str, str], Doubtful] = {}
+    joined: dict[tuple[str, str], DoubtfulEntry] = {}
     for row in rows:
         key = (row.entry, row.path)
         before = joined.get(key)
@@ -168,7 +168,7 @@ def join_reasons(rows: Sequence[Doubtful]) -> list[Doubtful]:
     return list(joined.values())
 
 
-def write_doubtful(folder: Path, rows: Sequence[Doubtful]) -> None:
+def write_doubtful(folder: Path, rows: Sequence[DoubtfulEntry]) -> None:
     """Write doubtful.csv: one line an entry or image, with the reason in words."""
     write_csv(
         folder / DOUBTFUL,
@@ -191,8 +191,8 @@ def write_doubtful(folder: Path, rows: Sequence[Doubtful]) -> None:
     )
 
 
-def _of_image(samples: Samples, image: int, reason: str) -> Doubtful:
-    return Doubtful(
+def _of_image(samples: Samples, image: int, reason: str) -> DoubtfulEntry:
+    return DoubtfulEntry(
         entry=samples.entry[image],
         path=samples.path[image],
         grade=samples.classes[samples.y[image]],
@@ -200,7 +200,7 @@ def _of_image(samples: Samples, image: int, reason: str) -> Doubtful:
     )
 
 
-def _plain(row: Doubtful) -> dict[str, Any]:
+def _plain(row: DoubtfulEntry) -> dict[str, Any]:
     return {
         "entry": row.entry,
         "path": row.path or None,
@@ -211,7 +211,7 @@ def _plain(row: Doubtful) -> dict[str, Any]:
     }
 
 
-def _text(case: Case, *, n_entries: int, counts: tuple[int, int, int], n: int) -> str:
+def _text(case: StudyContext, *, n_entries: int, counts: tuple[int, int, int], n: int) -> str:
     where = f"Labels ({case.head} on {case.samples.store}, out of fold)"
     if not n:
         return f"{where}: no grade of {n_entries} training entries is in doubt."
@@ -223,7 +223,7 @@ def _text(case: Case, *, n_entries: int, counts: tuple[int, int, int], n: int) -
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Doubts:
+class DoubtScores:
     """What each row looks like beside the grade it has."""
 
     doubt: Float64Array  # (n,) above 0: another grade fits better, each by the measure of its own class
@@ -232,7 +232,7 @@ class Doubts:
     thresholds: Float64Array  # (n_classes,) mean probability of a class over the rows graded so
 
 
-def doubts(y: npt.ArrayLike, probabilities: npt.ArrayLike) -> Doubts:
+def doubt_scores(y: npt.ArrayLike, probabilities: npt.ArrayLike) -> DoubtScores:
     """Return for each row by how much another grade fits better than its own, from −2 to 2.
 
     Heads are surer of some classes than of others. So each probability is measured against what is usual in
@@ -248,7 +248,7 @@ def doubts(y: npt.ArrayLike, probabilities: npt.ArrayLike) -> Doubts:
 
     Returns
     -------
-    Doubts
+    DoubtScores
 
     References
     ----------
@@ -266,7 +266,7 @@ def doubts(y: npt.ArrayLike, probabilities: npt.ArrayLike) -> Doubts:
     surplus[np.arange(len(labels)), labels] = -np.inf
     other = np.argmax(surplus, axis=1)
     best = surplus.max(axis=1)
-    return Doubts(doubt=best - own, other=other, sure=(best >= 0) & (best > own), thresholds=thresholds)
+    return DoubtScores(doubt=best - own, other=other, sure=(best >= 0) & (best > own), thresholds=thresholds)
 
 
 N_NEIGHBOURS = 10
@@ -276,7 +276,7 @@ _FENCE, _OUTER_FENCE = 1.5, 3.0  # Tukey's, in distances between the quartiles
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Neighbours:
+class Neighborhood:
     """What lies around each image; those of its own group do not count."""
 
     nearest: Float64Array  # (n,) cosine distance to the nearest of them
@@ -286,7 +286,7 @@ class Neighbours:
     distance: Float64Array  # (n_pairs,) of each pair
 
 
-def neighbours(X: npt.NDArray[np.float32], group: IntArray) -> Neighbours:
+def neighborhood(X: npt.NDArray[np.float32], group: IntArray) -> Neighborhood:
     """Return how close images are in direction from the mean of all.
 
     Near duplicates are pairs whose distance is below the outer fence of the distances to the nearest
@@ -301,7 +301,7 @@ def neighbours(X: npt.NDArray[np.float32], group: IntArray) -> Neighbours:
 
     Returns
     -------
-    Neighbours
+    Neighborhood
 
     References
     ----------
@@ -321,14 +321,14 @@ def neighbours(X: npt.NDArray[np.float32], group: IntArray) -> Neighbours:
     known = nearest[np.isfinite(nearest)]
     if not len(known):
         nothing = np.empty((0, 2), dtype=np.int64)
-        return Neighbours(
+        return Neighborhood(
             nearest=nearest, typical=typical, usual=np.zeros(2), pairs=nothing, distance=np.empty(0)
         )
     low, high = np.quantile(np.log(known), (0.25, 0.75))
     limit = np.exp(low - _OUTER_FENCE * (high - low))
     pairs = _closer_than(unit, group, limit) if high > low else []
     pairs.sort()
-    return Neighbours(
+    return Neighborhood(
         nearest=nearest,
         typical=typical,
         usual=np.array([low, high]),

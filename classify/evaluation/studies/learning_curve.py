@@ -11,10 +11,10 @@ import numpy.typing as npt
 
 from classify.data.samples import Samples
 from classify.errors import CompareError
-from classify.evaluation.studies.base import Case, fit_tasks, searched
+from classify.evaluation.studies.base import StudyContext, choose_on_folds, fit_tasks
 from classify.heads.registry import get_head
 from classify.model_selection.grid_search import first_failure
-from classify.model_selection.predictions import Predicted, join_entries
+from classify.model_selection.predictions import EntryPredictions, join_entries
 from featurize.base.typing import Float64Array, IntArray
 
 _OTHERS = (0.125, 0.25, 0.5, 1.0)  # fractions of the heads that are drawn beside it, one draw each
@@ -22,7 +22,7 @@ _NETWORKS = (0.25, 0.5, 1.0)  # those that are trained longest
 _NICE = (1, 2, 4, 5)  # leading digits of the numbers of images that are spoken of
 
 
-def study_learning_curve(case: Case) -> dict[str, Any]:
+def study_learning_curve(case: StudyContext) -> dict[str, Any]:
     """Fit the head on parts of each fold's training images and grade the held-out ones.
 
     Hyper-parameters are those chosen on all. Accuracy is extrapolated by a power law of the error,
@@ -30,7 +30,7 @@ def study_learning_curve(case: Case) -> dict[str, Any]:
 
     Parameters
     ----------
-    case : Case
+    case : StudyContext
 
     Returns
     -------
@@ -50,7 +50,7 @@ def study_learning_curve(case: Case) -> dict[str, Any]:
     Viering & Loog, "The shape of learning curves: a review", arXiv:2103.10948, section 4.1 (power laws).
     """
     parts = draw_parts(case)
-    curve = fit_curve(case, searched(case).params, parts)
+    curve = fit_curve(case, choose_on_folds(case).params, parts)
     if len(curve.fractions) < 3:
         raise CompareError("there are too few training images for a learning curve: add some first")
     now = len(case.images)
@@ -58,12 +58,12 @@ def study_learning_curve(case: Case) -> dict[str, Any]:
     spread = resampled(curve, seed=case.seed)  # (n_resamples, n_fractions)
     n_entries = float(curve.sizes.sum())
     means = np.array([draws.mean() for draws in curve.accuracy])
-    law = fit_law(curve.n_images, means[None], n_scored=n_entries)
-    laws = fit_law(curve.n_images, spread, n_scored=n_entries)
+    law = fit_power_law(curve.n_images, means[None], n_scored=n_entries)
+    laws = fit_power_law(curve.n_images, spread, n_scored=n_entries)
     gains = []
     for extra in dict.fromkeys(more):
-        found = at(law, now + extra) - at(law, now)
-        gained = at(laws, now + extra) - at(laws, now)
+        found = accuracy_at(law, now + extra) - accuracy_at(law, now)
+        gained = accuracy_at(laws, now + extra) - accuracy_at(laws, now)
         low, high = np.quantile(gained, (0.025, 0.975))
         gains.append({"more_images": extra, "gain": float(found[0]), "low": float(low), "high": float(high)})
     points = _points(curve, spread)
@@ -98,7 +98,7 @@ def round_number(wanted: float) -> int:
     return max(digit * power for digit in _NICE if digit * power <= max(wanted, 1.0))
 
 
-def _points(curve: Curve, spread: Float64Array) -> list[dict[str, Any]]:
+def _points(curve: LearningCurve, spread: Float64Array) -> list[dict[str, Any]]:
     """Return what a plot shows of a curve; `spread` is `resampled` of it."""
     low, high = np.quantile(spread, (0.025, 0.975), axis=0)
     return [
@@ -113,7 +113,7 @@ def _points(curve: Curve, spread: Float64Array) -> list[dict[str, Any]]:
     ]
 
 
-def _others(case: Case, parts: Parts) -> list[dict[str, Any]]:
+def _others(case: StudyContext, parts: Parts) -> list[dict[str, Any]]:
     """Return a curve of each other head of the store, from fewer fits: of one draw of some fractions."""
     found = []
     for head in case.heads:
@@ -124,7 +124,7 @@ def _others(case: Case, parts: Parts) -> list[dict[str, Any]]:
         mine = {(f, draw): part for (f, draw), part in parts.items() if f in wanted and draw == 0}
         about: dict[str, Any] = {"store": case.samples.store, "head": head, "points": []}
         try:
-            curve = fit_curve(other, case.chosen.get(head) or searched(other).params, mine)
+            curve = fit_curve(other, case.chosen.get(head) or choose_on_folds(other).params, mine)
             about["points"] = _points(curve, resampled(curve, seed=case.seed))
         except CompareError as error:  # one head must not take the others with it
             about["reason"] = str(error)
@@ -132,7 +132,7 @@ def _others(case: Case, parts: Parts) -> list[dict[str, Any]]:
     return found
 
 
-def _text(case: Case, curve: Curve, means: Float64Array, gain: Mapping[str, Any]) -> str:
+def _text(case: StudyContext, curve: LearningCurve, means: Float64Array, gain: Mapping[str, Any]) -> str:
     points = ", ".join(
         f"{accuracy:.3f} from {n:.0f}" for accuracy, n in zip(means, curve.n_images, strict=True)
     )
@@ -158,7 +158,7 @@ Parts = Mapping[tuple[float, int], list[IntArray]]  # fraction and draw → imag
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Curve:
+class LearningCurve:
     """Held-out hits of heads fitted on subsets, group by group."""
 
     fractions: tuple[float, ...]
@@ -172,7 +172,7 @@ class Curve:
         return [hits.sum(axis=1) / self.sizes.sum() for hits in self.hits]
 
 
-def draw_parts(case: Case) -> Parts:
+def draw_parts(case: StudyContext) -> Parts:
     """Return the images of each fraction and draw, one array a fold; all of them are drawn once."""
     parts: dict[tuple[float, int], list[IntArray]] = {}
     for fold, (fitted, _) in enumerate(case.pairs):
@@ -213,12 +213,12 @@ def subsets(
         yield images[np.isin(samples.group[images], np.concatenate(kept))]
 
 
-def fit_curve(case: Case, params: Mapping[str, Any], parts: Parts) -> Curve:
+def fit_curve(case: StudyContext, params: Mapping[str, Any], parts: Parts) -> LearningCurve:
     """Fit on all parts at once; sizes that are too small for the head, or hardly grow, are left out.
 
     Parameters
     ----------
-    case : Case
+    case : StudyContext
     params : mapping
         The head's hyper-parameters, for every size.
     parts : mapping
@@ -226,7 +226,7 @@ def fit_curve(case: Case, params: Mapping[str, Any], parts: Parts) -> Curve:
 
     Returns
     -------
-    Curve
+    LearningCurve
 
     Raises
     ------
@@ -248,11 +248,11 @@ def fit_curve(case: Case, params: Mapping[str, Any], parts: Parts) -> Curve:
     entries = graded[useful[-1], 0]
     group = np.unique(entries.group, return_inverse=True)[1]
 
-    def by_group(found: Predicted) -> Float64Array:
+    def by_group(found: EntryPredictions) -> Float64Array:
         right = np.argmax(found.probabilities, axis=1) == found.y
         return np.bincount(group, weights=right).astype(np.float64)
 
-    return Curve(
+    return LearningCurve(
         fractions=tuple(useful),
         n_images=np.array([size[f] for f in useful]),
         hits=[np.stack([by_group(found) for (g, _), found in graded.items() if g == f]) for f in useful],
@@ -260,7 +260,7 @@ def fit_curve(case: Case, params: Mapping[str, Any], parts: Parts) -> Curve:
     )
 
 
-def resampled(curve: Curve, *, seed: int) -> Float64Array:
+def resampled(curve: LearningCurve, *, seed: int) -> Float64Array:
     """Return mean accuracies with held-out groups and draws resampled, (n_resamples, n_fractions).
 
     All images can be drawn in one way only, yet others of their kind would give another figure: that size
@@ -290,8 +290,8 @@ def resampled(curve: Curve, *, seed: int) -> Float64Array:
 
 
 def _graded(
-    case: Case, params: Mapping[str, Any], parts: Parts
-) -> tuple[dict[tuple[float, int], Predicted], str]:
+    case: StudyContext, params: Mapping[str, Any], parts: Parts
+) -> tuple[dict[tuple[float, int], EntryPredictions], str]:
     """Return the predictions of all held-out entries by the head of each part, and why some part has none."""
     held_out = [scored for _, scored in case.pairs]
     tasks = [
@@ -314,14 +314,14 @@ def _graded(
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Law:
+class PowerLaw:
     """``error = scale * n_images ** -slope``, one or many of them."""
 
     scale: Float64Array  # (n_laws,)
     slope: Float64Array  # (n_laws,)
 
 
-def fit_law(n_images: npt.ArrayLike, accuracy: npt.ArrayLike, *, n_scored: float) -> Law:
+def fit_power_law(n_images: npt.ArrayLike, accuracy: npt.ArrayLike, *, n_scored: float) -> PowerLaw:
     """Fit a power law to each curve: a line through the logarithms, the larger sizes weighing more.
 
     A point weighs as much as it has images: the law holds for the far end of a curve, and that is the end
@@ -337,7 +337,7 @@ def fit_law(n_images: npt.ArrayLike, accuracy: npt.ArrayLike, *, n_scored: float
 
     Returns
     -------
-    Law
+    PowerLaw
     """
     sizes = np.asarray(n_images, dtype=np.float64)
     wrong = (1 - np.asarray(accuracy, dtype=np.float64)) * n_scored
@@ -345,9 +345,9 @@ def fit_law(n_images: npt.ArrayLike, accuracy: npt.ArrayLike, *, n_scored: float
     weights = sizes / sizes.sum()
     from_mean = x - weights @ x
     slope = -(y @ (weights * from_mean)) / np.sum(weights * from_mean**2)
-    return Law(scale=np.exp(y @ weights + slope * (weights @ x)), slope=slope)
+    return PowerLaw(scale=np.exp(y @ weights + slope * (weights @ x)), slope=slope)
 
 
-def at(law: Law, n_images: float) -> Float64Array:
+def accuracy_at(law: PowerLaw, n_images: float) -> Float64Array:
     """Return the accuracy that each law gives at a number of images, in [0, 1]."""
     return np.clip(1 - law.scale * n_images**-law.slope, 0.0, 1.0)

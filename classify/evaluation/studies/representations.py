@@ -7,20 +7,25 @@ from typing import Any
 
 from classify.data.levels import LEVELS, levels_of
 from classify.errors import CompareError
-from classify.evaluation.studies.base import Case, fold_scores, graded, searched
+from classify.evaluation.studies.base import (
+    StudyContext,
+    choose_on_folds,
+    fold_scores,
+    out_of_fold_predictions,
+)
 from classify.evaluation.studies.compare import ERROR, Difference, change, metric_words, side_by_side
 from classify.heads.registry import HEADS, get_head
-from classify.model_selection.tasks import Choice, Scores, choose
+from classify.model_selection.tasks import GridScores, SearchResult, choose_params
 
 _NAMES = {"final": "final level", "all": "all levels"}
 
 
-def study_levels(case: Case) -> dict[str, Any]:
+def study_levels(case: StudyContext) -> dict[str, Any]:
     """Compare the head on the final level alone with the head on all, each with its own hyper-parameters.
 
     Parameters
     ----------
-    case : Case
+    case : StudyContext
 
     Returns
     -------
@@ -39,7 +44,10 @@ def study_levels(case: Case) -> dict[str, Any]:
             "featurize extract DATA --levels"
         )
     points, folds = fold_scores(case)
-    ways = {_NAMES[levels]: graded(case, _best_at(levels, points, folds).params) for levels in LEVELS}
+    ways = {
+        _NAMES[levels]: out_of_fold_predictions(case, _best_at(levels, points, folds).params)
+        for levels in LEVELS
+    }
     sides = side_by_side(case, ways)
     text = (
         f"Levels ({case.head} on {samples.store}, out of fold, {metric_words(sides.metric)}): "
@@ -48,11 +56,11 @@ def study_levels(case: Case) -> dict[str, Any]:
     return {**sides.record(), "level_names": list(samples.level_names), "text": text}
 
 
-def _best_at(levels: str, points: tuple[dict[str, Any], ...], folds: list[Scores]) -> Choice:
+def _best_at(levels: str, points: tuple[dict[str, Any], ...], folds: list[GridScores]) -> SearchResult:
     """Choose among the grid points of one choice of levels, from scores of all."""
     mine = [number for number, point in enumerate(points) if levels_of(point) == levels]
-    part = [Scores(scores=tuple(fold.scores[i] for i in mine), seconds=fold.seconds) for fold in folds]
-    return choose([points[i] for i in mine], part)
+    part = [GridScores(scores=tuple(fold.scores[i] for i in mine), seconds=fold.seconds) for fold in folds]
+    return choose_params([points[i] for i in mine], part)
 
 
 def _levels_gain(gained: Difference) -> str:
@@ -63,14 +71,14 @@ def _levels_gain(gained: Difference) -> str:
     return "Whether the further levels paid here is not settled: the interval holds zero."
 
 
-def study_fusion(case: Case) -> dict[str, Any]:
+def study_fusion(case: StudyContext) -> dict[str, Any]:
     """Compare the head on the fused store with the same head on the single store that suits it best.
 
     Which single store that is, its own search says: on the folds, never on test.
 
     Parameters
     ----------
-    case : Case
+    case : StudyContext
 
     Returns
     -------
@@ -86,12 +94,16 @@ def study_fusion(case: Case) -> dict[str, Any]:
     if not fused:
         raise CompareError("no stores were fused. Name two stores or more and add --fuse")
     singles = [replace(case, samples=samples) for samples in case.stores if not samples.parts]
-    chosen = [(single, searched(single)) for single in singles]
+    chosen = [(single, choose_on_folds(single)) for single in singles]
     best, choice = max(chosen, key=lambda pair: round(pair[1].score or 0.0, 10))
     both = replace(case, samples=fused[0])
     alone, joined = best.samples.store, fused[0].store
     sides = side_by_side(
-        case, {alone: graded(best, choice.params), joined: graded(both, searched(both).params)}
+        case,
+        {
+            alone: out_of_fold_predictions(best, choice.params),
+            joined: out_of_fold_predictions(both, choose_on_folds(both).params),
+        },
     )
     text = (
         f"Fusion ({case.head}, out of fold, {metric_words(sides.metric)}): {sides.words()}. "
@@ -108,12 +120,12 @@ def _fusion_gain(gained: Difference) -> str:
     return "Whether fusing the stores paid here is not settled: the interval holds zero."
 
 
-def study_order(case: Case) -> dict[str, Any]:
+def study_order(case: StudyContext) -> dict[str, Any]:
     """Compare an ordered head with its nominal sibling, both with their own hyper-parameters.
 
     Parameters
     ----------
-    case : Case
+    case : StudyContext
 
     Returns
     -------
@@ -136,7 +148,7 @@ def study_order(case: Case) -> dict[str, Any]:
     ways = {}
     for head in heads:
         mine = replace(case, head=head)
-        ways[head] = graded(mine, searched(mine).params)
+        ways[head] = out_of_fold_predictions(mine, choose_on_folds(mine).params)
     sides = side_by_side(case, ways)
     errors = side_by_side(case, ways, metric=ERROR)
     off = ", ".join(f"{head} {value:.3f}" for head, value in errors.figures.items() if value is not None)
@@ -148,7 +160,7 @@ def study_order(case: Case) -> dict[str, Any]:
     return {"head": ordered, **sides.record(), "error": errors.record(), "text": text}
 
 
-def _ordered_head(case: Case) -> str:
+def _ordered_head(case: StudyContext) -> str:
     """Return the recommended head if it is ordered, else its ordered sibling, else the best of the others.
 
     Which is best, the search of those that were compared says.
@@ -163,7 +175,7 @@ def _ordered_head(case: Case) -> str:
     able = [head for head in compared if head in siblings.values()]
     if not able:
         return siblings.get("logreg", next(iter(siblings.values())))
-    return max(able, key=lambda head: round(searched(replace(case, head=head)).score or 0.0, 10))
+    return max(able, key=lambda head: round(choose_on_folds(replace(case, head=head)).score or 0.0, 10))
 
 
 def _helped(gained: Difference) -> str:

@@ -10,10 +10,17 @@ from sklearn.model_selection import StratifiedKFold
 
 from classify.data.samples import Samples
 from classify.errors import CompareError
-from classify.evaluation.studies.base import Case, Pairs, fit_tasks, graded, run_all, searched
+from classify.evaluation.studies.base import (
+    Pairs,
+    StudyContext,
+    choose_on_folds,
+    fit_tasks,
+    out_of_fold_predictions,
+    run_all,
+)
 from classify.evaluation.studies.compare import Difference, metric_words, side_by_side
 from classify.heads.registry import get_head
-from classify.model_selection.predictions import Predicted, join_entries
+from classify.model_selection.predictions import EntryPredictions, join_entries
 from featurize.base.typing import IntArray
 
 
@@ -95,7 +102,7 @@ def _of_images(samples: Samples, image: IntArray) -> dict[str, Any]:
     return {"path": [samples.path[one] for one in image], "y": samples.y[image]}
 
 
-def study_leakage(case: Case) -> dict[str, Any]:
+def study_leakage(case: StudyContext) -> dict[str, Any]:
     """Search every head that costs little, and the recommended one, on grouped and on naive folds.
 
     Naive folds are made over rows, plain and augmented alike, and every row is scored; they are what a
@@ -103,7 +110,7 @@ def study_leakage(case: Case) -> dict[str, Any]:
 
     Parameters
     ----------
-    case : Case
+    case : StudyContext
 
     Returns
     -------
@@ -133,7 +140,7 @@ def study_leakage(case: Case) -> dict[str, Any]:
         found.append(
             {
                 "head": head,
-                "grouped": searched(mine).score,
+                "grouped": choose_on_folds(mine).score,
                 "by_row": None if by_row is None else _naive(mine, by_row, by_row.fit_images),
                 "by_image": None if by_image is None else _naive(mine, by_image, case.images),
             }
@@ -142,9 +149,9 @@ def study_leakage(case: Case) -> dict[str, Any]:
     return {"heads": found, "text": text, "shown": shown}
 
 
-def _naive(case: Case, samples: Samples, images: IntArray) -> float | None:
+def _naive(case: StudyContext, samples: Samples, images: IntArray) -> float | None:
     pairs = _stratified(samples.y, images, n_folds=len(case.pairs), seed=case.seed)
-    return searched(replace(case, samples=samples, pairs=pairs)).score
+    return choose_on_folds(replace(case, samples=samples, pairs=pairs)).score
 
 
 def _stratified(y: IntArray, images: IntArray, *, n_folds: int, seed: int) -> Pairs:
@@ -180,12 +187,12 @@ def _said(found: list[dict[str, Any]], *, n_views: int) -> tuple[str, list[str]]
 PLAIN, VIEWS, AVERAGED = "plain only", "plain and views", "predictions averaged over views"
 
 
-def study_augmentation(case: Case) -> dict[str, Any]:
+def study_augmentation(case: StudyContext) -> dict[str, Any]:
     """Compare fitting without views, with them, and with them in grading too, on held-out training images.
 
     Parameters
     ----------
-    case : Case
+    case : StudyContext
 
     Returns
     -------
@@ -204,8 +211,8 @@ def study_augmentation(case: Case) -> dict[str, Any]:
             "featurize extract DATA --views 4"
         )
     without = replace(case, samples=plain_alone(samples))
-    plain = graded(without, searched(without).params)
-    with_views, averaged = _with_views(case, searched(case).params)
+    plain = out_of_fold_predictions(without, choose_on_folds(without).params)
+    with_views, averaged = _with_views(case, choose_on_folds(case).params)
     sides = side_by_side(case, {PLAIN: plain, VIEWS: with_views, AVERAGED: averaged})
     text = (
         f"Views ({case.head} on {samples.store}, out of fold, {metric_words(sides.metric)}): "
@@ -214,7 +221,7 @@ def study_augmentation(case: Case) -> dict[str, Any]:
     return {**sides.record(), "n_views": samples.n_views, "text": text}
 
 
-def _with_views(case: Case, params: Any) -> tuple[Predicted, Predicted]:
+def _with_views(case: StudyContext, params: Any) -> tuple[EntryPredictions, EntryPredictions]:
     """Return predictions of held-out images by their plain view, and by the mean over all of their views.
 
     One fit a fold serves both.

@@ -90,7 +90,7 @@ def unit_rows(Z: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return Z
 
 
-def as_it_is(stream: RowStream) -> Scaled:
+def unscaled(stream: RowStream) -> Scaled:
     """Return a stream that is not scaled."""
     nothing = np.zeros(stream.n_features)
     return Scaled(stream=stream, scaler=None, gamma=1.0, mean=nothing, variance=nothing)

@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[3]
 @pytest.fixture
 def call(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("classify.cli.main.quiet_libraries", lambda *, verbose: None)
+    monkeypatch.setattr("classify.cli.main.silence_libraries", lambda *, verbose: None)
 
     def call(*words):
         return CliRunner().invoke(cli, [str(word) for word in words])

@@ -14,7 +14,7 @@ from classify.report.report import Report
 @pytest.fixture
 def call(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("classify.cli.main.quiet_libraries", lambda *, verbose: None)
+    monkeypatch.setattr("classify.cli.main.silence_libraries", lambda *, verbose: None)
     return lambda *words: CliRunner().invoke(cli, ["report", *map(str, words)])
 
 

@@ -5,7 +5,7 @@ import threading
 import numpy as np
 import pytest
 
-from classify.data.blocks import BYTES_A_VALUE, Piece, RowStream, SpooledRows
+from classify.data.blocks import BYTES_A_VALUE, RowStream, SourceRows, SpooledRows
 
 
 class Blocks:
@@ -29,8 +29,8 @@ def make(monkeypatch):
     def made(working_bytes=2**20):
         rows = np.arange(40 * 3 * 4, dtype=np.float16).reshape(40, 3, 4)
         order = np.random.default_rng(0).permutation(40)
-        plain = Piece(source=Blocks(rows[order, 0]), rows=np.arange(40), position=order[:, None] * 3)
-        views = Piece(
+        plain = SourceRows(source=Blocks(rows[order, 0]), rows=np.arange(40), position=order[:, None] * 3)
+        views = SourceRows(
             source=Blocks(rows[order, 1:]), rows=np.arange(40), position=order[:, None] * 3 + [1, 2]
         )
         image = np.repeat(np.arange(40), 3)

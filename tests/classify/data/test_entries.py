@@ -12,14 +12,14 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import Normalizer, StandardScaler
 
 from classify.cli.main import cli
-from classify.data.entries import entry_numbers, is_portfolio, mean_by, settle_join
+from classify.data.entries import entry_numbers, group_means, is_portfolio, resolve_join
 from classify.data.samples import load_samples
 from classify.errors import CompareError
 from classify.jobs.compare import compare
 from classify.jobs.fit import fit
 from classify.model_selection.cache import task_key
 from classify.model_selection.predictions import join_entries
-from classify.model_selection.protocol import make_plan
+from classify.model_selection.protocol import make_protocol
 from classify.model_selection.tasks import FitTask, ScoreTask
 from featurize.extraction.inference import ImageFeatures
 
@@ -47,29 +47,29 @@ def probabilities(row):
 
 def test_the_mean_of_rows_with_one_number():
     values = np.array([[1, 10], [5, 50], [3, 20], [7, 80]], dtype=np.float32)
-    found = mean_by(values, np.array([1, 0, 1, 1]), n=2)
+    found = group_means(values, np.array([1, 0, 1, 1]), n=2)
     np.testing.assert_array_equal(found, np.array([[5, 50], [11 / 3, 110 / 3]], dtype=np.float32))
     assert found.dtype == np.float32
     alone = np.random.default_rng(0).normal(size=(5, 2, 3)).astype(np.float32)
-    np.testing.assert_array_equal(mean_by(alone, np.array([4, 2, 0, 1, 3]), n=5), alone[[2, 3, 1, 4, 0]])
-    assert mean_by(np.zeros((0, 2)), np.zeros(0, dtype=np.int64), n=0).shape == (0, 2)
+    np.testing.assert_array_equal(group_means(alone, np.array([4, 2, 0, 1, 3]), n=5), alone[[2, 3, 1, 4, 0]])
+    assert group_means(np.zeros((0, 2)), np.zeros(0, dtype=np.int64), n=0).shape == (0, 2)
 
 
 @pytest.mark.parametrize("join", ["probabilities", "features"])
 def test_entries_of_one_image_stay_as_they_are(make_store, join):
     samples = load_samples(make_store())
-    assert settle_join(samples, join) is samples
+    assert resolve_join(samples, join) is samples
     assert not is_portfolio(samples)
 
 
 def test_another_way_to_join_is_refused(portfolios):
     with pytest.raises(CompareError, match="join is 'median': expected probabilities or features"):
-        settle_join(load_samples(portfolios), "median")
+        resolve_join(load_samples(portfolios), "median")
 
 
 @pytest.mark.parametrize("join", ["probabilities", "features"])
 def test_how_entries_are_graded_is_said(portfolios, join):
-    samples = settle_join(load_samples(portfolios), join)
+    samples = resolve_join(load_samples(portfolios), join)
     assert is_portfolio(samples)
     assert samples.facts.lines() == [
         f"180 images of 60 entries: graded entry by entry, by the mean of their images' {join}"
@@ -78,7 +78,7 @@ def test_how_entries_are_graded_is_said(portfolios, join):
 
 def test_joined_features_are_means_view_by_view(portfolios):
     samples = load_samples(portfolios)
-    joined = settle_join(samples, "features")
+    joined = resolve_join(samples, "features")
     entries = list(dict.fromkeys(samples.entry))
     assert joined.entry == joined.path == entries
     assert joined.n_joined.tolist() == [3] * 60
@@ -112,7 +112,7 @@ def test_what_is_left_out_is_in_no_mean_and_an_entry_without_views_has_none(port
     first_train = samples.train_images[0]
     lost = samples.augmented_row.copy()
     lost[samples.content[first_train]] = -1
-    joined = settle_join(replace(samples, scored=fitted, augmented_row=lost), "features")
+    joined = resolve_join(replace(samples, scored=fitted, augmented_row=lost), "features")
     expected = samples.plain[samples.content[kept]].mean(axis=0)
     np.testing.assert_allclose(joined.plain[0], expected, rtol=0, atol=1e-6)
     assert joined.n_joined[0] == 2
@@ -123,17 +123,17 @@ def test_what_is_left_out_is_in_no_mean_and_an_entry_without_views_has_none(port
 
 def test_no_entry_straddles_a_fold(portfolios, make_store):
     nested = make_store("other", counts={"train": 30}, per_entry=3)
-    joined = settle_join(load_samples(nested), "features")
-    assert "out of fold, over 20 entries. Bundles" in make_plan(joined, seed=0).described["text"]
+    joined = resolve_join(load_samples(nested), "features")
+    assert "out of fold, over 20 entries. Bundles" in make_protocol(joined, seed=0).described["text"]
     for path in (portfolios, nested):
         samples = load_samples(path)
-        for one in make_plan(samples, seed=0).rounds:
+        for one in make_protocol(samples, seed=0).rounds:
             for fitted, scored in (*one.pairs, (one.fit, one.test)):
                 assert not {samples.entry[i] for i in fitted} & {samples.entry[i] for i in scored}
 
 
 def score_task(samples, **changes):
-    fitted, scored = make_plan(samples, seed=0).rounds[0].pairs[0]
+    fitted, scored = make_protocol(samples, seed=0).rounds[0].pairs[0]
     fields = {"samples": samples, "head": "logreg", "points": POINTS, "fit": fitted, "score": scored}
     return ScoreTask(**{**fields, "class_weight": None, "seed": 0, **changes})
 
@@ -267,7 +267,7 @@ def test_entries_are_numbered_as_they_appear(portfolios):
 @pytest.fixture
 def call(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("classify.cli.main.quiet_libraries", lambda *, verbose: None)
+    monkeypatch.setattr("classify.cli.main.silence_libraries", lambda *, verbose: None)
 
     def call(*words):
         done = CliRunner().invoke(cli, [str(word) for word in words])

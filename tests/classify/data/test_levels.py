@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from classify.data.levels import at_each_level, settle_levels
+from classify.data.levels import at_each_level, resolve_levels
 from classify.data.samples import load_samples
 from classify.deploy.predict import predict
 from classify.errors import CompareError
@@ -140,4 +140,4 @@ def test_levels_that_are_not_there_are_refused(make_store, store, tmp_path):
 
 
 def test_of_several_levels_the_final_one_is_meant_where_nothing_is_said():
-    assert settle_levels({"C": 1.0}, level_names=NAMES, store="s") == {"C": 1.0, "levels": "final"}
+    assert resolve_levels({"C": 1.0}, level_names=NAMES, store="s") == {"C": 1.0, "levels": "final"}

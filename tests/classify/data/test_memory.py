@@ -3,13 +3,13 @@
 import pytest
 
 from classify.data import memory as memory_module
-from classify.data.memory import Size, parse_memory, search_rows, working_bytes
+from classify.data.memory import StoreSizes, parse_memory, search_rows, working_bytes
 from classify.errors import CompareError
 from featurize import ConfigError
 
 GB = 10**9
-SMALL = Size(n_images=1_000, features=10**7, largest=2_500_000)
-LARGE = Size(n_images=1_000_000, features=4 * 1_280_000_000, largest=1_280_000_000)
+SMALL = StoreSizes(n_images=1_000, features=10**7, largest=2_500_000)
+LARGE = StoreSizes(n_images=1_000_000, features=4 * 1_280_000_000, largest=1_280_000_000)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import pytest
 from sklearn.neighbors import NearestNeighbors
 
 from classify.data import neighbors as module
-from classify.data.neighbors import nearest
+from classify.data.neighbors import nearest_rows
 from classify.errors import CompareError
 
 
@@ -18,7 +18,7 @@ def test_the_nearest_are_those_of_scikit_learn(monkeypatch, cells):
     monkeypatch.setattr(module, "_CELLS", cells)  # one row a block, some rows, all rows
     X, fitted = drawn(0, 60, 40), drawn(1, 90, 40)
     before = X.copy(), fitted.copy()
-    found = nearest(X, fitted, k=7)
+    found = nearest_rows(X, fitted, k=7)
     search = NearestNeighbors(n_neighbors=7, metric="cosine", algorithm="brute").fit(fitted.astype(float))
     distance, index = search.kneighbors(X.astype(float))
     np.testing.assert_array_equal(found.index, index)
@@ -31,7 +31,7 @@ def test_the_nearest_are_those_of_scikit_learn(monkeypatch, cells):
 def test_no_row_gets_one_of_its_own_group():
     X = drawn(2, 50, 8)
     group, author = np.arange(50) // 5, np.arange(50) % 7
-    found = nearest(X, X, k=3, apart=((group, group), (author, author)))
+    found = nearest_rows(X, X, k=3, apart=((group, group), (author, author)))
     unit = X / np.linalg.norm(X, axis=1, keepdims=True)
     likes = unit.astype(float) @ unit.T
     for row in range(50):
@@ -43,15 +43,15 @@ def test_no_row_gets_one_of_its_own_group():
 def test_where_fewer_are_left_the_rest_is_minus_one():
     X = np.array([[1, 0], [0, 1], [1, 1]], dtype=np.float32)
     group = np.array([0, 0, 1])
-    found = nearest(X, X, k=3, apart=((group, group),))
+    found = nearest_rows(X, X, k=3, apart=((group, group),))
     np.testing.assert_array_equal(found.index, [[2, -1, -1], [2, -1, -1], [0, 1, -1]])
     np.testing.assert_allclose(
         found.similarity,
         [[np.sqrt(0.5), 0, 0], [np.sqrt(0.5), 0, 0], [np.sqrt(0.5), np.sqrt(0.5), 0]],
         atol=1e-6,
     )
-    assert nearest(X, X[:0], k=2).index.tolist() == [[-1, -1]] * 3
-    assert nearest(X[:0], X, k=2).index.shape == (0, 2)
+    assert nearest_rows(X, X[:0], k=2).index.tolist() == [[-1, -1]] * 3
+    assert nearest_rows(X[:0], X, k=2).index.shape == (0, 2)
 
 
 @pytest.mark.parametrize("width", [3, 1280])
@@ -59,22 +59,22 @@ def test_of_equally_similar_rows_the_first_is_taken(width):
     """Also where a matrix product rounds equal rows unequally, as it does at the ends of its blocks."""
     pattern = drawn(3, 4, width)
     fitted = pattern[np.arange(403) % 4]
-    found = nearest(pattern, fitted, k=4)
+    found = nearest_rows(pattern, fitted, k=4)
     np.testing.assert_array_equal(found.index, np.arange(4)[:, None] + np.arange(0, 16, 4))
     np.testing.assert_allclose(found.similarity, 1, atol=1e-6)
 
 
 def test_features_without_any_difference_or_length():
     same = np.ones((700, 5), dtype=np.float32)
-    np.testing.assert_array_equal(nearest(same, same, k=3).index, np.tile([0, 1, 2], (700, 1)))
-    nothing = nearest(np.zeros((2, 5), dtype=np.float32), same, k=2)
+    np.testing.assert_array_equal(nearest_rows(same, same, k=3).index, np.tile([0, 1, 2], (700, 1)))
+    nothing = nearest_rows(np.zeros((2, 5), dtype=np.float32), same, k=2)
     np.testing.assert_array_equal(nothing.index, [[0, 1], [0, 1]])
     np.testing.assert_array_equal(nothing.similarity, 0)
 
 
 def test_very_large_and_very_small_features():
     X = np.array([[1e30, 1e30], [1e-30, 0]], dtype=np.float32)
-    np.testing.assert_allclose(nearest(X, X, k=2).similarity, [[1, np.sqrt(0.5)]] * 2, atol=1e-6)
+    np.testing.assert_allclose(nearest_rows(X, X, k=2).similarity, [[1, np.sqrt(0.5)]] * 2, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -87,4 +87,4 @@ def test_very_large_and_very_small_features():
 )
 def test_what_does_not_fit_is_refused(X, fitted, options, message):
     with pytest.raises(CompareError, match=message):
-        nearest(X, fitted, **options)
+        nearest_rows(X, fitted, **options)

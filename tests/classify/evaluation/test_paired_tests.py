@@ -7,7 +7,7 @@ import pytest
 import scipy.stats
 import sklearn.metrics
 
-from classify.evaluation.paired_tests import holm, swapped_accuracy, swapped_kappa
+from classify.evaluation.paired_tests import accuracy_swap_test, holm, kappa_swap_test
 from classify.evaluation.weighted_metrics import group_sums
 
 GRADES = ("low", "middle", "award")
@@ -16,23 +16,23 @@ GRADES = ("low", "middle", "award")
 def test_single_entries_make_mcnemars_exact_test():
     difference = np.array([1] * 12 + [-1] * 4 + [0] * 60)
     expected = scipy.stats.binomtest(12, 16, 0.5).pvalue
-    assert swapped_accuracy(difference) == pytest.approx(expected)
+    assert accuracy_swap_test(difference) == pytest.approx(expected)
 
 
 def test_groups_of_several_are_all_swaps():
     difference = np.array([3, -1, 2, 2, 0, -4, 1, 1, 3])
     sums = [abs(np.dot(signs, difference)) for signs in product((-1, 1), repeat=len(difference))]
-    assert swapped_accuracy(difference) == pytest.approx(np.mean(np.array(sums) >= abs(difference.sum())))
+    assert accuracy_swap_test(difference) == pytest.approx(np.mean(np.array(sums) >= abs(difference.sum())))
 
 
 def test_no_difference_is_no_evidence():
-    assert swapped_accuracy([]) == 1.0
-    assert swapped_accuracy([0, 0]) == 1.0
-    assert swapped_accuracy([1, -1]) == pytest.approx(1.0)
+    assert accuracy_swap_test([]) == 1.0
+    assert accuracy_swap_test([0, 0]) == 1.0
+    assert accuracy_swap_test([1, -1]) == pytest.approx(1.0)
 
 
 def test_thousands_of_groups_keep_small_p():
-    got = swapped_accuracy(np.array([1] * 3000 + [-1] * 2000))
+    got = accuracy_swap_test(np.array([1] * 3000 + [-1] * 2000))
     assert got == pytest.approx(scipy.stats.binomtest(3000, 5000, 0.5).pvalue, rel=1e-6)
 
 
@@ -61,18 +61,18 @@ def test_kappa_against_all_swaps_by_scikit_learn(size):
     swaps = np.array(list(product((False, True), repeat=8)))
     gaps = np.abs([gap(swap) for swap in swaps])
     expected = np.mean(gaps >= gaps[0] - 1e-9)
-    got = swapped_kappa(summed(y, group, (one, other)), [(0, 1)], n_swaps=20_000)
+    got = kappa_swap_test(summed(y, group, (one, other)), [(0, 1)], n_swaps=20_000)
     assert got[0] == pytest.approx(expected, abs=0.012)
 
 
 def test_equal_predictions_and_many_pairs():
     y, group, (one, other) = heads()
     sums = summed(y, group, (one, other, one))
-    p = swapped_kappa(sums, [(0, 2), (0, 1), (1, 2)], n_swaps=999)
+    p = kappa_swap_test(sums, [(0, 2), (0, 1), (1, 2)], n_swaps=999)
     assert p[0] == 1.0
     assert p[1] == p[2]
-    assert swapped_kappa(sums, []).shape == (0,)
-    np.testing.assert_array_equal(p, swapped_kappa(sums, [(0, 2), (0, 1), (1, 2)], n_swaps=999))
+    assert kappa_swap_test(sums, []).shape == (0,)
+    np.testing.assert_array_equal(p, kappa_swap_test(sums, [(0, 2), (0, 1), (1, 2)], n_swaps=999))
 
 
 def test_holm_by_hand():
@@ -85,7 +85,7 @@ def test_holm_by_hand():
 def test_long_distributions_are_convolved_by_fourier_transforms(monkeypatch):
     generator = np.random.default_rng(0)
     difference = generator.choice([-2, -1, 0, 1, 2, 3], size=900, p=[0.1, 0.2, 0.3, 0.22, 0.11, 0.07])
-    expected = swapped_accuracy(difference)
+    expected = accuracy_swap_test(difference)
     monkeypatch.setattr("classify.evaluation.paired_tests._DIRECT", 10)
-    assert swapped_accuracy(difference) == pytest.approx(expected, abs=1e-12)
+    assert accuracy_swap_test(difference) == pytest.approx(expected, abs=1e-12)
     assert 0 < expected < 0.05

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
 
-from classify.data.blocks import Piece, RowStream
+from classify.data.blocks import RowStream, SourceRows
 from classify.io.head_file import dump_head, file_name, load_head
 
 
@@ -43,7 +43,7 @@ def stream_of():
     def make(X, y, *, groups=None, image=None, chunk_rows=64, working_bytes=2**30, seed=0):
         image = np.arange(len(y)) if image is None else image
         place = np.random.default_rng(seed).permutation(len(y))  # row of the stream at each place
-        piece = Piece(
+        piece = SourceRows(
             source=RowsInMemory(X[place], chunk_rows=chunk_rows),
             rows=np.arange(len(y)),
             position=place[:, None],

@@ -12,7 +12,7 @@ from classify.errors import CompareError
 from classify.heads import dense_network as net, dense_training as training
 from classify.heads.cumulative_link import get_thresholds
 from classify.heads.dense import DenseHead
-from classify.heads.registry import HEADS, make_head, settle_params
+from classify.heads.registry import HEADS, make_head, resolve_params
 
 keras = pytest.importorskip("keras")
 tf = pytest.importorskip("tensorflow")
@@ -59,7 +59,7 @@ def test_an_epoch_of_several_steps_is_that_of_the_written_out_likelihood(class_w
     ours, theirs = (
         net.build_network(20, 4, units=(16, 8), dropout=0.0, seed=4, thresholds=start) for _ in range(2)
     )
-    state = training.first_state(ours)
+    state = training.initial_state(ours)
     trunk = keras.Model(theirs.inputs[0], theirs.get_layer("score").output)
     free = keras.Variable([-0.5, *np.log(np.exp([0.7, 0.8]) - 1)], dtype="float32")
     adam = keras.optimizers.Adam(3e-3)
@@ -164,7 +164,7 @@ def test_what_makes_the_head_cannot_be_chosen():
     assert HEADS["ordinal-dense"].nominal == "dense"
     for name in ("dense", "ordinal-dense"):
         with pytest.raises(CompareError, match=f"'output' is what makes the head '{name}'"):
-            settle_params(name, {"output": "ordinal"})
+            resolve_params(name, {"output": "ordinal"})
     with pytest.raises(CompareError, match="Unknown output 'rank': expected one of nominal, ordinal"):
         DenseHead(output="rank").fit(*grades(30))
 

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from classify.heads.dense import DenseHead
-from classify.heads.dense_network import Stretches
+from classify.heads.dense_network import StreamedEpochs
 
 SMALL = {"units": (16,), "epochs": 150, "patience": 20}
 
 
 def shown(rows, *, n_stretches, kept=None, seed=0):
     kept = np.ones(len(rows), dtype=bool) if kept is None else kept
-    stretches = Stretches(rows, rows.y, kept=kept, seed=seed)
+    stretches = StreamedEpochs(rows, rows.y, kept=kept, seed=seed)
     return stretches, list(itertools.islice(stretches._plan(), n_stretches))
 
 

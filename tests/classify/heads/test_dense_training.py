@@ -31,7 +31,7 @@ def test_an_epoch_of_several_steps_is_keras_own(blobs, n_classes):
     ours, theirs = (net.build_network(12, n_classes, units=(16, 8), dropout=0.0, seed=4) for _ in range(2))
     loss = "binary_crossentropy" if n_classes == 2 else "sparse_categorical_crossentropy"
     theirs.compile(optimizer=keras.optimizers.Adam(3e-3), loss=loss)
-    state = training.first_state(ours)
+    state = training.initial_state(ours)
     epoch = training.epoch_function(12, n_classes, (16, 8), 0.0)
     for number in range(1, 4):
         seed = np.array([2, number], np.int32)
@@ -62,7 +62,7 @@ def test_each_epoch_draws_one_view_an_image_evenly():
         class_weight=[1, 1],
     )
     epoch = training.epoch_function(1, 2, (2,), 0.0)
-    state = training.first_state(net.build_network(1, 2, units=(2,), dropout=0.0, seed=0))
+    state = training.initial_state(net.build_network(1, 2, units=(2,), dropout=0.0, seed=0))
     seen = []
     for number in range(300):
         state.moving[0].assign([0.0])
@@ -91,7 +91,7 @@ def test_a_rest_of_one_image_is_spread_over_the_steps(n_images, steps):
         y_val=[0, 1],
         class_weight=[1, 1],
     )
-    state = training.first_state(net.build_network(1, 2, units=(2,), dropout=0.0, seed=0))
+    state = training.initial_state(net.build_network(1, 2, units=(2,), dropout=0.0, seed=0))
     epoch = training.epoch_function(1, 2, (2,), 0.0)
     for number in range(20):
         figures = epoch(state, rows, np.array([1, number], np.int32), *NO_LEARNING)

@@ -12,7 +12,7 @@ from sklearn.utils.class_weight import compute_sample_weight
 from classify.data.folds import grouped_folds
 from classify.errors import CompareError
 from classify.heads import svm_search
-from classify.heads.ordinal_svm import class_shares, falling, fold_scores
+from classify.heads.ordinal_svm import class_shares, fold_scores, isotonic_nonincreasing
 from classify.heads.registry import get_head, grid_points, make_head
 from classify.heads.scoring import grid_scores
 
@@ -103,7 +103,7 @@ def test_by_hand():
     above = np.array([[0.9, 0.5, 0.2], [0.6, 0.8, 0.1], [0.2, 0.3, 0.7], [1.0, 1.0, 1.0], [0.0, 0.0, 0.0]])
     expected = [[0.1, 0.4, 0.3, 0.2], [0.3, 0.0, 0.6, 0.1], [0.6, 0.0, 0.0, 0.4], [0, 0, 0, 1], [1, 0, 0, 0]]
     before = above.copy()
-    np.testing.assert_allclose(class_shares(falling(above), floor=0.0), expected, atol=1e-12)
+    np.testing.assert_allclose(class_shares(isotonic_nonincreasing(above), floor=0.0), expected, atol=1e-12)
     raised = class_shares(np.array([[0.6, 0.6]]), floor=0.1)
     np.testing.assert_allclose(raised, [[0.4 / 1.1, 0.1 / 1.1, 0.6 / 1.1]], atol=1e-12)
     np.testing.assert_array_equal(above, before)
@@ -112,7 +112,7 @@ def test_by_hand():
 def test_levelled_probabilities_are_the_nearest_that_fall():
     above = np.random.default_rng(0).uniform(size=(20, 4))
     bounds = [{"type": "ineq", "fun": lambda p, k=k: p[k] - p[k + 1]} for k in range(3)]
-    for row, ours in zip(above, falling(above), strict=True):
+    for row, ours in zip(above, isotonic_nonincreasing(above), strict=True):
         nearest = minimize(
             lambda p, row=row: np.sum((p - row) ** 2), row.mean() * np.ones(4), constraints=bounds, tol=1e-12
         )

@@ -7,9 +7,9 @@ from sklearn.preprocessing import Normalizer, StandardScaler
 from sklearn.svm import LinearSVC
 
 from classify.heads.base import FitError
-from classify.heads.lda import DiscriminantHead
+from classify.heads.lda import LDAHead
 from classify.heads.logistic import LogisticHead
-from classify.heads.nearest_centroid import NearestMeanHead
+from classify.heads.nearest_centroid import NearestCentroidHead
 from classify.heads.ordinal_logistic import OrdinalLogisticHead
 from classify.heads.ordinal_svm import OrdinalSVMHead
 from classify.heads.registry import HEADS, make_head
@@ -103,10 +103,10 @@ SAME = {
     "logreg": lambda: LogisticHead(C=1.0, class_weight="balanced", tol=1e-8),
     "ordinal-logistic": lambda: OrdinalLogisticHead(C=1.0, class_weight="balanced", tol=1e-8),
     "ordinal-logistic, l2": lambda: OrdinalLogisticHead(C=10.0, scaling="l2", tol=1e-8),
-    "nearest-mean": lambda: NearestMeanHead(),
-    "nearest-mean, l2": lambda: NearestMeanHead(scaling="l2"),
-    "lda": lambda: DiscriminantHead(class_weight="balanced"),
-    "lda, shrunk": lambda: DiscriminantHead(shrinkage=0.1, scaling="l2"),
+    "nearest-mean": lambda: NearestCentroidHead(),
+    "nearest-mean, l2": lambda: NearestCentroidHead(scaling="l2"),
+    "lda": lambda: LDAHead(class_weight="balanced"),
+    "lda, shrunk": lambda: LDAHead(shrinkage=0.1, scaling="l2"),
     "baseline": lambda: make_head("baseline"),
 }
 
@@ -164,7 +164,7 @@ def test_an_exact_svm_is_refused(skewed, stream_of):
 
 def test_covariances_that_do_not_fit_are_refused(skewed, stream_of):
     with pytest.raises(FitError, match=r"Raise --memory"):
-        DiscriminantHead().fit_stream(stream_of(*skewed, working_bytes=20_000))
+        LDAHead().fit_stream(stream_of(*skewed, working_bytes=20_000))
 
 
 def test_notes_say_that_rows_were_read_from_disk(skewed, stream_of):

@@ -11,7 +11,7 @@ from hypothesis import given, settings, strategies as st
 
 from classify.cli.main import cli
 from classify.errors import CompareError
-from classify.io.provenance import compare_words, how_made, shell_line
+from classify.io.provenance import compare_words, run_provenance, shell_line
 from classify.jobs.compare import compare
 from classify.jobs.options import DenseOptions
 from featurize.base.text import flatten
@@ -108,7 +108,7 @@ def test_the_command_is_parsed_into_equal_options(monkeypatch, stores, options):
     words = ["classify", "compare", *options, "--", *stores]
     with pytest.raises(CompareError, match="here"):
         cli.commands["compare"].main(words[2:], standalone_mode=False)
-    line = how_made(compare, asked, stores=asked["stores"], seconds=1.0)["command"]
+    line = run_provenance(compare, asked, stores=asked["stores"], seconds=1.0)["command"]
     assert parsed(as_bash_reads(line)) == parsed(words)
 
 

@@ -15,8 +15,8 @@ from classify.heads.registry import HEADS, make_head
 from classify.io.folder import place_logs
 from classify.io.results import SIMPLEST_FIRST, leaderboard, plain_json, safe_cell
 from classify.jobs.compare import compare
-from classify.jobs.options import DenseOptions, memory_of
-from classify.model_selection.protocol import make_plan
+from classify.jobs.options import DenseOptions, task_cache
+from classify.model_selection.protocol import make_protocol
 from featurize import FolioError
 
 QUICK = ("logreg", "svm-linear")
@@ -136,7 +136,7 @@ def test_out_of_fold_probabilities_by_hand(run, make_store):
     samples = load_samples(make_store(**store))
     params = done.record["results"][0]["params"]
     said = {row["path"]: row for row in read_predictions(done.folder) if row["head"] == "logreg"}
-    for fold, work in enumerate(make_plan(samples, seed=0).rounds):
+    for fold, work in enumerate(make_protocol(samples, seed=0).rounds):
         rows = samples.rows(work.fit)
         head = make_head("logreg", params=params[fold]).fit(rows.X, rows.y)
         low_ones = head.predict_proba(samples.plain[samples.content[work.test]])[:, 1]
@@ -148,7 +148,7 @@ def test_out_of_fold_probabilities_by_hand(run, make_store):
 def test_no_image_is_fitted_and_tested_on(make_store):
     for counts in ({"train": 15}, {"train": 10, "test": 5}, {"train": 10, "val": 5, "test": 5}):
         samples = load_samples(make_store(counts=counts))
-        plan = make_plan(samples, seed=0)
+        plan = make_protocol(samples, seed=0)
         for work in plan.rounds:
             for fitted, scored in work.pairs:
                 assert not set(samples.group[fitted]) & set(samples.group[scored])
@@ -168,8 +168,8 @@ def test_a_val_split_chooses_and_the_bundle_is_refitted(run, make_store):
     assert (result["n_train"], result["refitted"]) == (20, True)
     # By hand: the grid point that scores best on val when fitted on train.
     samples = load_samples(make_store(counts=counts, distance=2.0))
-    assert set(samples.split[make_plan(samples, seed=0).rounds[0].pairs[0][1]]) == {"val"}
-    assert set(samples.split[make_plan(samples, seed=0).final.fit]) == {"train", "val"}
+    assert set(samples.split[make_protocol(samples, seed=0).rounds[0].pairs[0][1]]) == {"val"}
+    assert set(samples.split[make_protocol(samples, seed=0).final.fit]) == {"train", "val"}
 
 
 def test_a_failing_head_takes_no_other_with_it(run, monkeypatch):
@@ -428,7 +428,7 @@ def test_options_are_checked_before_anything_is_read(tmp_path, options, message)
 )
 def test_what_a_gpu_computed_is_remembered_apart(monkeypatch, heads, device, there, place):
     monkeypatch.setattr("featurize.engines.select.gpus", lambda: [SimpleNamespace(capability=(8, 9))] * there)
-    assert memory_of(heads, device, fresh=False).device == place
+    assert task_cache(heads, device, fresh=False).device == place
 
 
 def test_curves_without_a_place_of_their_own_stay_in_the_run(tmp_path):

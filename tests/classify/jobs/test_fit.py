@@ -7,7 +7,7 @@ import pytest
 
 from classify.data.samples import load_samples
 from classify.errors import BundleError, CompareError
-from classify.heads.registry import settle_params
+from classify.heads.registry import resolve_params
 from classify.io.bundle import load_bundle
 from classify.jobs.compare import compare
 from classify.jobs.fit import fit
@@ -186,4 +186,4 @@ def test_parameters_of_another_kind_are_refused_by_name(tmp_path, head, params, 
 
 @pytest.mark.parametrize("given", ["64,32", (64, 32), [64, 32]])
 def test_layers_are_given_with_commas(given):
-    assert settle_params("dense", {"units": given, "epochs": 3.0}) == {"units": (64, 32), "epochs": 3}
+    assert resolve_params("dense", {"units": given, "epochs": 3.0}) == {"units": (64, 32), "epochs": 3}

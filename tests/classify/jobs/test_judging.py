@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from classify.jobs.record import judge
-from classify.model_selection.predictions import Predicted
+from classify.jobs.record import head_statistics
+from classify.model_selection.predictions import EntryPredictions
 
 GRADES = ("low", "middle", "award")
 
@@ -14,7 +14,7 @@ def said(right, *, n=90, seed=0, group=None, entry=None):
     y = np.arange(n) % 3
     answers = np.where(generator.random(n) < right, y, (y + 1) % 3)
     names = tuple(f"test/{k}.jpg" for k in range(n)) if entry is None else entry
-    return Predicted(
+    return EntryPredictions(
         entry=names,
         path=names,
         n_images=np.ones(n, dtype=np.int64),
@@ -27,7 +27,7 @@ def said(right, *, n=90, seed=0, group=None, entry=None):
 
 def judged(*predictions, names=None, ordered=False, nested=False):
     names = names or [{"store": "vgg16", "head": f"head {k}"} for k in range(len(predictions))]
-    return judge(names, predictions, classes=GRADES, ordered=ordered, nested=nested, seed=0)
+    return head_statistics(names, predictions, classes=GRADES, ordered=ordered, nested=nested, seed=0)
 
 
 def test_all_heads_are_judged():

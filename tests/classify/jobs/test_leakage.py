@@ -14,9 +14,9 @@ import classify.data.samples
 from classify.data.exclusions import exclude
 from classify.data.samples import load_samples
 from classify.evaluation.metrics import evaluate
-from classify.model_selection.grid_search import Settings, run_trials
-from classify.model_selection.predictions import predicted_images
-from classify.model_selection.protocol import make_plan
+from classify.model_selection.grid_search import SearchSettings, run_candidates
+from classify.model_selection.predictions import image_predictions
+from classify.model_selection.protocol import make_protocol
 
 HEADS = [
     "logreg",
@@ -24,7 +24,7 @@ HEADS = [
     "svm-rbf",
     pytest.param("dense", marks=pytest.mark.slow),
 ]
-SETTINGS = Settings(
+SETTINGS = SearchSettings(
     seed=0,
     class_weight=None,
     dense_options={"units": (32,), "epochs": 40, "patience": 8, "learning_rate": 0.01},
@@ -52,10 +52,10 @@ def permuted(make_store):
 
 def measure(samples, head):
     """Return (score, images scored) of the inner search and of the images tested."""
-    plan = make_plan(samples, seed=0)
-    (trial,) = run_trials([samples], [head], plan, settings=SETTINGS, jobs=1)
+    plan = make_protocol(samples, seed=0)
+    (trial,) = run_candidates([samples], [head], plan, settings=SETTINGS, jobs=1)
     assert not trial.reason, trial.reason
-    images, _, probabilities = predicted_images(trial, plan)
+    images, _, probabilities = image_predictions(trial, plan)
     figures = evaluate(samples.y[images], probabilities, classes=samples.classes)
     searched = sum(len(scored) for _, scored in plan.rounds[0].pairs)
     return (trial.choices[0].score, searched), (figures["balanced_accuracy"], len(images))

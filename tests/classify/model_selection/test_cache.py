@@ -13,10 +13,10 @@ from classify.data.samples import load_samples
 from classify.jobs.compare import compare
 from classify.jobs.options import DenseOptions
 from classify.model_selection import cache as cache_module
-from classify.model_selection.cache import Memory, run_or_recall, task_key
+from classify.model_selection.cache import TaskCache, cached, task_key
 from classify.model_selection.tasks import FitTask
 from classify.report.console import _remembered
-from featurize.base.cache import Kept, keep
+from featurize.base.cache import CacheEntry, write_cache_entry
 
 ROOT = Path(__file__).resolve().parents[3]
 HEADS = ("logreg", "svm-linear")
@@ -175,17 +175,17 @@ def task(make_store):
 
 
 def test_a_head_that_was_not_kept_is_fitted_again_when_it_is_wanted(task, tmp_path):
-    memory = Memory(folder=tmp_path / "memo", device="auto")
-    (first,) = run_or_recall([task(keep=False)], memory=memory, jobs=1)
-    (again,) = run_or_recall([task(keep=False)], memory=memory, jobs=1)
+    memory = TaskCache(folder=tmp_path / "memo", device="auto")
+    (first,) = cached([task(keep=False)], memory=memory, jobs=1)
+    (again,) = cached([task(keep=False)], memory=memory, jobs=1)
     assert (first.remembered, again.remembered, again.saved) == (False, True, None)
     np.testing.assert_array_equal(first.probabilities, again.probabilities)
-    (wanted,) = run_or_recall([task()], memory=memory, jobs=1)
+    (wanted,) = cached([task()], memory=memory, jobs=1)
     assert not wanted.remembered
-    (now,) = run_or_recall([task()], memory=memory, jobs=1)
+    (now,) = cached([task()], memory=memory, jobs=1)
     assert now.remembered
     assert now.saved.data == wanted.saved.data
-    assert run_or_recall([task(keep=False)], memory=memory, jobs=1)[0].saved is None
+    assert cached([task(keep=False)], memory=memory, jobs=1)[0].saved is None
 
 
 @pytest.mark.parametrize(
@@ -204,23 +204,23 @@ def test_a_head_that_was_not_kept_is_fitted_again_when_it_is_wanted(task, tmp_pa
     ids=str,
 )
 def test_an_outcome_that_makes_no_sense_is_computed_again(task, tmp_path, changes):
-    memory, one = Memory(folder=tmp_path / "memo", device="auto"), task()
+    memory, one = TaskCache(folder=tmp_path / "memo", device="auto"), task()
     sound = {"probabilities": [[0.5, 0.5]] * 6, "labels": [0, 1], "notes": []}
     sound |= {"fit_seconds": 1.0, "predict_seconds": 1.0}
     for outcome, remembered in ((sound, True), ({**sound, **changes}, False)):
         path = memory.folder / f"{task_key(one, device='auto')}.outcome"
-        assert keep(path, Kept(about=outcome, parts={"head": b"head"}))
-        assert run_or_recall([one], memory=memory, jobs=1)[0].remembered is remembered
+        assert write_cache_entry(path, CacheEntry(about=outcome, parts={"head": b"head"}))
+        assert cached([one], memory=memory, jobs=1)[0].remembered is remembered
 
 
 @pytest.mark.parametrize("about", [{}, {"training": None}, {"training": CURVES}], ids=str)
 def test_curves_come_back_and_older_outcomes_have_none(task, tmp_path, about):
-    memory, one = Memory(folder=tmp_path / "memo", device="auto"), task()
+    memory, one = TaskCache(folder=tmp_path / "memo", device="auto"), task()
     sound = {"probabilities": [[0.5, 0.5]] * 6, "labels": [0, 1], "notes": []}
     sound |= {"fit_seconds": 1.0, "predict_seconds": 1.0, **about}
     path = memory.folder / f"{task_key(one, device='auto')}.outcome"
-    assert keep(path, Kept(about=sound, parts={"head": b"head"}))
-    (found,) = run_or_recall([one], memory=memory, jobs=1)
+    assert write_cache_entry(path, CacheEntry(about=sound, parts={"head": b"head"}))
+    (found,) = cached([one], memory=memory, jobs=1)
     assert found.remembered
     assert found.training == about.get("training")
 
@@ -233,11 +233,11 @@ def test_curves_stay_in_their_folder(task, tmp_path, monkeypatch, name):
     outcome |= {"fit_seconds": 1.0, "predict_seconds": 1.0}
     folder = tmp_path / "memo"
     path = folder / f"{task_key(one, device='auto')}.outcome"
-    keep(path, Kept(about=outcome, parts={"head": b"head", name: b"x"}))
-    assert run_or_recall([one], memory=Memory(folder=folder, device="auto"), jobs=1) == ["run"]
+    write_cache_entry(path, CacheEntry(about=outcome, parts={"head": b"head", name: b"x"}))
+    assert cached([one], memory=TaskCache(folder=folder, device="auto"), jobs=1) == ["run"]
     assert not (tmp_path / "outside").exists()
-    keep(path, Kept(about=outcome, parts={"head": b"head", "logs/train/x": b"x"}))
-    (found,) = run_or_recall([one], memory=Memory(folder=folder, device="auto"), jobs=1)
+    write_cache_entry(path, CacheEntry(about=outcome, parts={"head": b"head", "logs/train/x": b"x"}))
+    (found,) = cached([one], memory=TaskCache(folder=folder, device="auto"), jobs=1)
     assert found.remembered
     assert (tmp_path / "a" / "b" / "train" / "x").read_bytes() == b"x"
 

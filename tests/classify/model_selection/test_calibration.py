@@ -14,27 +14,27 @@ from classify.errors import CompareError
 from classify.heads.solvers.temperature import at_temperature, fit_temperature
 from classify.io.bundle import load_bundle
 from classify.jobs.compare import compare
-from classify.model_selection.calibration import temper
-from classify.model_selection.grid_search import Settings, run_trials
+from classify.model_selection.calibration import apply_temperatures
+from classify.model_selection.grid_search import SearchSettings, run_candidates
 from classify.model_selection.parallel import Failure, run_tasks
-from classify.model_selection.protocol import make_plan
+from classify.model_selection.protocol import make_protocol
 from featurize import open_store
 
-SETTINGS = Settings(seed=0, class_weight=None, dense_options={}, log_folder=None)
+SETTINGS = SearchSettings(seed=0, class_weight=None, dense_options={}, log_folder=None)
 
 
 @pytest.fixture
 def compared(make_store):
     def compared(heads=("logreg", "baseline"), **options):
         samples = load_samples(make_store(distance=1.5, n_views=1, **options))
-        plan = make_plan(samples, seed=0)
-        return samples, plan, run_trials([samples], heads, plan, settings=SETTINGS, jobs=1)
+        plan = make_protocol(samples, seed=0)
+        return samples, plan, run_candidates([samples], heads, plan, settings=SETTINGS, jobs=1)
 
     return compared
 
 
 def tempered(trials, plan, run=None):
-    return temper(trials, plan, settings=SETTINGS, run=run or partial(run_tasks, jobs=1))
+    return apply_temperatures(trials, plan, settings=SETTINGS, run=run or partial(run_tasks, jobs=1))
 
 
 def by_hand(samples, params, pairs):

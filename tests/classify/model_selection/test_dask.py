@@ -121,9 +121,9 @@ def test_a_task_without_its_arrays_and_with_them_is_the_same_task(monkeypatch):
 
 
 def test_a_worker_with_other_versions_is_named():
-    assert dask.check(versions_here()) == ""
+    assert dask.check_worker(versions_here()) == ""
     others = {**versions_here(), "numpy": "1.0"}
-    assert dask.check(others) == (
+    assert dask.check_worker(others) == (
         f"has numpy {np.__version__} (this run: 1.0). Install there what is installed here"
     )
 

@@ -16,12 +16,12 @@ from classify.errors import BundleError
 from classify.io.bundle import load_bundle
 from classify.jobs.compare import compare
 from classify.model_selection.ensemble import make_ensemble
-from classify.model_selection.grid_search import Settings, run_trials
+from classify.model_selection.grid_search import SearchSettings, run_candidates
 from classify.model_selection.parallel import Failure, run_tasks
-from classify.model_selection.protocol import make_plan
+from classify.model_selection.protocol import make_protocol
 from featurize import open_store
 
-SETTINGS = Settings(seed=0, class_weight=None, dense_options={}, log_folder=None)
+SETTINGS = SearchSettings(seed=0, class_weight=None, dense_options={}, log_folder=None)
 HEADS = ["logreg", "svm-linear", "svm-rbf", "baseline"]
 
 
@@ -29,8 +29,8 @@ HEADS = ["logreg", "svm-linear", "svm-rbf", "baseline"]
 def compared(make_store):
     def compared(heads=HEADS, **options):
         samples = load_samples(make_store(distance=1.5, n_views=1, **options))
-        plan = make_plan(samples, seed=0)
-        trials = run_trials([samples], heads, plan, settings=SETTINGS, jobs=1)
+        plan = make_protocol(samples, seed=0)
+        trials = run_candidates([samples], heads, plan, settings=SETTINGS, jobs=1)
         return samples, plan, trials
 
     return compared

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 
 from classify.data.samples import load_samples
-from classify.model_selection.grid_search import Settings, run_trials
+from classify.model_selection.grid_search import SearchSettings, run_candidates
 from classify.model_selection.parallel import Failure, run_tasks
-from classify.model_selection.predictions import predicted
-from classify.model_selection.protocol import make_plan
+from classify.model_selection.predictions import entry_predictions
+from classify.model_selection.protocol import make_protocol
 
 DENSE = {"units": (16,), "epochs": 12, "patience": 5}
-SETTINGS = Settings(seed=0, class_weight=None, dense_options=DENSE, log_folder=None)
+SETTINGS = SearchSettings(seed=0, class_weight=None, dense_options=DENSE, log_folder=None)
 
 
 class AnyTask:
@@ -208,14 +208,16 @@ def test_large_arrays_reach_workers_as_one_file_that_is_removed(tmp_path, monkey
 @pytest.mark.slow
 def test_results_do_not_depend_on_the_number_of_jobs(make_store):
     samples = load_samples(make_store(distance=1.0, n_features=40))
-    plan = make_plan(samples, seed=0)
+    plan = make_protocol(samples, seed=0)
     heads = ["dense", "logreg", "svm-linear"]
-    one, two, three = (run_trials([samples], heads, plan, settings=SETTINGS, jobs=jobs) for jobs in (1, 2, 3))
+    one, two, three = (
+        run_candidates([samples], heads, plan, settings=SETTINGS, jobs=jobs) for jobs in (1, 2, 3)
+    )
     for alone, *apart in zip(one, two, three, strict=True):
         assert not alone.reason
         for other in apart:
             assert alone.choices[0].params == other.choices[0].params
             assert alone.choices[0].score == other.choices[0].score
             np.testing.assert_array_equal(
-                predicted(alone, plan).probabilities, predicted(other, plan).probabilities
+                entry_predictions(alone, plan).probabilities, entry_predictions(other, plan).probabilities
             )

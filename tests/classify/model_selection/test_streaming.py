@@ -9,16 +9,15 @@ import numpy as np
 import pytest
 
 from classify.data import load, memory as memory_module
-from classify.data.load import draw_images, load_same_dataset
+from classify.data.load import load_same_dataset, sample_images
 from classify.data.samples import load_samples
 from classify.errors import CompareError
 from classify.io.bundle import load_bundle
 from classify.jobs.compare import compare
 from classify.jobs.fit import fit
 from classify.jobs.options import DenseOptions
-from classify.model_selection import tasks
 from classify.model_selection.cache import task_key
-from classify.model_selection.protocol import make_plan
+from classify.model_selection.protocol import make_protocol
 from classify.model_selection.tasks import FitTask
 
 from bench_rows import make_rows_store
@@ -42,8 +41,7 @@ def store(make_store):
 def from_disk(monkeypatch):
     """Have features stay on disk at this limit, however small they are."""
     monkeypatch.setattr(memory_module, "A_VALUE_FITTED", 10**9)
-    monkeypatch.setattr("classify.data.memory.search_rows", lambda *_, **__: 150)
-    monkeypatch.setattr(tasks, "search_rows", lambda *_, **__: 150)
+    monkeypatch.setattr("classify.data.load.search_rows", lambda *_, **__: 150)
     return "2GB"
 
 
@@ -140,15 +138,15 @@ def test_below_the_limit_nothing_changes(store, tmp_path):
 def test_a_sample_is_of_whole_groups_and_of_every_class(make_store, monkeypatch):
     monkeypatch.setattr(load, "LEAST_GROUPS", 5)
     samples = load_samples(make_store(counts={"train": 200, "test": 5}, per_entry=4))
-    images = draw_images(samples, n_images=100, seed=0)
+    images = sample_images(samples, n_images=100, seed=0)
     assert 80 <= len(images) <= 110
     assert np.array_equal(np.bincount(samples.y[images]), [len(images) // 2] * 2)
     assert not set(samples.group[images]) & set(np.delete(samples.group, images)[:0])
     whole = np.isin(samples.group[samples.fit_images], samples.group[images]).sum()
     assert whole == len(images)
-    assert np.array_equal(draw_images(samples, n_images=100, seed=0), images)
-    assert not np.array_equal(draw_images(samples, n_images=100, seed=1), images)
-    few = draw_images(samples, n_images=1, seed=0)
+    assert np.array_equal(sample_images(samples, n_images=100, seed=0), images)
+    assert not np.array_equal(sample_images(samples, n_images=100, seed=1), images)
+    few = sample_images(samples, n_images=1, seed=0)
     assert len(few) == 2 * 5 * 4  # five groups of four of each class all the same
 
 
@@ -160,7 +158,7 @@ def test_rows_of_a_stream_are_those_in_memory(store, from_disk):
     assert np.array_equal(stream.take(np.arange(len(stream))), rows.X)
     for name in ("y", "groups", "image", "is_plain"):
         assert np.array_equal(getattr(stream, name), getattr(rows, name))
-    assert make_plan(outside, seed=0).described["kind"] == "test split"
+    assert make_protocol(outside, seed=0).described["kind"] == "test split"
 
 
 def test_what_is_remembered_knows_how_much_memory_there_was(store, from_disk):

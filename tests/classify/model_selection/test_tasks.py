@@ -7,20 +7,27 @@ import pytest
 
 from classify.data.samples import load_samples
 from classify.heads.base import all_classes
-from classify.model_selection.grid_search import Settings, score_tasks
-from classify.model_selection.protocol import make_plan
-from classify.model_selection.tasks import FitTask, Scores, ScoreTask, choose, lacking_groups, search_points
+from classify.model_selection.grid_search import SearchSettings, score_tasks
+from classify.model_selection.protocol import make_protocol
+from classify.model_selection.tasks import (
+    FitTask,
+    GridScores,
+    ScoreTask,
+    choose_params,
+    lacking_groups,
+    search_points,
+)
 
-SETTINGS = Settings(seed=0, class_weight=None, dense_options={}, log_folder=None)
+SETTINGS = SearchSettings(seed=0, class_weight=None, dense_options={}, log_folder=None)
 
 
 def scores(*values):
-    return Scores(scores=values, seconds=1.0)
+    return GridScores(scores=values, seconds=1.0)
 
 
 def test_the_best_mean_over_folds_is_chosen():
     points = [{"C": 0.1}, {"C": 1.0}, {"C": 10.0}]
-    choice = choose(points, [scores(0.5, 0.7, 0.9), scores(0.5, 0.9, 0.6)])
+    choice = choose_params(points, [scores(0.5, 0.7, 0.9), scores(0.5, 0.9, 0.6)])
     assert choice.params == {"C": 1.0}
     assert choice.score == pytest.approx(0.8)  # (0.7 + 0.9) / 2
     assert choice.seconds == 2.0
@@ -29,12 +36,12 @@ def test_the_best_mean_over_folds_is_chosen():
 def test_equal_scores_take_the_first_point_even_after_rounding():
     points = [{"C": 0.1}, {"C": 1.0}]
     folds = [scores(0.1, 0.3), scores(0.2, 0.2), scores(0.3, 0.1)]  # equal sums, not always equal floats
-    assert choose(points, folds).params == {"C": 0.1}
-    assert choose(points, folds[::-1]).params == {"C": 0.1}
+    assert choose_params(points, folds).params == {"C": 0.1}
+    assert choose_params(points, folds[::-1]).params == {"C": 0.1}
 
 
 def test_without_folds_the_first_point_is_taken_and_it_says_so():
-    choice = choose([{"scaling": "standardise"}, {"scaling": "l2"}], [])
+    choice = choose_params([{"scaling": "standardise"}, {"scaling": "l2"}], [])
     assert (choice.params, choice.score) == ({"scaling": "standardise"}, None)
     assert "not searched" in choice.notes[0]
     assert "taken: scaling=standardise" in choice.notes[0]
@@ -45,7 +52,7 @@ def test_a_class_of_two_groups_leaves_the_dense_head_unsearched_but_fitted(make_
     entry = [0 if image % 2 else 1 for image in range(len(samples.y))]
     group = np.where(samples.y == 1, 100 + np.array(entry), np.arange(len(samples.y)))
     tied = replace(samples, group=group)
-    (work,) = make_plan(tied, seed=0).rounds
+    (work,) = make_protocol(tied, seed=0).rounds
     assert len(work.pairs) == 2
     assert score_tasks(tied, "dense", work, settings=SETTINGS, options={}) == []
     assert (

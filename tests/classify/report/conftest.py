@@ -17,8 +17,8 @@ from PIL import Image
 from classify.data.load import load_same_dataset
 from classify.jobs.compare import compare
 from classify.jobs.options import DenseOptions
-from classify.report.images import Shown, shown_images
-from classify.report.predictions import Tested
+from classify.report.images import RunImages, run_images
+from classify.report.predictions import TestedEntries
 from featurize.config import config_digest
 from featurize.store.reader import ContentRow, ImageTable
 from featurize.store.writer import write_store
@@ -236,7 +236,7 @@ def hand_record(
     ordered: bool = True,
     recommended: tuple[str, str] | None = None,
     **more: Any,
-) -> tuple[dict[str, Any], Tested]:
+) -> tuple[dict[str, Any], TestedEntries]:
     """Write down a record and what was tested: `said` is store, head → probabilities, None of a failed one.
 
     Heads are given best first: each has 0.01 less in cross-validation than the one before it.
@@ -293,7 +293,7 @@ def hand_record(
         "studies": {},
         "made": {"command": "classify compare features/a.h5", "extract": ["featurize extract posters"]},
     }
-    tested = Tested(
+    tested = TestedEntries(
         entry=tuple(f"test/{classes[label]}/{k:02}.jpg" for k, label in enumerate(y)),
         y=y,
         probabilities={key: one for key, one in told.items() if one is not None},
@@ -302,7 +302,7 @@ def hand_record(
 
 
 @pytest.fixture(scope="session")
-def by_hand() -> Callable[..., tuple[dict[str, Any], Tested]]:
+def by_hand() -> Callable[..., tuple[dict[str, Any], TestedEntries]]:
     """Write down a record without a run; see `hand_record`."""
     return hand_record
 
@@ -332,6 +332,6 @@ def photo_samples(photo_run) -> list[Any]:
 
 
 @pytest.fixture(scope="session")
-def photo_shown(photo_run, photo_samples) -> Shown:
+def photo_shown(photo_run, photo_samples) -> RunImages:
     """The images of the run."""
-    return shown_images(photo_samples, store=photo_run.stores[0])
+    return run_images(photo_samples, store=photo_run.stores[0])

@@ -7,7 +7,7 @@ import pytest
 
 from classify.io.results import plain_json
 from classify.report.chart_data import heads_of, leaderboard_columns, page_data, primary
-from classify.report.collect import Seen
+from classify.report.collect import ShownImages
 
 Y = [0, 1, 2, 2]
 GOOD = np.array([[0.7, 0.2, 0.1], [0.1, 0.8, 0.1], [0.12345, 0.2, 0.67655], [0, 0, 1]])
@@ -49,7 +49,7 @@ def told(by_hand):
 
 def seen(tested, **more):
     n = len(tested.entry)
-    return Seen(units=range(n), tested=[[k] for k in range(n)], split_of_tested=["test"] * n, **more)
+    return ShownImages(units=range(n), tested=[[k] for k in range(n)], split_of_tested=["test"] * n, **more)
 
 
 def test_heads_stand_in_the_order_of_the_leaderboard(told):

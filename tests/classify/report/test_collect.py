@@ -12,7 +12,7 @@ from sklearn.neighbors import NearestNeighbors
 from classify.errors import CompareError
 from classify.io.results import read_record
 from classify.jobs.compare import compare
-from classify.report.collect import find_stores, gather, without_stores
+from classify.report.collect import collect_report_data, find_stores, without_stores
 from classify.report.embedding import feature_map
 from classify.report.predictions import read_tested
 from featurize import StoreError
@@ -32,7 +32,7 @@ def made(tmp_path):
 
 def gathered(folder, record, tested, **options):
     options = {"with_pictures": False, **options}
-    return gather(folder, record, tested, stores=find_stores(folder, record), **options).seen
+    return collect_report_data(folder, record, tested, stores=find_stores(folder, record), **options).seen
 
 
 def test_stores_are_found_where_they_were(photo_run):
@@ -234,13 +234,13 @@ def test_a_store_that_lost_what_was_tested_is_refused(photo_run, photo_store, tm
     ]
     tested = read_tested(photo_run.folder, photo_run.record)
     with pytest.raises(CompareError) as caught:
-        gather(photo_run.folder, photo_run.record, tested, stores=stores)
+        collect_report_data(photo_run.folder, photo_run.record, tested, stores=stores)
     assert str(caught.value) == (
         f"{stores[0]}: does not hold the tested 'test/low/03.jpg' any more. Compare anew"
     )
     record = {**photo_run.record, "classes": ["low", "award"], "ordered": False}
     with pytest.raises(CompareError, match="its classes are low, middle, award now"):
-        gather(photo_run.folder, record, tested, stores=stores)
+        collect_report_data(photo_run.folder, record, tested, stores=stores)
 
 
 def test_without_a_test_split_what_was_fitted_on_was_tested(made, make_store):
@@ -309,11 +309,11 @@ def test_pictures_that_are_looked_at_come_first(photo_run, seen, monkeypatch):
 
     def pictures(shown, *, wanted, small, **options):
         asked.update(wanted=list(wanted), small=list(small), data=options["data"])
-        from classify.report.thumbnails import Pictures
+        from classify.report.thumbnails import PageThumbnails
 
-        return Pictures(uri=(), number=np.full(len(shown), -1), sides=(1, 1), notes=("so",))
+        return PageThumbnails(uri=(), number=np.full(len(shown), -1), sides=(1, 1), notes=("so",))
 
-    monkeypatch.setattr("classify.report.thumbnails.pictures", pictures)
+    monkeypatch.setattr("classify.report.thumbnails.page_thumbnails", pictures)
     found = gathered(photo_run.folder, photo_run.record, tested, with_pictures=True)
     doubted = [image for one in found.doubtful for image in one["images"]]
     assert asked["wanted"] == [*(unit[0] for unit in found.tested), *doubted]

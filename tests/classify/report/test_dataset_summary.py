@@ -8,11 +8,11 @@ from PIL import Image
 
 from classify.data.load import load_same_dataset
 from classify.report import images as module
-from classify.report.images import intake, shown_images
+from classify.report.images import dataset_summary, run_images
 
 
 def test_what_is_counted_is_what_lies_there(photo_run, photo_samples, photo_shown):
-    found = intake(photo_samples, photo_shown, photo_run.record)
+    found = dataset_summary(photo_samples, photo_shown, photo_run.record)
     files = [path for path in photo_run.data.rglob("*") if path.is_file()]
     graded = [path for path in files if path.name != "broken.jpg" and "new" not in path.parts[-2]]
     counts = Counter(path.relative_to(photo_run.data).parts[:2] for path in graded)
@@ -54,7 +54,7 @@ def test_sets_of_images_that_are_alike_are_counted_by_their_files(photo_samples,
         dataclasses.replace(first, facts=dataclasses.replace(first.facts, near_duplicates=pairs[:2])),
         dataclasses.replace(second, facts=dataclasses.replace(second.facts, near_duplicates=pairs[1:])),
     ]
-    found = intake(told, photo_shown, photo_run.record)
+    found = dataset_summary(told, photo_shown, photo_run.record)
     assert found["n_alike"] == 2
     assert found["n_in_alike"] == 6  # award/00 and its copy, 01, 02; low/00, 01
 
@@ -64,17 +64,17 @@ def test_a_list_of_what_was_skipped_is_cut_and_names_are_printable(
 ):
     monkeypatch.setattr(module, "MOST_SKIPPED", 0)
     record = {**photo_run.record, "facts": ["bad \udcff\nname"]}
-    found = intake(photo_samples, photo_shown, record)
+    found = dataset_summary(photo_samples, photo_shown, record)
     assert (found["n_skipped"], found["skipped"]) == (1, [])
     assert found["lines"] == ["bad \\xff\\nname"]
-    silent = intake(photo_samples, photo_shown, {**photo_run.record, "facts": []})
+    silent = dataset_summary(photo_samples, photo_shown, {**photo_run.record, "facts": []})
     assert silent["lines"] == photo_run.record["facts"]  # as the stores have them
 
 
 def test_portfolios_are_counted(make_store):
     path = make_store(counts={"train": 6, "test": 4, "new": 2}, per_entry=2)
     samples = load_same_dataset([path], order=None)
-    found = intake(samples, shown_images(samples, store=path), {"facts": ["one"]})
+    found = dataset_summary(samples, run_images(samples, store=path), {"facts": ["one"]})
     assert (found["n_images"], found["n_entries"], found["n_portfolios"]) == (20, 10, 10)
     assert found["n_ungraded"] == 4
     assert found["rows"] == [{"name": "award", "counts": [6, 4]}, {"name": "low", "counts": [6, 4]}]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from classify.report.collect import Seen
+from classify.report.collect import ShownImages
 from classify.report.figures import draw, write_figures
 from classify.report.head_charts import head_charts
 
@@ -41,7 +41,7 @@ def told(by_hand):
 @pytest.fixture
 def seen(told):
     place = {"image": [0, 1, 2, 4], "x": [0.1, 0.5, 0.9, 0.3], "y": [0.2, 0.4, 0.6, 0.1], "method": "so"}
-    return Seen(
+    return ShownImages(
         path=[f"{k}.jpg" for k in range(5)],
         split=["test"] * 4 + ["train"],
         y=[*Y, 1],

@@ -150,17 +150,19 @@ def test_of_two_classes_the_second_has_a_curve():
 def test_a_class_that_all_or_none_have_has_no_curve():
     y, said = drawn(6, 40)
     y = np.where(y == 2, 1, y)
-    assert chart_data.curves_of(y, classes=CLASSES) == [0, 1]
+    assert chart_data.curve_labels(y, classes=CLASSES) == [0, 1]
     assert set(chart_data.roc(y, said, classes=CLASSES)["class"]) == {"low", "middle"}
-    assert chart_data.curves_of(np.ones(5, dtype=int), classes=CLASSES) == []
-    assert chart_data.curves_of(np.ones(5, dtype=int), classes=("no", "yes")) == []
+    assert chart_data.curve_labels(np.ones(5, dtype=int), classes=CLASSES) == []
+    assert chart_data.curve_labels(np.ones(5, dtype=int), classes=("no", "yes")) == []
 
 
 def test_reliability_has_the_wilson_intervals_of_bins_that_hold_entries():
     def one(count, accuracy, confidence=0.8):
         return {"low": 0.7, "high": 0.9, "count": count, "confidence": confidence, "accuracy": accuracy}
 
-    found = chart_data.reliable([one(0, None, None), one(20, 0.75), one(4, 1.0), one(5, 0.0), one(30, 0.1)])
+    found = chart_data.reliability_points(
+        [one(0, None, None), one(20, 0.75), one(4, 1.0), one(5, 0.0), one(30, 0.1)]
+    )
     assert found["count"] == [20, 4, 5, 30]
     assert found["accuracy"] == [0.75, 1, 0, 0.1]
     assert found["confidence"] == [0.8] * 4
@@ -176,11 +178,17 @@ def test_reliability_has_the_wilson_intervals_of_bins_that_hold_entries():
     assert (found["low"][2], found["high"][2]) == (0, pytest.approx(Z**2 / (5 + Z**2), abs=1e-4))
     # Three of 30: the lower end is that rate of a Poisson law that has three or more once in 20 times.
     assert poisson.sf(2, 30 * found["low"][3]) == pytest.approx(0.05, abs=1e-3)
-    assert chart_data.reliable(None) == {"confidence": [], "accuracy": [], "low": [], "high": [], "count": []}
+    assert chart_data.reliability_points(None) == {
+        "confidence": [],
+        "accuracy": [],
+        "low": [],
+        "high": [],
+        "count": [],
+    }
 
 
 def test_training_and_learning_are_rows():
-    found = chart_data.trained(
+    found = chart_data.training_points(
         {"loss": [1.0, 0.5], "val_loss": [2.0, math.inf], "accuracy": [0.25, None], "extra": [1]}
     )
     assert list(zip(*found.values(), strict=True)) == [
@@ -190,13 +198,13 @@ def test_training_and_learning_are_rows():
         (1, "accuracy", "fitted on", 0.25),
     ]
     points = [{"n_images": 13.8, "accuracy": 0.93754, "low": 0.8, "high": 1.0, "draws": [1]}]
-    assert chart_data.learned(points) == {
+    assert chart_data.learning_points(points) == {
         "n_images": [13.8],
         "accuracy": [0.9375],
         "low": [0.8],
         "high": [1.0],
     }
-    assert not any(chart_data.trained(None).values())
+    assert not any(chart_data.training_points(None).values())
 
 
 def test_a_chart_with_nothing_to_draw_is_left_out(by_hand):

@@ -9,7 +9,7 @@ from PIL import Image
 
 from classify.data.load import load_same_dataset
 from classify.errors import CompareError
-from classify.report.images import data_folder, shown_images
+from classify.report.images import data_folder, run_images
 
 
 def test_they_are_the_graded_files_that_can_be_read(photo_run, photo_shown):
@@ -44,7 +44,7 @@ def test_they_are_the_graded_files_that_can_be_read(photo_run, photo_shown):
 
 def test_without_a_test_split_what_is_fitted_on_is_tested(make_store):
     path = make_store(counts={"train": 5, "val": 3})
-    shown = shown_images(load_same_dataset([path], order=None), store=path)
+    shown = run_images(load_same_dataset([path], order=None), store=path)
     assert set(shown.split) == {"train"}
     np.testing.assert_array_equal(shown.tested, shown.fitted)
     assert shown.tested.sum() == 16
@@ -53,7 +53,7 @@ def test_without_a_test_split_what_is_fitted_on_is_tested(make_store):
 
 def test_a_content_under_two_grades_is_neither_fitted_on_nor_tested(make_store):
     path = make_store(counts={"train": 6, "test": 4}, copy_test_into_train=True)
-    shown = shown_images(load_same_dataset([path], order=None), store=path)
+    shown = run_images(load_same_dataset([path], order=None), store=path)
     assert len(shown) == 12 + 8 + 8
     assert int(shown.tested.sum()) == 8
     assert int(shown.fitted.sum()) == 12  # a train image that is a test image is left out of fitting
@@ -62,7 +62,7 @@ def test_a_content_under_two_grades_is_neither_fitted_on_nor_tested(make_store):
 def test_images_of_an_entry_whose_features_were_joined_have_its_row(make_store):
     path = make_store(counts={"train": 6, "test": 4}, per_entry=2)
     samples = load_same_dataset([path], order=None, join="features")
-    shown = shown_images(samples, store=path)
+    shown = run_images(samples, store=path)
     assert len(shown) == 20
     for row, entry in enumerate(shown.entry):
         assert samples[0].entry[shown.sample[row]] == entry
@@ -74,12 +74,12 @@ def test_images_of_an_entry_whose_features_were_joined_have_its_row(make_store):
 def test_a_store_of_other_images_is_refused(make_store):
     path, other = make_store(), make_store("other", counts={"train": 6, "test": 4}, per_entry=2)
     with pytest.raises(CompareError) as caught:
-        shown_images(load_same_dataset([path], order=None), store=other)
+        run_images(load_same_dataset([path], order=None), store=other)
     assert str(caught.value) == f"{other}: its images are not those that were compared. Compare anew"
     paired = make_store("paired", counts={"train": 20, "test": 10}, per_entry=2)
     joined = load_same_dataset([paired], order=None, join="features")
     with pytest.raises(CompareError, match="are not those that were compared"):
-        shown_images(joined, store=other)
+        run_images(joined, store=other)
 
 
 def test_where_the_images_lie(photo_run, photo_shown, tmp_path):

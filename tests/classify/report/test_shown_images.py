@@ -1,10 +1,10 @@
 """Images that nothing refers to are not carried, and numbers follow."""
 
-from classify.report.collect import Seen, drawn
+from classify.report.collect import ShownImages, sample_indices
 
 
 def test_what_is_left_is_numbered_anew_in_its_order():
-    seen = Seen(
+    seen = ShownImages(
         path=["a", "b", "c", "d", "e", "f"],
         split=["train"] * 4 + ["test"] * 2,
         y=[0, 1, 2, 3, 4, 5],
@@ -30,8 +30,10 @@ def test_what_is_left_is_numbered_anew_in_its_order():
 
 
 def test_of_too_many_some_are_drawn_and_always_the_same():
-    assert drawn(4, most=4, seed=0) == [0, 1, 2, 3]
-    some = drawn(1000, most=10, seed=0)
+    assert sample_indices(4, most=4, seed=0) == [0, 1, 2, 3]
+    some = sample_indices(1000, most=10, seed=0)
     assert len(set(some)) == 10
-    assert some == sorted(some) == drawn(1000, most=10, seed=0) != drawn(1000, most=10, seed=1)
+    assert (
+        some == sorted(some) == sample_indices(1000, most=10, seed=0) != sample_indices(1000, most=10, seed=1)
+    )
     assert max(some) > 500  # not the first ones

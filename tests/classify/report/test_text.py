@@ -92,7 +92,7 @@ def test_an_undefined_figure_is_a_dash_with_its_reason(record):
     columns, rows = text_module.table(record, {})
     place = [column["name"] for column in columns].index("ROC-AUC")
     assert rows[0]["cells"][place] == {"text": "–", "value": None, "interval": "", "number": True}
-    assert text_module.failed(record) == [
+    assert text_module.failure_lines(record) == [
         "logreg on a: area under the ROC curve is undefined: one class only",
         "svm-rbf on a failed: no convergence <b>",
         "baseline on a: did not converge",
@@ -112,7 +112,7 @@ def test_how_to_read_the_leaderboard(record):
         "Marks: accuracy of each head, the line its 95 % interval (approximate: fewer than 30 groups), out "
         "of fold; "
     )
-    names = [name for name, _ in text_module.explained(record)]
+    names = [name for name, _ in text_module.column_notes(record)]
     columns, _ = text_module.table(record, {})
     assert names == [*(column["name"] for column in columns[1:-1]), "[from, to]"]
 
@@ -155,12 +155,12 @@ def test_what_studies_found(record, text, said):
         "of later": {"text": "Later."},
         "views": {"text": "Study of views not done: no views", "reason": "no views"},
     }
-    assert text_module.findings(record) == [
+    assert text_module.study_texts(record) == [
         {"title": "Grades to look at again", "text": said, "shown": ()},
         {"title": "What leaks would have shown", "text": "Leaks: none.", "shown": ["one"]},
         {"title": "of later", "text": "Later.", "shown": ()},
     ]
-    assert text_module.not_done(record) == ["Study of views not done: no views"]
+    assert text_module.failed_studies(record) == ["Study of views not done: no views"]
 
 
 def test_why_there_is_no_list_of_doubtful_grades(record):

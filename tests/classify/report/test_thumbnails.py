@@ -11,8 +11,8 @@ from PIL import Image
 
 from classify.data.load import load_same_dataset
 from classify.report import thumbnails as module
-from classify.report.images import shown_images
-from classify.report.thumbnails import BUDGET, STEPS, pictures
+from classify.report.images import run_images
+from classify.report.thumbnails import BUDGET, STEPS, page_thumbnails
 
 START = "data:image/webp;base64,"
 
@@ -39,7 +39,7 @@ def folder(tmp_path, draw_picture):
 @pytest.fixture
 def shown(folder, tmp_path, photo_store, store_config):
     store = photo_store(tmp_path / "a.h5", folder, {**store_config}, seed=0)
-    return shown_images(load_same_dataset([store], order=None), store=store)
+    return run_images(load_same_dataset([store], order=None), store=store)
 
 
 def row_of(shown, name):
@@ -50,7 +50,9 @@ def test_pictures_are_those_that_pillow_makes(shown, folder):
     rows = [row_of(shown, name) for name in ("03", "01", "02")]
     small = [row_of(shown, name) for name in ("04", "01")]
     told = []
-    found = pictures(shown, data=folder, wanted=rows, small=small, on_progress=lambda *now: told.append(now))
+    found = page_thumbnails(
+        shown, data=folder, wanted=rows, small=small, on_progress=lambda *now: told.append(now)
+    )
     assert found.sides == STEPS[0] == (160, 64)
     assert found.notes == ()
     assert len(found.uri) == 4  # one is in both
@@ -69,14 +71,14 @@ def test_pictures_are_those_that_pillow_makes(shown, folder):
 
 def test_copies_share_a_picture_which_is_large_if_one_of_them_is_looked_at(shown, folder):
     first, copy = row_of(shown, "00"), row_of(shown, "copy")
-    found = pictures(shown, data=folder, wanted=[copy], small=[first])
+    found = page_thumbnails(shown, data=folder, wanted=[copy], small=[first])
     assert found.number[first] == found.number[copy] == 0
     assert len(found.uri) == 1
     assert opened(found.uri[0]).size == (160, 120)
 
 
 def test_no_picture_where_none_is_asked_for(shown, folder):
-    found = pictures(shown, data=folder)
+    found = page_thumbnails(shown, data=folder)
     assert (found.uri, set(found.number.tolist()), found.notes) == ((), {-1}, ())
 
 
@@ -91,12 +93,12 @@ def test_the_first_sizes_that_fit_the_budget_are_taken(shown, folder, monkeypatc
     for step in STEPS:
         with monkeypatch.context() as patch:
             patch.setattr(module, "STEPS", (step,))
-            costs.append(bytes_of(pictures(shown, **every)))
+            costs.append(bytes_of(page_thumbnails(shown, **every)))
     assert costs == sorted(costs, reverse=True)
     for step, cost in zip(STEPS, costs, strict=True):
-        fits = pictures(shown, **every, budget=cost)
+        fits = page_thumbnails(shown, **every, budget=cost)
         assert (fits.sides, bytes_of(fits), fits.notes) == (step, cost, ())
-    below = pictures(shown, **every, budget=costs[-1] - 1)
+    below = page_thumbnails(shown, **every, budget=costs[-1] - 1)
     assert below.sides == STEPS[-1]
     assert below.notes == ("1 image is not shown, to keep this page small.",)
 
@@ -105,12 +107,12 @@ def test_where_not_all_fit_the_most_important_do(shown, folder, monkeypatch):
     monkeypatch.setattr(module, "STEPS", ((64, 32),))
     wanted, small = [7, 3, 11], [5, 3, 9, 0]
     order = [7, 3, 11, 5, 9, 0]
-    whole = pictures(shown, data=folder, wanted=wanted, small=small)
+    whole = page_thumbnails(shown, data=folder, wanted=wanted, small=small)
     cost = [len(whole.uri[whole.number[row]]) + 3 for row in order]
     for n in range(len(order) + 1):
         for spare in (0, 1):  # a byte too few and it is not there
             budget = sum(cost[:n]) - spare
-            found = pictures(shown, data=folder, wanted=wanted, small=small, budget=max(0, budget))
+            found = page_thumbnails(shown, data=folder, wanted=wanted, small=small, budget=max(0, budget))
             assert bytes_of(found) <= max(0, budget)
             there = order[: max(0, n - spare)]
             assert set(np.flatnonzero(found.number >= 0)) == set(there)
@@ -123,32 +125,32 @@ def test_where_not_all_fit_the_most_important_do(shown, folder, monkeypatch):
 
 def test_what_was_made_once_is_kept(shown, folder, tmp_path, monkeypatch):
     every = range(len(shown))
-    first = pictures(shown, data=folder, wanted=every)
+    first = page_thumbnails(shown, data=folder, wanted=every)
     monkeypatch.setattr(module, "thumbnails_at", lambda *args, **options: pytest.fail("decoded again"))
-    again = pictures(shown, data=None, wanted=every)
+    again = page_thumbnails(shown, data=None, wanted=every)
     assert again.uri == first.uri
     assert again.notes == ()
     np.testing.assert_array_equal(again.number, first.number)
 
 
 def test_a_picture_that_was_kept_small_is_made_large(shown, folder):
-    pictures(shown, data=folder, small=[3])
+    page_thumbnails(shown, data=folder, small=[3])
     told = []
-    found = pictures(shown, data=folder, wanted=[3], on_progress=lambda *now: told.append(now))
+    found = page_thumbnails(shown, data=folder, wanted=[3], on_progress=lambda *now: told.append(now))
     assert opened(found.uri[0]).size == (160, 120)
     assert told == [(1, 1)]
-    both = pictures(shown, data=None, small=[3])  # and both are kept
+    both = page_thumbnails(shown, data=None, small=[3])  # and both are kept
     assert opened(both.uri[0]).size == (64, 48)
 
 
 def test_a_kept_file_that_is_damaged_is_made_anew(shown, folder, tmp_path):
     kept = tmp_path / "kept"
-    first = pictures(shown, data=folder, wanted=[0, 1], folder=kept)
+    first = page_thumbnails(shown, data=folder, wanted=[0, 1], folder=kept)
     (file,) = kept.iterdir()
     whole = file.read_bytes()
     file.write_bytes(whole[:-10] + b"0123456789")
     told = []
-    again = pictures(
+    again = page_thumbnails(
         shown, data=folder, wanted=[0, 1], folder=kept, on_progress=lambda *now: told.append(now)
     )
     assert again.uri == first.uri
@@ -158,13 +160,13 @@ def test_a_kept_file_that_is_damaged_is_made_anew(shown, folder, tmp_path):
 
 def test_a_cache_that_cannot_be_written_only_costs_time(shown, folder, tmp_path):
     (tmp_path / "file").write_text("no folder")
-    found = pictures(shown, data=folder, wanted=[0], folder=tmp_path / "file")
+    found = page_thumbnails(shown, data=folder, wanted=[0], folder=tmp_path / "file")
     assert len(found.uri) == 1
 
 
 def test_without_the_folder_the_stores_own_pictures_stand_in(shown):
     rows = [row_of(shown, name) for name in ("03", "01", "00")]
-    found = pictures(shown, data=None, wanted=rows)
+    found = page_thumbnails(shown, data=None, wanted=rows)
     assert found.notes == (
         "3 images are shown at 32 pixels, as the store holds them, because the folder of the images was not "
         f"found ({shown.source}: not there). Name it with: classify report RUN --data FOLDER",
@@ -177,7 +179,9 @@ def test_without_the_folder_the_stores_own_pictures_stand_in(shown):
         assert picture.size == size
         pixels = own[sha256.index(shown.sha256[row])].mean(axis=(0, 1))
         np.testing.assert_allclose(np.asarray(picture, float).mean(axis=(0, 1)), pixels, atol=6)
-    unknown = pictures(dataclasses.replace(shown, source="", squashed=False), data=None, wanted=[rows[1]])
+    unknown = page_thumbnails(
+        dataclasses.replace(shown, source="", squashed=False), data=None, wanted=[rows[1]]
+    )
     assert unknown.notes == (
         "1 image is shown at 32 pixels, as the store holds them, because the folder of the images was not "
         "found (the store does not name it). Name it with: classify report RUN --data FOLDER",
@@ -194,7 +198,7 @@ def test_files_that_changed_are_stood_in_for(shown, folder, draw_picture):
     files["06"].unlink()
     files["06"].mkdir()
     files["00"].unlink()  # there is a copy of it
-    found = pictures(shown, data=folder, wanted=list(rows.values()))
+    found = page_thumbnails(shown, data=folder, wanted=list(rows.values()))
     assert found.notes == (
         "4 images are shown at 32 pixels, as the store holds them, because their files are not as they were "
         "when their features were made: 2 have changed, 1 is not there, 1 could not be read.",
@@ -210,7 +214,7 @@ def test_files_that_changed_are_stood_in_for(shown, folder, draw_picture):
         own = file["content/thumbnail"][sha256.index(shown.sha256[rows["03"]])].astype(float)
     np.testing.assert_allclose(changed.mean(axis=(0, 1)), own.mean(axis=(0, 1)), atol=6)
     # What a file held is not kept under the name of what it holds now.
-    again = pictures(shown, data=folder, wanted=list(rows.values()))
+    again = page_thumbnails(shown, data=folder, wanted=list(rows.values()))
     assert again.uri == found.uri
     assert again.notes == found.notes
 
@@ -222,6 +226,6 @@ def test_a_path_that_leads_out_of_the_folder_is_not_followed(shown, folder, draw
     outside = dataclasses.replace(
         shown, path=[name.format(secret)] * len(shown), sha256=[one[::-1] for one in shown.sha256]
     )
-    found = pictures(outside, data=folder, wanted=[0])
+    found = page_thumbnails(outside, data=folder, wanted=[0])
     assert opened(found.uri[0]).size[0] <= 32
     assert found.notes[0].endswith("when their features were made: 1 is not there.")

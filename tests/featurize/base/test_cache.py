@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from featurize.base.cache import Kept, cache_folder, keep, load_kept, make_room
+from featurize.base.cache import CacheEntry, cache_folder, read_cache_entry, trim_cache, write_cache_entry
 
-KEPT = Kept(about={"scores": [0.1, 1 / 3], "notes": ["é"]}, parts={"head": b"\0\n{}", "logs/a": b"log"})
+KEPT = CacheEntry(about={"scores": [0.1, 1 / 3], "notes": ["é"]}, parts={"head": b"\0\n{}", "logs/a": b"log"})
 
 
 def test_the_environment_names_another_place(monkeypatch, tmp_path):
@@ -41,8 +41,8 @@ def test_by_default_where_the_system_keeps_caches(monkeypatch, tmp_path, value):
 
 def test_what_was_kept_is_what_is_loaded(tmp_path):
     path = tmp_path / "new" / "folder" / "a.outcome"
-    assert keep(path, KEPT)
-    found = load_kept(path)
+    assert write_cache_entry(path, KEPT)
+    found = read_cache_entry(path)
     assert (found.about, found.parts) == (KEPT.about, KEPT.parts)
     assert list(path.parent.iterdir()) == [path]
     head, _, body = path.read_bytes().partition(b"\n")
@@ -52,13 +52,13 @@ def test_what_was_kept_is_what_is_loaded(tmp_path):
 
 def test_no_flipped_bit_goes_unnoticed(tmp_path):
     path = tmp_path / "a.outcome"
-    keep(path, KEPT)
+    write_cache_entry(path, KEPT)
     whole = path.read_bytes()
     for position in range(len(whole)):
         path.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
-        assert load_kept(path) is None, position
+        assert read_cache_entry(path) is None, position
     path.write_bytes(whole)
-    assert load_kept(path) is not None
+    assert read_cache_entry(path) is not None
 
 
 @pytest.mark.parametrize(
@@ -66,55 +66,55 @@ def test_no_flipped_bit_goes_unnoticed(tmp_path):
 )
 def test_what_is_nothing_of_ours_is_none(tmp_path, content):
     (tmp_path / "a.outcome").write_bytes(content)
-    assert load_kept(tmp_path / "a.outcome") is None
+    assert read_cache_entry(tmp_path / "a.outcome") is None
 
 
 def test_what_is_torn_is_none_and_is_replaced(tmp_path):
     path = tmp_path / "a.outcome"
-    keep(path, KEPT)
+    write_cache_entry(path, KEPT)
     path.write_bytes(path.read_bytes()[:-1])
-    assert load_kept(path) is None
-    assert keep(path, KEPT)
-    assert load_kept(path).parts == KEPT.parts
+    assert read_cache_entry(path) is None
+    assert write_cache_entry(path, KEPT)
+    assert read_cache_entry(path).parts == KEPT.parts
 
 
 def test_it_is_good_for_its_own_name_only(tmp_path):
-    keep(tmp_path / "a.outcome", KEPT)
+    write_cache_entry(tmp_path / "a.outcome", KEPT)
     (tmp_path / "a.outcome").rename(tmp_path / "b.outcome")
-    assert load_kept(tmp_path / "b.outcome") is None
+    assert read_cache_entry(tmp_path / "b.outcome") is None
 
 
 def test_a_place_that_cannot_be_written_only_keeps_nothing(tmp_path):
     (tmp_path / "file").write_text("mine")
-    assert not keep(tmp_path / "file" / "a.outcome", KEPT)
-    assert load_kept(tmp_path / "file" / "a.outcome") is None
+    assert not write_cache_entry(tmp_path / "file" / "a.outcome", KEPT)
+    assert read_cache_entry(tmp_path / "file" / "a.outcome") is None
     for folder in (tmp_path / "file", tmp_path / "nowhere"):
-        make_room(folder, ending=".outcome", limit=0)
+        trim_cache(folder, ending=".outcome", limit=0)
     assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_what_is_no_number_is_not_kept(tmp_path):
-    assert not keep(tmp_path / "a.outcome", Kept(about={"score": float("nan")}))
+    assert not write_cache_entry(tmp_path / "a.outcome", CacheEntry(about={"score": float("nan")}))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_what_was_used_longest_ago_makes_room(tmp_path):
     for number in range(4):
-        keep(tmp_path / f"{number}.outcome", Kept(about={}, parts={"head": bytes(10_000)}))
+        write_cache_entry(tmp_path / f"{number}.outcome", CacheEntry(about={}, parts={"head": bytes(10_000)}))
         os.utime(tmp_path / f"{number}.outcome", (number, number))
-    assert load_kept(tmp_path / "0.outcome") is not None  # used again
-    make_room(tmp_path, ending=".outcome", limit=25_000)
+    assert read_cache_entry(tmp_path / "0.outcome") is not None  # used again
+    trim_cache(tmp_path, ending=".outcome", limit=25_000)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0.outcome", "3.outcome"]
 
 
 def test_room_is_made_among_our_own_and_of_what_a_killed_run_left(tmp_path):
-    keep(tmp_path / "a.outcome", KEPT)
+    write_cache_entry(tmp_path / "a.outcome", KEPT)
     for name in (".unfinished-old", ".unfinished-new", "mine.txt"):
         (tmp_path / name).write_text("x")
     long_ago = time.time() - 7200
     for name in (".unfinished-old", "mine.txt"):
         os.utime(tmp_path / name, (long_ago, long_ago))
-    make_room(tmp_path, ending=".outcome", limit=0)
+    trim_cache(tmp_path, ending=".outcome", limit=0)
     assert sorted(path.name for path in tmp_path.iterdir()) == [".unfinished-new", "mine.txt"]
 
 
@@ -123,10 +123,12 @@ def test_several_may_write_and_read_at_once(tmp_path):
 
     def work(number):
         for _ in range(30):
-            keep(path, Kept(about={"number": number}, parts={"head": bytes([number]) * 5000}))
-            kept = load_kept(path)
+            write_cache_entry(
+                path, CacheEntry(about={"number": number}, parts={"head": bytes([number]) * 5000})
+            )
+            kept = read_cache_entry(path)
             found.append(kept is not None and set(kept.parts["head"]) == {kept.about["number"]})
-            make_room(tmp_path, ending=".outcome", limit=100_000)
+            trim_cache(tmp_path, ending=".outcome", limit=100_000)
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
     for thread in threads:

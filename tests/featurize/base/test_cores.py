@@ -6,7 +6,7 @@ import os
 import pytest
 
 from featurize.base import cores
-from featurize.base.cores import available_cores, granted_cores
+from featurize.base.cores import available_cores, cgroup_cores
 
 
 def _groups(tmp_path, own, **files):
@@ -42,15 +42,15 @@ def _groups(tmp_path, own, **files):
     ],
 )
 def test_what_control_groups_grant(tmp_path, own, files, granted):
-    assert granted_cores(*_groups(tmp_path, own, **files)) == granted
+    assert cgroup_cores(*_groups(tmp_path, own, **files)) == granted
 
 
 def test_without_control_groups_nothing_is_limited(tmp_path):
-    assert granted_cores(tmp_path / "none", tmp_path) == math.inf
+    assert cgroup_cores(tmp_path / "none", tmp_path) == math.inf
 
 
 @pytest.mark.parametrize(("granted", "expected"), [(math.inf, 8), (2.0, 2), (1.5, 2), (0.2, 1), (64.0, 8)])
 def test_the_lesser_of_affinity_and_grant(monkeypatch, granted, expected):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
-    monkeypatch.setattr(cores, "granted_cores", lambda *_: granted)
+    monkeypatch.setattr(cores, "cgroup_cores", lambda *_: granted)
     assert available_cores() == expected

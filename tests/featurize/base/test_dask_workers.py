@@ -6,7 +6,7 @@ from queue import SimpleQueue
 import pytest
 
 from featurize import ClusterError
-from featurize.base.dask_cluster import Answer, Roster, WorkerInfo
+from featurize.base.dask_cluster import DaskWorkers, WorkerInfo, WorkerReply
 
 
 class Cluster:
@@ -37,7 +37,7 @@ def cluster():
 
 
 def roster_of(cluster, gpu="no"):
-    return Roster(cluster, check=str, gpu=gpu, inbox=SimpleQueue())
+    return DaskWorkers(cluster, check=str, gpu=gpu, inbox=SimpleQueue())
 
 
 def look(roster, cluster, *workers, n_answers=0):
@@ -47,7 +47,7 @@ def look(roster, cluster, *workers, n_answers=0):
     roster.look()
     for _ in range(n_answers):
         answer = roster._inbox.get(timeout=10)
-        assert isinstance(answer, Answer)
+        assert isinstance(answer, WorkerReply)
         roster.hear(answer)
     return roster.able()
 

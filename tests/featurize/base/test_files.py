@@ -9,19 +9,19 @@ import sys
 import pytest
 from filelock import FileLock
 
-from featurize.base.files import writing
+from featurize.base.files import write_lock
 from featurize.errors import StoreError
 
 
 def test_the_note_says_who_holds_it_and_goes_with_the_lock(tmp_path):
     store = tmp_path / "deep" / "x.h5"
-    with writing(store):
+    with write_lock(store):
         holder = json.loads((store.parent / ".x.h5.lock.json").read_text())
         assert (holder["process"], holder["host"]) == (os.getpid(), socket.gethostname())
         with pytest.raises(Exception, match="could not be acquired"):
             FileLock(store.parent / ".x.h5.lock", timeout=0).acquire()
     assert not (store.parent / ".x.h5.lock.json").exists()
-    with writing(store):
+    with write_lock(store):
         pass
 
 
@@ -33,11 +33,14 @@ def test_a_second_writer_is_refused_and_told_by_whom(tmp_path):
     )
     with subprocess.Popen([sys.executable, "-c", code, str(store)], stdout=subprocess.PIPE) as other:
         assert other.stdout.readline().strip() == b"held"
-        with pytest.raises(StoreError, match=rf"x\.h5: process {other.pid} on .* \(since 20"), writing(store):
+        with (
+            pytest.raises(StoreError, match=rf"x\.h5: process {other.pid} on .* \(since 20"),
+            write_lock(store),
+        ):
             pass
         other.kill()
         other.wait()
-    with writing(store):  # the system took the lock back from the dead
+    with write_lock(store):  # the system took the lock back from the dead
         pass
 
 
@@ -45,6 +48,6 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").touch()
     with (
         pytest.raises(StoreError, match=r"cannot write here.*run the same command again"),
-        writing(tmp_path / "file" / "x.h5"),
+        write_lock(tmp_path / "file" / "x.h5"),
     ):
         pass

@@ -19,7 +19,7 @@ from click.testing import CliRunner
 from featurize.cli.main import cli
 from featurize.engines import selfcheck
 from featurize.extraction import plan
-from featurize.images.skip_reasons import Skipped
+from featurize.images.skip_reasons import SkippedFile
 
 
 @pytest.fixture
@@ -175,7 +175,8 @@ def test_skipped_files_are_counted_by_kind_and_listed_for_a_spreadsheet(extract,
 def test_no_cell_is_a_formula(tmp_path, start):
     name = f"{start}HYPERLINK(0)"
     plan.write_skipped(
-        tmp_path / "x.csv", [Skipped(path=name, split="train", class_name=name, reason=f"damaged: {name}")]
+        tmp_path / "x.csv",
+        [SkippedFile(path=name, split="train", class_name=name, reason=f"damaged: {name}")],
     )
     with (tmp_path / "x.csv").open(encoding="utf-8-sig", newline="") as stream:
         path, split, class_name, kind, detail = list(csv.reader(stream))[1]

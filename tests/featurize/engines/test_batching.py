@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from featurize.engines.batching import Feeder
+from featurize.engines.batching import Batcher
 
 
 def pictures(n, size=8):
@@ -18,7 +18,7 @@ def pictures(n, size=8):
 def test_every_picture_comes_back_once_with_its_own_features(mean_engine, in_flight, n):
     engine = mean_engine(size=8, batch_size=4, in_flight=in_flight)
     came = []
-    feeder = Feeder(engine, lambda tokens, features: came.extend(zip(tokens, features, strict=True)))
+    feeder = Batcher(engine, lambda tokens, features: came.extend(zip(tokens, features, strict=True)))
     for number, picture in enumerate(pictures(n)):
         feeder.add(picture, number)
     feeder.finish()
@@ -32,7 +32,7 @@ def test_every_picture_comes_back_once_with_its_own_features(mean_engine, in_fli
 def test_the_callers_array_may_change_at_once(mean_engine):
     engine = mean_engine(size=8, batch_size=4, in_flight=3)
     came = []
-    feeder = Feeder(engine, lambda tokens, features: came.extend(features[:, 0]))
+    feeder = Batcher(engine, lambda tokens, features: came.extend(features[:, 0]))
     picture = np.zeros((8, 8, 3), np.uint8)
     for number in range(30):
         picture[:] = number
@@ -44,7 +44,7 @@ def test_the_callers_array_may_change_at_once(mean_engine):
 def test_what_is_done_is_not_kept_waiting_by_an_engine_that_computes_at_once(mean_engine):
     engine = mean_engine(size=8, batch_size=4)
     came = []
-    feeder = Feeder(engine, lambda tokens, features: came.extend(tokens))
+    feeder = Batcher(engine, lambda tokens, features: came.extend(tokens))
     for number, picture in enumerate(pictures(9)):
         feeder.add(picture, number)
         assert len(came) == (number + 1) // 4 * 4
@@ -54,7 +54,7 @@ def test_the_next_batch_is_handed_over_before_the_last_one_is_looked_at(mean_eng
     """The engine is never idle while features are put away."""
     engine = mean_engine(size=8, batch_size=2, in_flight=2)
     on_their_way = []
-    feeder = Feeder(engine, lambda tokens, features: on_their_way.append(engine.n_on_their_way))
+    feeder = Batcher(engine, lambda tokens, features: on_their_way.append(engine.n_on_their_way))
     for picture in pictures(10):
         feeder.add(picture, None)
     assert on_their_way == [2, 2, 2]
@@ -70,7 +70,7 @@ def test_memory_does_not_grow_with_the_number_of_pictures(mean_engine):
         return submit(images)
 
     engine.submit = watched
-    feeder = Feeder(engine, lambda tokens, features: None)
+    feeder = Batcher(engine, lambda tokens, features: None)
     for picture in pictures(80):
         feeder.add(picture, None)
     feeder.finish()

@@ -256,7 +256,7 @@ def test_the_key_is_of_the_weights_as_they_were_found():
     """And of nothing about where they lie."""
     digest = hashlib.sha256(b"weights").hexdigest()
     facts = [
-        openvino.Recipe(
+        openvino.NetworkSpec(
             backbone=LITE0,
             weights=Weights(kind="file", path=Path(place), sha256=digest, seed=None),
             input_size=32,

@@ -5,7 +5,7 @@ import ctypes
 import pytest
 
 from featurize.engines import select
-from featurize.engines.select import Gpu, asked
+from featurize.engines.select import Gpu, query_driver
 
 GIB = 1 << 30
 
@@ -47,21 +47,21 @@ class _Driver:
 
 def test_every_card_is_told():
     driver = _Driver((80 * GIB, 9, 0), (16 * GIB, 7, 5))
-    assert asked(driver) == (
+    assert query_driver(driver) == (
         Gpu(capability=(9, 0), memory=80 * GIB),
         Gpu(capability=(7, 5), memory=16 * GIB),
     )
 
 
 def test_a_driver_without_cards():
-    assert asked(_Driver()) == ()
+    assert query_driver(_Driver()) == ()
 
 
 @pytest.mark.parametrize(
     "failing", ["cuInit", "cuDeviceGetCount", "cuDeviceGet", "cuDeviceTotalMem_v2", "cuDeviceGetAttribute"]
 )
 def test_a_driver_that_fails_has_no_cards(failing):
-    assert asked(_Driver((GIB, 8, 0), failing=failing)) == ()
+    assert query_driver(_Driver((GIB, 8, 0), failing=failing)) == ()
 
 
 def test_without_a_driver_there_is_no_gpu(monkeypatch):

@@ -8,7 +8,7 @@ import types
 import pytest
 from hypothesis import given, strategies as st
 
-from featurize.engines.device import DevicePlan, apply_plan, parse_device, plan_device, settle_device
+from featurize.engines.device import DevicePlan, configure_devices, parse_device, plan_device, resolve_device
 from featurize.errors import ConfigError, EngineError
 
 # --- how devices are written ----------------------------------------------------------------------
@@ -155,14 +155,14 @@ def _plan(*gpus, named=True, limit=None):
 
 def test_a_cpu_engine_takes_nothing_of_any_gpu():
     config = _Config(2)
-    assert apply_plan(_plan(), config).names == ("/CPU:0",)
+    assert configure_devices(_plan(), config).names == ("/CPU:0",)
     assert (config.visible, config.growing, config.limits) == ([], set(), {})
 
 
 def test_gpus_that_are_not_used_are_left_alone():
     """TensorFlow counts anew what it is shown: of four GPUs the last is its second here."""
     config = _Config(4)
-    placement = apply_plan(_plan(1, 3), config)
+    placement = configure_devices(_plan(1, 3), config)
     assert (placement.device, placement.names) == ("gpu:1,gpu:3", ("/GPU:0", "/GPU:1"))
     assert config.visible == ["GPU 1", "GPU 3"]
     assert config.growing == {"GPU 1", "GPU 3"}
@@ -170,7 +170,7 @@ def test_gpus_that_are_not_used_are_left_alone():
 
 def test_a_limit_is_set_on_each_gpu_that_is_used():
     config = _Config(3)
-    apply_plan(_plan(1, 2, limit=1000), config)
+    configure_devices(_plan(1, 2, limit=1000), config)
     assert {gpu: logical[0].memory_limit for gpu, logical in config.limits.items()} == {
         "GPU 1": 1000,
         "GPU 2": 1000,
@@ -179,73 +179,73 @@ def test_a_limit_is_set_on_each_gpu_that_is_used():
 
 
 def test_the_models_are_told_once_each():
-    assert apply_plan(_plan(0, 1), _Config(2)).models == ("NVIDIA L4",)
-    assert apply_plan(_plan(0, 1), _Config(2, models=["T4", "L4"])).models == ("L4", "T4")
+    assert configure_devices(_plan(0, 1), _Config(2)).models == ("NVIDIA L4",)
+    assert configure_devices(_plan(0, 1), _Config(2, models=["T4", "L4"])).models == ("L4", "T4")
 
 
 @pytest.mark.parametrize("plan", [_plan(), _plan(0), _plan(1), _plan(0, 1, named=False)])
 def test_after_the_start_what_is_harmless_goes_on(plan):
     """All GPUs are visible then, and keep their numbers."""
-    placement = apply_plan(plan, _Config(2, started=True))
+    placement = configure_devices(plan, _Config(2, started=True))
     assert placement.names == (tuple(f"/GPU:{number}" for number in plan.gpus) or ("/CPU:0",))
 
 
 def test_before_the_start_a_second_plan_takes_the_place_of_the_first():
     config = _Config(2)
-    apply_plan(_plan(0), config)
-    assert apply_plan(_plan(0, 1), config).names == ("/GPU:0", "/GPU:1")
+    configure_devices(_plan(0), config)
+    assert configure_devices(_plan(0, 1), config).names == ("/GPU:0", "/GPU:1")
 
 
 def test_after_the_start_the_same_limit_goes_on_and_another_does_not():
     config = _Config(1)
-    apply_plan(_plan(0, limit=1000), config)
+    configure_devices(_plan(0, limit=1000), config)
     config.started = True
-    apply_plan(_plan(0, limit=1000), config)
-    apply_plan(_plan(0), config)
+    configure_devices(_plan(0, limit=1000), config)
+    configure_devices(_plan(0), config)
     with pytest.raises(EngineError, match="already runs on gpu:0 in this process with another limit"):
-        apply_plan(_plan(0, limit=2000), config)
+        configure_devices(_plan(0, limit=2000), config)
 
 
 def test_a_limit_after_a_start_without_one_is_refused():
     config = _Config(1)
-    apply_plan(_plan(0), config)
+    configure_devices(_plan(0), config)
     config.started = True
     with pytest.raises(EngineError, match="already runs on gpu:0 in this process with another limit"):
-        apply_plan(_plan(0, limit=2000), config)
+        configure_devices(_plan(0, limit=2000), config)
 
 
 @pytest.mark.parametrize("named", [True, False])
 def test_gpus_that_are_hidden_for_good_are_explained(named):
     config = _Config(2)
-    apply_plan(_plan(), config)
+    configure_devices(_plan(), config)
     config.started = True
     with pytest.raises(
         EngineError,
         match=r"--device gpu:0,gpu:1: .* has already hidden gpu:0, gpu:1\. Make the engine on the GPU first",
     ):
-        apply_plan(_plan(0, 1, named=named), config)
+        configure_devices(_plan(0, 1, named=named), config)
 
 
 def test_auto_goes_on_with_the_gpus_that_are_left():
     config = _Config(3)
-    apply_plan(_plan(1), config)
+    configure_devices(_plan(1), config)
     config.started = True
-    placement = apply_plan(_plan(0, 1, 2, named=False), config)
+    placement = configure_devices(_plan(0, 1, 2, named=False), config)
     assert (placement.device, placement.names) == ("gpu:1", ("/GPU:0",))
     with pytest.raises(EngineError, match=r"has already hidden gpu:2\."):
-        apply_plan(_plan(1, 2), config)
+        configure_devices(_plan(1, 2), config)
 
 
 def test_without_gpus_nothing_is_touched():
-    assert apply_plan(_plan(), _Config(0)).device == "cpu"
+    assert configure_devices(_plan(), _Config(0)).device == "cpu"
 
 
 def test_settling_plans_with_what_is_there(monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert settle_device("auto", config=_Config(2)).device == "gpu:0,gpu:1"
-    assert settle_device("auto", config=_Config(2), most=1).names == ("/GPU:0",)
+    assert resolve_device("auto", config=_Config(2)).device == "gpu:0,gpu:1"
+    assert resolve_device("auto", config=_Config(2), most=1).names == ("/GPU:0",)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5")
     with pytest.raises(
         EngineError, match=r"gpu:0 here \(CUDA_VISIBLE_DEVICES is '5'\)\. Type --device gpu:0"
     ):
-        settle_device("gpu:1", config=_Config(1))
+        resolve_device("gpu:1", config=_Config(1))

@@ -15,7 +15,7 @@ import weakref
 import numpy as np
 import pytest
 
-from featurize.engines.batching import Lanes
+from featurize.engines.batching import DeviceQueues
 from featurize.errors import EngineError
 
 PATIENCE = 60.0  # seconds after which what should happen counts as not happening
@@ -56,7 +56,7 @@ def lanes_of():
     made = []
 
     def make(*forwards, threads=1, waiting=1):
-        made.append(Lanes(forwards, threads=threads, waiting=waiting))
+        made.append(DeviceQueues(forwards, threads=threads, waiting=waiting))
         return made[-1]
 
     yield make
@@ -195,7 +195,7 @@ def _closing(lanes):
 
 def test_closing_drops_what_waits_and_finishes_what_is_begun():
     device = _Device(at_once=False)
-    lanes = Lanes([device], threads=1, waiting=2)
+    lanes = DeviceQueues([device], threads=1, waiting=2)
     begun, *waiting = [lanes.submit(_batch(number)) for number in range(3)]
     device.wait_until_begun()
     closing = _closing(lanes)
@@ -213,7 +213,7 @@ def test_closing_drops_what_waits_and_finishes_what_is_begun():
 
 def test_closing_wakes_who_waits_for_room():
     device = _Device(at_once=False)
-    lanes = Lanes([device], threads=1, waiting=1)
+    lanes = DeviceQueues([device], threads=1, waiting=1)
     for number in range(2):
         lanes.submit(_batch(number))
     device.wait_until_begun()
@@ -229,7 +229,7 @@ def test_closing_wakes_who_waits_for_room():
 
 
 def test_threads_end_with_their_lanes():
-    lanes = Lanes([_mean, _mean], threads=2, waiting=1)
+    lanes = DeviceQueues([_mean, _mean], threads=2, waiting=1)
     threads = lanes._threads
     assert all(thread.is_alive() and thread.daemon for thread in threads)
     del lanes
@@ -239,7 +239,7 @@ def test_threads_end_with_their_lanes():
 
 def test_a_result_on_its_way_keeps_the_lanes():
     device = _Device(at_once=False)
-    pending = Lanes([device], threads=1, waiting=2).submit(_batch(5))
+    pending = DeviceQueues([device], threads=1, waiting=2).submit(_batch(5))
     gc.collect()
     device.let()
     assert pending.result()[0, 0] == 5

@@ -7,13 +7,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
 from featurize.engines import openvino
-from featurize.engines.openvino import StoredModel, keep_model, load_model, model_key
+from featurize.engines.openvino import ConvertedNetwork, load_model, model_key, save_model
 
 KEY = "0123456789abcdef" * 4
 
 
 def _model(size=100, structure=b"<net/>", about=None):
-    return StoredModel(about=about or {"level_ends": [3]}, structure=structure, numbers=bytes(range(size)))
+    return ConvertedNetwork(
+        about=about or {"level_ends": [3]}, structure=structure, numbers=bytes(range(size))
+    )
 
 
 def _same(one, other):
@@ -32,22 +34,22 @@ def _only_file(folder):
     about=st.dictionaries(st.text(), st.integers() | st.lists(st.text())),
 )
 def test_what_was_kept_comes_back(tmp_path, structure, numbers, about):
-    model = StoredModel(about=about, structure=structure, numbers=numbers)
-    assert keep_model(tmp_path, KEY, model)
+    model = ConvertedNetwork(about=about, structure=structure, numbers=numbers)
+    assert save_model(tmp_path, KEY, model)
     assert _same(load_model(tmp_path, KEY), model)
     assert _only_file(tmp_path).name.startswith(KEY)  # nothing unfinished beside it
 
 
 def test_there_is_none_under_another_key(tmp_path):
     assert load_model(tmp_path / "missing", KEY) is None
-    keep_model(tmp_path, KEY, _model())
+    save_model(tmp_path, KEY, _model())
     assert load_model(tmp_path, KEY[::-1]) is None
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
 @given(place=st.integers(0, 10**6), bit=st.integers(0, 7))
 def test_a_flipped_bit_is_noticed_wherever_it_is(tmp_path, place, bit):
-    keep_model(tmp_path, KEY, _model())
+    save_model(tmp_path, KEY, _model())
     path = _only_file(tmp_path)
     content = bytearray(path.read_bytes())
     content[place % len(content)] ^= 1 << bit
@@ -57,7 +59,7 @@ def test_a_flipped_bit_is_noticed_wherever_it_is(tmp_path, place, bit):
 
 @pytest.mark.parametrize("change", [lambda c: c[:-1], lambda c: c + b"\0", lambda c: c[:20], lambda c: b""])
 def test_a_file_of_another_length_is_none(tmp_path, change):
-    keep_model(tmp_path, KEY, _model())
+    save_model(tmp_path, KEY, _model())
     path = _only_file(tmp_path)
     path.write_bytes(change(path.read_bytes()))
     assert load_model(tmp_path, KEY) is None
@@ -66,7 +68,7 @@ def test_a_file_of_another_length_is_none(tmp_path, change):
 def test_a_folder_in_its_place_is_none(tmp_path):
     (tmp_path / f"{KEY}.model").mkdir()
     assert load_model(tmp_path, KEY) is None
-    assert not keep_model(tmp_path, KEY, _model())
+    assert not save_model(tmp_path, KEY, _model())
 
 
 def _aged(folder, key, hours):
@@ -77,20 +79,20 @@ def _aged(folder, key, hours):
 def test_what_was_used_longest_ago_makes_room(tmp_path):
     """Four files of one size where three fit: one must go, and it is not the oldest, which was used since."""
     one = _model()
-    keep_model(tmp_path, "a", one)
+    save_model(tmp_path, "a", one)
     limit = 3 * (tmp_path / "a.model").stat().st_size
     for key in "bc":
-        keep_model(tmp_path, key, one, limit=limit)
+        save_model(tmp_path, key, one, limit=limit)
     for hours, key in enumerate("cba", start=1):
         _aged(tmp_path, key, hours)
     load_model(tmp_path, "a")
-    assert keep_model(tmp_path, "d", one, limit=limit)
+    assert save_model(tmp_path, "d", one, limit=limit)
     assert sorted(path.stem for path in tmp_path.iterdir()) == ["a", "c", "d"]
 
 
 def test_what_fits_never_is_not_kept_and_costs_nobody_their_place(tmp_path):
-    keep_model(tmp_path, "a", _model())
-    assert not keep_model(tmp_path, "b", _model(250), limit=300)
+    save_model(tmp_path, "a", _model())
+    assert not save_model(tmp_path, "b", _model(250), limit=300)
     assert [path.stem for path in tmp_path.iterdir()] == ["a"]
 
 
@@ -104,13 +106,13 @@ def test_a_killed_run_leaves_nothing_for_ever(tmp_path):
         (tmp_path / name).write_bytes(b"half")
         then = time.time() - 3600 * hours
         os.utime(tmp_path / name, (then, then))
-    keep_model(tmp_path, "a", _model())
+    save_model(tmp_path, "a", _model())
     assert sorted(path.name for path in tmp_path.iterdir()) == [".unfinished-new", "a.model"]
 
 
 def test_a_cache_that_cannot_be_written_is_no_error(tmp_path):
     (tmp_path / "file").write_text("in the way")
-    assert not keep_model(tmp_path / "file" / "models", KEY, _model())
+    assert not save_model(tmp_path / "file" / "models", KEY, _model())
     assert load_model(tmp_path / "file" / "models", KEY) is None
 
 
@@ -119,7 +121,7 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "replace", full)
-    assert not keep_model(tmp_path, KEY, _model())
+    assert not save_model(tmp_path, KEY, _model())
     assert list(tmp_path.iterdir()) == []
 
 

@@ -6,7 +6,7 @@ import pytest
 from featurize.backbones.registry import get_backbone
 from featurize.backbones.weights import find_weights
 from featurize.engines import select, selfcheck as module
-from featurize.engines.base import Done
+from featurize.engines.base import ReadyFeatures
 from featurize.engines.selfcheck import compare_engines, cosines, selfcheck, synthetic_images
 from featurize.errors import EngineError
 
@@ -26,7 +26,7 @@ class _MeanEngine:
         return (images.mean(axis=(1, 2)) @ self.turn).astype(np.float32)
 
     def submit(self, images):
-        return Done(self(images))
+        return ReadyFeatures(self(images))
 
 
 def _backbone():

@@ -15,7 +15,7 @@ from featurize.backbones.registry import get_backbone
 from featurize.backbones.weights import find_weights
 from featurize.engines import freeze, tensorflow as engine_module
 from featurize.engines.device import Placement
-from featurize.engines.freeze import Frozen, frozen_forward
+from featurize.engines.freeze import FrozenForward, frozen_forward
 from featurize.errors import EngineError
 
 SIZE = 32
@@ -46,7 +46,7 @@ class MeanNetworks:
                     return tf.identity(means)
 
         function = convert_variables_to_constants_v2(forward.get_concrete_function())
-        return Frozen(function=function, level_names=("final",), level_ends=(3,))
+        return FrozenForward(function=function, level_names=("final",), level_ends=(3,))
 
 
 def images(n, *, seed=0, size=SIZE):
@@ -55,7 +55,9 @@ def images(n, *, seed=0, size=SIZE):
 
 def make_engine(name="mobilenet_v2", *, networks=None, models=("L4",), **options):
     engine_module.frozen_forward = networks or MeanNetworks()
-    engine_module.settle_device = lambda *_, **__: Placement(device="gpu:0,gpu:1", names=NAMES, models=models)
+    engine_module.resolve_device = lambda *_, **__: Placement(
+        device="gpu:0,gpu:1", names=NAMES, models=models
+    )
     backbone = get_backbone(name)
     options = {"input_size": SIZE, "batch_size": 4, "precision": "float32", **options}
     return engine_module.TensorFlowEngine(
@@ -106,7 +108,7 @@ def placement():
     function = MeanNetworks()(input_size=SIZE, batch_size=4, device_name="/CPU:0").function
     found = {}
     for name in NAMES:
-        placed = freeze.place(function, name)
+        placed = freeze.place_on_device(function, name)
         with tf.device(name):
             (result,) = placed(tf.constant(images(4)))
         nodes = {node.device for node in placed.graph.get_operations() if node.type not in EDGES}
@@ -124,9 +126,9 @@ def placement():
         device_name="/CPU:0",
     ).function
     here, one, other = (
-        freeze.forward_on(real if name is None else freeze.place(real, name), name, device="gpu")(
-            images(2, size=64)
-        )
+        freeze.forward_function(
+            real if name is None else freeze.place_on_device(real, name), name, device="gpu"
+        )(images(2, size=64))
         for name in (None, *NAMES)
     )
     return {"devices": found, "equal": [bool(np.array_equal(here, there)) for there in (one, other)]}

@@ -20,11 +20,11 @@ import pytest
 from PIL import Image, ImageCms, PngImagePlugin
 
 from featurize.images.augment import ViewRanges
-from featurize.images.pool import DECODE_MEMORY, Decoder, Request, decode_all
-from featurize.images.render import Rendering
+from featurize.images.pool import DECODE_MEMORY, Decoder, DecodeRequest, decode_all
+from featurize.images.render import RenderSettings
 from featurize.images.skip_reasons import SKIP_REASONS
 
-RENDERING = Rendering(
+RENDERING = RenderSettings(
     size=32, resize="squash", resample="bicubic", max_pixels=20_000_000, ranges=ViewRanges(), seed=0
 )
 CRASHED = ("decoder crashed", "timed out")
@@ -33,7 +33,7 @@ CRASHED = ("decoder crashed", "timed out")
 def decode(paths, **options):
     """Return the problem of each file, "" for a picture; a picture is always whole."""
     problems = []
-    for decoded in decode_all([Request(path=path) for path in paths], RENDERING, workers=2, **options):
+    for decoded in decode_all([DecodeRequest(path=path) for path in paths], RENDERING, workers=2, **options):
         problems.append(decoded.problem)
         if decoded.problem:
             assert decoded.problem.startswith(SKIP_REASONS), decoded.problem
@@ -242,7 +242,7 @@ def deadly(tmp_path, monkeypatch):
 
 
 def test_a_file_that_hangs_or_kills_its_decoder_takes_no_other_with_it(deadly):
-    requests = [Request(path=path) for path in deadly]
+    requests = [DecodeRequest(path=path) for path in deadly]
     problems = [d.problem for d in decode_all(requests, RENDERING, workers=1, image_timeout=3)]
     assert problems == [
         "",
@@ -256,7 +256,9 @@ def test_only_the_file_that_kills_its_decoder_is_blamed(deadly, tmp_path):
     """Others wait in the pipe of that process, or are answered already and not yet heard."""
     good, crash = deadly[0], deadly[2]
     paths = [crash if number % 7 == 3 else good for number in range(25)]
-    problems = [d.problem for d in decode_all([Request(path=path) for path in paths], RENDERING, workers=2)]
+    problems = [
+        d.problem for d in decode_all([DecodeRequest(path=path) for path in paths], RENDERING, workers=2)
+    ]
     assert problems == [
         "decoder crashed: it ended with signal 11" if number % 7 == 3 else "" for number in range(25)
     ]
@@ -266,7 +268,7 @@ def test_a_file_is_not_overdue_because_nobody_listened(deadly):
     """Whoever takes the pictures may be away for longer than a file may take."""
     with Decoder(RENDERING, most_views=1, workers=1, image_timeout=2) as decoder:
         problems = []
-        for decoded in decoder.decode([Request(path=deadly[0])] * 6):
+        for decoded in decoder.decode([DecodeRequest(path=deadly[0])] * 6):
             problems.append(decoded.problem)
             time.sleep(2.5 if len(problems) == 1 else 0)
     assert problems == [""] * 6
@@ -276,7 +278,7 @@ def test_a_greedy_file_runs_into_the_memory_limit_and_harms_no_other(tmp_path):
     greedy, good = tmp_path / "greedy.png", tmp_path / "good.png"
     Image.new("RGB", (4400, 4400)).save(greedy)  # 19 megapixels, 58 MB as pixels
     Image.effect_noise((40, 40), 50).save(good)
-    requests = [Request(path=path) for path in (greedy, good)]
+    requests = [DecodeRequest(path=path) for path in (greedy, good)]
     problems = [
         decoded.problem for decoded in decode_all(requests, RENDERING, workers=1, memory_bytes=50_000_000)
     ]

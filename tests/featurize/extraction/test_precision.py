@@ -16,13 +16,13 @@ from PIL import Image
 
 import featurize
 from featurize.errors import DatasetError, EngineError, StoreError
-from featurize.extraction.execution import Execution
-from featurize.extraction.precision import Sample, candidates, smallest_cosine
+from featurize.extraction.execution import ExecutionOptions
+from featurize.extraction.precision import PrecisionSample, sample_images, smallest_cosine
 from featurize.images.augment import ViewRanges
 from featurize.images.dataset import load_dataset
 from featurize.images.pool import Decoder
-from featurize.images.render import Rendering
-from featurize.store.columns import Columns
+from featurize.images.render import RenderSettings
+from featurize.store.columns import LevelColumns
 
 GOOD, BAD = 0.05, 1.0  # added to every feature; the darkest picture is (0, 0, 7)
 
@@ -247,15 +247,15 @@ def many(tmp_path):
 
 
 def sample_of(dataset):
-    rendering = Rendering(
+    rendering = RenderSettings(
         size=4, resize="squash", resample="bicubic", max_pixels=9, ranges=ViewRanges(), seed=0
     )
-    execution = Execution(
+    execution = ExecutionOptions(
         engine="auto", device="auto", gpu_memory=None, batch_size="auto", strict=False,
         report=lambda *_: None, note=lambda _: None, remembered={},
     )  # fmt: skip
     with Decoder(rendering, most_views=1, workers=2) as decoder:
-        return Sample(candidates(dataset), decoder, execution).images
+        return PrecisionSample(sample_images(dataset), decoder, execution).images
 
 
 def test_the_sample_is_spread_over_splits_and_classes_and_always_the_same(many):
@@ -271,7 +271,7 @@ def test_the_sample_is_spread_over_splits_and_classes_and_always_the_same(many):
 
 
 def test_the_smallest_cosine_is_over_images_and_levels():
-    columns = Columns(names=("1/2", "final"), ends=(2, 4))
+    columns = LevelColumns(names=("1/2", "final"), ends=(2, 4))
     expected = np.array([[1, 0, 300, 400], [3, 4, 0, 0]], np.float32)
     assert smallest_cosine(expected, expected, columns) == pytest.approx(1)
     changed = expected.copy()

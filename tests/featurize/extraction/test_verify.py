@@ -21,7 +21,7 @@ import featurize
 from featurize.engines import factory
 from featurize.errors import ConfigError, DatasetError, StoreError
 from featurize.extraction import verify as verify_module
-from featurize.extraction.recompute import difference
+from featurize.extraction.recompute import relative_difference
 from featurize.extraction.repair import repair
 from featurize.extraction.verify import verify
 from featurize.store import check
@@ -322,19 +322,19 @@ def test_what_is_kept_besides_features_is_compared_too(task, store, change, what
 
 def test_the_unit_of_the_difference_is_the_largest_feature():
     stored = np.array([0.0, 4.0, -2.0], np.float32)
-    assert difference(stored, stored, ends=[3]) == 0
-    assert difference(stored, np.array([0.0, 4.0, -1.0], np.float32), ends=[3]) == 0.25
-    assert difference(stored, np.array([8.0, 4.0, -2.0], np.float32), ends=[3]) == 1
+    assert relative_difference(stored, stored, ends=[3]) == 0
+    assert relative_difference(stored, np.array([0.0, 4.0, -1.0], np.float32), ends=[3]) == 0.25
+    assert relative_difference(stored, np.array([8.0, 4.0, -2.0], np.float32), ends=[3]) == 1
     nan = np.array([np.nan, 4, -2], np.float32)
     for ends in ([3], [1, 3]):
-        assert np.isnan(difference(stored, nan, ends=ends))  # never within a tolerance
+        assert np.isnan(relative_difference(stored, nan, ends=ends))  # never within a tolerance
 
 
 def test_a_level_of_small_features_has_a_unit_of_its_own():
     stored = np.array([0.5, 0.25, 400.0, 300.0], np.float32)
     computed = np.array([0.5, 0.5, 400.0, 300.0], np.float32)
-    assert difference(stored, computed, ends=[2, 4]) == 0.5
-    assert difference(stored, computed, ends=[4]) == pytest.approx(0.25 / 400)
+    assert relative_difference(stored, computed, ends=[2, 4]) == 0.5
+    assert relative_difference(stored, computed, ends=[4]) == pytest.approx(0.25 / 400)
 
 
 # the table of images

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from PIL import Image
 
 from featurize.errors import ConfigError, FolioError
-from featurize.images.decode import RESIZES, SkippedImage, read_picture
+from featurize.images.decode import RESIZES, SkippedImage, read_image
 from featurize.images.skip_reasons import SKIP_REASONS
 
 RED, GREEN, BLUE, YELLOW = (230, 20, 20), (20, 200, 30), (30, 40, 220), (220, 210, 20)
@@ -52,14 +52,14 @@ def encoded(image, file_format, **options):
 def flat(path, colour, mode="RGB", **options):
     """Save one colour and return what is read of it."""
     save(path, Image.new(mode, (40, 40), colour), **options)
-    pixels = read_picture(path, size=16).pixels
+    pixels = read_image(path, size=16).pixels
     assert (pixels == pixels[0, 0]).all()
     return tuple(pixels[0, 0].tolist())
 
 
 def skipped(path, **options):
     with pytest.raises(SkippedImage) as caught:
-        read_picture(path, size=32, **options)
+        read_image(path, size=32, **options)
     assert str(caught.value) == caught.value.reason
     assert caught.value.reason.split(":")[0] in SKIP_REASONS
     assert isinstance(caught.value, FolioError)
@@ -72,7 +72,7 @@ def skipped(path, **options):
 @pytest.mark.parametrize("suffix", ["png", "bmp", "tif", "ppm", "tga", "webp", "qoi", "jp2"])
 def test_lossless_formats_give_the_very_colours(tmp_path, suffix):
     options = {"lossless": True} if suffix == "webp" else {}
-    picture = read_picture(save(tmp_path / f"x.{suffix}", quadrants(), **options), size=32)
+    picture = read_image(save(tmp_path / f"x.{suffix}", quadrants(), **options), size=32)
     assert corners(picture.pixels) == QUADRANTS
     assert picture.pixels.shape == (32, 32, 3)
     assert picture.pixels.dtype == np.uint8
@@ -82,8 +82,8 @@ def test_lossless_formats_give_the_very_colours(tmp_path, suffix):
 def test_content_decides_not_the_suffix(tmp_path):
     (tmp_path / "png.jpg").write_bytes(encoded(quadrants(), "PNG"))
     (tmp_path / "gif.txt").write_bytes(encoded(quadrants(mode="P"), "GIF"))
-    assert corners(read_picture(tmp_path / "png.jpg", size=32).pixels) == QUADRANTS
-    read_picture(tmp_path / "gif.txt", size=32)
+    assert corners(read_image(tmp_path / "png.jpg", size=32).pixels) == QUADRANTS
+    read_image(tmp_path / "gif.txt", size=32)
 
 
 UPRIGHT = {  # by the EXIF standard: where the stored top-left, top-right / bottom-left, bottom-right are seen
@@ -105,7 +105,7 @@ def test_exif_orientation_is_applied(tmp_path, orientation, suffix):
     exif[0x0112] = orientation
     options = {"jpg": {"quality": 95, "subsampling": 0}, "webp": {"lossless": True}}.get(suffix, {})
     path = save(tmp_path / f"x.{suffix}", quadrants(320, 240), exif=exif, **options)
-    picture = read_picture(path, size=64)
+    picture = read_image(path, size=64)
     colour = {"TL": RED, "TR": GREEN, "BL": BLUE, "BR": YELLOW}
     expected = [[colour[name] for name in row] for row in UPRIGHT[orientation]]
     np.testing.assert_allclose(corners(picture.pixels), expected, atol=4 if suffix == "jpg" else 0)
@@ -126,9 +126,7 @@ def test_exif_orientation_is_applied(tmp_path, orientation, suffix):
 def test_an_orientation_that_does_not_exist_is_upright(tmp_path, kind, count, value):
     entry = struct.pack("<HHI", 0x0112, kind, count) + value.ljust(4, b"\0")
     exif = b"Exif\0\0II*\0\x08\0\0\0\x01\0" + entry + bytes(4)
-    assert (
-        corners(read_picture(save(tmp_path / "x.png", quadrants(), exif=exif), size=32).pixels) == QUADRANTS
-    )
+    assert corners(read_image(save(tmp_path / "x.png", quadrants(), exif=exif), size=32).pixels) == QUADRANTS
 
 
 @pytest.mark.parametrize(
@@ -136,7 +134,7 @@ def test_an_orientation_that_does_not_exist_is_upright(tmp_path, kind, count, va
 )
 def test_broken_exif_does_not_cost_the_image(tmp_path, exif):
     path = save(tmp_path / "x.jpg", quadrants(), exif=exif, quality=95, subsampling=0)
-    np.testing.assert_allclose(corners(read_picture(path, size=32).pixels), QUADRANTS, atol=4)
+    np.testing.assert_allclose(corners(read_image(path, size=32).pixels), QUADRANTS, atol=4)
 
 
 def test_alpha_lies_over_white(tmp_path):
@@ -159,12 +157,12 @@ def test_a_transparent_colour_is_white(tmp_path):
 def test_palettes_with_and_without_transparency(tmp_path):
     image = Image.new("P", (40, 40), 1)
     image.putpalette([0, 0, 0, 10, 200, 30])
-    assert read_picture(save(tmp_path / "p.png", image), size=8).pixels[0, 0].tolist() == [10, 200, 30]
+    assert read_image(save(tmp_path / "p.png", image), size=8).pixels[0, 0].tolist() == [10, 200, 30]
     for number, transparency in enumerate([1, b"\xff\x00"]):
         path = save(tmp_path / f"{number}.png", image, transparency=transparency)
-        assert read_picture(path, size=8).pixels[0, 0].tolist() == [255, 255, 255]
+        assert read_image(path, size=8).pixels[0, 0].tolist() == [255, 255, 255]
     half = save(tmp_path / "half.png", image, transparency=b"\xff\x33")  # 51 of 255
-    assert read_picture(half, size=8).pixels[0, 0].tolist() == [206, 244, 210]
+    assert read_image(half, size=8).pixels[0, 0].tolist() == [206, 244, 210]
 
 
 def test_depths(tmp_path):
@@ -193,13 +191,13 @@ def test_depths(tmp_path):
 def test_integers_and_floats_of_32_bits(tmp_path, mode, values, expected):
     numbers = np.repeat(np.array(values, dtype="int32" if mode == "I" else "float32"), 32)
     path = save(tmp_path / "x.tif", Image.fromarray(np.tile(numbers, (64, 1))))
-    pixels = read_picture(path, size=64).pixels
+    pixels = read_image(path, size=64).pixels
     assert [pixels[5, 5, 0], pixels[5, 60, 0]] == expected
 
 
 def test_a_dark_16_bit_ppm_stays_dark(tmp_path):
     (tmp_path / "x.pgm").write_bytes(b"P5 8 8 65535\n" + struct.pack(">64H", *[200] * 64))
-    assert read_picture(tmp_path / "x.pgm", size=8).pixels.max() == 1  # 200 / 257
+    assert read_image(tmp_path / "x.pgm", size=8).pixels.max() == 1  # 200 / 257
 
 
 def test_cmyk_ycck_and_lab(tmp_path):
@@ -224,7 +222,7 @@ def test_ycck_jpeg(tmp_path):
     # No ink is stored inverted: now Y = Cb = Cr = 255 and K = 255. By JFIF that is R = 255 + 1.402 * 127,
     # clipped to 255, G = 255 - (0.344 + 0.714) * 127 = 121, B = 255. C, M, Y = 255 - RGB = 0, 134, 0, all
     # inverted by Adobe's rule: 255, 121, 255 with K = 0 is no red, 255 - 121 green, no blue.
-    picture = read_picture(tmp_path / "ycck.jpg", size=16)
+    picture = read_image(tmp_path / "ycck.jpg", size=16)
     np.testing.assert_allclose(picture.pixels[8, 8], (0, 134, 0), atol=3)
 
 
@@ -233,7 +231,7 @@ def test_animations_give_their_first_frame(tmp_path, suffix):
     frames = [Image.new("RGB", (32, 32), colour) for colour in (RED, GREEN, BLUE)]
     options = {"lossless": True} if suffix == "webp" else {}
     path = save(tmp_path / f"x.{suffix}", frames[0], save_all=True, append_images=frames[1:], **options)
-    np.testing.assert_allclose(read_picture(path, size=16).pixels[8, 8], RED, atol=1)
+    np.testing.assert_allclose(read_image(path, size=16).pixels[8, 8], RED, atol=1)
 
 
 def test_mpo_gives_its_first_picture(tmp_path):
@@ -241,7 +239,7 @@ def test_mpo_gives_its_first_picture(tmp_path):
     path = save(tmp_path / "x.mpo", quadrants(640, 480), save_all=True, append_images=[other], quality=95)
     with Image.open(path) as image:
         assert image.format == "MPO"
-    picture = read_picture(path, size=64)
+    picture = read_image(path, size=64)
     np.testing.assert_allclose(corners(picture.pixels), QUADRANTS, atol=6)
     assert (picture.width, picture.height) == (640, 480)
 
@@ -254,7 +252,7 @@ def test_squash_is_one_resize_by_pillow(tmp_path):
     path = save(tmp_path / "x.png", noise)
     for name, resample in [("nearest", 0), ("lanczos", 1), ("bilinear", 2), ("bicubic", 3)]:
         expected = np.asarray(noise.resize((32, 32), resample))
-        np.testing.assert_array_equal(read_picture(path, size=32, resample=name).pixels, expected)
+        np.testing.assert_array_equal(read_image(path, size=32, resample=name).pixels, expected)
 
 
 @pytest.mark.parametrize("turned", [False, True])
@@ -263,14 +261,14 @@ def test_crop_keeps_the_centre_of_the_short_side(tmp_path, turned):
     stripes.paste(GREEN, (100, 0, 200, 100))
     stripes = stripes.transpose(Image.Transpose.ROTATE_90) if turned else stripes
     path = save(tmp_path / "x.png", stripes)
-    assert (read_picture(path, size=32, resize="crop", resample="nearest").pixels == GREEN).all()
-    assert read_picture(path, size=32, resize="crop").pixels[16, 16].tolist() == list(GREEN)
+    assert (read_image(path, size=32, resize="crop", resample="nearest").pixels == GREEN).all()
+    assert read_image(path, size=32, resize="crop").pixels[16, 16].tolist() == list(GREEN)
 
 
 @pytest.mark.parametrize("turned", [False, True])
 def test_pad_keeps_all_and_fills_with_white(tmp_path, turned):
     path = save(tmp_path / "x.png", Image.new("RGB", (50, 200) if turned else (200, 50), BLUE))
-    pixels = read_picture(path, size=64, resize="pad").pixels
+    pixels = read_image(path, size=64, resize="pad").pixels
     pixels = pixels.swapaxes(0, 1) if turned else pixels
     assert (pixels[24:40] == BLUE).all()  # 64 * 50 / 200 = 16 rows in the middle
     assert (pixels[:24] == 255).all()
@@ -282,7 +280,7 @@ def test_pad_keeps_all_and_fills_with_white(tmp_path, turned):
 def test_tiny_and_thin_pictures(tmp_path, resize, shape):
     for suffix in ("png", "jpg"):
         path = save(tmp_path / f"x.{suffix}", Image.new("RGB", shape, "white"))
-        picture = read_picture(path, size=32, resize=resize)
+        picture = read_image(path, size=32, resize=resize)
         assert (picture.pixels == 255).all()
         assert (picture.width, picture.height) == shape
 
@@ -310,7 +308,7 @@ def test_jpeg_is_decoded_at_the_smallest_scale_that_covers(tmp_path, monkeypatch
         return system_resize(image, size, *args, **kwargs)
 
     monkeypatch.setattr(Image.Image, "resize", watch)
-    picture = read_picture(path, size=200, resize=resize)
+    picture = read_image(path, size=200, resize=resize)
     assert sizes[0] == decoded
     assert (picture.width, picture.height) == shape
 
@@ -318,7 +316,7 @@ def test_jpeg_is_decoded_at_the_smallest_scale_that_covers(tmp_path, monkeypatch
 def test_hash_and_thumbnail(tmp_path):
     imagehash = pytest.importorskip("imagehash")
     noise = np.random.default_rng(1).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-    picture = read_picture(save(tmp_path / "x.png", Image.fromarray(noise)), size=64)
+    picture = read_image(save(tmp_path / "x.png", Image.fromarray(noise)), size=64)
     means = noise.reshape(32, 2, 32, 2, 3).mean(axis=(1, 3))
     np.testing.assert_allclose(picture.thumbnail, means, atol=1.0)  # rounded for each axis
     bits = imagehash.phash(Image.fromarray(noise)).hash.ravel()
@@ -342,7 +340,7 @@ def test_the_hash_is_that_of_imagehash_where_only_its_rounding_decides_too(tmp_p
             "symmetric": noise // 2 + noise.transpose(1, 0, 2) // 2,
         }[kind]
         image = Image.fromarray(np.ascontiguousarray(pixels))
-        assert read_picture(save(tmp_path / "x.png", image), size=64).phash == int(
+        assert read_image(save(tmp_path / "x.png", image), size=64).phash == int(
             str(imagehash.phash(image)), 16
         )
 
@@ -425,7 +423,7 @@ def test_many_pixels_are_skipped_before_decoding(tmp_path):
 def test_a_jpeg_counts_as_it_is_decoded(tmp_path):
     path = save(tmp_path / "x.jpg", Image.new("L", (4000, 3200), 90))
     limit = 500 * 400
-    picture = read_picture(path, size=400, max_pixels=limit)  # 1/8
+    picture = read_image(path, size=400, max_pixels=limit)  # 1/8
     assert (picture.width, picture.height) == (4000, 3200)
     assert (picture.pixels == 90).all()
     reason = skipped(path, max_pixels=limit - 1)
@@ -434,12 +432,12 @@ def test_a_jpeg_counts_as_it_is_decoded(tmp_path):
     assert skipped(tmp_path / "x.png", max_pixels=4000 * 3200 - 1).startswith(
         "too many pixels: 4000 x 3200, "
     )
-    read_picture(tmp_path / "x.png", size=32, max_pixels=4000 * 3200)
+    read_image(tmp_path / "x.png", size=32, max_pixels=4000 * 3200)
 
 
 def test_an_a1_poster_of_279_megapixels_is_read(tmp_path):
     path = save(tmp_path / "x.jpg", Image.new("L", (19866, 14043), 90))
-    picture = read_picture(path, size=224)
+    picture = read_image(path, size=224)
     assert (picture.width, picture.height) == (19866, 14043)
     assert (picture.pixels == 90).all()
 
@@ -447,7 +445,7 @@ def test_an_a1_poster_of_279_megapixels_is_read(tmp_path):
 def test_a_changed_file(tmp_path):
     path = save(tmp_path / "x.png", quadrants())
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    read_picture(path, size=32, sha256=digest)
+    read_image(path, size=32, sha256=digest)
     path.write_bytes(path.read_bytes() + b"\0")
     assert skipped(path, sha256=digest) == "changed while being read"
 
@@ -488,13 +486,13 @@ def test_whatever_a_decoder_raises_is_this_files_reason(tmp_path, monkeypatch, e
 
 def test_options_are_checked_before_the_file(tmp_path):
     with pytest.raises(ConfigError, match=r"Unknown --resize 'fit'\. Choose one of: squash, crop, pad"):
-        read_picture(tmp_path, size=32, resize="fit")
+        read_image(tmp_path, size=32, resize="fit")
     with pytest.raises(
         ConfigError, match=r"Unknown resampling filter 'cubic'\. Choose one of: nearest, bilinear"
     ):
-        read_picture(tmp_path, size=32, resample="cubic")
+        read_image(tmp_path, size=32, resample="cubic")
     with pytest.raises(ConfigError, match="Received size 0"):
-        read_picture(tmp_path, size=0)
+        read_image(tmp_path, size=0)
 
 
 FORMATS = [
@@ -526,7 +524,7 @@ def test_any_damage_gives_a_picture_or_a_listed_reason(tmp_path, data, sample):
     (tmp_path / "x").write_bytes(damaged)
     reason, shape = "", None
     try:
-        shape = read_picture(tmp_path / "x", size=8, max_pixels=10_000_000).pixels.shape
+        shape = read_image(tmp_path / "x", size=8, max_pixels=10_000_000).pixels.shape
     except SkippedImage as error:
         reason = error.reason
     assert "\n" not in reason
@@ -535,13 +533,13 @@ def test_any_damage_gives_a_picture_or_a_listed_reason(tmp_path, data, sample):
 
 def test_the_same_from_many_threads(tmp_path):
     paths = [save(tmp_path / f"{n}.jpg", quadrants(100 + 40 * n, 90)) for n in range(12)]
-    alone = [read_picture(path, size=64).pixels.tobytes() for path in paths]
+    alone = [read_image(path, size=64).pixels.tobytes() for path in paths]
     with ThreadPoolExecutor(4) as threads:
-        together = [*threads.map(lambda path: read_picture(path, size=64).pixels.tobytes(), paths)]
+        together = [*threads.map(lambda path: read_image(path, size=64).pixels.tobytes(), paths)]
     assert alone == together
 
 
 def test_the_array_is_the_callers_own(tmp_path):
-    picture = read_picture(save(tmp_path / "x.png", quadrants()), size=32)
+    picture = read_image(save(tmp_path / "x.png", quadrants()), size=32)
     picture.pixels[:] = 0
     assert picture.thumbnail.max() > 0

@@ -11,7 +11,7 @@ from skimage import data
 
 from featurize.errors import StoreError
 from featurize.images import duplicates
-from featurize.images.duplicates import HASH_BITS, join, near_duplicates
+from featurize.images.duplicates import HASH_BITS, connected_components, near_duplicates
 
 SIDE = 224
 
@@ -141,20 +141,22 @@ def test_the_search_finds_what_comparing_all_pairs_finds(monkeypatch, block, bat
     monkeypatch.setattr(duplicates, "_BLOCK", block)
     monkeypatch.setattr(duplicates, "_BATCH", batch)
 
-    number = join(n, near_duplicates(phash, thumbnail))
+    number = connected_components(n, near_duplicates(phash, thumbnail))
 
     sets = [np.flatnonzero(number == k).tolist() for k in range(number.max() + 1)]
     assert [s for s in sets if len(s) > 1] == [[0, 59], [3, 20, 40], [29, 30]]
 
 
 def test_numbers_follow_first_appearance():
-    np.testing.assert_array_equal(join(6, np.array([[4, 1], [5, 0], [1, 3]])), [0, 1, 2, 1, 1, 0])
+    np.testing.assert_array_equal(
+        connected_components(6, np.array([[4, 1], [5, 0], [1, 3]])), [0, 1, 2, 1, 1, 0]
+    )
 
 
 def test_nothing_has_no_duplicates():
     empty = near_duplicates(np.empty(0, dtype=np.uint64), np.empty((0, 32, 32, 3), dtype=np.uint8))
     assert empty.shape == (0, 2)
-    assert join(0, empty).shape == (0,)
+    assert connected_components(0, empty).shape == (0,)
 
 
 def test_hashes_without_thumbnails_are_refused():
@@ -184,11 +186,11 @@ def test_tables_find_what_comparing_all_pairs_finds(monkeypatch, blank):
     row = np.concatenate([generator.integers(8, size=1200), np.zeros(blank, dtype=np.int64)])
     order = generator.permutation(len(phash))
     phash, row = phash[order], row[order]
-    expected = join(len(phash), near_duplicates(phash, pictures, rows=row))
+    expected = connected_components(len(phash), near_duplicates(phash, pictures, rows=row))
     monkeypatch.setattr("featurize.images.duplicates.TABLES_ABOVE", 10)
     monkeypatch.setattr("featurize.images.duplicates._PAIRS", 1 << 10)  # in several batches
     found = near_duplicates(phash, pictures, rows=row)
-    assert np.array_equal(join(len(phash), found), expected)
+    assert np.array_equal(connected_components(len(phash), found), expected)
     assert len(np.unique(expected)) < len(phash) - 40
 
 

@@ -9,11 +9,11 @@ from PIL import Image
 
 from featurize.images import pool
 from featurize.images.augment import ViewRanges, render_view, view_parameters
-from featurize.images.pool import Decoder, Request, decode_all
-from featurize.images.render import Rendering
+from featurize.images.pool import Decoder, DecodeRequest, decode_all
+from featurize.images.render import RenderSettings
 from featurize.images.worker import Worker
 
-RENDERING = Rendering(
+RENDERING = RenderSettings(
     size=24, resize="squash", resample="bicubic", max_pixels=10_000, ranges=ViewRanges(), seed=7
 )
 
@@ -28,7 +28,7 @@ def files(tmp_path):
 
 @pytest.mark.parametrize("workers", [1, 3])
 def test_pictures_come_in_the_order_they_were_asked_for(files, workers):
-    stream = decode_all([Request(path=path) for path in files], RENDERING, workers=workers)
+    stream = decode_all([DecodeRequest(path=path) for path in files], RENDERING, workers=workers)
     for number, decoded in enumerate(stream):
         assert decoded.request.path == files[number]
         assert (decoded.problem, decoded.width, decoded.height) == ("", 30, 20)
@@ -42,7 +42,7 @@ def test_views_are_those_of_the_content_and_the_seed(tmp_path):
     path = tmp_path / "noise.png"
     Image.fromarray(rng.integers(0, 256, (24, 24, 3), dtype=np.uint8)).save(path)
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-    (decoded,) = decode_all([Request(path=path, sha256=sha256, views=(0, 2, 5))], RENDERING)
+    (decoded,) = decode_all([DecodeRequest(path=path, sha256=sha256, views=(0, 2, 5))], RENDERING)
     plain = np.asarray(Image.open(path))
     np.testing.assert_array_equal(decoded.views[0], plain)
     for place, view in ((1, 2), (2, 5)):
@@ -51,19 +51,19 @@ def test_views_are_those_of_the_content_and_the_seed(tmp_path):
 
 
 def test_a_file_that_changed_since_it_was_hashed_is_not_used(files):
-    (decoded,) = decode_all([Request(path=files[0], sha256="0" * 64)], RENDERING)
+    (decoded,) = decode_all([DecodeRequest(path=files[0], sha256="0" * 64)], RENDERING)
     assert decoded.problem.startswith("changed while being read")
 
 
 def test_a_thumbnail_does_not_keep_the_views_in_memory(files):
-    (decoded,) = decode_all([Request(path=files[0])], RENDERING)
+    (decoded,) = decode_all([DecodeRequest(path=files[0])], RENDERING)
     assert decoded.thumbnail.base is None or decoded.thumbnail.base.nbytes == decoded.thumbnail.nbytes
 
 
 def test_whoever_stops_early_leaves_no_process(files, monkeypatch):
     started = []
     monkeypatch.setattr(pool, "Worker", lambda *given: started.append(Worker(*given)) or started[-1])
-    stream = decode_all([Request(path=path) for path in files], RENDERING, workers=2)
+    stream = decode_all([DecodeRequest(path=path) for path in files], RENDERING, workers=2)
     next(stream)
     assert len(started) == 2
     stream.close()
@@ -77,7 +77,7 @@ def test_nothing_asked_for_starts_nothing():
 def test_views_are_those_of_a_file_until_the_next_one_is_taken(files):
     """However many are decoded ahead: no slot is written into while its picture is the one that was given."""
     with Decoder(RENDERING, most_views=1, workers=2) as decoder:
-        for number, decoded in enumerate(decoder.decode([Request(path=path) for path in files])):
+        for number, decoded in enumerate(decoder.decode([DecodeRequest(path=path) for path in files])):
             if number % 10 == 0:
                 time.sleep(0.2)  # the workers run as far ahead as they are let
             np.testing.assert_array_equal(decoded.views[0][0, 0], (number, 255 - number, 3))
@@ -88,7 +88,7 @@ def test_views_are_those_of_a_file_until_the_next_one_is_taken(files):
 def test_the_same_processes_serve_one_list_after_another(files, monkeypatch):
     started = []
     monkeypatch.setattr(pool, "Worker", lambda *given: started.append(Worker(*given)) or started[-1])
-    requests = [Request(path=path) for path in files]
+    requests = [DecodeRequest(path=path) for path in files]
     with Decoder(RENDERING, most_views=2, workers=2) as decoder:
         assert [decoded.problem for decoded in decoder.decode(requests)] == [""] * 40
         stopped = decoder.decode(requests)

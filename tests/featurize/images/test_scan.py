@@ -20,7 +20,7 @@ from featurize.cli.main import cli
 from featurize.console import SHOWN_CASES, SHOWN_COPIES
 from featurize.errors import ConfigError, DatasetError
 from featurize.images import scan as intake_module
-from featurize.images.scan import Intake, find, scan
+from featurize.images.scan import ScanReport, list_findings, scan
 from featurize.images.scan_findings import KINDS, LEVELS
 
 ORDER = ("low", "middle", "award")
@@ -53,12 +53,12 @@ def dirty(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def seen_clean(clean) -> Intake:
+def seen_clean(clean) -> ScanReport:
     return scan(clean, order=ORDER)
 
 
 @pytest.fixture(scope="module")
-def seen_dirty(dirty) -> Intake:
+def seen_dirty(dirty) -> ScanReport:
     return scan(dirty)
 
 
@@ -229,12 +229,12 @@ def test_a_folder_without_one_picture_is_an_error(tmp_path):
     ],
 )
 def test_limits(seen_clean, changed, kind, level):
-    found = find(dataclasses.replace(seen_clean, **changed))
+    found = list_findings(dataclasses.replace(seen_clean, **changed))
     assert [(finding.kind, finding.level) for finding in found] == ([(kind, level)] if kind else [])
 
 
 def test_an_order_with_spaces_can_be_pasted(seen_clean):
-    (finding,) = find(dataclasses.replace(seen_clean, suggested_order=("very low", "low")))
+    (finding,) = list_findings(dataclasses.replace(seen_clean, suggested_order=("very low", "low")))
     assert finding.advice.endswith("--order 'very low,low'")
 
 
@@ -302,7 +302,7 @@ def test_long_lists_are_cut_on_the_screen_and_whole_in_json(tmp_path):
 
 def test_json_holds_every_fact(dirty, seen_dirty):
     facts = json.loads(run_scan(dirty, "--json").stdout)
-    assert set(facts) == {field.name for field in dataclasses.fields(Intake)} | {"needs_person"}
+    assert set(facts) == {field.name for field in dataclasses.fields(ScanReport)} | {"needs_person"}
     assert facts["needs_person"] is True
     assert [finding["kind"] for finding in facts["findings"]] == kinds(seen_dirty)
     assert facts["copies"][2]["places"][1] == {
@@ -341,13 +341,13 @@ def test_progress_counts_files_and_contents(dirty):
 
 def test_what_is_kept_of_a_picture_is_small(dirty, monkeypatch):
     kept = []
-    compare = intake_module.compare_pictures
+    compare = intake_module.find_duplicates
 
     def watch(images, pictures):
         kept.extend(pictures.values())
         return compare(images, pictures)
 
-    monkeypatch.setattr(intake_module, "compare_pictures", watch)
+    monkeypatch.setattr(intake_module, "find_duplicates", watch)
     scan(dirty)
     assert kept
     for picture in kept:

@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 
 from featurize.errors import StoreError
-from featurize.store.columns import Columns
+from featurize.store.columns import LevelColumns
 from featurize.store.parts import (
-    Meta,
+    ContentMeta,
     Part,
     PartIndex,
-    Settled,
+    RunChoices,
     discard_parts,
+    load_run_choices,
     part_paths,
     read_part,
-    settle,
-    settled,
+    save_run_choices,
     write_part,
 )
 
@@ -30,7 +30,7 @@ def make_part(*numbers: int) -> Part:
     for number in numbers:
         sha256 = f"{number:064x}"
         thumbnail = np.full((32, 32, 3), number, np.uint8)
-        part.meta[sha256] = Meta(width=number, height=9, phash=2**63 + number, thumbnail=thumbnail)
+        part.meta[sha256] = ContentMeta(width=number, height=9, phash=2**63 + number, thumbnail=thumbnail)
         for view in range(3):
             part.features[sha256, view] = np.array([number, view, 0.5], np.float32)
     part.failed["f" * 64] = "not an image"
@@ -117,24 +117,28 @@ def test_the_index_knows_which_views_are_there_and_reads_them(tmp_path):
 
 def test_what_was_settled_survives_and_goes_with_the_folder(tmp_path):
     folder = tmp_path / "x.h5.parts"
-    assert settled(folder) is None
-    settle(folder, Settled(config={"statistics": {"mean": [0.1]}}, precision=None))
-    last = Settled(config={"statistics": {"mean": [0.2]}}, precision={"tried": "bfloat16", "cosine": 0.9995})
-    settle(folder, last)
-    assert settled(folder) == last
+    assert load_run_choices(folder) is None
+    save_run_choices(folder, RunChoices(config={"statistics": {"mean": [0.1]}}, precision=None))
+    last = RunChoices(
+        config={"statistics": {"mean": [0.2]}}, precision={"tried": "bfloat16", "cosine": 0.9995}
+    )
+    save_run_choices(folder, last)
+    assert load_run_choices(folder) == last
     discard_parts(folder)
     assert not folder.exists()
-    assert settled(folder) is None
+    assert load_run_choices(folder) is None
 
 
 def test_what_was_settled_before_there_was_a_proof_is_read_too(tmp_path):
     (tmp_path / "settled.json").write_text('{"backbone": "vgg16", "precision": "float32"}')
-    assert settled(tmp_path) == Settled(config={"backbone": "vgg16", "precision": "float32"}, precision=None)
+    assert load_run_choices(tmp_path) == RunChoices(
+        config={"backbone": "vgg16", "precision": "float32"}, precision=None
+    )
 
 
 def test_a_part_knows_its_levels(tmp_path):
     part = make_part(1)
-    part.columns = Columns(names=("1/2", "final"), ends=(1, 3))
+    part.columns = LevelColumns(names=("1/2", "final"), ends=(1, 3))
     path = write_part(tmp_path, part, config_digest=DIGEST)
     with h5py.File(path) as file:
         assert list(file.attrs["level_names"]) == ["1/2", "final"]
@@ -144,7 +148,7 @@ def test_a_part_knows_its_levels(tmp_path):
 
 def test_a_part_of_before_there_were_levels_has_one(tmp_path):
     write_part(tmp_path, make_part(1), config_digest=DIGEST)  # without columns
-    assert PartIndex(tmp_path, config_digest=DIGEST).columns == Columns(names=("final",), ends=(3,))
+    assert PartIndex(tmp_path, config_digest=DIGEST).columns == LevelColumns(names=("final",), ends=(3,))
     failures = Part(failed={"f" * 64: "not an image"})
     (tmp_path / "other").mkdir()
     write_part(tmp_path / "other", failures, config_digest=DIGEST)
@@ -154,19 +158,19 @@ def test_a_part_of_before_there_were_levels_has_one(tmp_path):
 def test_a_folder_that_cannot_be_made_is_the_same_clear_error(tmp_path):
     (tmp_path / "x.h5.parts").write_text("a file where the folder should be")
     with pytest.raises(StoreError, match=r"cannot write here .*Nothing that was finished is lost"):
-        settle(tmp_path / "x.h5.parts", Settled(config={}, precision=None))
+        save_run_choices(tmp_path / "x.h5.parts", RunChoices(config={}, precision=None))
 
 
 def test_a_settled_config_that_cannot_be_read_is_a_clear_error(tmp_path):
     (tmp_path / "settled.json").mkdir()
     with pytest.raises(StoreError, match=r"settled\.json: cannot be read \(.*run the same command again"):
-        settled(tmp_path)
+        load_run_choices(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["", "{", "7"])
 def test_a_settled_config_that_is_none_is_as_if_it_were_not_there(tmp_path, text):
     (tmp_path / "settled.json").write_text(text)
-    assert settled(tmp_path) is None
+    assert load_run_choices(tmp_path) is None
 
 
 def test_a_full_disk_is_a_clear_error_and_leaves_nothing_half_written(tmp_path, monkeypatch):
@@ -176,7 +180,7 @@ def test_a_full_disk_is_a_clear_error_and_leaves_nothing_half_written(tmp_path, 
         path.write_bytes(data[:10])
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("featurize.store.parts.write_flushed", full)
+    monkeypatch.setattr("featurize.store.parts.write_synced", full)
     with pytest.raises(StoreError, match=r"No space left on device.*Nothing that was finished is lost"):
         write_part(tmp_path, make_part(2), config_digest=DIGEST)
     assert part_paths(tmp_path) == [kept]

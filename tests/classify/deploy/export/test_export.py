@@ -11,7 +11,14 @@ from click.testing import CliRunner
 
 from classify.cli.main import cli
 from classify.deploy.export import check as check_module, export as job, network
-from classify.deploy.export.check import Check, Expected, compare, draw_pictures, expected_grades, image_files
+from classify.deploy.export.check import (
+    Check,
+    Expected,
+    compare_outputs,
+    draw_pictures,
+    expected_grades,
+    image_files,
+)
 from classify.deploy.export.export import export, export_notes
 from classify.deploy.export.formats import FORMATS, describe, format_module, pixel_inputs
 from classify.deploy.export.network import grading_network
@@ -249,7 +256,7 @@ def test_all_rows_are_compared_in_parts():
         said[pixels["pixels"][:, 0] == 69, 1] += 0.5
         return said
 
-    check = compare(run, expected, runtime="numpy")
+    check = compare_outputs(run, expected, runtime="numpy")
     assert passes == [32, 32, 6]
     assert check.difference == pytest.approx(0.5)
     assert check.from_as_fitted == pytest.approx(0.25)
@@ -268,7 +275,7 @@ def test_a_fast_format_is_compared_in_float32_and_its_distance_is_said(bundles, 
     monkeypatch.setattr(check_module, "_grades", grades)
     expected = expected_grades(bundle, [portfolio / "test" / "low" / "0.png"])
     assert asked == ["float32", None]
-    check = compare(lambda pixels: np.array([[0.5, 0.5, 0.0]]), expected, runtime="keras")
+    check = compare_outputs(lambda pixels: np.array([[0.5, 0.5, 0.0]]), expected, runtime="keras")
     assert check.difference == 0.0
     (note,) = export_notes(bundle, FORMATS["keras"], check)
     assert note == (

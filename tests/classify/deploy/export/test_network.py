@@ -15,7 +15,7 @@ from sklearn.utils.multiclass import _ovr_decision_function
 from classify.deploy.export.formats import FORMATS, format_module
 from classify.deploy.export.layers import at_temperature, unit_rows
 from classify.deploy.export.network import GRAPHS, require_room
-from classify.deploy.export.svm import _votes, falling
+from classify.deploy.export.svm import _votes, isotonic_nonincreasing
 from classify.errors import ExportError
 from classify.heads.registry import HEADS, SCALINGS, make_head
 from classify.heads.solvers.temperature import at_temperature as known_at_temperature
@@ -131,7 +131,7 @@ def test_falling_rows_are_an_isotonic_regression(n):
     above = np.random.default_rng(n).random((300, n))
     above[:20] = np.round(above[:20], 1)  # ties
     given = keras.Input((n,), dtype="float64")
-    nearest = expression(given, falling(given, name="falling"))
+    nearest = expression(given, isotonic_nonincreasing(given, name="falling"))
     expected = [isotonic_regression(row, increasing=False).x for row in above]
     np.testing.assert_allclose(nearest(above), expected, rtol=0, atol=1e-14)
 
@@ -202,5 +202,5 @@ def test_a_class_without_any_sigmoid_is_as_likely_as_the_others(as_network, rows
     calibrated = SimpleNamespace(estimator=scaled, calibrators=[stand_in] * 3)
     head = SimpleNamespace(classifier_=SimpleNamespace(calibrated_classifiers_=[calibrated]))
     given = keras.Input((rows.shape[1],), dtype="float32")
-    found = expression(given, svm.machine(head, given, name="sure"))(rows[:4])
+    found = expression(given, svm.svm(head, given, name="sure"))(rows[:4])
     np.testing.assert_allclose(found, np.full((4, 3), 1 / 3))

@@ -2,7 +2,7 @@
 
 import json
 
-from classify.deploy.serve.app import Limits, described, figures
+from classify.deploy.serve.app import Limits, describe_bundle, figures
 from classify.deploy.serve.grader import Grader
 from classify.jobs.compare import compare
 
@@ -11,7 +11,7 @@ LIMITS = Limits(max_upload=1_500_000, max_pixels=7, rate=9)
 
 def test_it_is_what_the_manifest_says(bundle):
     manifest = json.loads((bundle / "manifest.json").read_text())
-    about = described(Grader(bundle), LIMITS)
+    about = describe_bundle(Grader(bundle), LIMITS)
     assert about["classes"] == manifest["classes"] == ["award", "low", "middle"]
     assert (about["head"], about["head_title"]) == ("logreg", "Logistic regression")
     assert (about["bundle"], about["dataset"], about["ordered"]) == (bundle.name, "colours", False)
@@ -25,7 +25,7 @@ def test_an_ensemble_names_all_its_backbones(make_store, tmp_path):
     options = {"counts": {"train": 8, "test": 4}}
     stores = [make_store(**options), make_store("vgg16", config={"backbone": "vgg16"}, **options)]
     run = compare(stores, heads=("logreg", "nearest-mean", "ensemble"), out=tmp_path / "run", jobs=1)
-    about = described(Grader(run.folder / "bundles" / "ensemble"), LIMITS)
+    about = describe_bundle(Grader(run.folder / "bundles" / "ensemble"), LIMITS)
     assert about["head_title"] == "the vote of several heads"
     assert set(about["backbones"]) == {"efficientnet_lite0", "vgg16"}
     assert about["examples"] is None

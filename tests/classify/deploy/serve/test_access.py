@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from classify.deploy.serve.limits import HEADERS, foreign, is_loopback, known_host, refusal
+from classify.deploy.serve.limits import HEADERS, is_cross_site, is_loopback, known_host, refusal
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_a_server_bound_to_a_name_knows_it():
     ],
 )
 def test_what_another_page_sends_is_told(origin, site, expected):
-    assert foreign(origin, site, asked="localhost:8765") is expected
+    assert is_cross_site(origin, site, asked="localhost:8765") is expected
 
 
 def test_another_page_may_link_but_not_send():

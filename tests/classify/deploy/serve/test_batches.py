@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from classify.deploy.predict import Listed
-from classify.deploy.serve.grader import MOST_FILES, Busy, GradingQueue
+from classify.deploy.predict import InputFile
+from classify.deploy.serve.grader import MOST_FILES, GradingQueue, ServerBusyError
 from featurize import FolioError
 
 
 def listed(*names):
-    return [Listed(file=Path(name), path=name, entry=name) for name in names]
+    return [InputFile(file=Path(name), path=name, entry=name) for name in names]
 
 
 class Grading:
@@ -89,7 +89,7 @@ def test_there_are_so_many_places_and_no_more():
         with (
             queue.place(),
             queue.place(),
-            pytest.raises(Busy, match="2 requests are being graded already: try again"),
+            pytest.raises(ServerBusyError, match="2 requests are being graded already: try again"),
             queue.place(),
         ):
             pass
@@ -108,12 +108,12 @@ def test_at_the_end_those_who_wait_hear_of_it():
         waits = clients.submit(queue.ask, listed("waits"), together=["0"])
         wait_for(lambda: len(queue._jobs) == 1)
         closing = clients.submit(queue.close)
-        with pytest.raises(Busy, match="the server is ending"):
+        with pytest.raises(ServerBusyError, match="the server is ending"):
             waits.result(30)
         grading.gate.set()
         closing.result(30)
         assert under_way.result(30) == ("under way",)
-    with pytest.raises(Busy, match="the server is ending"):
+    with pytest.raises(ServerBusyError, match="the server is ending"):
         queue.ask(listed("late"), together=["0"])
-    with pytest.raises(Busy, match="the server is ending"), queue.place():
+    with pytest.raises(ServerBusyError, match="the server is ending"), queue.place():
         pass

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.neighbors import NearestNeighbors
 
-from classify.deploy.predict import Listed, predict
+from classify.deploy.predict import InputFile, predict
 from classify.deploy.serve.grader import NEIGHBOURS, Grader
 from classify.errors import BundleError
 from classify.io.bundle_extras import load_examples
@@ -14,7 +14,7 @@ from classify.jobs.fit import fit
 
 
 def listed(*paths: Path, entry: str | None = None, problem: str = ""):
-    return [Listed(file=path, path=path.name, entry=entry or path.name, problem=problem) for path in paths]
+    return [InputFile(file=path, path=path.name, entry=entry or path.name, problem=problem) for path in paths]
 
 
 @pytest.fixture

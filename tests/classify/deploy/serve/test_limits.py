@@ -13,7 +13,7 @@ from waitress.adjustments import Adjustments
 
 from classify.deploy.serve import limits as limits_module, server as server_module
 from classify.deploy.serve.app import Limits
-from classify.deploy.serve.limits import GuardedChannel, GuardedParser, Room
+from classify.deploy.serve.limits import ByteBudget, GuardedChannel, GuardedParser
 
 OWN = b"Host: 127.0.0.1\r\n"
 
@@ -99,7 +99,7 @@ def test_a_request_that_trickles_is_given_up(monkeypatch):
 
 
 def test_beyond_the_room_connections_wait_for_answers_and_one_goes_on_where_none_is_due():
-    room, connections = Room(100), [object() for _ in range(3)]
+    room, connections = ByteBudget(100), [object() for _ in range(3)]
     a, b, _ = connections
     room.note(a, 60, receiving=True)
     room.note(b, 30, receiving=True)

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from classify.cli.main import cli
-from classify.deploy.serve.server import Serving, _url, serving
+from classify.deploy.serve.server import Server, _url, running_server
 from classify.errors import BundleError
 from classify.jobs.compare import compare
 from featurize import ConfigError
@@ -118,25 +118,28 @@ def test_a_client_that_goes_away_leaves_nothing(server, coloured, as_form):
     ],
 )
 def test_an_address_of_another_machine_is_refused(bundle, network, host, said):
-    with pytest.raises(ConfigError, match=said), serving(bundle, port=0, host=host):
+    with pytest.raises(ConfigError, match=said), running_server(bundle, port=0, host=host):
         pass
 
 
 def test_a_taken_port_is_refused(server, bundle, network):
     _, port = server.address
     said = f"port {port} of 127.0.0.1: taken by another program. Choose another with --port"
-    with pytest.raises(ConfigError, match=said), serving(bundle, port=port):
+    with pytest.raises(ConfigError, match=said), running_server(bundle, port=port):
         pass
 
 
 def test_what_is_no_bundle_is_refused(tmp_path):
-    with pytest.raises(BundleError, match="no such folder; expected a bundle"), serving(tmp_path / "nothing"):
+    with (
+        pytest.raises(BundleError, match="no such folder; expected a bundle"),
+        running_server(tmp_path / "nothing"),
+    ):
         pass
 
 
 def test_a_run_means_its_recommended_head(store, network, tmp_path):
     run = compare([store], heads=("logreg",), out=tmp_path / "run", jobs=1, with_examples=True)
-    with serving(run.folder, port=0) as server:
+    with running_server(run.folder, port=0) as server:
         assert server.bundle == run.folder / run.recommended["bundle"]
         assert server.about["examples"] == 24
 
@@ -148,13 +151,13 @@ def test_weights_that_are_missing_are_found_missing_at_the_start(make_store, net
     bundle = fit(make_store(config=config), head="logreg", params={"C": 1.0}, out=tmp_path / "b").bundle
     with (
         pytest.raises(BundleError, match=r"lacks the weights of its backbone.*--weights FILE"),
-        serving(bundle, port=0),
+        running_server(bundle, port=0),
     ):
         pass
 
 
 def test_a_device_that_is_none_is_refused(bundle):
-    with pytest.raises(ConfigError), serving(bundle, port=0, device="toaster"):
+    with pytest.raises(ConfigError), running_server(bundle, port=0, device="toaster"):
         pass
 
 
@@ -177,7 +180,7 @@ def test_who_lets_others_in_is_warned(bundle, bundle_with_examples, network, mon
     def asked_to_end(server):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Serving, "run", asked_to_end)
+    monkeypatch.setattr(Server, "run", asked_to_end)
     warned = "can be reached from other machines, and there is no password: whoever can reach it can have"
     for of, host, said in [
         (bundle, "0.0.0.0", f"Warning: 0.0.0.0 {warned} images graded.\nEnded.\n"),

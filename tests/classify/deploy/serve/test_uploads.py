@@ -3,7 +3,7 @@
 import pytest
 from flask import Flask, request
 
-from classify.deploy.serve.uploads import UploadRequest, megabytes, uploaded
+from classify.deploy.serve.uploads import UploadRequest, megabytes, upload_files
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def receive(tmp_path, as_form):
 
         @app.post("/")
         def look():
-            for one in uploaded(request, most_bytes=most_bytes)[0]:
+            for one in upload_files(request, most_bytes=most_bytes)[0]:
                 seen.append((one, one.file.read_bytes(), one.file.stat().st_mode & 0o777))
             request.forget()
             return ""

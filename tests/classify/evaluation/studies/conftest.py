@@ -3,24 +3,24 @@
 import pytest
 
 from classify.data.samples import load_samples
-from classify.evaluation.studies.base import Case, study_pairs
-from classify.model_selection.grid_search import Settings, runner
-from classify.model_selection.protocol import make_plan
+from classify.evaluation.studies.base import StudyContext, study_pairs
+from classify.model_selection.grid_search import SearchSettings, runner
+from classify.model_selection.protocol import make_protocol
 
 
 @pytest.fixture
 def make_case(make_store):
     """Return a case of one head on a synthetic store, or on samples, with tasks run in this process."""
 
-    def make(head="logreg", *, heads=None, samples=None, seed=0, **store) -> Case:
+    def make(head="logreg", *, heads=None, samples=None, seed=0, **store) -> StudyContext:
         if samples is None:
             samples = load_samples(make_store(**store))
-        settings = Settings(seed=seed, class_weight=None, dense_options={}, log_folder=None)
-        return Case(
+        settings = SearchSettings(seed=seed, class_weight=None, dense_options={}, log_folder=None)
+        return StudyContext(
             samples=samples,
             head=head,
             heads=heads or (head,),
-            pairs=study_pairs(samples, make_plan(samples, seed=seed), seed=seed),
+            pairs=study_pairs(samples, make_protocol(samples, seed=seed), seed=seed),
             settings=settings,
             run=runner(memory=None, jobs=1),
         )

@@ -9,7 +9,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import Normalizer, StandardScaler
 
 from classify.errors import CompareError
-from classify.evaluation.studies.base import searched
+from classify.evaluation.studies.base import choose_on_folds
 from classify.evaluation.studies.views import AVERAGED, PLAIN, VIEWS, plain_alone, study_augmentation
 
 
@@ -21,8 +21,8 @@ def scikit_learns(params):
 def test_each_way_is_what_scikit_learn_makes_of_it(make_case):
     case = make_case(distance=1.2, n_views=3, view_noise=0.8, counts={"train": 25, "test": 4})
     samples = case.samples
-    without = searched(replace(case, samples=plain_alone(samples))).params
-    params = searched(case).params
+    without = choose_on_folds(replace(case, samples=plain_alone(samples))).params
+    params = choose_on_folds(case).params
     right = dict.fromkeys((PLAIN, VIEWS, AVERAGED), 0)
     for fitted, held_out in case.pairs:
         y = samples.y[held_out]

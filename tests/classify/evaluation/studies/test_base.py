@@ -11,30 +11,30 @@ from sklearn.preprocessing import StandardScaler
 from classify.data.samples import load_samples
 from classify.errors import CompareError
 from classify.evaluation.studies.base import (
-    make_case as best_case,
+    choose_on_folds,
+    make_context as best_case,
     out_of_fold,
     run_all,
-    searched,
     study_pairs,
 )
-from classify.model_selection.grid_search import Settings, Trial
-from classify.model_selection.protocol import make_plan
-from classify.model_selection.tasks import Choice, Fitted
+from classify.model_selection.grid_search import CandidateResult, SearchSettings
+from classify.model_selection.protocol import make_protocol
+from classify.model_selection.tasks import FittedHead, SearchResult
 
-SETTINGS = Settings(seed=0, class_weight=None, dense_options={}, log_folder=None)
+SETTINGS = SearchSettings(seed=0, class_weight=None, dense_options={}, log_folder=None)
 
 
 @pytest.mark.parametrize("counts", [{"train": 12, "test": 5}, {"train": 12}])
 def test_the_folds_are_those_of_the_comparison(make_store, counts):
     samples = load_samples(make_store(counts=counts))
-    plan = make_plan(samples, seed=3)
+    plan = make_protocol(samples, seed=3)
     last = plan.final or plan.rounds[0]
     assert study_pairs(samples, plan, seed=3) is last.pairs
 
 
 def test_beside_a_val_split_folds_are_made_over_train_and_val(make_store):
     samples = load_samples(make_store(counts={"train": 10, "val": 5, "test": 5}))
-    pairs = study_pairs(samples, make_plan(samples, seed=0), seed=0)
+    pairs = study_pairs(samples, make_protocol(samples, seed=0), seed=0)
     held_out = np.concatenate([images for _, images in pairs])
     np.testing.assert_array_equal(np.sort(held_out), samples.fit_images)
     assert not np.isin(np.concatenate([np.concatenate(pair) for pair in pairs]), samples.test_images).any()
@@ -53,23 +53,23 @@ def test_out_of_fold_probabilities_are_scikit_learns(make_case):
 
 
 def test_the_search_is_over_the_whole_grid(make_case):
-    choice = searched(make_case(distance=1.0))
+    choice = choose_on_folds(make_case(distance=1.0))
     assert choice.score is not None
     assert set(choice.params) == {"C", "scaling"}
 
 
 def trial(samples, head, score):
-    fitted = Fitted(saved=None, probabilities=np.zeros((0, 2)), fit_seconds=0.0, predict_seconds=0.0)
-    choice = Choice(params={}, score=score, seconds=0.0)
-    return Trial(samples=samples, head=head, choices=(choice,), final=fitted)
+    fitted = FittedHead(saved=None, probabilities=np.zeros((0, 2)), fit_seconds=0.0, predict_seconds=0.0)
+    choice = SearchResult(params={}, score=score, seconds=0.0)
+    return CandidateResult(samples=samples, head=head, choices=(choice,), final=fitted)
 
 
 def test_the_recommended_head_is_studied(make_store):
     one, two = load_samples(make_store()), load_samples(make_store("vgg16", seed=1))
     trials = [trial(one, "logreg", 0.9), trial(one, "svm-rbf", 0.8), trial(two, "logreg", 0.7)]
-    trials += [trial(two, "baseline", 0.5), Trial(samples=two, head="svm-linear", reason="failed")]
+    trials += [trial(two, "baseline", 0.5), CandidateResult(samples=two, head="svm-linear", reason="failed")]
     given = {"settings": SETTINGS, "run": list}
-    plan = make_plan(one, seed=0)
+    plan = make_protocol(one, seed=0)
 
     def case(store, head):
         return best_case(trials, plan, recommended={"store": store, "head": head}, **given)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from classify.evaluation.studies.compare import Difference, Sides, change, metric_words
+from classify.evaluation.studies.compare import Difference, SideBySide, change, metric_words
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,7 @@ def test_accuracy_is_told_in_points_and_kappa_as_it_is():
 
 
 def test_figures_stand_in_one_line():
-    sides = Sides(
+    sides = SideBySide(
         metric="accuracy",
         figures={"a": 0.812, "b": None, "c": 0.84},
         differences={"c": Difference(value=0.028, low=0.003, high=0.054)},

@@ -7,7 +7,7 @@ import pytest
 from classify.data.fusion import fuse
 from classify.data.samples import load_samples
 from classify.errors import CompareError
-from classify.evaluation.studies.base import graded, searched
+from classify.evaluation.studies.base import choose_on_folds, out_of_fold_predictions
 from classify.evaluation.studies.representations import study_fusion
 
 COMMON = {"counts": {"train": 60, "test": 4}, "n_features": 12, "distance": 1.6, "n_views": 1}
@@ -38,14 +38,14 @@ def test_fusing_pays_where_the_stores_know_different_things(fused_case, other, s
     assert sentence in found["text"]
     assert list(found["figures"])[1] == found["store"] == "one+other"
     both = replace(case, samples=case.stores[-1])
-    whole = graded(both, searched(both).params)
+    whole = out_of_fold_predictions(both, choose_on_folds(both).params)
     hits = whole.probabilities.argmax(axis=1) == whole.y
     assert found["figures"]["one+other"] == pytest.approx(hits.mean())
 
 
 def test_the_single_store_is_the_one_whose_search_scores_best(fused_case):
     case = fused_case(slice(0, 1), slice(0, 12))
-    scores = [searched(replace(case, samples=samples)).score for samples in case.stores[:2]]
+    scores = [choose_on_folds(replace(case, samples=samples)).score for samples in case.stores[:2]]
     assert next(iter(study_fusion(case)["figures"])) == ("one", "other")[scores[1] > scores[0]]
 
 

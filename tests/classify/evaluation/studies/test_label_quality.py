@@ -9,7 +9,7 @@ import pytest
 
 from classify.data.samples import load_samples
 from classify.evaluation.studies.label_quality import (
-    Doubtful,
+    DoubtfulEntry,
     join_reasons,
     near_duplicates,
     study_label_quality,
@@ -75,8 +75,8 @@ def test_near_duplicates_are_told_of_across_grades_and_splits_only(make_case):
 
 
 def test_reasons_of_one_image_are_one_row_and_the_first_decides_the_place(tmp_path):
-    one = Doubtful(entry="e", path="a.jpg", grade="low", looks_like="high", doubt=0.5, reasons=("r1",))
-    two = Doubtful(entry="f", path="b.jpg", grade="low", reasons=("r2",))
+    one = DoubtfulEntry(entry="e", path="a.jpg", grade="low", looks_like="high", doubt=0.5, reasons=("r1",))
+    two = DoubtfulEntry(entry="f", path="b.jpg", grade="low", reasons=("r2",))
     joined = join_reasons([one, two, replace(one, looks_like="", doubt=None, reasons=("r3",))])
     assert [row.reasons for row in joined] == [("r1", "r3"), ("r2",)]
     write_doubtful(tmp_path, joined)

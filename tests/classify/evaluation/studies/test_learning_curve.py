@@ -35,10 +35,10 @@ def test_a_curve_that_climbs_is_prolonged_upwards(make_case):
 
 
 def test_accuracy_at_the_full_size_is_that_of_the_folds(make_case):
-    from classify.evaluation.studies.base import graded, searched
+    from classify.evaluation.studies.base import choose_on_folds, out_of_fold_predictions
 
     case = make_case(distance=1.5)
-    whole = graded(case, searched(case).params)
+    whole = out_of_fold_predictions(case, choose_on_folds(case).params)
     hits = np.argmax(whole.probabilities, axis=1) == whole.y
     assert study_learning_curve(case)["points"][-1]["accuracy"] == pytest.approx(hits.mean())
 

@@ -3,7 +3,7 @@
 import pytest
 
 from classify.errors import CompareError
-from classify.evaluation.studies.base import graded, searched
+from classify.evaluation.studies.base import choose_on_folds, out_of_fold_predictions
 from classify.evaluation.studies.representations import study_levels
 
 LEVELS = {"level_names": ("1/2", "1/4", "final"), "level_ends": (4, 8, 12), "n_features": 12}
@@ -21,9 +21,9 @@ def test_levels_pay_where_they_tell_the_classes_apart(make_case, telling, senten
     found = study_levels(case)
     assert sentence in found["text"]
     # The way that the search would choose is what a graded case finds.
-    chosen = searched(case).params
+    chosen = choose_on_folds(case).params
     way = {"final": "final level", "all": "all levels"}[chosen["levels"]]
-    whole = graded(case, chosen)
+    whole = out_of_fold_predictions(case, chosen)
     hits = whole.probabilities.argmax(axis=1) == whole.y
     assert found["figures"][way] == pytest.approx(hits.mean())
 

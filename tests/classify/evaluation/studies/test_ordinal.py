@@ -8,7 +8,7 @@ from sklearn.metrics import cohen_kappa_score
 
 from classify.errors import CompareError
 from classify.evaluation.studies import representations
-from classify.evaluation.studies.base import graded, searched
+from classify.evaluation.studies.base import choose_on_folds, out_of_fold_predictions
 from classify.evaluation.studies.representations import study_order
 from classify.heads.registry import HEADS
 
@@ -39,7 +39,7 @@ def test_both_siblings_are_searched_and_graded_out_of_fold(ordered_case):
     assert found["head"] == "ordinal-logistic"
     for head in ("logreg", "ordinal-logistic"):
         mine = replace(case, head=head)
-        whole = graded(mine, searched(mine).params)
+        whole = out_of_fold_predictions(mine, choose_on_folds(mine).params)
         guess = whole.probabilities.argmax(axis=1)
         kappa = cohen_kappa_score(whole.y, guess, weights="quadratic")
         assert found["figures"][head] == pytest.approx(kappa)
@@ -71,5 +71,5 @@ def test_classes_without_an_order_say_how_to_give_one(make_case):
 def test_of_several_pairs_it_is_the_one_whose_ordered_head_scores_best(ordered_case):
     heads = ("ordinal-svm", "ordinal-logistic")
     case = ordered_case("svm-linear", heads=("svm-linear", *heads))
-    scores = [round(searched(replace(case, head=head)).score, 10) for head in heads]
+    scores = [round(choose_on_folds(replace(case, head=head)).score, 10) for head in heads]
     assert representations._ordered_head(case) == heads[int(np.argmax(scores))]

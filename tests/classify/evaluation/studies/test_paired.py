@@ -9,7 +9,7 @@ from sklearn.metrics import cohen_kappa_score
 
 from classify.data.samples import load_samples
 from classify.evaluation.studies.compare import Difference, difference, figure, primary_metric
-from classify.model_selection.predictions import Predicted
+from classify.model_selection.predictions import EntryPredictions
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def samples(make_store):
 def predictions(y, guess, group=None):
     probabilities = np.full((len(y), 3), 0.1)
     probabilities[np.arange(len(y)), guess] = 0.8
-    return Predicted(
+    return EntryPredictions(
         entry=tuple(map(str, range(len(y)))),
         path=tuple(map(str, range(len(y)))),
         n_images=np.ones(len(y), dtype=np.int64),

@@ -3,23 +3,23 @@
 import numpy as np
 import pytest
 
-from classify.evaluation.studies.learning_curve import at, fit_law
+from classify.evaluation.studies.learning_curve import accuracy_at, fit_power_law
 
 
 def test_points_on_a_power_law_give_it_back():
     sizes = np.array([50.0, 100.0, 200.0, 400.0])
     accuracy = 1 - 2.0 * sizes**-0.5
-    law = fit_law(sizes, accuracy[None], n_scored=1e9)  # so many that half an error is nothing
+    law = fit_power_law(sizes, accuracy[None], n_scored=1e9)  # so many that half an error is nothing
     assert law.slope[0] == pytest.approx(0.5, abs=1e-6)
     assert law.scale[0] == pytest.approx(2.0, rel=1e-6)
-    assert at(law, 1600)[0] == pytest.approx(1 - 2.0 / 40, abs=1e-6)
+    assert accuracy_at(law, 1600)[0] == pytest.approx(1 - 2.0 / 40, abs=1e-6)
 
 
 def test_many_curves_are_fitted_as_each_alone_by_numpy():
     generator = np.random.default_rng(0)
     sizes = np.array([30.0, 60.0, 120.0, 180.0, 240.0])
     accuracy = generator.uniform(0.5, 0.9, size=(7, 5))
-    laws = fit_law(sizes, accuracy, n_scored=200)
+    laws = fit_power_law(sizes, accuracy, n_scored=200)
     for i in range(7):
         logs = np.log(((1 - accuracy[i]) * 200 + 0.5) / 201)
         slope, constant = np.polyfit(np.log(sizes), logs, 1, w=np.sqrt(sizes))
@@ -28,6 +28,6 @@ def test_many_curves_are_fitted_as_each_alone_by_numpy():
 
 
 def test_an_error_of_zero_has_a_logarithm():
-    law = fit_law([10.0, 20.0], [[1.0, 1.0]], n_scored=50)
+    law = fit_power_law([10.0, 20.0], [[1.0, 1.0]], n_scored=50)
     assert np.isfinite(law.scale).all()
-    assert 0.98 < at(law, 40)[0] <= 1.0
+    assert 0.98 < accuracy_at(law, 40)[0] <= 1.0

@@ -13,8 +13,8 @@ from classify.errors import CompareError
 from classify.evaluation.studies import STUDIES, known_studies, run_studies, study_lines
 from classify.jobs.compare import compare
 from classify.model_selection import cache
-from classify.model_selection.grid_search import Settings, run_trials
-from classify.model_selection.protocol import make_plan
+from classify.model_selection.grid_search import SearchSettings, run_candidates
+from classify.model_selection.protocol import make_protocol
 
 LEVELS = {"level_names": ("1/2", "1/4", "final"), "level_ends": (4, 8, 12), "n_features": 12}
 STORE = {"counts": {"train": 15, "test": 6}, "distance": 2.0, **LEVELS}
@@ -70,11 +70,11 @@ def test_none_of_them_looks_at_a_test_image(make_store, tmp_path, counts):
     plain, y = samples.plain.copy(), samples.y.copy()
     plain[samples.content[test]] = generator.normal(size=(len(test), samples.n_features))
     y[test] = generator.permutation(y[test])
-    settings = Settings(seed=0, class_weight=None, dense_options={}, log_folder=None)
+    settings = SearchSettings(seed=0, class_weight=None, dense_options={}, log_folder=None)
 
     def found(these):
-        plan = make_plan(these, seed=0)
-        trials = run_trials([these], ("logreg",), plan, settings=settings, jobs=1)
+        plan = make_protocol(these, seed=0)
+        trials = run_candidates([these], ("logreg",), plan, settings=settings, jobs=1)
         recommended = {"store": these.store, "head": "logreg"}
         return run_studies(
             tuple(STUDIES), trials, plan, recommended=recommended, settings=settings, folder=tmp_path, jobs=1
