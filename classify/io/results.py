@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from classify.errors import CompareError
-from featurize.base.text import printable
+from featurize.base.text import printable, safe_cell
 
 if TYPE_CHECKING:
     pass
@@ -71,7 +71,6 @@ SIMPLEST_FIRST = (
     *("nearest-mean", "lda", "logreg", "ordinal-logistic", "knn", "svm-linear", "svm-rbf", "ordinal-svm"),
     *("dense", "ordinal-dense", "ensemble"),
 )
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -266,12 +265,6 @@ def write_csv(
         writer = csv.writer(stream)
         for row in itertools.chain([header], rows):
             writer.writerow([safe_cell(cell) for cell in row])
-
-
-def safe_cell(text: str) -> str:
-    """Return text that a spreadsheet shows and does not run."""
-    shown = printable(text)
-    return f"'{shown}" if text.startswith(_FORMULA) else shown
 
 
 def plain_json(value: Any) -> Any:

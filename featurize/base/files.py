@@ -1,9 +1,10 @@
-"""Bytes that are on the disk when we say so."""
+"""Files that appear whole or not at all, fsync, and the lock of a store."""
 
 from __future__ import annotations
 
 import json
 import os
+import secrets
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -13,6 +14,35 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from featurize.errors import StoreError
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """Yield a temporary path in the same folder; what was written there then takes the place of ``path``.
+
+    The bytes are on the disk before the file gets its name. If the body raises, nothing is left and the old
+    file stays.
+
+    Raises
+    ------
+    OSError
+        If the folder cannot be written to.
+    """
+    temporary = path.with_name(f".{path.name[:80]}.{secrets.token_hex(4)}.tmp")
+    try:
+        yield temporary
+        fsync_file(temporary)
+        os.replace(temporary, path)
+        fsync_folder(path.parent)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_atomic(path: Path, data: bytes | str) -> None:
+    """Write a file that appears whole or not at all, text as UTF-8; see `atomic_path`."""
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data.encode("utf-8") if isinstance(data, str) else data)
 
 
 def write_synced(path: Path, data: bytes) -> None:

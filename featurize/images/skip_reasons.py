@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal
 
-from featurize.base.text import printable
+from featurize.base.text import plural, safe_cell
 from featurize.errors import ConfigError
 
 # Every reason is one of these kinds; ": " and a detail may follow.
@@ -137,9 +137,6 @@ def _read(file: BinaryIO, start: int, n_bytes: int) -> bytes:
 COLUMNS = ("path", "split", "class", "reason", "detail")
 
 
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # what a spreadsheet may run, or take for the next cell
-
-
 @dataclass(frozen=True, kw_only=True)
 class SkippedFile:
     """One file without features."""
@@ -165,7 +162,7 @@ def count_skipped(reasons: Iterable[str]) -> str:
     kinds = count_kinds(reasons)
     n = sum(kinds.values())
     each = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
-    return f"{n} file{'' if n == 1 else 's'} skipped: {each}"
+    return f"{plural(n, 'file')} skipped: {each}"
 
 
 def write_skipped(path: Path, skipped: Iterable[SkippedFile]) -> None:
@@ -191,9 +188,3 @@ def write_skipped(path: Path, skipped: Iterable[SkippedFile]) -> None:
             f"--skipped {path}: cannot be written ({error.strerror or error}). "
             "Name a file in a folder that is there"
         ) from error
-
-
-def safe_cell(text: str) -> str:
-    """Return text that a spreadsheet shows and does not run."""
-    shown = printable(text)
-    return f"'{shown}" if text.lstrip(" ").startswith(_FORMULA) else shown
