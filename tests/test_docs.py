@@ -40,7 +40,7 @@ def shown_alone() -> list[str]:
 
 
 def group(command: str) -> click.Group:
-    module = importlib.import_module(f"{command}.cli")
+    module = importlib.import_module(f"{command}.cli.main")
     return next(value for value in vars(module).values() if isinstance(value, click.Group))
 
 
@@ -69,7 +69,7 @@ def test_readme_commands_run_in_order(workplace):
         if words[0] not in COMMANDS:
             assert (ROOT / words[1]).is_file(), line  # python scripts/…: the fixture has done it
             continue
-        code = f"from {words[0]}.cli import main; main()"
+        code = f"from {words[0]}.cli.main import main; main()"
         done = subprocess.run(
             [sys.executable, "-c", code, *words[1:]],
             cwd=workplace,

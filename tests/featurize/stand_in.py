@@ -167,7 +167,7 @@ def main() -> None:
     try:
         (result,) = featurize.extract(
             options.data,
-            registry_module=["mean"],
+            backbones=["mean"],
             weights="random",
             views=options.views,
             out=options.out,

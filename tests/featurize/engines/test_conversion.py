@@ -32,7 +32,7 @@ sys.addaudithook(audit)
 import hashlib
 import numpy as np
 from featurize.backbones.registry import get_backbone
-from featurize.engines.base import create_engine
+from featurize.engines.factory import create_engine
 from featurize.backbones.weights import find_weights
 lite0 = get_backbone("efficientnet_lite0")
 engine = create_engine(lite0, find_weights(lite0), device="cpu", input_size=32, batch_size=2)
