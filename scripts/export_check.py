@@ -32,6 +32,7 @@ from classify.deploy.features import PartReaders, bundle_features
 from classify.deploy.predict import InputFile, bundle_folder, predict_files
 from classify.io.bundle import Bundle, load_bundle
 from featurize import FolioError
+from featurize.base.cores import available_cores
 from featurize.base.terminal import silence_libraries
 from featurize.engines.device import use_device
 
@@ -152,7 +153,7 @@ def show(bundle: Bundle, expected: Expected, rows: Sequence[Row]) -> None:
     stores = bundle.manifest.get("store", "")
     print(
         f"\n{bundle.manifest['head']} on {stores}, {len(expected.probabilities)} images, "
-        f"{os.cpu_count()} cores\n"
+        f"{available_cores()} cores\n"
     )
     print("| what | largest difference | " + " | ".join(f"ms an image, {n} at once" for n in BATCHES) + " |")
     print("|---|---|" + "---|" * len(BATCHES))

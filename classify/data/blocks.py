@@ -16,6 +16,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from featurize.base.cores import available_cores
 from featurize.base.typing import BoolArray, Float32Array, IntArray
 
 T = TypeVar("T")
@@ -68,9 +69,7 @@ class RowStream:
     @property
     def threads(self) -> int:
         """How many blocks are worked on at once."""
-        import joblib
-
-        return max(1, min(int(joblib.cpu_count()), MOST_THREADS))
+        return min(available_cores(), MOST_THREADS)
 
     def labelled(self, y: IntArray) -> RowStream:
         """Return the same rows with other labels."""

@@ -12,6 +12,7 @@ import numpy as np
 from classify.data.memory import search_rows
 from classify.data.samples import Samples
 from classify.errors import CompareError
+from featurize.base.cores import available_cores
 from featurize.base.typing import IntArray
 from featurize.images.duplicates import connected_components
 from featurize.store.reader import ImageTable, open_store
@@ -133,7 +134,7 @@ def load_same_dataset(
     """
     from classify.data.entries import resolve_join
     from classify.data.fusion import fuse as fused
-    from classify.data.memory import default_processes, resolve_memory
+    from classify.data.memory import resolve_memory
     from classify.data.samples import load_samples
 
     if not paths:
@@ -156,7 +157,7 @@ def load_same_dataset(
             )
     samples = merge_groups(samples)
     if working is not None and memory is not None:
-        samples = add_search_samples(samples, memory=memory, jobs=jobs or default_processes(), seed=seed)
+        samples = add_search_samples(samples, memory=memory, jobs=jobs or available_cores(), seed=seed)
     if fuse:
         samples.append(fused(samples))
     return [resolve_join(one, join) for one in samples]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from classify.errors import CompareError
+from featurize.base.cores import available_cores
 from featurize.errors import ConfigError
 from featurize.store.reader import open_store
 
@@ -51,7 +52,7 @@ def resolve_memory(
         As `working_bytes`; or if features that stay on disk are to be made anew.
     """
     working = working_bytes(
-        store_sizes(paths), memory=memory, networks=networks, jobs=jobs or default_processes()
+        store_sizes(paths), memory=memory, networks=networks, jobs=jobs or available_cores()
     )
     for name, wanted in (("--fuse", fuse), ("--join features", join == "features")):
         if wanted and working is not None:
@@ -60,13 +61,6 @@ def resolve_memory(
                 "out, or raise --memory"
             )
     return working
-
-
-def default_processes() -> int:
-    """Return how many processes share a search where nobody says."""
-    import joblib
-
-    return int(joblib.cpu_count())
 
 
 def parse_memory(text: str) -> int:

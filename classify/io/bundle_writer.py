@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ from classify.io.bundle_extras import link_or_copy, place_examples, place_weight
 from classify.io.head_file import SavedHead, file_name
 from classify.io.manifest import WEIGHTS, write_manifest
 from featurize._version import __version__
+from featurize.base.project import installed_versions
 
 if TYPE_CHECKING:
     from classify.data.samples import Samples
@@ -139,10 +139,4 @@ def save_ensemble(
 
 def packages() -> dict[str, str]:
     """Return the versions that a fitted head depends on, without importing anything."""
-    found = {"folio-grader": __version__}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+    return {"folio-grader": __version__, **installed_versions(PACKAGES)}

@@ -7,8 +7,6 @@ import json
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -24,11 +22,12 @@ from classify.model_selection.parallel import Executor, Failure, run_tasks
 from classify.model_selection.tasks import FitTask, FittedHead, GridScores, ScoreTask
 from featurize._version import __version__
 from featurize.base.cache import CacheEntry, read_cache_entry, trim_cache, write_cache_entry
+from featurize.base.project import installed_versions, sources_digest
 from featurize.base.typing import IntArray
 
-LIMIT = 1 << 30  # bytes of all outcomes together
+LIMIT = 1 << 30  # bytes of the whole cache; the entries used longest ago are removed first
 _ENDING = ".outcome"
-_HEAD, _LOGS = "head", "logs/"  # names of an outcome's parts
+_HEAD, _LOGS = "head", "logs/"  # names of the parts of a cache entry
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,10 +215,12 @@ def _write_logs(folder: Path, logs: Mapping[str, bytes]) -> None:
 
 _PACKAGES = ("numpy", "scipy", "scikit-learn", "skops")
 _NETWORK_PACKAGES = ("tensorflow", "keras")
-# Sources of classify, besides the heads, that shape an outcome.
+_CLASSIFY = Path(__file__).parents[1]
+# Sources of classify that change the result of a task.
 _SOURCES = (
-    *("data/blocks", "data/entries", "data/folds", "data/levels", "data/load", "data/samples"),
-    *("io/head_file", "model_selection/parallel", "model_selection/tasks"),
+    *("data/blocks.py", "data/entries.py", "data/folds.py", "data/levels.py", "data/load.py"),
+    *("data/samples.py", "heads/**/*.py", "io/head_file.py"),
+    *("model_selection/parallel.py", "model_selection/tasks.py"),
 )
 
 
@@ -240,7 +241,7 @@ def task_key(task: ScoreTask | FitTask, *, device: str) -> str:
         "fit": _rows_digest(task.samples, task.fit, views=True),
         "level_ends": task.samples.level_ends,
         "versions": _versions(_PACKAGES + (_NETWORK_PACKAGES if network else ())),
-        "sources": _sources_digest(),
+        "sources": sources_digest(_CLASSIFY, _SOURCES),
         "machine": (platform.system(), platform.machine(), device if network else ""),
     }
     if isinstance(task, ScoreTask):
@@ -268,8 +269,8 @@ def task_key(task: ScoreTask | FitTask, *, device: str) -> str:
 
 
 def versions_here() -> dict[str, str]:
-    """Return what must be equal wherever one comparison is computed: versions, and our own sources."""
-    return {**_versions(_PACKAGES + _NETWORK_PACKAGES), "sources": _sources_digest()[:12]}
+    """Return what must be equal on all workers of a comparison: package versions and a digest of our code."""
+    return {**_versions(_PACKAGES + _NETWORK_PACKAGES), "sources": sources_digest(_CLASSIFY, _SOURCES)[:12]}
 
 
 def _rows_digest(samples: Samples, images: IntArray, *, views: bool) -> str:
@@ -282,20 +283,5 @@ def _rows_digest(samples: Samples, images: IntArray, *, views: bool) -> str:
 
 
 def _versions(packages: Sequence[str]) -> dict[str, str]:
-    found = {"folio-grader": __version__, "python": platform.python_version()}
-    for name in packages:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:  # TensorFlow also comes under other names
-            continue
-    return found
-
-
-@cache
-def _sources_digest() -> str:
-    """Return the digest of all of our code that shapes an outcome."""
-    here = Path(__file__).parents[1]
-    digest = hashlib.sha256()
-    for path in (*(here / f"{name}.py" for name in _SOURCES), *sorted((here / "heads").rglob("*.py"))):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()
+    own = {"folio-grader": __version__, "python": platform.python_version()}
+    return {**own, **installed_versions(packages)}

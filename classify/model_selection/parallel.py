@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from classify.heads.registry import get_head, make_head
+from featurize.base.cores import available_cores
 
 if TYPE_CHECKING:
     from classify.data.samples import Samples
@@ -82,10 +83,8 @@ class Task(Protocol):
 
 def default_jobs(samples: Sequence[Samples]) -> int:
     """Return one job a usable core, or 1 where starting processes would take longer than the work."""
-    import joblib
-
     most = max((item.plain.nbytes + item.augmented.nbytes for item in samples), default=0)
-    return 1 if most < SMALL_BYTES else int(joblib.cpu_count())
+    return 1 if most < SMALL_BYTES else available_cores()
 
 
 def run_tasks(

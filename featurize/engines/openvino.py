@@ -13,8 +13,6 @@ import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +25,7 @@ from featurize.backbones.registry import Backbone
 from featurize.backbones.weights import Weights
 from featurize.base.cache import CacheEntry, cache_folder, read_cache_entry, write_cache_entry
 from featurize.base.cores import available_cores
+from featurize.base.project import installed_versions, sources_digest
 from featurize.engines.base import auto_batch_size, check_images
 from featurize.engines.freeze import FrozenGraph, frozen_graph
 from featurize.errors import EngineError, WeightsError
@@ -323,7 +322,8 @@ def _check_unchanged(weights: Weights) -> None:
 
 LIMIT = 4 << 30  # bytes of all files together
 _ENDING = ".model"
-_PACKAGES = ("openvino", "tensorflow", "keras")  # who converts; each may change the outcome
+_PACKAGES = ("openvino", "tensorflow", "keras")  # they convert the network: each version may change it
+_SOURCES = ("backbones/*.py", "engines/freeze.py", "engines/openvino.py")  # they define the network
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -348,7 +348,11 @@ def model_key(facts: Mapping[str, Any]) -> str:
     str
         64 hex digits, of these facts, of the versions of what converts, and of our own sources.
     """
-    everything = {**facts, "versions": [_version(name) for name in _PACKAGES], "sources": _sources_digest()}
+    everything = {
+        **facts,
+        "versions": {"folio-grader": __version__, **installed_versions(_PACKAGES)},
+        "sources": sources_digest(Path(__file__).parents[1], _SOURCES),
+    }
     return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()
 
 
@@ -378,21 +382,3 @@ def save_model(folder: Path, key: str, model: ConvertedNetwork, *, limit: int = 
     return write_cache_entry(
         folder / f"{key}{_ENDING}", CacheEntry(about=model.about, parts=parts), limit=limit
     )
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:  # TensorFlow also comes under other names
-        return ""
-
-
-@cache
-def _sources_digest() -> str:
-    """Return the digest of all of our code that shapes a network."""
-    root = Path(__file__).parents[1]
-    shaping = ("engines/freeze.py", "engines/openvino.py")
-    digest = hashlib.sha256(__version__.encode())
-    for path in (*sorted((root / "backbones").glob("*.py")), *(root / name for name in shaping)):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()

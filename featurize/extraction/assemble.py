@@ -8,7 +8,6 @@ import os
 import secrets
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,21 +20,21 @@ import numpy as np
 
 from featurize._version import __version__
 from featurize.base.files import fsync_folder, write_error
+from featurize.base.project import exit_with_parent, installed_versions, start_module
 from featurize.config import config_digest
 from featurize.errors import DatasetError, FolioError, StoreError
 from featurize.extraction.execution import ExecutionOptions
 from featurize.extraction.plan import (
+    PACKAGES,
     StorePlan,
     StoreResult,
     distinct_contents,
     image_table,
     is_current,
-    package_versions,
     unchanged_result,
 )
 from featurize.images.dataset import Dataset
 from featurize.images.skip_reasons import count_kinds
-from featurize.images.worker import die_with_parent
 from featurize.store.columns import LevelColumns, single_value
 from featurize.store.parts import PartIndex, RunChoices, discard_parts, save_run_choices
 from featurize.store.reader import ContentRow, ImageTable, Store, open_store
@@ -51,17 +50,7 @@ class AssemblyProcess:
     """
 
     def __init__(self) -> None:
-        package = str(Path(__file__).resolve().parents[2])
-        paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
-        # A group of its own: Ctrl-C in the terminal is for the parent, which then ends it.
-        options: dict[str, Any] = {} if os.name == "nt" else {"process_group": 0}
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "featurize.extraction.assemble", str(os.getpid())],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-            **options,
-        )
+        self._process = start_module("featurize.extraction.assemble", str(os.getpid()))
 
     def carry_out(self, description: Path) -> tuple[int, str]:
         """Have it do what a file describes; return its exit code and the last line it said."""
@@ -178,7 +167,7 @@ def _plain_list(values: Any) -> list[Any]:
 
 def main(parent: int) -> int:
     """Carry out the assembly that a file describes, named on stdin; a problem is a line and an exit code."""
-    die_with_parent(parent)  # nothing is waiting for the store then
+    exit_with_parent(parent)  # nothing is waiting for the store then
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     description = os.fsdecode(sys.stdin.buffer.read())
     if not description:  # nothing is to be assembled after all
@@ -389,7 +378,7 @@ class StoreFinisher:
             "device": computed.device or old.get("device", ""),
             "precision": dict(self.target.precision) if self.target.precision is not None else None,
             "folio": __version__,
-            "packages": package_versions(),
+            "packages": installed_versions(PACKAGES),
             "dataset": dataset.name,
             "data": str(dataset.root.resolve()),
             "weights_path": str(path.resolve()) if path is not None else None,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import os
 import platform
 import secrets
@@ -21,13 +20,14 @@ from featurize.backbones.registry import Backbone
 from featurize.backbones.weights import Weights, find_weights
 from featurize.base.dask_cluster import GPU
 from featurize.base.dask_jobs import WorkerRefusedError
+from featurize.base.project import installed_versions, sources_digest
 from featurize.config import config_engine
 from featurize.engines import select
 from featurize.engines.base import Engine
 from featurize.errors import FolioError, ImageError, WeightsError
 from featurize.extraction.execution import ExecutionOptions
 from featurize.extraction.fill import PartBuilder, StoreWork, WorkUnit, fill_parts
-from featurize.extraction.plan import package_versions
+from featurize.extraction.plan import PACKAGES
 from featurize.extraction.precision import PrecisionSample, resolve_precision
 from featurize.extraction.produce import PixelSums, pixel_sums
 from featurize.images.pool import Decoder, DecodeRequest, DecodeResult
@@ -354,11 +354,8 @@ class RunRequirements:
 
 def versions_here() -> dict[str, str]:
     """Return what must be equal wherever features of one store are made: versions, and our own sources."""
-    digest = hashlib.sha256()
-    package = Path(__file__).resolve().parents[1]
-    for path in sorted(package.rglob("*.py")):
-        digest.update(path.relative_to(package).as_posix().encode() + b"\0" + path.read_bytes())
-    return {"folio": f"{__version__}, sources {digest.hexdigest()[:12]}", **package_versions()}
+    digest = sources_digest(Path(__file__).resolve().parents[1], ("**/*.py",))
+    return {"folio": f"{__version__}, sources {digest[:12]}", **installed_versions(PACKAGES)}
 
 
 def check_worker(terms: RunRequirements) -> str:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -287,15 +285,6 @@ def unchanged_result(target: StorePlan, images: ImageTable, *, n_decoded: int = 
         n_bytes=target.path.stat().st_size,
         seconds={"network": 0.0, "writing": 0.0},
     )
-
-
-def package_versions() -> dict[str, str]:
-    """Return the versions of what makes features, as far as it is installed under these names."""
-    versions = {}
-    for name in PACKAGES:
-        with suppress(PackageNotFoundError):
-            versions[name] = version(name)
-    return versions
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import numpy.typing as npt
 
 from featurize.backbones.registry import get_backbone
 from featurize.backbones.weights import config_weights
+from featurize.base.project import installed_versions
 from featurize.base.terminal import default_of
 from featurize.engines.base import Engine
 from featurize.engines.batching import Batcher
@@ -208,14 +208,13 @@ def _other_facts(stored: ContentRow, decoded: DecodeResult) -> str:
 
 def _other_versions(store: Store) -> str:
     """Return which packages are others than those that made the store: they may be why."""
-    others = []
-    for package, made_with in store.created_with.get("packages", {}).items():
-        try:
-            here = version(package)
-        except PackageNotFoundError:
-            here = "missing"
-        if here != made_with:
-            others.append(f"{package} {made_with}, here {here}")
+    stored = store.created_with.get("packages", {})
+    here = installed_versions(stored)
+    others = [
+        f"{package} {made_with}, here {here.get(package, 'missing')}"
+        for package, made_with in stored.items()
+        if here.get(package) != made_with
+    ]
     return f" (made with {'; '.join(others)})" if others else ""
 
 

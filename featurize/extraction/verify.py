@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from featurize.base.project import start_module
 from featurize.errors import EngineError, StoreError, WeightsError
 from featurize.extraction.commands import anew_command, repair_command
 from featurize.extraction.plan import keep_stored_order
@@ -156,17 +155,7 @@ def check_store(path: Path, *, report: Report) -> tuple[tuple[Fault, ...], dict[
     if not path.is_file():
         raise StoreError(f"{path}: no such store. Make one with: featurize extract DATA")
     said: dict[str, Any] | None = None
-    package = str(Path(__file__).resolve().parents[2])
-    paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
-    # A group of its own: Ctrl-C in the terminal is for the parent, which then ends it.
-    options: dict[str, Any] = {} if os.name == "nt" else {"process_group": 0}
-    with subprocess.Popen(
-        [sys.executable, "-P", "-m", "featurize.store.check", str(path)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-        **options,
-    ) as child:
+    with start_module("featurize.store.check", str(path), stdin=subprocess.DEVNULL) as child:
         assert child.stdout is not None
         try:
             while True:

@@ -9,7 +9,6 @@ import os
 import secrets
 import signal
 import struct
-import subprocess
 import sys
 import tempfile
 import threading
@@ -17,15 +16,17 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from queue import SimpleQueue
 from typing import IO, Any
 
+from featurize.base.project import exit_with_parent, start_module
 from featurize.errors import ImageError
 from featurize.images.render import RenderSettings, ThumbnailSettings
 
 START_TIMEOUT = 300.0  # seconds for a worker to import its libraries, on a very busy machine
 NEVER = float("inf")
+# Each thread of a library reserves address space, which is limited in a worker.
+_ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
 Heard = tuple["Worker", dict[str, Any] | None]  # who said what; None: that process has ended
 
@@ -48,7 +49,12 @@ class Worker:
         self.expired: int | None = None  # the request at whose deadline it was killed
         self.deadline = time.monotonic() + START_TIMEOUT
         self._setting = setting
-        self.process = _start(memory.descriptor)
+        self.process = start_module(
+            "featurize.images.worker",
+            str(os.getpid()),
+            environment=_ONE_THREAD,
+            inherit=() if memory.descriptor is None else (memory.descriptor,),
+        )
         threading.Thread(target=self._listen, args=(inbox,), daemon=True, name="decode").start()
         self._tell(
             {
@@ -148,26 +154,6 @@ class SharedMemory:
             os.close(self.descriptor)  # the memory itself lives as long as it is mapped
 
 
-def _start(descriptor: int | None) -> subprocess.Popen[bytes]:
-    package = str(Path(__file__).resolve().parents[2])
-    paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join(paths),
-        "OPENBLAS_NUM_THREADS": "1",  # each thread of a library reserves address space, and there is a limit
-        "OMP_NUM_THREADS": "1",
-    }
-    # A group of its own: Ctrl-C in the terminal is for the parent, which then stops its workers.
-    options: dict[str, Any] = {} if os.name == "nt" else {"process_group": 0, "pass_fds": (descriptor,)}
-    return subprocess.Popen(
-        [sys.executable, "-P", "-m", "featurize.images.worker", str(os.getpid())],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env=environment,
-        **options,
-    )
-
-
 LENGTH = struct.Struct("<I")  # of the JSON that follows
 Message = dict[str, Any]
 
@@ -200,7 +186,7 @@ def main() -> None:
     """Serve requests until the parent closes the pipe."""
     requests, replies = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a decoder prints must not end up among the replies
-    die_with_parent(int(sys.argv[1]))
+    exit_with_parent(int(sys.argv[1]))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to act on
     setting = receive(requests)
     if setting is None:
@@ -246,17 +232,6 @@ def _mapped_bytes() -> int:
     with contextlib.suppress(OSError), open("/proc/self/statm") as file:
         return int(file.read().split()[0]) * mmap.PAGESIZE
     return 0
-
-
-def die_with_parent(parent: int) -> None:
-    """Ask Linux to end this process with its parent; elsewhere a closed pipe does, between two files."""
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError, AttributeError):
-            import ctypes
-
-            ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-        if os.getppid() != parent:  # it had gone before that was asked for
-            os._exit(1)
 
 
 if __name__ == "__main__":

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import platform
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from featurize.base.cores import available_cores
+from featurize.base.project import installed_versions
 from featurize.engines.select import fast_precisions
 
 PACKAGES = (
@@ -31,7 +31,7 @@ def describe_machine() -> dict[str, Any]:
         "memory_gib": _memory_gib(),
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
-        "packages": {name: found for name in PACKAGES if (found := _version(name))},
+        "packages": installed_versions(PACKAGES),
     }
 
 
@@ -56,10 +56,3 @@ def _first_of(path: str) -> dict[str, str]:
 def _memory_gib() -> float | None:
     total = _first_of("/proc/meminfo").get("MemTotal")
     return round(int(total.split()[0]) / 2**20, 1) if total else None
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return ""

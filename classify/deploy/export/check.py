@@ -7,7 +7,6 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from classify.deploy.export.formats import pixel_inputs
+from featurize.base.project import installed_versions
 from featurize.errors import DatasetError, EngineError
 from featurize.images.dataset import find_images
 from featurize.images.thumbnails import image_squares
@@ -156,10 +156,8 @@ def is_installed(package: str) -> bool:
 
 
 def _with_version(package: str) -> str:
-    try:
-        return f"{package} {version(package)}"
-    except PackageNotFoundError:  # it came under another name, such as onnxruntime-gpu
-        return package
+    found = installed_versions([package])  # empty where it has another name, such as onnxruntime-gpu
+    return f"{package} {found[package]}" if found else package
 
 
 @contextmanager

@@ -24,7 +24,7 @@ class Blocks:
 @pytest.fixture
 def make(monkeypatch):
     """Two sources: a plain row, and two views, of each of 40 images."""
-    monkeypatch.setattr("joblib.cpu_count", lambda: 2)
+    monkeypatch.setattr("classify.data.blocks.available_cores", lambda: 2)
 
     def made(working_bytes=2**20):
         rows = np.arange(40 * 3 * 4, dtype=np.float16).reshape(40, 3, 4)

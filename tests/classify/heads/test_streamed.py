@@ -136,7 +136,7 @@ def test_neither_threads_nor_another_run_change_a_bit(skewed, stream_of, monkeyp
     X, y = skewed
     found = []
     for cores in (1, 3, 3):
-        monkeypatch.setattr("joblib.cpu_count", lambda cores=cores: cores)
+        monkeypatch.setattr("classify.data.blocks.available_cores", lambda cores=cores: cores)
         params = {"C": 0.01} if "svm" in name else {}
         found.append(make_head(name, params=params).fit_stream(stream_of(X, y)).predict_proba(X))
     assert np.array_equal(found[0], found[1])

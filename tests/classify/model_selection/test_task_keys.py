@@ -11,6 +11,7 @@ from classify.data.samples import load_samples
 from classify.model_selection import cache
 from classify.model_selection.cache import task_key
 from classify.model_selection.tasks import FitTask, ScoreTask
+from featurize.base import project
 
 
 @pytest.fixture
@@ -140,8 +141,8 @@ def test_a_network_depends_on_its_device(samples):
 
 @pytest.mark.parametrize("package", ["numpy", "scipy", "scikit-learn"])
 def test_another_version_changes_the_key(samples, monkeypatch, package):
-    before, version = key(fit_task(samples)), cache.version
-    monkeypatch.setattr(cache, "version", lambda name: "99" if name == package else version(name))
+    before, version = key(fit_task(samples)), project.version
+    monkeypatch.setattr(project, "version", lambda name: "99" if name == package else version(name))
     assert key(fit_task(samples)) != before
 
 
@@ -156,7 +157,7 @@ def test_another_line_of_code_changes_the_key(samples, monkeypatch, tmp_path):
     for name in ("data/samples.py", "heads/logistic.py", "heads/svm.py"):
         with (tmp_path / name).open("a") as file:
             file.write("# changed\n")
-        cache._sources_digest.cache_clear()
+        project.sources_digest.cache_clear()
         seen.add(key(fit_task(samples)))
-    cache._sources_digest.cache_clear()
+    project.sources_digest.cache_clear()
     assert len(seen) == 4

@@ -6,6 +6,7 @@ import time
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
+from featurize.base import project
 from featurize.engines import openvino
 from featurize.engines.openvino import ConvertedNetwork, load_model, model_key, save_model
 
@@ -151,8 +152,8 @@ def test_every_fact_makes_another_key(change):
 @pytest.mark.parametrize("package", ["openvino", "tensorflow", "keras"])
 def test_another_version_of_what_converts_makes_another_key(monkeypatch, package):
     before = model_key(FACTS)
-    real = openvino.version
-    monkeypatch.setattr(openvino, "version", lambda name: "0" if name == package else real(name))
+    real = project.version
+    monkeypatch.setattr(project, "version", lambda name: "0" if name == package else real(name))
     assert model_key(FACTS) != before
 
 
@@ -169,7 +170,7 @@ def test_our_own_code_is_part_of_the_key(monkeypatch, tmp_path):
         if changed is not None:
             with (tmp_path / "featurize" / changed).open("a") as file:
                 file.write("# another line\n")
-        openvino._sources_digest.cache_clear()
+        project.sources_digest.cache_clear()
         assert (model_key(FACTS) == before) == (changed is None)
         before = model_key(FACTS)
-    openvino._sources_digest.cache_clear()
+    project.sources_digest.cache_clear()

@@ -8,7 +8,6 @@ import re
 import shutil
 import subprocess
 import sys
-import types
 import zlib
 from pathlib import Path
 
@@ -38,9 +37,9 @@ FLETCHER = "cannot be read: wrong checksum (fletcher32)"
 class Here:
     """In the place of a process that checks a store: its lines, from a call in this one."""
 
-    def __init__(self, words, **options):
+    def __init__(self, module, path, **options):
         with contextlib.redirect_stdout(io.StringIO()) as said:
-            check.main(words[-1])
+            check.main(path)
         self.stdout = io.BytesIO(said.getvalue().encode())
 
     def __enter__(self):
@@ -61,8 +60,7 @@ def own_process():
 @pytest.fixture(autouse=True)
 def _checked_here(request, monkeypatch):
     if "own_process" not in request.fixturenames:
-        here = types.SimpleNamespace(Popen=Here, PIPE=subprocess.PIPE, DEVNULL=subprocess.DEVNULL)
-        monkeypatch.setattr(verify_module, "subprocess", here)
+        monkeypatch.setattr(verify_module, "start_module", Here)
 
 
 def noise(path, seed):
