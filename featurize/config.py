@@ -1,4 +1,7 @@
-"""Everything that changes a feature, as one JSON-able dictionary: digest, file name, differences."""
+"""Config of a store: all settings that change a feature, as one JSON-serialisable dictionary.
+
+Also its digest, the store's file name, and the differences between two configs.
+"""
 
 from __future__ import annotations
 
@@ -14,22 +17,24 @@ from featurize.errors import ConfigError
 from featurize.images.augment import ViewRanges
 
 PREPROCESSES = ("native", "rescale", "featurewise")
-AUTO = "auto"  # left open: the first run settles it
+AUTO = "auto"  # open: the first run chooses a value
 PRECISIONS = ("float32", "bfloat16", "float16")
-LEAST_COSINE = 0.999  # of every image's features in a fast format with those in float32, to be taken unasked
+# --precision auto accepts a faster format if the features of every tested image have at least this cosine
+# similarity with their float32 features.
+LEAST_COSINE = 0.999
 STORE_DTYPES = ("float32", "float16")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """One entry in which two configs differ."""
+    """One setting in which two configs differ."""
 
-    key: str
+    key: str  # dotted for nested settings: "views.seed"
     stored: Any
-    asked: Any
+    requested: Any
 
     def __str__(self) -> str:
-        return f"{self.key} is {_short(self.stored)} there and {_short(self.asked)} here"
+        return f"{self.key}: stored {_short(self.stored)}, requested {_short(self.requested)}"
 
 
 def make_config(
@@ -48,18 +53,18 @@ def make_config(
     levels: bool = False,
     engine: str = AUTO,
 ) -> dict[str, Any]:
-    """Return the config of a store: all that changes a feature, and nothing else.
+    """Return the config of a store: all settings that change a feature, and no others.
 
-    What is left open in it, statistics that are None and a precision or engine that is "auto", the first run
-    settles; see `with_earlier_choices`. In float32 the engines agree and none is named.
+    Statistics that are None and a precision or engine that is "auto" are open: the first run chooses them;
+    see `with_earlier_choices`. In float32 all engines give the same features, so no engine is recorded.
     """
-    for name, value, known in (
+    for name, value, choices in (
         ("preprocess", preprocess, PREPROCESSES),
         ("precision", precision, (AUTO, *PRECISIONS)),
         ("store-dtype", store_dtype, STORE_DTYPES),
     ):
-        if value not in known:
-            raise ConfigError(f"--{name} {value}: unknown. Choose one of: {', '.join(known)}")
+        if value not in choices:
+            raise ConfigError(f"--{name} {value}: unknown. Choose one of: {', '.join(choices)}")
     config = {
         "backbone": backbone.name,
         "weights": {"kind": weights.kind, "sha256": weights.sha256, "seed": weights.seed},
@@ -77,10 +82,10 @@ def make_config(
 
 
 def config_engine(config: Mapping[str, Any]) -> str | None:
-    """Return the engine that made the features, where another one would make other ones; else None."""
+    """Return the engine that computes the features if the choice of engine changes them, else None."""
     if config["precision"] == "float32":
         return None
-    return str(config.get("engine", "tensorflow"))  # before there were others, none was named
+    return str(config.get("engine", "tensorflow"))  # a config without this key is from before OpenVINO
 
 
 def config_digest(config: Mapping[str, Any]) -> str:
@@ -90,7 +95,7 @@ def config_digest(config: Mapping[str, Any]) -> str:
 
 
 def store_name(config: Mapping[str, Any], *, default_size: int) -> str:
-    """Return the file name (without ``.h5``) that tells what was asked for from the backbone's default.
+    """Return the file name of the store, without ``.h5``: the backbone and all non-default settings.
 
     Examples: ``vgg16``, ``vgg16+rescale``, ``vgg16+random``, ``resnet50+320px+crop``.
     """
@@ -119,9 +124,9 @@ def store_name(config: Mapping[str, Any], *, default_size: int) -> str:
     return "+".join(parts)
 
 
-def with_earlier_choices(earlier: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what was asked, with what it leaves open as an earlier run settled it."""
-    config = dict(asked)
+def with_earlier_choices(earlier: Mapping[str, Any], requested: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the requested config, its open settings filled in with the choices of an earlier run."""
+    config = dict(requested)
     if config["statistics"] is None:
         config["statistics"] = earlier["statistics"]
     if config["precision"] == AUTO:
@@ -134,17 +139,19 @@ def with_earlier_choices(earlier: Mapping[str, Any], asked: Mapping[str, Any]) -
     return config | {"engine": engine}
 
 
-def differences(stored: Mapping[str, Any], asked: Mapping[str, Any], *, prefix: str = "") -> list[Difference]:
-    """List the entries in which two configs differ, nested ones by their dotted name."""
+def differences(
+    stored: Mapping[str, Any], requested: Mapping[str, Any], *, prefix: str = ""
+) -> list[Difference]:
+    """Return the settings in which two configs differ; nested settings have dotted names."""
     found: list[Difference] = []
-    for key in sorted(set(stored) | set(asked)):
-        old, new = stored.get(key), asked.get(key)
-        if key == "engine" and stored["precision"] != asked["precision"]:
-            continue  # it is named where the precision is another, and says no more than that
+    for key in sorted(set(stored) | set(requested)):
+        old, new = stored.get(key), requested.get(key)
+        if key == "engine" and stored["precision"] != requested["precision"]:
+            continue  # a different precision already implies this difference
         if isinstance(old, Mapping) and isinstance(new, Mapping):
             found += differences(old, new, prefix=f"{prefix}{key}.")
         elif old != new:
-            found.append(Difference(key=f"{prefix}{key}", stored=old, asked=new))
+            found.append(Difference(key=f"{prefix}{key}", stored=old, requested=new))
     return found
 
 

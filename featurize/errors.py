@@ -1,14 +1,17 @@
-"""What can go wrong, by room. The command line prints any of these as one line and exits 1."""
+"""Errors of Folio. The command line prints each as one line and exits with code 1."""
 
 from __future__ import annotations
 
 
 class FolioError(Exception):
-    """A problem the user can act on; its text says what, where, what was expected and what to type next."""
+    """Base class of all errors that a user can act on.
+
+    The message states what was found, where, what was expected and what to type next.
+    """
 
 
 class DatasetError(FolioError):
-    """A folder tree that is not a data set."""
+    """A folder that is not a valid data set."""
 
 
 class ImageError(FolioError):
@@ -16,11 +19,11 @@ class ImageError(FolioError):
 
 
 class StoreError(FolioError):
-    """A file that is not the store it should be."""
+    """A store that is missing, damaged, in use, or made with another config."""
 
 
 class ConfigError(FolioError):
-    """An option, or a combination of options, that makes no sense."""
+    """An invalid option or combination of options."""
 
 
 class WeightsError(FolioError):
@@ -28,8 +31,8 @@ class WeightsError(FolioError):
 
 
 class EngineError(FolioError):
-    """A device or engine that cannot do what was asked."""
+    """A device or inference engine that is unavailable or cannot run the network."""
 
 
 class ClusterError(FolioError):
-    """A Dask cluster that cannot be reached, or cannot do the work."""
+    """A Dask cluster that cannot be reached or cannot complete the work."""

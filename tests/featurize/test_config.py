@@ -35,7 +35,7 @@ def config(weights=PUBLISHED, **changes):
     return make_config(get_backbone("vgg16"), weights, **(options | changes))
 
 
-def test_the_digest_is_that_of_the_canonical_json():
+def test_the_digest_is_computed_from_canonical_json():
     text = b'{"a":1,"b":{"c":[0.5,null],"d":"x"}}'
     assert config_digest({"b": {"d": "x", "c": [0.5, None]}, "a": 1}) == hashlib.sha256(text).hexdigest()
 
@@ -56,7 +56,7 @@ def test_the_digest_is_that_of_the_canonical_json():
         ({"levels": True, "precision": "bfloat16", "engine": "openvino"}, "vgg16+bfloat16+levels"),
     ],
 )
-def test_a_file_name_tells_what_is_not_the_default(changes, name):
+def test_the_file_name_lists_non_default_settings(changes, name):
     assert store_name(config(**changes), default_size=224) == name
 
 
@@ -72,7 +72,7 @@ def test_other_views_have_another_name_and_the_same_views_the_same():
 def test_differences_name_nested_entries():
     found = differences(config(), config(weights=dataclasses.replace(PUBLISHED, sha256="cd" * 32), seed=4))
     assert [difference.key for difference in found] == ["views.seed", "weights.sha256"]
-    assert str(found[0]) == "views.seed is 0 there and 4 here"
+    assert str(found[0]) == "views.seed: stored 0, requested 4"
 
 
 def test_the_digest_of_a_config_of_before_is_what_it_was():
@@ -97,35 +97,35 @@ def test_the_digest_of_a_config_of_before_is_what_it_was():
     }
 
 
-def test_fitted_statistics_are_taken_over():
-    asked = config(preprocess="featurewise")
+def test_fitted_statistics_are_reused():
+    requested = config(preprocess="featurewise")
     stored = config(preprocess="featurewise", statistics={"mean": [0.5] * 3, "std": [0.1] * 3})
-    assert config_digest(stored) != config_digest(asked)
-    assert with_earlier_choices(stored, asked) == stored
+    assert config_digest(stored) != config_digest(requested)
+    assert with_earlier_choices(stored, requested) == stored
     assert [str(found) for found in differences(stored, with_earlier_choices(stored, config()))] == [
-        'preprocess is "featurewise" there and "native" here'
+        'preprocess: stored "featurewise", requested "native"'
     ]
 
 
-def test_an_open_precision_is_what_was_settled_and_a_forced_one_is_not():
+def test_an_earlier_choice_fills_an_open_precision_but_not_a_forced_one():
     fast = config(precision="bfloat16", engine="openvino")
     assert with_earlier_choices(fast, config(precision="auto")) == fast
     assert with_earlier_choices(fast, config(precision="bfloat16")) == fast
     assert with_earlier_choices(config(), config(precision="auto", engine="tensorflow")) == config()
     forced = differences(fast, with_earlier_choices(fast, config()))
     assert [str(found) for found in forced] == [
-        'precision is "bfloat16" there and "float32" here',
+        'precision: stored "bfloat16", requested "float32"',
     ]
     other = differences(fast, with_earlier_choices(fast, config(precision="auto", engine="tensorflow")))
-    assert [str(found) for found in other] == ['engine is "openvino" there and "tensorflow" here']
+    assert [str(found) for found in other] == ['engine: stored "openvino", requested "tensorflow"']
 
 
 def test_the_engine_matters_where_engines_differ():
     assert config_engine(config()) is None
     assert config_engine(config(precision="bfloat16", engine="openvino")) == "openvino"
-    before_there_were_others = config(precision="bfloat16")
-    del before_there_were_others["engine"]
-    assert config_engine(before_there_were_others) == "tensorflow"
+    without_engine = config(precision="bfloat16")
+    del without_engine["engine"]
+    assert config_engine(without_engine) == "tensorflow"
 
 
 def test_unknown_values_are_refused():

@@ -191,7 +191,7 @@ def test_two_backbones_share_one_decode(stand_in, portfolio, tmp_path, alter_dec
 def test_another_config_in_the_same_place_is_refused_by_name(stand_in, portfolio, tmp_path):
     (result,) = extract(portfolio, tmp_path)
     result.path.rename(result.path.with_name("mean+random+rescale.h5"))
-    with pytest.raises(StoreError, match=r'preprocess is "native" there and "rescale" here.*--out FOLDER'):
+    with pytest.raises(StoreError, match=r'preprocess: stored "native", requested "rescale".*--out FOLDER'):
         extract(portfolio, tmp_path, preprocess="rescale")
 
 

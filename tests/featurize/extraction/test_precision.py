@@ -143,9 +143,9 @@ def test_what_was_settled_is_kept_by_a_run_that_goes_on(stand_in, portfolio, tmp
 def test_another_precision_than_the_settled_one_is_refused_by_name(stand_in, portfolio, tmp_path):
     stand_in.fast = ("bfloat16",)
     (settled,) = extract(portfolio, tmp_path)
-    with pytest.raises(StoreError, match=r'precision is "bfloat16" there and "float32" here.*--out FOLDER'):
+    with pytest.raises(StoreError, match=r'precision: stored "bfloat16", requested "float32".*--out FOLDER'):
         extract(portfolio, tmp_path, precision="float32")
-    with pytest.raises(StoreError, match=r'engine is "stand-in" there and "openvino" here'):
+    with pytest.raises(StoreError, match=r'engine: stored "stand-in", requested "openvino"'):
         extract(portfolio, tmp_path, engine="openvino")
     (forced,) = extract(portfolio, tmp_path, precision="bfloat16")
     assert forced.path.name == "mean+random+bfloat16.h5"
