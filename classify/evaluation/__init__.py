@@ -1,1 +1,1 @@
-"""Metrics, intervals, paired tests and verdicts."""
+"""Metrics, confidence intervals, paired tests, verdicts and studies."""

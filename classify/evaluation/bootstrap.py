@@ -1,4 +1,7 @@
-"""Bootstrap and jackknife over groups, as weights, in parts that fit in memory."""
+"""Bootstrap and jackknife over groups.
+
+A resample is a row of group weights. Rows are generated in chunks that fit in memory.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +13,16 @@ from scipy.special import ndtr, ndtri, stdtrit
 
 from featurize.base.typing import Float64Array, IntArray
 
-Statistic = Callable[[Float64Array], Mapping[str, Float64Array]]  # rows of weights → metric → a value a row
+Statistic = Callable[[Float64Array], Mapping[str, Float64Array]]  # rows of weights → metric → value per row
 
 N_RESAMPLES = 2000
 LEVEL = 0.95
-# More groups than these are left out in blocks: the acceleration is nearly nothing by then.
-JACKKNIFE_PARTS = 1000
-# More groups than these are drawn and swapped in random parts, each as a whole: the spread of a sum over many
-# groups is that of the sum over parts, at a cost that no longer grows with them.
-MOST_PARTS = 50_000
-_PART_BYTES = 32 * 1024**2  # of one array of weights, or of the entries they are handed on to
+# With more groups than this, the jackknife leaves out blocks of groups: the acceleration is almost zero then.
+JACKKNIFE_BLOCKS = 1000
+# With more groups than this, groups are pooled at random, and each pool is resampled or swapped as a whole. A
+# sum over many groups has the same standard error either way, and the cost stops growing with their number.
+MAX_GROUPS = 50_000
+_CHUNK_BYTES = 32 * 1024**2  # of one array of weights: a column per group or per entry
 
 
 def bootstrap(
@@ -30,7 +33,9 @@ def bootstrap(
     n_resamples: int = N_RESAMPLES,
     seed: int = 0,
 ) -> list[dict[str, Float64Array]]:
-    """Return each statistic on resamples of groups, drawn with replacement and equal for all statistics.
+    """Return each statistic on resamples of the groups, drawn with replacement.
+
+    All statistics are computed on the same resamples.
 
     Parameters
     ----------
@@ -43,108 +48,121 @@ def bootstrap(
     Returns
     -------
     list of dict
-        One a statistic: metric → ndarray of shape (n_resamples,).
+        One per statistic: metric → ndarray of shape (n_resamples,).
     """
-    parts = _draws(n_groups, n_rows=_rows_at_once(n_groups, n_entries), n_resamples=n_resamples, seed=seed)
-    return _gathered(statistics, parts)
+    n_rows = _rows_per_chunk(n_groups, n_entries)
+    chunks = _bootstrap_weights(n_groups, n_rows=n_rows, n_resamples=n_resamples, seed=seed)
+    return _evaluate_chunks(statistics, chunks)
 
 
 def jackknife(
     statistics: Sequence[Statistic], *, n_groups: int, n_entries: int
 ) -> list[dict[str, Float64Array]]:
-    """Return each statistic with one group left out after another, or one block of groups.
+    """Return each statistic with each group, or each block of groups, left out in turn.
 
     Returns
     -------
     list of dict
-        One a statistic: metric → ndarray of shape (min(n_groups, `JACKKNIFE_PARTS`),).
+        One per statistic: metric → ndarray of shape (min(n_groups, `JACKKNIFE_BLOCKS`),).
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two groups.
     """
     if n_groups < 2:
-        raise ValueError(f"{n_groups} group: nothing is left when it is left out")
-    parts = _left_out(n_groups, n_rows=_rows_at_once(n_groups, n_entries))
-    return _gathered(statistics, parts)
+        raise ValueError(f"the jackknife needs two groups or more, got {n_groups}")
+    chunks = _jackknife_weights(n_groups, n_rows=_rows_per_chunk(n_groups, n_entries))
+    return _evaluate_chunks(statistics, chunks)
 
 
-def pooled(group: IntArray, *, seed: int = 0) -> IntArray:
-    """Return the groups (n,), as they are or, where they are more than `MOST_PARTS`, as so many parts."""
+def pool_groups(group: IntArray, *, seed: int = 0) -> IntArray:
+    """Return the groups (n,), merged at random into `MAX_GROUPS` where there are more than that."""
     names, number = np.unique(group, return_inverse=True)
-    if len(names) <= MOST_PARTS:
+    if len(names) <= MAX_GROUPS:
         return group
-    return (np.random.default_rng(seed).permutation(len(names)) % MOST_PARTS)[number].astype(np.int64)
+    pool = np.random.default_rng(seed).permutation(len(names)) % MAX_GROUPS
+    return pool[number].astype(np.int64)
 
 
 def bca_interval(
     estimate: float, resampled: Float64Array, left_out: Float64Array, *, level: float = LEVEL
 ) -> tuple[float, float]:
-    """Return the bias-corrected and accelerated bootstrap interval, expanded.
+    """Return the bias-corrected and accelerated (BCa) bootstrap interval, expanded.
 
-    Resamples spread a little less than samples: Student's t, times √(n / (n − 1)) with n the number of parts
-    left out, stands in for the normal distribution.
+    Resamples vary a little less than samples. To correct for that, normal quantiles are replaced by those of
+    Student's t, times √(n / (n − 1)), where n is the number of jackknife values.
 
     Parameters
     ----------
     estimate : float
-        The figure itself.
+        Value of the metric on all groups.
     resampled : ndarray of shape (n_resamples,), float
-        The figure on resamples; all finite.
-    left_out : ndarray of shape (n_parts,), float
-        The figure with one part left out; all finite.
+        The metric on bootstrap resamples; all finite.
+    left_out : ndarray of shape (n_blocks,), float
+        The metric with each group or block left out; all finite.
     level : float, default=0.95
 
     Returns
     -------
     tuple of float
-        Low and high end; the estimate twice where no resample differs from it.
+        Low and high end. Both equal the estimate if no resample differs from it.
 
     References
     ----------
     Efron, "Better bootstrap confidence intervals", Journal of the American Statistical Association 82, 1987;
     expanded: Hesterberg, "What teachers should know about the bootstrap", The American Statistician 69, 2015.
     """
-    near = 1e-12 * max(1.0, abs(estimate))
-    below = np.mean(resampled < estimate - near) + np.mean(np.abs(resampled - estimate) <= near) / 2
-    least = 0.5 / len(resampled)
-    shift = ndtri(np.clip(below, least, 1 - least))
-    away = left_out.mean() - left_out
-    spread = np.sum(away**2)
-    bend = np.sum(away**3) / (6 * spread**1.5) if spread > near**2 else 0.0
-    reach = expanded_quantile(len(left_out), level=level)
-    tails = shift + np.array([-reach, reach])
-    low, high = np.quantile(resampled, ndtr(shift + tails / (1 - bend * tails)))
+    tolerance = 1e-12 * max(1.0, abs(estimate))
+    ties = np.abs(resampled - estimate) <= tolerance
+    below = np.mean(resampled < estimate - tolerance) + np.mean(ties) / 2
+    smallest = 0.5 / len(resampled)
+    bias = ndtri(np.clip(below, smallest, 1 - smallest))
+    deviations = left_out.mean() - left_out
+    variation = np.sum(deviations**2)
+    acceleration = np.sum(deviations**3) / (6 * variation**1.5) if variation > tolerance**2 else 0.0
+    quantile = expanded_quantile(len(left_out), level=level)
+    tails = bias + np.array([-quantile, quantile])
+    low, high = np.quantile(resampled, ndtr(bias + tails / (1 - acceleration * tails)))
     return float(low), float(high)
 
 
 def expanded_quantile(n: int, *, level: float = LEVEL) -> float:
-    """Return how many standard errors an interval over n groups reaches."""
+    """Return the half-width of an interval over n groups, in standard errors."""
     return float(stdtrit(n - 1, (1 + level) / 2)) * math.sqrt(n / (n - 1))
 
 
 def studentised_interval(
     estimate: float, error: float, resampled: Float64Array, errors: Float64Array, *, level: float = LEVEL
 ) -> tuple[float, float]:
-    """Return the bootstrap-t interval: each resample is off by so many of its own standard errors.
+    """Return the bootstrap-t interval: each resample's error is divided by its own standard error.
 
-    For means with a long tail, where an interval must know that a large error comes with a large mean.
+    For means of long-tailed values, where a larger mean comes with a larger standard error.
 
     Parameters
     ----------
     estimate, error : float
-        The figure and its standard error.
+        The metric and its standard error.
     resampled, errors : ndarray of shape (n_resamples,), float
-        The same on resamples; errors above 0.
+        The same on resamples; all errors above 0.
     level : float, default=0.95
+
+    Returns
+    -------
+    tuple of float
+        Low and high end.
 
     References
     ----------
     Efron & Tibshirani, "An introduction to the bootstrap", 1993, section 12.5.
     """
-    off = (resampled - estimate) / errors
-    low, high = np.quantile(off, [(1 - level) / 2, (1 + level) / 2])
+    studentised = (resampled - estimate) / errors
+    low, high = np.quantile(studentised, [(1 - level) / 2, (1 + level) / 2])
     return float(estimate - high * error), float(estimate - low * error)
 
 
-def _draws(n_groups: int, *, n_rows: int, n_resamples: int, seed: int) -> Iterator[Float64Array]:
-    """Yield how often each group was drawn; what is drawn does not depend on the size of the parts."""
+def _bootstrap_weights(n_groups: int, *, n_rows: int, n_resamples: int, seed: int) -> Iterator[Float64Array]:
+    """Yield how often each group was drawn, (n_rows, n_groups); the draws do not depend on ``n_rows``."""
     generator = np.random.default_rng(seed)
     for start in range(0, n_resamples, n_rows):
         size = min(n_rows, n_resamples - start)
@@ -154,24 +172,25 @@ def _draws(n_groups: int, *, n_rows: int, n_resamples: int, seed: int) -> Iterat
         yield counts.reshape(size, n_groups).astype(np.float64)
 
 
-def _left_out(n_groups: int, *, n_rows: int) -> Iterator[Float64Array]:
-    n_parts = min(n_groups, JACKKNIFE_PARTS)
-    part = np.arange(n_groups) % n_parts
-    for start in range(0, n_parts, n_rows):
-        rows = np.arange(start, min(start + n_rows, n_parts))
-        yield (part != rows[:, None]).astype(np.float64)
+def _jackknife_weights(n_groups: int, *, n_rows: int) -> Iterator[Float64Array]:
+    n_blocks = min(n_groups, JACKKNIFE_BLOCKS)
+    block = np.arange(n_groups) % n_blocks
+    for start in range(0, n_blocks, n_rows):
+        rows = np.arange(start, min(start + n_rows, n_blocks))
+        yield (block != rows[:, None]).astype(np.float64)
 
 
-def _rows_at_once(n_groups: int, n_entries: int) -> int:
-    return max(1, _PART_BYTES // (8 * max(n_groups, n_entries)))
+def _rows_per_chunk(n_groups: int, n_entries: int) -> int:
+    return max(1, _CHUNK_BYTES // (8 * max(n_groups, n_entries)))
 
 
-def _gathered(
-    statistics: Sequence[Statistic], parts: Iterator[Float64Array]
+def _evaluate_chunks(
+    statistics: Sequence[Statistic], chunks: Iterator[Float64Array]
 ) -> list[dict[str, Float64Array]]:
-    found: list[dict[str, list[Float64Array]]] = [{} for _ in statistics]
-    for weights in parts:
-        for statistic, values in zip(statistics, found, strict=True):
+    """Return each statistic on all rows of weights: one dict per statistic."""
+    collected: list[dict[str, list[Float64Array]]] = [{} for _ in statistics]
+    for weights in chunks:
+        for statistic, values in zip(statistics, collected, strict=True):
             for metric, value in statistic(weights).items():
                 values.setdefault(metric, []).append(value)
-    return [{metric: np.concatenate(value) for metric, value in values.items()} for values in found]
+    return [{metric: np.concatenate(value) for metric, value in values.items()} for values in collected]

@@ -1,4 +1,4 @@
-"""A 95 % interval for every metric of one head: which method serves which, and what cannot be said."""
+"""95 % confidence intervals of every metric of a head: Wilson, test inversion, bootstrap-t or BCa."""
 
 from __future__ import annotations
 
@@ -18,12 +18,17 @@ from classify.evaluation.bootstrap import (
     jackknife,
     studentised_interval,
 )
-from classify.evaluation.weighted_metrics import GroupSums, log_loss_error, weighted_gaps, weighted_metrics
+from classify.evaluation.weighted_metrics import (
+    GroupSums,
+    log_loss_standard_error,
+    weighted_gaps,
+    weighted_metrics,
+)
 from featurize.base.typing import Float64Array
 
-FEW_GROUPS = 30  # an interval that rests on fewer is approximate
-_MOST_UNDEFINED = 0.05  # share of the resamples that may leave a metric undefined
-# What resamples yield beside metrics.
+FEW_GROUPS = 30  # an interval from fewer groups is approximate
+_MAX_UNDEFINED = 0.05  # fraction of resamples on which a metric may be undefined
+# Further values that are resampled along with the metrics.
 _GAPS, _ERROR = "gaps", "standard error of log_loss"
 
 
@@ -32,51 +37,54 @@ def head_intervals(
 ) -> list[dict[str, dict[str, Any]]]:
     """Return the interval of every metric of every head.
 
-    Shares of entries (accuracy, share off by two, precision, recall and error of a class) have Wilson's, for
-    as many entries as they are worth where groups hold several; the calibration error has its own, the log
-    loss, whose tail is long, the bootstrap-t; all else BCa over groups.
+    Proportions (accuracy, proportion off by two, precision, recall and error of a class) have Wilson's
+    interval, with an effective number of entries where groups hold several. The calibration error has an
+    interval by test inversion, and the log loss, which is long-tailed, a bootstrap-t interval. All other
+    metrics have a BCa bootstrap interval over groups.
 
     Parameters
     ----------
     sums : sequence of GroupSums
-        One a head, over the same entries and groups.
+        One per head, over the same entries and groups.
     nested : bool, default=False
-        Whether the figures are those of a nested cross-validation: then all intervals are approximate.
+        Whether the predictions come from a nested cross-validation. All intervals are approximate then.
     n_resamples : int, default=2000
     seed : int, default=0
 
     Returns
     -------
     list of dict
-        One a head: metric → ``low`` and ``high`` (None where there is no interval), ``method``, ``n_groups``
-        (those that the metric rests on), ``approximate`` (bool), and ``why`` it is that or there is none
-        ("" otherwise). Metrics of a class are named ``"recall of NAME"``.
+        One per head: metric → ``low`` and ``high`` (None if there is no interval), ``method``, ``n_groups``
+        (the groups that the metric depends on), ``approximate`` (bool) and ``why``: the reason why the
+        interval is approximate or missing, else "". Metrics of a class are named ``"recall of NAME"``.
     """
     n_groups, n_entries = sums[0].n_groups, sums[0].n_entries
-    statistics = [_statistic(one) for one in sums]
+    statistics = [_statistic(head_sums) for head_sums in sums]
     resampled = bootstrap(
         statistics, n_groups=n_groups, n_entries=n_entries, n_resamples=n_resamples, seed=seed
     )
     left_out: Sequence[Mapping[str, Float64Array]] = [{} for _ in sums]
     if n_groups > 1:
         left_out = jackknife(statistics, n_groups=n_groups, n_entries=n_entries)
-    found = []
-    for one, draws, parts in zip(sums, resampled, left_out, strict=True):
-        estimates = weighted_metrics(one, np.ones((1, n_groups)))
-        found.append(
+    intervals = []
+    for head_sums, head_resampled, head_left_out in zip(sums, resampled, left_out, strict=True):
+        estimates = weighted_metrics(head_sums, np.ones((1, n_groups)))
+        intervals.append(
             {
-                metric: _interval(one, metric, float(value[0]), draws, parts, nested=nested)
+                metric: _interval(
+                    head_sums, metric, float(value[0]), head_resampled, head_left_out, nested=nested
+                )
                 for metric, value in estimates.items()
             }
         )
-    return found
+    return intervals
 
 
 def _statistic(sums: GroupSums) -> Statistic:
     return lambda weights: {
         **weighted_metrics(sums, weights),
         _GAPS: weighted_gaps(sums, weights),
-        _ERROR: log_loss_error(sums, weights),
+        _ERROR: log_loss_standard_error(sums, weights),
     }
 
 
@@ -84,47 +92,47 @@ def _interval(
     sums: GroupSums,
     metric: str,
     estimate: float,
-    draws: Mapping[str, Float64Array],
-    parts: Mapping[str, Float64Array],
+    resampled: Mapping[str, Float64Array],
+    left_out: Mapping[str, Float64Array],
     *,
     nested: bool,
 ) -> dict[str, Any]:
-    share = _share_by_group(sums, metric)
-    n_groups = _n_groups(sums, metric, share)
-    whys = []
+    counts = _counts_by_group(sums, metric)
+    n_groups = _n_groups(sums, metric, counts)
+    cautions = []
     if nested:
-        whys.append("nested cross-validation: the heads of two folds share training images")
+        cautions.append("nested cross-validation: the heads of two folds share training images")
     if n_groups < FEW_GROUPS:
-        whys.append(f"fewer than {FEW_GROUPS} groups")
+        cautions.append(f"fewer than {FEW_GROUPS} groups")
     if np.isnan(estimate):
         ends, method, reason = None, "none", "the metric is undefined"
-    elif share is not None:
-        ends, method, reason = *_of_share(estimate, *share), ""
+    elif counts is not None:
+        ends, method, reason = *_proportion_interval(estimate, *counts), ""
     elif n_groups < 2:
-        ends, method, reason = None, "none", "there is one group only"
+        ends, method, reason = None, "none", "there is only one group"
     elif metric == "calibration_error":
         ones = np.ones((1, sums.n_groups))
-        ends = calibration_interval(weighted_gaps(sums, ones)[0], draws[_GAPS], sums.filled)
+        ends = calibration_interval(weighted_gaps(sums, ones)[0], resampled[_GAPS], sums.bin_fractions)
         method, reason = "test inversion", ""
     else:
-        ends, reason = _of_resamples(estimate, draws[metric], parts[metric])
+        ends, reason = _bootstrap_interval(estimate, resampled[metric], left_out[metric])
         method = "bca" if ends else "none"
-        if metric == "log_loss" and ends and draws[_ERROR].min() > 0:
-            error = float(log_loss_error(sums, np.ones((1, sums.n_groups)))[0])
-            low, high = studentised_interval(estimate, error, draws[metric], draws[_ERROR])
+        if metric == "log_loss" and ends and resampled[_ERROR].min() > 0:
+            error = float(log_loss_standard_error(sums, np.ones((1, sums.n_groups)))[0])
+            low, high = studentised_interval(estimate, error, resampled[metric], resampled[_ERROR])
             ends, method = (max(0.0, low), high), "studentised"
     return {
         "low": ends[0] if ends else None,
         "high": ends[1] if ends else None,
         "method": method,
         "n_groups": n_groups,
-        "approximate": bool(ends and whys),
-        "why": reason or "; ".join(whys),
+        "approximate": bool(ends and cautions),
+        "why": reason or "; ".join(cautions),
     }
 
 
-def _share_by_group(sums: GroupSums, metric: str) -> tuple[Float64Array, Float64Array] | None:
-    """Return the entries of each group that a share counts and those it is a share of; None for others."""
+def _counts_by_group(sums: GroupSums, metric: str) -> tuple[Float64Array, Float64Array] | None:
+    """Return the numerator and denominator of a proportion in each group, or None for other metrics."""
     kind, _, name = metric.partition(" of ")
     counts = sums.confusions
     if kind == "accuracy":
@@ -136,35 +144,35 @@ def _share_by_group(sums: GroupSums, metric: str) -> tuple[Float64Array, Float64
     if kind not in ("precision", "recall", "error"):
         return None
     k = sums.classes.index(name)
-    right, whole = (
-        counts[:, k, k],
-        counts[:, :, k].sum(axis=1) if kind == "precision" else counts[:, k].sum(axis=1),
-    )
-    return (whole - right if kind == "error" else right), whole
+    correct = counts[:, k, k]
+    total = counts[:, :, k].sum(axis=1) if kind == "precision" else counts[:, k].sum(axis=1)
+    return (total - correct if kind == "error" else correct), total
 
 
-def _of_share(estimate: float, part: Float64Array, whole: Float64Array) -> tuple[tuple[float, float], str]:
-    if whole.max() <= 1:
-        return wilson_interval(estimate, float(whole.sum())), "wilson"
-    return wilson_interval(estimate, effective_n(part, whole)), "wilson, effective n"
+def _proportion_interval(
+    estimate: float, part: Float64Array, total: Float64Array
+) -> tuple[tuple[float, float], str]:
+    if total.max() <= 1:
+        return wilson_interval(estimate, float(total.sum())), "wilson"
+    return wilson_interval(estimate, effective_n(part, total)), "wilson, effective n"
 
 
-def _of_resamples(
-    estimate: float, draws: Float64Array, parts: Float64Array
+def _bootstrap_interval(
+    estimate: float, resampled: Float64Array, left_out: Float64Array
 ) -> tuple[tuple[float, float] | None, str]:
-    undefined = np.isnan(draws)
-    if undefined.mean() > _MOST_UNDEFINED:
+    undefined = np.isnan(resampled)
+    if undefined.mean() > _MAX_UNDEFINED:
         return None, f"undefined in {undefined.mean():.0%} of the resamples: too few entries of a class"
-    kept, parts = draws[~undefined], parts[~np.isnan(parts)]
-    if np.ptp(kept) <= 1e-12 * max(1.0, abs(estimate)) or not len(parts):
-        return None, "the same in every resample: there is nothing to see how far it may be off"
-    return bca_interval(estimate, kept, parts), ""
+    resampled, left_out = resampled[~undefined], left_out[~np.isnan(left_out)]
+    if np.ptp(resampled) <= 1e-12 * max(1.0, abs(estimate)) or not len(left_out):
+        return None, "all resamples have the same value, so its uncertainty cannot be estimated"
+    return bca_interval(estimate, resampled, left_out), ""
 
 
-def _n_groups(sums: GroupSums, metric: str, share: tuple[Float64Array, Float64Array] | None) -> int:
-    """Return how many groups bear on a metric: those of its class alone, where it is of a class."""
-    if share is not None:
-        return int((share[1] > 0).sum())
+def _n_groups(sums: GroupSums, metric: str, counts: tuple[Float64Array, Float64Array] | None) -> int:
+    """Return how many groups a metric depends on; for a metric of one class, the groups of that class."""
+    if counts is not None:
+        return int((counts[1] > 0).sum())
     kind, _, name = metric.partition(" of ")
     if kind != "f1":
         return sums.n_groups
@@ -172,22 +180,28 @@ def _n_groups(sums: GroupSums, metric: str, share: tuple[Float64Array, Float64Ar
     return int((sums.confusions[:, k].sum(axis=1) + sums.confusions[:, :, k].sum(axis=1) > 0).sum())
 
 
-_FEW = 3.5  # entries; whole ones up to three, and what lies about as near where they are not whole
+_MAX_POISSON_COUNT = 3.5  # entries: three, with a margin because an effective count is not an integer
 
 
-def wilson_interval(share: float, n: float, *, level: float = LEVEL) -> tuple[float, float]:
-    """Return Wilson's score interval of a share, with a further end where it counts three entries or fewer.
+def wilson_interval(proportion: float, n: float, *, level: float = LEVEL) -> tuple[float, float]:
+    """Return Wilson's score interval of a proportion, widened for counts of three or fewer.
 
-    There Wilson's near end is too close to the figure: with one in 180 it would leave out a truth of one in a
-    thousand. As proposed by Brown, Cai and DasGupta it is Poisson's then.
+    For such counts Wilson's nearer end is too close to the estimate: one in 180 would exclude a true value of
+    one in a thousand. That end is replaced by the Poisson limit, as Brown, Cai and DasGupta propose. The same
+    holds for counts of ``n`` minus three or more, at the other end.
 
     Parameters
     ----------
-    share : float
+    proportion : float
         Between 0 and 1.
     n : float
-        Entries that it is a share of; above 0, and whole only where they are independent.
+        Number of entries; above 0. Not an integer where it is an effective number.
     level : float, default=0.95
+
+    Returns
+    -------
+    tuple of float
+        Low and high end, both in [0, 1].
 
     References
     ----------
@@ -196,29 +210,30 @@ def wilson_interval(share: float, n: float, *, level: float = LEVEL) -> tuple[fl
     Statistical Science 16, 2001, section 4.1.1.
     """
     z = float(norm.ppf((1 + level) / 2))
-    centre = (share + z**2 / (2 * n)) / (1 + z**2 / n)
-    reach = z / (1 + z**2 / n) * math.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
-    low, high = centre - reach, centre + reach
-    few, lacking = share * n, (1 - share) * n
-    if 0 < few <= _FEW:
-        low = min(low, float(chi2.ppf(1 - level, 2 * few)) / 2 / n)
-    if 0 < lacking <= _FEW:
-        high = max(high, 1 - float(chi2.ppf(1 - level, 2 * lacking)) / 2 / n)
-    # At the ends of the scale rounding must not leave the figure outside its interval.
-    return max(0.0, min(share, low)), min(1.0, max(share, high))
+    centre = (proportion + z**2 / (2 * n)) / (1 + z**2 / n)
+    half_width = z / (1 + z**2 / n) * math.sqrt(proportion * (1 - proportion) / n + z**2 / (4 * n**2))
+    low, high = centre - half_width, centre + half_width
+    hits, misses = proportion * n, (1 - proportion) * n
+    if 0 < hits <= _MAX_POISSON_COUNT:
+        low = min(low, float(chi2.ppf(1 - level, 2 * hits)) / 2 / n)
+    if 0 < misses <= _MAX_POISSON_COUNT:
+        high = max(high, 1 - float(chi2.ppf(1 - level, 2 * misses)) / 2 / n)
+    # Near 0 and 1, rounding must not put the estimate outside its interval.
+    return max(0.0, min(proportion, low)), min(1.0, max(proportion, high))
 
 
-def effective_n(part: Float64Array, whole: Float64Array, *, level: float = LEVEL) -> float:
-    """Return how many independent entries a share over groups is worth.
+def effective_n(part: Float64Array, total: Float64Array, *, level: float = LEVEL) -> float:
+    """Return the effective number of independent entries of a proportion over groups.
 
-    The variance of the share from group to group (linearised, as of a ratio) is held against that of
-    independent entries; few groups pay for their degrees of freedom with the quantile of Student's t. Where
-    all groups are right, or all are wrong, nothing can be measured: then each group counts as one entry.
+    It is the number of independent entries that would have the same variance as the proportion over groups,
+    which is estimated by linearising the ratio. With few groups, it is reduced by the ratio of the normal to
+    the Student t quantile, for their degrees of freedom. If all entries are hits, or all are misses, there is
+    no variance to estimate: then each group counts as one entry.
 
     Parameters
     ----------
-    part, whole : ndarray of shape (n_groups,), float
-        Entries of a group that the share counts, and all it is a share of; sums above 0.
+    part, total : ndarray of shape (n_groups,), float
+        Numerator and denominator of the proportion in each group; both sums above 0.
 
     Returns
     -------
@@ -231,72 +246,75 @@ def effective_n(part: Float64Array, whole: Float64Array, *, level: float = LEVEL
     estimated from survey data", Survey Methodology 24, 1998; with Wilson's in place of the exact interval:
     Franco, Little, Louis & Slud, Journal of Survey Statistics and Methodology 7, 2019.
     """
-    there = whole > 0
-    n_groups, n = int(there.sum()), float(whole.sum())
-    share = float(part.sum() / n)
-    residuals = (part - share * whole)[there]
+    present = total > 0
+    n_groups, n = int(present.sum()), float(total.sum())
+    proportion = float(part.sum() / n)
+    residuals = (part - proportion * total)[present]
     variance = float(np.sum(residuals**2)) / n**2
-    if n_groups < 2 or share in (0.0, 1.0) or variance == 0:
+    if n_groups < 2 or proportion in (0.0, 1.0) or variance == 0:
         return float(n_groups)
     variance *= n_groups / (n_groups - 1)
     tail = (1 + level) / 2
-    freedom = float(norm.ppf(tail) / t.ppf(tail, n_groups - 1)) ** 2
-    return min(n, share * (1 - share) / variance * freedom)
+    correction = float(norm.ppf(tail) / t.ppf(tail, n_groups - 1)) ** 2
+    return min(n, proportion * (1 - proportion) / variance * correction)
 
 
-_MOST = 8.0  # times the gaps that were seen: no interval reaches further
-_STEPS = 40  # halvings on the way to an end
+_MAX_MULTIPLE = 8.0  # of the observed gaps: upper limit of an interval
+_N_BISECTIONS = 40
 
 
 def calibration_interval(
-    gaps: Float64Array, resampled: Float64Array, filled: Float64Array, *, level: float = LEVEL
+    gaps: Float64Array, resampled: Float64Array, bin_fractions: Float64Array, *, level: float = LEVEL
 ) -> tuple[float, float]:
-    """Return the interval of a sum of absolute gaps, by inverting tests.
+    """Return the interval of the expected calibration error, by test inversion.
 
-    The sum of absolute values of noisy gaps is above that of the true gaps, by far where these are near zero,
-    and so are bootstrap intervals of it. Instead, true gaps are supposed to be t times those seen, for each
-    t from 0 on, with the noise that resampling shows; the interval holds the sums of those with which the sum
-    that was seen is neither too large nor too small. 0 is in it where perfect calibration would do. How much
-    noise adds depends on how true gaps are spread over the bins, and those seen are spread unevenly by noise
-    too: for the high end they are also drawn half-way to an equal gap in every bin, and the higher one holds.
+    Noise inflates a sum of absolute gaps, most of all where the true gaps are near zero, and bootstrap
+    intervals of it are too high for the same reason. Instead, the true gaps are assumed to be t times the
+    observed ones, with the noise of the resamples added. The interval holds the error of every t ≥ 0 for
+    which the observed error is neither improbably large nor improbably small; it starts at 0 where the
+    predictions may be perfectly calibrated. The effect of noise depends on how the true gaps are spread over
+    the bins, and noise also makes the observed ones uneven. The high end is therefore computed a second time
+    from gaps that are moved half-way to an equal gap in every bin, and the larger value is returned.
 
     Parameters
     ----------
     gaps : ndarray of shape (n_bins,), float
-        Right answers minus confidence in each bin, as a share of all entries.
+        Correct predictions minus confidence in each bin, divided by the number of entries.
     resampled : ndarray of shape (n_resamples, n_bins), float
         The same on resamples.
-    filled : ndarray of shape (n_bins,), float
-        Share of all entries in each bin.
+    bin_fractions : ndarray of shape (n_bins,), float
+        Fraction of the entries in each bin.
     level : float, default=0.95
 
     Returns
     -------
     tuple of float
+        Low and high end.
 
     References
     ----------
     Carpenter, "Test inversion bootstrap confidence intervals", Journal of the Royal Statistical Society B 61,
     1999; why plain resampling fails here: Sun, Chaudhari, Barnett & Dobriban, arXiv:2408.08998.
     """
-    seen = float(np.abs(gaps).sum())
+    observed = float(np.abs(gaps).sum())
+    noise = resampled - gaps
     tail = (1 - level) / 2
-    even = np.where(gaps < 0, -1.0, 1.0) * (np.abs(gaps) + seen * filled) / 2
-    low = _supposed(gaps, resampled - gaps, seen=seen, share=tail)
-    high = max(_supposed(shape, resampled - gaps, seen=seen, share=1 - tail) for shape in (gaps, even))
-    return low * seen, high * seen
+    evened = np.where(gaps < 0, -1.0, 1.0) * (np.abs(gaps) + observed * bin_fractions) / 2
+    low = _multiple_with_p(tail, gaps, noise, observed=observed)
+    high = max(_multiple_with_p(1 - tail, shape, noise, observed=observed) for shape in (gaps, evened))
+    return low * observed, high * observed
 
 
-def _supposed(shape: Float64Array, noise: Float64Array, *, seen: float, share: float) -> float:
-    """Return how many times true gaps would be `shape` for that share of sums to be as large as that seen."""
+def _multiple_with_p(p: float, gaps: Float64Array, noise: Float64Array, *, observed: float) -> float:
+    """Return t such that a fraction ``p`` of the errors of ``t * gaps + noise`` is at least ``observed``."""
 
-    def above(times: float) -> float:
-        return float(np.mean(np.abs(times * shape + noise).sum(axis=1) >= seen))
+    def p_value(multiple: float) -> float:
+        return float(np.mean(np.abs(multiple * gaps + noise).sum(axis=1) >= observed))
 
-    if above(0.0) > share:
+    if p_value(0.0) > p:
         return 0.0
-    low, high = 0.0, _MOST
-    for _ in range(_STEPS):
+    low, high = 0.0, _MAX_MULTIPLE
+    for _ in range(_N_BISECTIONS):
         middle = (low + high) / 2
-        low, high = (low, middle) if above(middle) > share else (middle, high)
+        low, high = (low, middle) if p_value(middle) > p else (middle, high)
     return (low + high) / 2

@@ -1,4 +1,7 @@
-"""How good predictions are, from labels and probabilities alone: scikit-learn's metrics over all labels."""
+"""Metrics of predictions, computed from labels and probabilities with scikit-learn.
+
+Metrics of ordered classes and the calibration error, which scikit-learn lacks, are computed here.
+"""
 
 from __future__ import annotations
 
@@ -22,36 +25,45 @@ from featurize.base.typing import Float64Array, IntArray
 def evaluate(
     y: npt.ArrayLike, probabilities: npt.ArrayLike, *, classes: Sequence[str], ordered: bool = False
 ) -> dict[str, Any]:
-    """Return every metric of one set of predictions; the predicted class is the arg max of the probabilities.
+    """Return every metric of one set of predictions.
+
+    The predicted class is the arg max of the probabilities.
 
     Parameters
     ----------
     y : array-like of shape (n,), int
         True class of each image, as an index into ``classes``. A class may be absent.
     probabilities : array-like of shape (n, n_classes), float
-        Rows that do not sum to one are scaled to.
+        Rows that do not sum to one are normalised.
     classes : sequence of str
         Names of the classes, in label order.
     ordered : bool, default=False
-        Whether label order is the order of the grades.
+        Whether the classes are ordered, in label order.
 
     Returns
     -------
     dict
-        Ready for JSON. ``accuracy``, ``balanced_accuracy`` (mean recall over the classes that have images),
-        ``macro_f1`` (mean over the classes that have images or predictions), ``roc_auc`` (two classes: of the
-        second one; more: mean of each class against the rest), ``log_loss`` (natural logarithm; probabilities
-        clipped as scikit-learn does), ``brier_score`` (two classes: squared error of the second one's
-        probability; more: summed over the classes), ``calibration_error`` (15 bins): float or None. With
-        three or more ordered classes also `ORDERED_METRICS`. ``confusion_matrix``: rows are
-        true, columns predicted classes. ``reliability``: the bins of the calibration error. ``per_class``:
-        class → precision, recall, error (1 − recall), f1 (float or None), support. ``undefined``: metric →
-        why it is None; of a class it is written ``"precision of NAME"``.
+        Can be written as JSON. The metrics below are float, or None if undefined:
+
+        - ``accuracy``, ``balanced_accuracy`` (mean recall over the classes that have images), ``macro_f1``
+          (mean over the classes that have images or predictions);
+        - ``roc_auc``: with two classes that of the second one, with more the mean of one-vs-rest values;
+        - ``log_loss``: natural logarithm; probabilities are clipped as in scikit-learn;
+        - ``brier_score``: with two classes the squared error of the second one's probability, with more the
+          sum over the classes;
+        - ``calibration_error``: expected calibration error with 15 bins;
+        - with three or more ordered classes, also those of `ordinal_metrics`.
+
+        ``confusion_matrix``: rows are true, columns are predicted classes. ``reliability``: the bins of the
+        calibration error. ``per_class``: class → precision, recall, error (1 − recall), f1 (float or None)
+        and support. ``undefined``: metric → reason why it is None; a metric of one class is named
+        ``"precision of NAME"``.
 
     Raises
     ------
     CompareError
-        If there are no images, shapes or labels do not fit, or a probability is negative or not finite.
+        If there are no images, if shapes or labels do not match, or if a probability is negative or not
+        finite.
     """
     true, scores = check_predictions(y, probabilities, n_classes=len(classes))
     predicted = np.argmax(np.asarray(probabilities), axis=1)
@@ -63,24 +75,24 @@ def evaluate(
     per_class = {}
     for k, name in enumerate(classes):
         reasons = {
-            "precision": "no image was predicted to be of this class",
-            "recall": "no image is of this class",
-            "error": "no image is of this class",
-            "f1": "no image is of this class, and none was predicted to be",
+            "precision": "no image was predicted as this class",
+            "recall": "no image has this class",
+            "error": "no image has this class",
+            "f1": "no image has this class or was predicted as it",
         }
         values = {"precision": precision[k], "recall": recall[k], "error": 1 - recall[k], "f1": f1[k]}
-        per_class[name] = {**_settled(values, reasons, undefined, of=name), "support": int(support[k])}
+        undefined |= {f"{metric} of {name}": reasons[metric] for metric in values if np.isnan(values[metric])}
+        per_class[name] = {**_nan_to_none(values), "support": int(support[k])}
     auc, why_no_auc = _roc_auc(true, scores, classes)
     if auc is None:
         undefined["roc_auc"] = why_no_auc
     confusion = confusion_matrix(true, predicted, labels=labels)
     calibration = reliability(true, scores, predicted)
-    graded: dict[str, float | None] = {}
-    if has_grades(ordered=ordered, n_classes=len(classes)):
-        found = ordered_metrics(confusion.astype(np.float64))
-        graded = {name: None if np.isnan(value) else float(value) for name, value in found.items()}
-        if graded["quadratic_kappa"] is None:
-            undefined["quadratic_kappa"] = NO_KAPPA
+    ordinal: dict[str, float | None] = {}
+    if is_ordinal(ordered=ordered, n_classes=len(classes)):
+        ordinal = _nan_to_none(ordinal_metrics(confusion.astype(np.float64)))
+        if ordinal["quadratic_kappa"] is None:
+            undefined["quadratic_kappa"] = KAPPA_UNDEFINED
     return {
         "accuracy": float(accuracy_score(true, predicted)),
         "balanced_accuracy": float(np.nanmean(recall)),
@@ -89,7 +101,7 @@ def evaluate(
         "log_loss": _log_loss(true, scores, labels) if len(classes) > 1 else 0.0,
         "brier_score": float(squared_errors(true, scores).mean()),
         "calibration_error": calibration["calibration_error"],
-        **graded,
+        **ordinal,
         "per_class": per_class,
         "confusion_matrix": confusion.tolist(),
         "reliability": calibration["bins"],
@@ -100,34 +112,36 @@ def evaluate(
 def check_predictions(
     y: npt.ArrayLike, probabilities: npt.ArrayLike, *, n_classes: int
 ) -> tuple[IntArray, Float64Array]:
-    """Return labels, and probabilities whose rows sum to one; see `evaluate` for what is refused."""
+    """Return the labels and the probabilities as arrays, with rows that sum to one.
+
+    Raises
+    ------
+    CompareError
+        As in `evaluate`.
+    """
     true = np.asarray(y, dtype=np.int64)
     scores = np.asarray(probabilities, dtype=np.float64)
     if not len(true):
-        raise CompareError("there are no images to score: metrics need one or more")
+        raise CompareError("Metrics need at least one image, got none")
     if scores.shape != (len(true), n_classes):
         raise CompareError(
-            f"probabilities of shape {scores.shape}: expected ({len(true)}, {n_classes}), "
-            "a row an image and a column a class"
+            f"Expected probabilities of shape ({len(true)}, {n_classes}), one row per image and one column "
+            f"per class. Received shape {scores.shape}"
         )
     if true.min() < 0 or true.max() >= n_classes:
-        raise CompareError(f"labels from {true.min()} to {true.max()}: expected 0 to {n_classes - 1}")
+        raise CompareError(
+            f"Expected labels from 0 to {n_classes - 1}. Received labels from {true.min()} to {true.max()}"
+        )
     total = scores.sum(axis=1, keepdims=True)
     if not (np.isfinite(total).all() and (scores >= 0).all() and (total > 0).all()):
         raise CompareError(
-            "a probability is negative or not a number, or a row holds zeros only: cannot score it"
+            "Cannot compute metrics: a probability is negative or not finite, or all of a row are zero"
         )
-    # Rows that sum to one stay as they are: a division would tell equal scores apart by their last bit.
+    # Rows that already sum to one are not divided: that could break ties between equal scores by rounding.
     return true, scores if np.allclose(total, 1) else scores / total
 
 
-def _settled(
-    values: Mapping[str, float], reasons: Mapping[str, str], undefined: dict[str, str], *, of: str
-) -> dict[str, float | None]:
-    """Turn NaN into None, with its reason in ``undefined``."""
-    for name, value in values.items():
-        if np.isnan(value):
-            undefined[f"{name} of {of}"] = reasons[name]
+def _nan_to_none(values: Mapping[str, Any]) -> dict[str, float | None]:
     return {name: None if np.isnan(value) else float(value) for name, value in values.items()}
 
 
@@ -138,10 +152,10 @@ def _log_loss(true: IntArray, scores: Float64Array, labels: IntArray) -> float:
 def _roc_auc(true: IntArray, scores: Float64Array, classes: Sequence[str]) -> tuple[float | None, str]:
     present = np.bincount(true, minlength=len(classes)) > 0
     if present.sum() == 1:
-        return None, f"all images are of one class ({classes[int(true[0])]})"
+        return None, f"all images have the same class ({classes[int(true[0])]})"
     if not present.all():
-        absent = ", ".join(name for name, there in zip(classes, present, strict=True) if not there)
-        return None, f"no image of {absent}"
+        absent = ", ".join(name for name, is_present in zip(classes, present, strict=True) if not is_present)
+        return None, f"no image has class {absent}"
     if len(classes) == 2:
         return float(roc_auc_score(true, scores[:, 1])), ""
     return float(
@@ -149,11 +163,11 @@ def _roc_auc(true: IntArray, scores: Float64Array, classes: Sequence[str]) -> tu
     ), ""
 
 
-N_BINS = 15  # of equal width over the confidence, as in Guo et al.
+N_BINS = 15  # bins of confidence, of equal width, as in Guo et al.
 
 
 def squared_errors(true: IntArray, scores: Float64Array) -> Float64Array:
-    """Return the Brier score of each row: squared distance to the truth, summed over the classes.
+    """Return the Brier score of each row: squared error of the probabilities, summed over the classes.
 
     Parameters
     ----------
@@ -164,8 +178,8 @@ def squared_errors(true: IntArray, scores: Float64Array) -> Float64Array:
     Returns
     -------
     ndarray of shape (n,)
-        From 0 to 2; with two classes half of it, the squared error of the second class' probability, as
-        scikit-learn and weather services have it.
+        From 0 to 2. With two classes from 0 to 1: the squared error of the second class's probability, as
+        in scikit-learn and in weather forecasting.
 
     References
     ----------
@@ -177,14 +191,14 @@ def squared_errors(true: IntArray, scores: Float64Array) -> Float64Array:
 
 
 def confidence_bins(scores: Float64Array) -> tuple[Float64Array, IntArray]:
-    """Return the largest probability of each row, and its bin: bin b holds b/15 < confidence ≤ (b+1)/15."""
+    """Return the largest probability of each row and its bin; bin b holds b/15 < confidence ≤ (b+1)/15."""
     confidence = scores.max(axis=1)
     bins = np.ceil(np.round(confidence * N_BINS, 9)).astype(np.int64) - 1
     return confidence, np.clip(bins, 0, N_BINS - 1)
 
 
 def reliability(true: IntArray, scores: Float64Array, predicted: IntArray) -> dict[str, Any]:
-    """Return the expected calibration error and the curve that it sums up.
+    """Return the expected calibration error and the reliability curve.
 
     Parameters
     ----------
@@ -195,9 +209,9 @@ def reliability(true: IntArray, scores: Float64Array, predicted: IntArray) -> di
     Returns
     -------
     dict
-        ``calibration_error``: |accuracy − mean confidence| of each bin, weighted by its share of the rows.
-        ``bins``: one mapping a bin, low to high: its ``low`` and ``high`` end, ``count``, ``confidence`` and
-        ``accuracy`` (means; None in an empty bin).
+        ``calibration_error``: mean over the rows of |accuracy − mean confidence| of their bin.
+        ``bins``: one mapping per bin, in ascending order: its ``low`` and ``high`` end, ``count``,
+        ``confidence`` and ``accuracy`` (means; None in an empty bin).
 
     References
     ----------
@@ -206,49 +220,51 @@ def reliability(true: IntArray, scores: Float64Array, predicted: IntArray) -> di
     """
     confidence, number = confidence_bins(scores)
     counts = np.bincount(number, minlength=N_BINS)
-    sure = np.bincount(number, weights=confidence, minlength=N_BINS)
-    right = np.bincount(number, weights=predicted == true, minlength=N_BINS)
+    confidence_sums = np.bincount(number, weights=confidence, minlength=N_BINS)
+    correct = np.bincount(number, weights=predicted == true, minlength=N_BINS)
     bins = [
         {
             "low": b / N_BINS,
             "high": (b + 1) / N_BINS,
             "count": int(counts[b]),
-            "confidence": float(sure[b] / counts[b]) if counts[b] else None,
-            "accuracy": float(right[b] / counts[b]) if counts[b] else None,
+            "confidence": float(confidence_sums[b] / counts[b]) if counts[b] else None,
+            "accuracy": float(correct[b] / counts[b]) if counts[b] else None,
         }
         for b in range(N_BINS)
     ]
-    return {"calibration_error": float(np.abs(right - sure).sum() / len(true)), "bins": bins}
+    error = float(np.abs(correct - confidence_sums).sum() / len(true))
+    return {"calibration_error": error, "bins": bins}
 
 
-NO_KAPPA = "all images are of one class, and all were predicted to be"
+KAPPA_UNDEFINED = "all images have the same class, and all were predicted as it"
 
 
-def has_grades(*, ordered: bool, n_classes: int) -> bool:
-    """Return whether distances between grades say more than right and wrong: three ordered classes."""
+def is_ordinal(*, ordered: bool, n_classes: int) -> bool:
+    """Return whether metrics of ordered classes apply: three or more ordered classes."""
     return ordered and n_classes >= 3
 
 
 def grade_distances(n_classes: int) -> Float64Array:
-    """Return the distance in grades of each pair of classes, (n_classes, n_classes)."""
+    """Return the distance in grades between each two classes, (n_classes, n_classes)."""
     grade = np.arange(n_classes, dtype=np.float64)
     return np.abs(grade[:, None] - grade)
 
 
-def ordered_metrics(confusions: Float64Array) -> dict[str, Float64Array]:
-    """Return the metrics of ordered classes for each of many confusion matrices.
+def ordinal_metrics(confusions: Float64Array) -> dict[str, Float64Array]:
+    """Return the metrics of ordered classes for each of several confusion matrices.
 
     Parameters
     ----------
     confusions : ndarray of shape (..., n_classes, n_classes), float
-        Rows true, columns predicted classes, in the order of the grades; each sums to more than 0.
+        Rows are true, columns are predicted classes, lowest grade first. The sum of each matrix is above 0.
 
     Returns
     -------
     dict
-        ``quadratic_kappa``: 1 − squared distances / those expected of the same shares by chance (NaN where
-        all images are of one class and predicted to be). ``mean_absolute_error``: mean distance in grades.
-        ``off_by_two``: share of images two grades off or more. Arrays of shape (...).
+        Arrays of shape (...). ``quadratic_kappa``: 1 − squared distances / squared distances expected by
+        chance from the same class frequencies; NaN where all images have the same class and are predicted as
+        it. ``mean_absolute_error``: mean distance in grades. ``off_by_two``: proportion of images whose
+        prediction is two or more grades off.
 
     References
     ----------
@@ -260,10 +276,10 @@ def ordered_metrics(confusions: Float64Array) -> dict[str, Float64Array]:
     by_chance = np.einsum(
         "...i,ij,...j->...", confusions.sum(axis=-1), distance**2, confusions.sum(axis=-2), optimize=True
     )
-    share = np.full(total.shape, np.nan)
-    np.divide(squared * total, by_chance, out=share, where=by_chance > 0)
+    ratio = np.full(total.shape, np.nan)
+    np.divide(squared * total, by_chance, out=ratio, where=by_chance > 0)
     return {
-        "quadratic_kappa": 1.0 - share,
+        "quadratic_kappa": 1.0 - ratio,
         "mean_absolute_error": np.sum(distance * confusions, axis=(-2, -1)) / total,
         "off_by_two": np.sum((distance >= 2) * confusions, axis=(-2, -1)) / total,
     }

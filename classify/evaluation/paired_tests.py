@@ -1,4 +1,4 @@
-"""Whether two heads differ: predictions swapped group by group, and Holm's correction for many pairs."""
+"""Paired permutation tests of two heads, which swap their predictions by group; Holm's correction."""
 
 from __future__ import annotations
 
@@ -15,29 +15,31 @@ from featurize.base.typing import Float64Array
 
 Pair = tuple[int, int]
 
-N_SWAPS = 9_999  # the least number of random swaps
-_SWAPS_A_PAIR = 100  # more pairs need smaller p: Holm multiplies the smallest by their number
-_PART_BYTES = 32 * 1024**2
-_DIRECT = 10**8  # products up to which a convolution is a sum of products
+MIN_SWAPS = 9_999  # minimum number of random swaps
+_SWAPS_PER_PAIR = (
+    100  # more pairs need smaller p-values, because Holm multiplies the smallest by their number
+)
+_CHUNK_BYTES = 32 * 1024**2
+_MAX_DIRECT = 10**8  # products in a convolution; larger ones use Fourier transforms
 
 
 def accuracy_swap_test(difference: npt.ArrayLike) -> float:
-    """Return the exact p of a difference in accuracy: how likely swaps group by group are to bring as much.
+    """Return the exact p-value of a difference in accuracy.
 
-    Under the null hypothesis the two heads could be exchanged in any group, which changes the sign of the
-    group's difference and nothing else. The distribution of the sum over all 2^n swaps is the convolution of
-    those of groups with one absolute difference: McNemar's exact test where no group differs by more than
-    one.
+    Under the null hypothesis, the predictions of the two heads can be swapped in any group, which only
+    changes the sign of the group's difference. The distribution of the total over all 2^n swaps is computed
+    by convolving one binomial distribution per absolute difference. If no group differs by more than one,
+    this is McNemar's exact test.
 
     Parameters
     ----------
     difference : array-like of shape (n_groups,), int
-        Right answers of the one head minus those of the other, in each group.
+        Correct predictions of the first head minus those of the second, per group.
 
     Returns
     -------
     float
-        Two-sided.
+        Two-sided p-value.
 
     References
     ----------
@@ -46,45 +48,47 @@ def accuracy_swap_test(difference: npt.ArrayLike) -> float:
     """
     values = np.asarray(difference, dtype=np.int64)
     sizes, counts = np.unique(np.abs(values[values != 0]), return_counts=True)
-    chances = np.ones(1)  # of the sums -reach, -reach + 1, …, reach
+    probabilities = np.ones(1)  # of the totals -largest, -largest + 1, …, largest
     for size, count in zip(sizes, counts, strict=True):
         steps = np.zeros(2 * size * count + 1)
         steps[:: 2 * size] = binom.pmf(np.arange(count + 1), count, 0.5)
-        chances = _convolved(chances, steps)
-    reach = len(chances) // 2
-    seen = abs(int(values.sum()))
-    far = np.abs(np.arange(-reach, reach + 1)) >= seen
-    return min(1.0, float(chances[far].sum()))
+        probabilities = _convolve(probabilities, steps)
+    largest = len(probabilities) // 2
+    observed = abs(int(values.sum()))
+    as_extreme = np.abs(np.arange(-largest, largest + 1)) >= observed
+    return min(1.0, float(probabilities[as_extreme].sum()))
 
 
-def _convolved(one: Float64Array, other: Float64Array) -> Float64Array:
-    """Return the convolution; of long ones by Fourier transforms, which round to 1e-15 of the whole."""
-    if len(one) * len(other) <= _DIRECT:
-        return np.convolve(one, other)
-    return np.maximum(fftconvolve(one, other), 0.0)
+def _convolve(a: Float64Array, b: Float64Array) -> Float64Array:
+    """Return the convolution. Long arrays use Fourier transforms, with errors of about 1e-15 of the total."""
+    if len(a) * len(b) <= _MAX_DIRECT:
+        return np.convolve(a, b)
+    return np.maximum(fftconvolve(a, b), 0.0)
 
 
 def kappa_swap_test(
     sums: Sequence[GroupSums], pairs: Sequence[Pair], *, n_swaps: int | None = None, seed: int = 0
 ) -> Float64Array:
-    """Return the p of differences in quadratic-weighted kappa, from random swaps group by group.
+    """Return the p-values of differences in quadratic-weighted kappa, from random swaps by group.
 
-    Labels stay where they are, so both parts of kappa, distances seen and expected, are sums over groups.
+    The true classes are not swapped, so both parts of kappa, the observed and the expected squared distance,
+    are sums over groups.
 
     Parameters
     ----------
     sums : sequence of GroupSums
-        One a head, over the same entries and groups, of which two classes or more are present.
+        One per head, over the same entries and groups. Two or more classes are present.
     pairs : sequence of (int, int)
+        Heads to compare, as indices into ``sums``.
     n_swaps : int, optional
-        By default as many as the number of pairs calls for, `N_SWAPS` at least.
+        By default 100 per pair, and at least `MIN_SWAPS`.
     seed : int, default=0
         The swaps are the same for all pairs.
 
     Returns
     -------
     ndarray of shape (n_pairs,)
-        Two-sided: (1 + swaps that bring as much) / (1 + swaps).
+        Two-sided p-values: (1 + number of swaps with at least the observed difference) / (1 + swaps).
 
     References
     ----------
@@ -93,29 +97,34 @@ def kappa_swap_test(
     """
     if not pairs:
         return np.empty(0)
-    n = n_swaps or max(N_SWAPS, _SWAPS_A_PAIR * len(pairs) - 1)
-    seen, expected = _kappa_parts(sums)  # (n_groups, n_heads)
-    one, other = (np.array(side) for side in zip(*pairs, strict=True))
-    changes = np.concatenate([seen[:, other] - seen[:, one], expected[:, other] - expected[:, one]], axis=1)
-    starts = [part.sum(axis=0)[side] for part in (seen, expected) for side in (one, other)]
+    n = n_swaps or max(MIN_SWAPS, _SWAPS_PER_PAIR * len(pairs) - 1)
+    observed, expected = _kappa_parts(sums)  # (n_groups, n_heads)
+    a, b = (np.array(heads) for heads in zip(*pairs, strict=True))
+    changes = np.concatenate(
+        [observed[:, b] - observed[:, a], expected[:, b] - expected[:, a]], axis=1
+    )  # (n_groups, 2 * n_pairs)
+    totals = [part.sum(axis=0)[heads] for part in (observed, expected) for heads in (a, b)]
     generator = np.random.default_rng(seed)
-    as_far = np.zeros(len(pairs), dtype=np.int64)
-    size = max(1, _PART_BYTES // (8 * max(len(seen), 2 * len(pairs))))
-    limit = np.abs(_kappa_gap(*starts)) - 1e-10
+    n_as_extreme = np.zeros(len(pairs), dtype=np.int64)
+    size = max(1, _CHUNK_BYTES // (8 * max(len(observed), 2 * len(pairs))))
+    limit = np.abs(_kappa_difference(*totals)) - 1e-10
     for start in range(0, n, size):
-        swaps = generator.random((min(size, n - start), len(seen)), dtype=np.float32) < 0.5
+        swaps = generator.random((min(size, n - start), len(observed)), dtype=np.float32) < 0.5
         moved = swaps.astype(np.float64) @ changes  # (n_rows, 2 * n_pairs)
-        of_seen, of_expected = moved[:, : len(pairs)], moved[:, len(pairs) :]
-        gaps = _kappa_gap(
-            starts[0] + of_seen, starts[1] - of_seen, starts[2] + of_expected, starts[3] - of_expected
+        moved_observed, moved_expected = moved[:, : len(pairs)], moved[:, len(pairs) :]
+        differences = _kappa_difference(
+            totals[0] + moved_observed,
+            totals[1] - moved_observed,
+            totals[2] + moved_expected,
+            totals[3] - moved_expected,
         )
-        as_far += np.sum(np.abs(gaps) >= limit, axis=0)
-    p: Float64Array = (1 + as_far) / (1 + n)
+        n_as_extreme += np.sum(np.abs(differences) >= limit, axis=0)
+    p: Float64Array = (1 + n_as_extreme) / (1 + n)
     return p
 
 
 def holm(p: npt.ArrayLike) -> Float64Array:
-    """Return p-values corrected for their number, by Holm's steps.
+    """Return p-values corrected for multiple comparisons by Holm's step-down method.
 
     Parameters
     ----------
@@ -124,7 +133,7 @@ def holm(p: npt.ArrayLike) -> Float64Array:
     Returns
     -------
     ndarray of shape (n,)
-        At or below a level where a family-wise error rate of that level allows to reject.
+        Reject where the corrected value is at or below the family-wise error rate.
 
     References
     ----------
@@ -139,16 +148,17 @@ def holm(p: npt.ArrayLike) -> Float64Array:
 
 
 def _kappa_parts(sums: Sequence[GroupSums]) -> tuple[Float64Array, Float64Array]:
-    """Return the squared distances seen, and expected by chance, that each group adds for each head."""
+    """Return each group's observed and expected sum of squared distances: two arrays (n_groups, n_heads)."""
     squared = grade_distances(len(sums[0].classes)) ** 2
-    shares = sums[0].confusions.sum(axis=(0, 2)) / sums[0].n_entries  # of the true classes
-    seen = [np.sum(squared * one.confusions, axis=(1, 2)) for one in sums]
-    expected = [one.confusions.sum(axis=1) @ (shares @ squared) for one in sums]
-    return np.column_stack(seen), np.column_stack(expected)
+    frequencies = sums[0].confusions.sum(axis=(0, 2)) / sums[0].n_entries  # of the true classes
+    observed = [np.sum(squared * head.confusions, axis=(1, 2)) for head in sums]
+    expected = [head.confusions.sum(axis=1) @ (frequencies @ squared) for head in sums]
+    return np.column_stack(observed), np.column_stack(expected)
 
 
-def _kappa_gap(
-    seen: Float64Array, seen_other: Float64Array, expected: Float64Array, expected_other: Float64Array
+def _kappa_difference(
+    observed_a: Float64Array, observed_b: Float64Array, expected_a: Float64Array, expected_b: Float64Array
 ) -> Float64Array:
-    gap: Float64Array = seen_other / expected_other - seen / expected
-    return gap
+    """Return kappa of head a minus kappa of head b."""
+    difference: Float64Array = observed_b / expected_b - observed_a / expected_a
+    return difference

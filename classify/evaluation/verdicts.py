@@ -1,4 +1,4 @@
-"""Which head is better than which, on one metric named beforehand: tests of all pairs, and how far apart."""
+"""Verdicts on pairs of heads: paired tests and intervals of the difference in one predefined metric."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from scipy.special import ndtri
 
 from classify.evaluation.bootstrap import N_RESAMPLES, bca_interval, bootstrap, jackknife
 from classify.evaluation.paired_tests import accuracy_swap_test, holm, kappa_swap_test
-from classify.evaluation.weighted_metrics import GroupSums, from_confusions
+from classify.evaluation.weighted_metrics import GroupSums, confusion_metrics
 from featurize.base.typing import Float64Array
 
-LEVEL = 0.05  # of the family of all pairs
+LEVEL = 0.05  # family-wise error rate over all pairs
 POWER = 0.8
 BETTER = "better"
 NO_DIFFERENCE = "no detectable difference"
-NOT_ESTIMABLE = "not estimable: the interval of the difference holds zero"
-_SETTLED = "settled"
+NOT_ESTIMABLE = "not estimable: the interval of the difference contains zero"
+_DETECTED = "the difference is already detectable"
 
 
-def primary_metric(*, graded: bool) -> str:
-    """Return the one metric that verdicts rest on: named before anything is compared."""
-    return "quadratic_kappa" if graded else "accuracy"
+def primary_metric(*, ordinal: bool) -> str:
+    """Return the metric that verdicts are based on. It depends on the classes only, never on results."""
+    return "quadratic_kappa" if ordinal else "accuracy"
 
 
 def make_verdicts(
@@ -35,48 +35,51 @@ def make_verdicts(
     n_resamples: int = N_RESAMPLES,
     seed: int = 0,
 ) -> list[dict[str, Any]]:
-    """Return a verdict on every pair of heads, Holm-corrected over all of them.
+    """Return a verdict on every pair of heads, Holm-corrected over all pairs.
 
     Parameters
     ----------
     names : sequence of mapping
-        ``store`` and ``head`` of each.
+        ``store`` and ``head`` of each head.
     sums : sequence of GroupSums
-        Over the same entries and groups.
+        One per head, over the same entries and groups.
     n_resamples : int, default=2000
-        For the intervals of the differences.
+        Bootstrap resamples for the intervals of the differences.
     seed : int, default=0
 
     Returns
     -------
     list of dict
-        ``a`` (the head with the higher figure; of equal ones the first) and ``b``, ``metric``,
-        ``difference`` a − b, its ``low`` and ``high`` end (95 %; None where all resamples are equal), ``p``,
-        ``p_holm``, ``verdict`` ("better": a is; or "no detectable difference"), ``more_images``: None, or the
-        least and most further test entries with which the difference would be found with a power of 80 %, if
-        it is as large as the high or as small as the low end; ``why`` that is None. Empty where there is no
-        pair, or the metric is undefined.
+        One per pair; empty if there is no pair or if the metric is undefined.
+
+        - ``a``: the head with the higher metric, or the first of two equal ones; ``b``: the other head.
+        - ``metric``, ``difference`` (a − b), its ``low`` and ``high`` end (95 %; None if all resamples have
+          the same value), ``p`` and ``p_holm``.
+        - ``verdict``: "better" (a is better than b) or "no detectable difference".
+        - ``more_images``: the minimum and maximum number of additional test entries with which the difference
+          would be detected with a power of 80 %. The minimum assumes that the true difference is the high end
+          of the interval, the maximum that it is the low end. None if not applicable; ``why`` has the reason.
     """
-    if len(sums) < 2 or (sums[0].graded and np.count_nonzero(sums[0].confusions.sum(axis=(0, 2))) < 2):
+    if len(sums) < 2 or (sums[0].ordinal and np.count_nonzero(sums[0].confusions.sum(axis=(0, 2))) < 2):
         return []
-    metric = primary_metric(graded=sums[0].graded)
+    metric = primary_metric(ordinal=sums[0].ordinal)
     ones = np.ones((1, sums[0].n_groups))
-    figures = np.array([from_confusions(one, ones)[metric][0] for one in sums])
-    pairs = [(i, j) if figures[i] >= figures[j] else (j, i) for i, j in combinations(range(len(sums)), 2)]
-    p = _tested(sums, pairs, seed=seed)
+    values = np.array([confusion_metrics(head_sums, ones)[metric][0] for head_sums in sums])
+    pairs = [(i, j) if values[i] >= values[j] else (j, i) for i, j in combinations(range(len(sums)), 2)]
+    p = _p_values(sums, pairs, seed=seed)
     corrected = holm(p)
     steps = np.empty(len(pairs), dtype=np.int64)
     steps[np.argsort(p, kind="stable")] = np.arange(len(pairs), 0, -1)
-    draws, parts = _resampled(sums, metric, n_resamples=n_resamples, seed=seed)
-    found = []
+    resampled, left_out = _resample_metric(sums, metric, n_resamples=n_resamples, seed=seed)
+    verdicts = []
     for k, (i, j) in enumerate(pairs):
-        difference = float(figures[i] - figures[j])
-        ends, error = _interval(difference, draws[i] - draws[j], parts[i] - parts[j])
+        difference = float(values[i] - values[j])
+        ends, error = _difference_interval(difference, resampled[i] - resampled[j], left_out[i] - left_out[j])
         better = bool(corrected[k] <= LEVEL and difference > 0)
         more = None
         if not better and ends is not None and ends[0] > 0:
-            more = _more(ends, error, n=sums[0].n_entries, level=LEVEL / int(steps[k]))
-        found.append(
+            more = _more_entries(ends, error, n=sums[0].n_entries, level=LEVEL / int(steps[k]))
+        verdicts.append(
             {
                 "a": dict(names[i]),
                 "b": dict(names[j]),
@@ -88,41 +91,46 @@ def make_verdicts(
                 "p_holm": float(corrected[k]),
                 "verdict": BETTER if better else NO_DIFFERENCE,
                 "more_images": more,
-                "why": "" if more else _SETTLED if better else NOT_ESTIMABLE,
+                "why": "" if more else _DETECTED if better else NOT_ESTIMABLE,
             }
         )
-    return found
+    return verdicts
 
 
-def _tested(sums: Sequence[GroupSums], pairs: Sequence[tuple[int, int]], *, seed: int) -> Float64Array:
-    if sums[0].graded:
+def _p_values(sums: Sequence[GroupSums], pairs: Sequence[tuple[int, int]], *, seed: int) -> Float64Array:
+    if sums[0].ordinal:
         return kappa_swap_test(sums, pairs, seed=seed)
-    right = [np.trace(one.confusions, axis1=1, axis2=2).astype(np.int64) for one in sums]
-    return np.array([accuracy_swap_test(right[i] - right[j]) for i, j in pairs])
+    correct = [np.trace(head.confusions, axis1=1, axis2=2).astype(np.int64) for head in sums]
+    return np.array([accuracy_swap_test(correct[i] - correct[j]) for i, j in pairs])
 
 
-def _resampled(
+def _resample_metric(
     sums: Sequence[GroupSums], metric: str, *, n_resamples: int, seed: int
 ) -> tuple[list[Float64Array], list[Float64Array]]:
-    """Return the metric of each head on resamples, the same ones for all, and with parts left out."""
+    """Return the bootstrap and the jackknife values of each head; all heads share the same resamples."""
     size = {"n_groups": sums[0].n_groups, "n_entries": sums[0].n_entries}
-    statistics = [lambda weights, one=one: {metric: from_confusions(one, weights)[metric]} for one in sums]
-    draws = bootstrap(statistics, **size, n_resamples=n_resamples, seed=seed)
-    parts = jackknife(statistics, **size) if size["n_groups"] > 1 else [{metric: np.empty(0)}] * len(sums)
-    return [one[metric] for one in draws], [one[metric] for one in parts]
+    statistics = [
+        lambda weights, head=head: {metric: confusion_metrics(head, weights)[metric]} for head in sums
+    ]
+    resampled = bootstrap(statistics, **size, n_resamples=n_resamples, seed=seed)
+    left_out = jackknife(statistics, **size) if size["n_groups"] > 1 else [{metric: np.empty(0)}] * len(sums)
+    return [values[metric] for values in resampled], [values[metric] for values in left_out]
 
 
-def _interval(
-    difference: float, draws: Float64Array, parts: Float64Array
+def _difference_interval(
+    difference: float, resampled: Float64Array, left_out: Float64Array
 ) -> tuple[tuple[float, float] | None, float]:
-    """Return the interval of a difference and its standard error."""
-    kept, parts = draws[~np.isnan(draws)], parts[~np.isnan(parts)]
-    if len(kept) < len(draws) / 2 or not len(parts) or np.ptp(kept) < 1e-12:
+    """Return the interval of a difference, or None, and its standard error."""
+    defined, left_out = resampled[~np.isnan(resampled)], left_out[~np.isnan(left_out)]
+    if len(defined) < len(resampled) / 2 or not len(left_out) or np.ptp(defined) < 1e-12:
         return None, 0.0
-    return bca_interval(difference, kept, parts), float(kept.std(ddof=1))
+    return bca_interval(difference, defined, left_out), float(defined.std(ddof=1))
 
 
-def _more(ends: tuple[float, float], error: float, *, n: int, level: float) -> list[int]:
-    """Return how many more entries either end of a difference above 0 calls for; errors shrink as 1/√n."""
-    reach = (float(ndtri(1 - level / 2)) + float(ndtri(POWER))) * error
-    return [max(1, math.ceil(n * ((reach / end) ** 2 - 1))) for end in reversed(ends)]
+def _more_entries(ends: tuple[float, float], error: float, *, n: int, level: float) -> list[int]:
+    """Return how many more entries are needed to detect a true difference of the high and of the low end.
+
+    The standard error is assumed to shrink with 1/√n.
+    """
+    detectable = (float(ndtri(1 - level / 2)) + float(ndtri(POWER))) * error
+    return [max(1, math.ceil(n * ((detectable / end) ** 2 - 1))) for end in reversed(ends)]

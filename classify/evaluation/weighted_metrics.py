@@ -1,7 +1,7 @@
-"""Every metric as a function of the weights of groups, from what the groups add up to.
+"""Metrics as functions of group weights, computed from sums over the entries of each group.
 
-A resample of groups is a row of counts, a jackknife sample a row of ones with a gap: one matrix product gives
-the sums of thousands of them, and the metrics follow from those.
+A bootstrap resample is a row of group counts, and a jackknife sample is a row of ones with some zeros. One
+matrix product gives the weighted sums of thousands of such rows; the metrics follow from the sums.
 """
 
 from __future__ import annotations
@@ -11,27 +11,26 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from classify.evaluation.metrics import N_BINS, confidence_bins, has_grades, ordered_metrics, squared_errors
+from classify.evaluation.metrics import N_BINS, confidence_bins, is_ordinal, ordinal_metrics, squared_errors
 from featurize.base.typing import Float64Array, IntArray
 
-# scikit-learn's log loss clips probabilities so.
-_EPS = float(np.finfo(np.float64).eps)
-_LOSSES = 2
+_EPS = float(np.finfo(np.float64).eps)  # scikit-learn's log loss clips probabilities at this value
+_N_LOSSES = 2
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class GroupSums:
-    """What one head's predictions of test entries add up to, group by group."""
+    """Sums over the test entries of each group, for the predictions of one head."""
 
     n_groups: int
     n_entries: int
     classes: tuple[str, ...]
-    graded: bool  # whether the metrics of ordered classes are among them
-    confusions: Float64Array  # (n_groups, n_classes, n_classes) entries: true, predicted
-    losses: Float64Array  # (n_groups, 2) log loss, Brier score
-    gaps: Float64Array  # (n_groups, n_bins) right answers minus confidence, in each bin of confidence
-    filled: Float64Array  # (n_bins,) share of the entries in each bin
-    rankings: tuple[Ranking, ...]  # for the ROC-AUC: one a class, with two classes of the second
+    ordinal: bool  # whether the metrics of ordered classes apply
+    confusions: Float64Array  # (n_groups, n_classes, n_classes): number of entries by true, predicted class
+    losses: Float64Array  # (n_groups, 2): log loss, Brier score
+    gaps: Float64Array  # (n_groups, n_bins): correct predictions minus confidence, per bin of confidence
+    bin_fractions: Float64Array  # (n_bins,): fraction of the entries in each bin
+    rankings: tuple[Ranking, ...]  # for ROC-AUC: one per class; with two classes, the second class only
 
 
 def group_sums(
@@ -43,7 +42,7 @@ def group_sums(
     ordered: bool = False,
     predicted: IntArray | None = None,
 ) -> GroupSums:
-    """Return what metrics are made from.
+    """Return the sums that the metrics are computed from.
 
     Parameters
     ----------
@@ -52,39 +51,41 @@ def group_sums(
     scores : ndarray of shape (n, n_classes), float
         Rows sum to one.
     group : ndarray of shape (n,), int
-        Any numbers; what is resampled as a whole.
+        Group of each entry, any integers. Groups are resampled as a whole.
     classes : tuple of str
     ordered : bool, default=False
+        Whether the classes are ordered.
     predicted : ndarray of shape (n,), int, optional
-        By default the arg max of the scores.
+        Predicted classes; by default the arg max of the scores.
 
     Returns
     -------
     GroupSums
-        Groups in ascending order of their numbers.
+        Groups are sorted by their number in ``group``.
     """
-    found = np.argmax(scores, axis=1) if predicted is None else predicted
+    if predicted is None:
+        predicted = np.argmax(scores, axis=1)
     names, number = np.unique(group, return_inverse=True)
     n_groups, n_classes = len(names), len(classes)
     confusions = np.zeros((n_groups, n_classes, n_classes))
-    np.add.at(confusions, (number, true, found), 1.0)
-    losses = np.zeros((n_groups, _LOSSES))
+    np.add.at(confusions, (number, true, predicted), 1.0)
+    losses = np.zeros((n_groups, _N_LOSSES))
     log_losses = -np.log(np.clip(scores[np.arange(len(true)), true], _EPS, 1 - _EPS))
     np.add.at(losses, number, np.column_stack([log_losses, squared_errors(true, scores)]))
     gaps = np.zeros((n_groups, N_BINS))
     confidence, bins = confidence_bins(scores)
-    np.add.at(gaps, (number, bins), (found == true) - confidence)
-    ranked = range(1, 2) if n_classes == 2 else range(n_classes)
+    np.add.at(gaps, (number, bins), (predicted == true) - confidence)
+    ranked_classes = range(1, 2) if n_classes == 2 else range(n_classes)
     return GroupSums(
         n_groups=n_groups,
         n_entries=len(true),
         classes=classes,
-        graded=has_grades(ordered=ordered, n_classes=n_classes),
+        ordinal=is_ordinal(ordered=ordered, n_classes=n_classes),
         confusions=confusions,
         losses=losses,
         gaps=gaps,
-        filled=np.bincount(bins, minlength=N_BINS) / len(true),
-        rankings=tuple(make_ranking(scores[:, k], true == k, number) for k in ranked),
+        bin_fractions=np.bincount(bins, minlength=N_BINS) / len(true),
+        rankings=tuple(make_ranking(scores[:, k], true == k, number) for k in ranked_classes),
     )
 
 
@@ -95,19 +96,18 @@ def weighted_metrics(sums: GroupSums, weights: Float64Array) -> dict[str, Float6
     ----------
     sums : GroupSums
     weights : ndarray of shape (n_rows, n_groups), float
-        How often each group counts; at least one of a row above 0.
+        Weight of each group; at least one per row is above 0.
 
     Returns
     -------
     dict
-        Metric → ndarray of shape (n_rows,); NaN where it is undefined. Those of a class are named
+        Metric → ndarray of shape (n_rows,); NaN where undefined. Metrics of one class are named
         ``"recall of NAME"``.
     """
-    found = from_confusions(sums, weights)
     total = weights @ sums.confusions.sum(axis=(1, 2))
     losses = weights @ sums.losses / total[:, None]
     return {
-        **found,
+        **confusion_metrics(sums, weights),
         "roc_auc": np.mean([weighted_auc(ranking, weights) for ranking in sums.rankings], axis=0),
         "log_loss": losses[:, 0],
         "brier_score": losses[:, 1],
@@ -116,13 +116,13 @@ def weighted_metrics(sums: GroupSums, weights: Float64Array) -> dict[str, Float6
 
 
 def weighted_gaps(sums: GroupSums, weights: Float64Array) -> Float64Array:
-    """Return right answers minus confidence in each bin, as shares of all entries: (n_rows, n_bins)."""
+    """Return correct predictions minus confidence per bin, divided by the total weight: (n_rows, n_bins)."""
     gaps: Float64Array = weights @ sums.gaps
     return gaps / (weights @ sums.confusions.sum(axis=(1, 2)))[:, None]
 
 
-def log_loss_error(sums: GroupSums, weights: Float64Array) -> Float64Array:
-    """Return the standard error of the log loss for each row of weights, linearised as of a ratio."""
+def log_loss_standard_error(sums: GroupSums, weights: Float64Array) -> Float64Array:
+    """Return the standard error of the log loss for each row of weights, by linearising the ratio."""
     loss, entries = sums.losses[:, 0], sums.confusions.sum(axis=(1, 2))
     mean = weights @ loss / (weights @ entries)
     squares = weights @ loss**2 - 2 * mean * (weights @ (loss * entries)) + mean**2 * (weights @ entries**2)
@@ -130,56 +130,58 @@ def log_loss_error(sums: GroupSums, weights: Float64Array) -> Float64Array:
     return error
 
 
-def from_confusions(sums: GroupSums, weights: Float64Array) -> dict[str, Float64Array]:
-    """Return the metrics of predicted classes alone, as `weighted_metrics` does."""
+def confusion_metrics(sums: GroupSums, weights: Float64Array) -> dict[str, Float64Array]:
+    """Return the metrics of `weighted_metrics` that depend on predicted classes only."""
     n_classes = len(sums.classes)
     flat = weights @ sums.confusions.reshape(sums.n_groups, -1)
     confusions = flat.reshape(-1, n_classes, n_classes)  # (n_rows, true, predicted)
-    right = np.diagonal(confusions, axis1=1, axis2=2)
-    support, answers = confusions.sum(axis=2), confusions.sum(axis=1)
-    recall = _ratio(right, support)
-    f1 = _ratio(2 * right, support + answers)
-    found = {
-        "accuracy": right.sum(axis=1) / support.sum(axis=1),
+    correct = np.diagonal(confusions, axis1=1, axis2=2)
+    support, predicted = confusions.sum(axis=2), confusions.sum(axis=1)
+    recall = _ratio(correct, support)
+    f1 = _ratio(2 * correct, support + predicted)
+    metrics = {
+        "accuracy": correct.sum(axis=1) / support.sum(axis=1),
         "balanced_accuracy": np.nanmean(recall, axis=1),
         "macro_f1": np.nanmean(f1, axis=1),
     }
-    if sums.graded:
-        found |= ordered_metrics(confusions)
-    parts = {"precision": _ratio(right, answers), "recall": recall, "error": 1 - recall, "f1": f1}
+    if sums.ordinal:
+        metrics |= ordinal_metrics(confusions)
+    per_class = {"precision": _ratio(correct, predicted), "recall": recall, "error": 1 - recall, "f1": f1}
     for k, name in enumerate(sums.classes):
-        found |= {f"{metric} of {name}": values[:, k] for metric, values in parts.items()}
-    return found
+        metrics |= {f"{metric} of {name}": values[:, k] for metric, values in per_class.items()}
+    return metrics
 
 
-def _ratio(part: Float64Array, whole: Float64Array) -> Float64Array:
-    return np.divide(part, whole, out=np.full(part.shape, np.nan), where=whole > 0)
+def _ratio(part: Float64Array, total: Float64Array) -> Float64Array:
+    return np.divide(part, total, out=np.full(part.shape, np.nan), where=total > 0)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Ranking:
-    """Entries by ascending score; those of one score are a tie."""
+    """Positive and negative entries of one class, ranked by score."""
 
-    negative: IntArray  # group of each negative entry, ascending by score
-    positive: IntArray  # group of each positive entry
-    below: IntArray  # negative entries with a score below each positive one's
-    up_to: IntArray  # those with a score not above it
+    negative: IntArray  # (n_negative,): group of each negative entry, by ascending score
+    positive: IntArray  # (n_positive,): group of each positive entry
+    n_below: IntArray  # (n_positive,): number of negative entries with a lower score
+    n_not_above: IntArray  # (n_positive,): number of negative entries with a lower or equal score
 
 
 def make_ranking(score: Float64Array, positive: npt.NDArray[np.bool_], group: IntArray) -> Ranking:
-    """Return what `weighted_auc` needs of a score, all arrays of shape (n,); groups are numbered from 0."""
+    """Return entries ranked by score; all arrays have shape (n,), and groups are numbered from 0."""
     order = np.argsort(score[~positive], kind="stable")
-    ranked = score[~positive][order]
+    negative_scores = score[~positive][order]
     return Ranking(
         negative=group[~positive][order],
         positive=group[positive],
-        below=np.searchsorted(ranked, score[positive], side="left"),
-        up_to=np.searchsorted(ranked, score[positive], side="right"),
+        n_below=np.searchsorted(negative_scores, score[positive], side="left"),
+        n_not_above=np.searchsorted(negative_scores, score[positive], side="right"),
     )
 
 
 def weighted_auc(ranking: Ranking, weights: Float64Array) -> Float64Array:
-    """Return the share of pairs of a positive and a negative entry in right order, ties as halves.
+    """Return the area under the ROC curve for each row of group weights.
+
+    It is the proportion of (positive, negative) pairs that are in the right order; ties count one half.
 
     Parameters
     ----------
@@ -189,12 +191,12 @@ def weighted_auc(ranking: Ranking, weights: Float64Array) -> Float64Array:
     Returns
     -------
     ndarray of shape (n_rows,)
-        NaN where one side has no weight.
+        NaN where the positive or the negative entries have no weight.
     """
-    running = np.zeros((len(weights), len(ranking.negative) + 1))
-    np.cumsum(weights[:, ranking.negative], axis=1, out=running[:, 1:])
-    counts = weights[:, ranking.positive]  # (n_rows, n_positive)
-    beaten = (running[:, ranking.below] + running[:, ranking.up_to]) / 2
-    pairs = counts.sum(axis=1) * running[:, -1]
-    in_order = np.einsum("ij,ij->i", counts, beaten)
-    return np.divide(in_order, pairs, out=np.full(len(weights), np.nan), where=pairs > 0)
+    cumulative = np.zeros((len(weights), len(ranking.negative) + 1))
+    np.cumsum(weights[:, ranking.negative], axis=1, out=cumulative[:, 1:])
+    positive_weights = weights[:, ranking.positive]  # (n_rows, n_positive)
+    weight_below = (cumulative[:, ranking.n_below] + cumulative[:, ranking.n_not_above]) / 2
+    n_pairs = positive_weights.sum(axis=1) * cumulative[:, -1]
+    in_order = np.einsum("ij,ij->i", positive_weights, weight_below)
+    return np.divide(in_order, n_pairs, out=np.full(len(weights), np.nan), where=n_pairs > 0)

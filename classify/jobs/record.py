@@ -1,4 +1,4 @@
-"""From trials to what a run folder holds: bundles, predictions.csv, results.json."""
+"""From candidates to what a run folder holds: bundles, predictions.csv, results.json."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import numpy as np
 
 from classify.data.entries import is_portfolio
 from classify.data.samples import Samples
-from classify.evaluation.bootstrap import LEVEL, MOST_PARTS, N_RESAMPLES, pooled
+from classify.evaluation.bootstrap import LEVEL, MAX_GROUPS, N_RESAMPLES, pool_groups
 from classify.evaluation.intervals import FEW_GROUPS, head_intervals
-from classify.evaluation.metrics import check_predictions, evaluate, has_grades
+from classify.evaluation.metrics import check_predictions, evaluate, is_ordinal
 from classify.evaluation.verdicts import make_verdicts, primary_metric
 from classify.evaluation.weighted_metrics import group_sums
 from classify.heads.select import BASELINE
@@ -42,8 +42,8 @@ from featurize.store.reader import open_store
 
 
 def make_record(
-    trials: Sequence[CandidateResult],
-    plan: EvaluationProtocol,
+    candidates: Sequence[CandidateResult],
+    protocol: EvaluationProtocol,
     *,
     paths: Sequence[Path],
     settings: SearchSettings,
@@ -54,9 +54,9 @@ def make_record(
 
     Parameters
     ----------
-    trials : sequence of CandidateResult
+    candidates : sequence of CandidateResult
         From `classify.model_selection.grid_search.run_candidates`.
-    plan : EvaluationProtocol
+    protocol : EvaluationProtocol
     paths : sequence of Path
         Of the stores, in their order.
     settings : SearchSettings
@@ -74,7 +74,9 @@ def make_record(
     carried: dict[str, Mapping[str, Any]] = {}
     examples: dict[str, Mapping[str, Any]] = {}
     facts: list[str] = []
-    by_name = {trial.samples.store: trial.samples for trial in trials if not trial.members}
+    by_name = {
+        candidate.samples.store: candidate.samples for candidate in candidates if not candidate.members
+    }
     stores = list(by_name.values())
     for path in paths:
         with open_store(path) as store:
@@ -85,14 +87,17 @@ def make_record(
                 examples[store.name], more = carry_examples(folder / "examples", by_name[store.name], store)
                 notes += more
         facts += notes
-    tested = [None if trial.final is None else entry_predictions(trial, plan) for trial in trials]
-    judged = _judged(trials, tested, plan, seed=settings.seed)
+    tested = [
+        None if candidate.final is None else entry_predictions(candidate, protocol)
+        for candidate in candidates
+    ]
+    judged = _judged(candidates, tested, protocol, seed=settings.seed)
     intervals = iter(judged.intervals)
-    for trial, found in zip(trials, tested, strict=True):
-        result = _failed(trial, plan) if found is None else _result(trial, plan, found)
+    for candidate, found in zip(candidates, tested, strict=True):
+        result = _failed(candidate, protocol) if found is None else _result(candidate, protocol, found)
         if found is not None:
             result = replace(result, intervals=next(intervals))
-            result = _with_bundle(trial, result, carried, examples, settings=settings, folder=folder)
+            result = _with_bundle(candidate, result, carried, examples, settings=settings, folder=folder)
         results.append(result)
     shutil.rmtree(folder / "examples", ignore_errors=True)  # the bundles have them
     first, places = stores[0], dict(zip(carried, paths, strict=True))
@@ -108,10 +113,10 @@ def make_record(
         "seed": settings.seed,
         "class_weight": settings.class_weight,
         "join": first.join if is_portfolio(first) else None,
-        "protocol": plan.described,
+        "protocol": protocol.description,
         "facts": [*dict.fromkeys(line for samples in stores for line in samples.facts.lines()), *facts],
         "stores": [_described(samples, places) for samples in stores],
-        "statistics": judged.described,
+        "statistics": judged.description,
         "recommended": _recommended(results),
         "results": [asdict(result) for result in results],
         "verdicts": judged.verdicts,
@@ -121,14 +126,17 @@ def make_record(
 
 
 def write_run(
-    folder: Path, record: Mapping[str, Any], trials: Sequence[CandidateResult], plan: EvaluationProtocol
+    folder: Path,
+    record: Mapping[str, Any],
+    candidates: Sequence[CandidateResult],
+    protocol: EvaluationProtocol,
 ) -> None:
     """Write predictions.csv, image by image too where entries have several images, and results.json."""
-    classes = trials[0].samples.classes
-    write_predictions(folder / PREDICTIONS, _predictions(trials, plan), classes=classes)
-    first = trials[0].samples
+    classes = candidates[0].samples.classes
+    write_predictions(folder / PREDICTIONS, _predictions(candidates, protocol), classes=classes)
+    first = candidates[0].samples
     if is_portfolio(first) and first.join == "probabilities":
-        images = _predictions(trials, plan, by_image=True)
+        images = _predictions(candidates, protocol, by_image=True)
         write_predictions(folder / IMAGE_PREDICTIONS, images, classes=classes)
     write_record(folder, record)
 
@@ -149,53 +157,55 @@ def _described(samples: Samples, paths: Mapping[str, Path]) -> dict[str, Any]:
 
 
 def _judged(
-    trials: Sequence[CandidateResult],
+    candidates: Sequence[CandidateResult],
     tested: Sequence[EntryPredictions | None],
-    plan: EvaluationProtocol,
+    protocol: EvaluationProtocol,
     *,
     seed: int,
 ) -> HeadStatistics:
     """Return what can be said of the certainty of all figures; heads that failed have none."""
-    able = [(trial, found) for trial, found in zip(trials, tested, strict=True) if found is not None]
-    first = trials[0].samples
+    able = [
+        (candidate, found) for candidate, found in zip(candidates, tested, strict=True) if found is not None
+    ]
+    first = candidates[0].samples
     return head_statistics(
-        [{"store": trial.samples.store, "head": trial.head} for trial, _ in able],
+        [{"store": candidate.samples.store, "head": candidate.head} for candidate, _ in able],
         [found for _, found in able],
         classes=first.classes,
         ordered=first.ordered,
-        nested=plan.nested,
+        nested=protocol.nested,
         seed=seed,
     )
 
 
-def _common(trial: CandidateResult, plan: EvaluationProtocol) -> dict[str, Any]:
-    samples = trial.samples
+def _common(candidate: CandidateResult, protocol: EvaluationProtocol) -> dict[str, Any]:
+    samples = candidate.samples
     return {
         "store": samples.store,
         "config_digest": samples.config_digest,
         "backbone": samples.backbone,
-        "head": trial.head,
-        "n_train": max(len(one.fit) for one in plan.rounds),
-        "n_test": sum(len(one.test) for one in plan.rounds),
+        "head": candidate.head,
+        "n_train": max(len(one.fit) for one in protocol.outer_folds),
+        "n_test": sum(len(one.test) for one in protocol.outer_folds),
         "bundle": None,
         "bundle_params": None,
-        "refitted": plan.final is not None,
-        "n_tasks": trial.n_tasks,
-        "n_remembered": trial.n_remembered,
+        "refitted": protocol.final is not None,
+        "n_tasks": candidate.n_tasks,
+        "n_remembered": candidate.n_cached_tasks,
     }
 
 
 def _metric_names(samples: Samples) -> tuple[str, ...]:
-    graded = has_grades(ordered=samples.ordered, n_classes=len(samples.classes))
+    graded = is_ordinal(ordered=samples.ordered, n_classes=len(samples.classes))
     return (*METRICS, *ORDERED_METRICS) if graded else METRICS
 
 
-def _failed(trial: CandidateResult, plan: EvaluationProtocol) -> Result:
-    names = _metric_names(trial.samples)
+def _failed(candidate: CandidateResult, protocol: EvaluationProtocol) -> Result:
+    names = _metric_names(candidate.samples)
     return Result(
-        **_common(trial, plan),
-        status=f"failed: {trial.reason}",
-        params=[] if plan.nested else None,
+        **_common(candidate, protocol),
+        status=f"failed: {candidate.reason}",
+        params=[] if protocol.nested else None,
         metrics=dict.fromkeys(names),
         undefined=dict.fromkeys(names, "the head failed"),
         per_class=None,
@@ -210,15 +220,15 @@ def _failed(trial: CandidateResult, plan: EvaluationProtocol) -> Result:
     )
 
 
-def _result(trial: CandidateResult, plan: EvaluationProtocol, found: EntryPredictions) -> Result:
-    samples = trial.samples
+def _result(candidate: CandidateResult, protocol: EvaluationProtocol, found: EntryPredictions) -> Result:
+    samples = candidate.samples
     figures = evaluate(found.y, found.probabilities, classes=samples.classes, ordered=samples.ordered)
-    params = [dict(choice.params) for choice in trial.choices]
+    params = [dict(choice.params) for choice in candidate.searches]
     n_images = int(found.n_images.sum())
     return Result(
-        **_common(trial, plan),
+        **_common(candidate, protocol),
         status="ok",
-        params=params if plan.nested else params[0],
+        params=params if protocol.nested else params[0],
         metrics={name: figures[name] for name in _metric_names(samples)},
         undefined=figures["undefined"],
         per_class=figures["per_class"],
@@ -226,24 +236,24 @@ def _result(trial: CandidateResult, plan: EvaluationProtocol, found: EntryPredic
         reliability=figures["reliability"],
         intervals={},
         # Without a test split the out-of-fold score: a search's own is the best of many.
-        cv_balanced_accuracy=figures["balanced_accuracy"] if plan.nested else trial.choices[0].score,
-        tuning_scores=[choice.score for choice in trial.choices if choice.score is not None],
-        tune_seconds=sum(choice.seconds for choice in trial.choices),
-        fit_seconds=sum(one.fit_seconds for one in trial.fits),
-        predict_ms_per_image=1000 * sum(one.predict_seconds for one in trial.fits) / n_images,
-        training=None if trial.final is None else trial.final.training,
-        notes=_notes(trial),
+        cv_balanced_accuracy=figures["balanced_accuracy"] if protocol.nested else candidate.searches[0].score,
+        tuning_scores=[choice.score for choice in candidate.searches if choice.score is not None],
+        tune_seconds=sum(choice.seconds for choice in candidate.searches),
+        fit_seconds=sum(one.fit_seconds for one in candidate.fits),
+        predict_ms_per_image=1000 * sum(one.predict_seconds for one in candidate.fits) / n_images,
+        training=None if candidate.final is None else candidate.final.training,
+        notes=_notes(candidate),
     )
 
 
-def _notes(trial: CandidateResult) -> tuple[str, ...]:
-    fits = trial.fits if trial.final is None else (*trial.fits, trial.final)
-    said = [note for choice in trial.choices for note in choice.notes]
+def _notes(candidate: CandidateResult) -> tuple[str, ...]:
+    fits = candidate.fits if candidate.final is None else (*candidate.fits, candidate.final)
+    said = [note for choice in candidate.searches for note in choice.notes]
     return tuple(dict.fromkeys(said + [note for one in fits for note in one.notes]))
 
 
 def _with_bundle(
-    trial: CandidateResult,
+    candidate: CandidateResult,
     result: Result,
     carried: Mapping[str, Any],
     examples: Mapping[str, Any],
@@ -251,39 +261,39 @@ def _with_bundle(
     settings: SearchSettings,
     folder: Path,
 ) -> Result:
-    assert trial.final is not None
-    assert trial.final_params is not None
-    if trial.members:
-        return _with_ensemble(trial, result, folder=folder)
-    assert trial.final.saved is not None
-    place = Path("bundles") / f"{trial.samples.store}__{trial.head}"
-    first_store = trial.samples.parts[0].store if trial.samples.parts else trial.samples.store
+    assert candidate.final is not None
+    assert candidate.final_params is not None
+    if candidate.members:
+        return _with_ensemble(candidate, result, folder=folder)
+    assert candidate.final.saved is not None
+    place = Path("bundles") / f"{candidate.samples.store}__{candidate.head}"
+    first_store = candidate.samples.parts[0].store if candidate.samples.parts else candidate.samples.store
     save_bundle(
         folder / place,
-        trial.final.saved,
-        head=trial.head,
-        params=trial.final_params,
-        samples=trial.samples,
-        weights=carried if trial.samples.parts else carried[trial.samples.store],
+        candidate.final.saved,
+        head=candidate.head,
+        params=candidate.final_params,
+        samples=candidate.samples,
+        weights=carried if candidate.samples.parts else carried[candidate.samples.store],
         metrics={**result.metrics, "cv_balanced_accuracy": result.cv_balanced_accuracy},
         seed=settings.seed,
-        temperature=trial.temperature,
+        temperature=candidate.temperature,
         examples=examples.get(first_store),
     )
-    return replace(result, bundle=place.as_posix(), bundle_params=trial.final_params)
+    return replace(result, bundle=place.as_posix(), bundle_params=candidate.final_params)
 
 
-def _with_ensemble(trial: CandidateResult, result: Result, *, folder: Path) -> Result:
+def _with_ensemble(candidate: CandidateResult, result: Result, *, folder: Path) -> Result:
     """Keep an ensemble as a bundle of its members' bundles, which are there already."""
-    place = Path("bundles") / trial.head
+    place = Path("bundles") / candidate.head
     save_ensemble(
         folder / place,
-        [folder / "bundles" / f"{member.samples.store}__{member.head}" for member in trial.members],
-        head=trial.head,
-        samples=trial.samples,
+        [folder / "bundles" / f"{member.samples.store}__{member.head}" for member in candidate.members],
+        head=candidate.head,
+        samples=candidate.samples,
         metrics={**result.metrics, "cv_balanced_accuracy": result.cv_balanced_accuracy},
     )
-    return replace(result, bundle=place.as_posix(), bundle_params=trial.final_params)
+    return replace(result, bundle=place.as_posix(), bundle_params=candidate.final_params)
 
 
 def _recommended(results: Sequence[Result]) -> dict[str, Any] | None:
@@ -302,20 +312,20 @@ def _recommended(results: Sequence[Result]) -> dict[str, Any] | None:
 
 
 def _predictions(
-    trials: Sequence[CandidateResult], plan: EvaluationProtocol, *, by_image: bool = False
+    candidates: Sequence[CandidateResult], protocol: EvaluationProtocol, *, by_image: bool = False
 ) -> Iterator[Prediction]:
-    for trial in trials:
-        if trial.final is None:
+    for candidate in candidates:
+        if candidate.final is None:
             continue
-        found = entry_predictions(trial, plan, by_image=by_image)
+        found = entry_predictions(candidate, protocol, by_image=by_image)
         for i, probabilities in enumerate(found.probabilities):
             yield Prediction(
-                store=trial.samples.store,
-                head=trial.head,
+                store=candidate.samples.store,
+                head=candidate.head,
                 entry=found.entry[i],
                 path=found.path[i] if found.n_images[i] == 1 else "",
                 n_images=int(found.n_images[i]),
-                fold=int(found.fold[i]) if plan.nested else None,
+                fold=int(found.fold[i]) if protocol.nested else None,
                 true=int(found.y[i]),
                 probabilities=[float(value) for value in probabilities],
             )
@@ -339,7 +349,7 @@ class HeadStatistics:
 
     intervals: tuple[dict[str, dict[str, Any]], ...]  # one a head: metric → interval
     verdicts: list[dict[str, Any]]
-    described: dict[str, Any]  # methods, for results.json
+    description: dict[str, Any]  # methods, for results.json
 
 
 def head_statistics(
@@ -385,7 +395,7 @@ def head_statistics(
     sums = [
         group_sums(
             *check_predictions(one.y, one.probabilities, n_classes=len(classes)),
-            pooled(one.group, seed=seed),
+            pool_groups(one.group, seed=seed),
             classes=tuple(classes),
             ordered=ordered,
             predicted=np.argmax(one.probabilities, axis=1),
@@ -395,15 +405,19 @@ def head_statistics(
     baselines = [k for k, name in enumerate(names) if name["head"] == BASELINE]
     compared = [k for k in range(len(names)) if k not in baselines[1:]]
     found = make_verdicts([names[k] for k in compared], [sums[k] for k in compared], seed=seed)
-    metric = primary_metric(graded=sums[0].graded) if sums else None
+    metric = primary_metric(ordinal=sums[0].ordinal) if sums else None
     whys = ["the heads of two folds share training images"] if nested else []
     if sums and sums[0].n_groups < FEW_GROUPS:
         whys.append(f"fewer than {FEW_GROUPS} groups")
-    in_parts = f"; resampled and swapped in {MOST_PARTS:,} random parts" if n_groups > MOST_PARTS else ""
+    in_parts = (
+        f"; resampled and swapped in {MAX_GROUPS:,} random parts"
+        if n_groups > MAX_GROUPS
+        else ""
+    )
     return HeadStatistics(
         intervals=tuple(head_intervals(sums, nested=nested, seed=seed)) if sums else (),
         verdicts=found,
-        described={
+        description={
             "level": LEVEL,
             "intervals": _INTERVALS + in_parts,
             "n_resamples": N_RESAMPLES,

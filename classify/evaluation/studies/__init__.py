@@ -52,14 +52,14 @@ def known_studies(names: Iterable[str]) -> tuple[str, ...]:
 
 def run_studies(
     names: Sequence[str],
-    trials: Sequence[CandidateResult],
-    plan: EvaluationProtocol,
+    candidates: Sequence[CandidateResult],
+    protocol: EvaluationProtocol,
     *,
     recommended: Mapping[str, Any] | None,
     settings: SearchSettings,
     folder: Path,
     jobs: int | DaskJobs,
-    memory: TaskCache | None = None,
+    cache: TaskCache | None = None,
     before_tensorflow: Callable[[], object] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, dict[str, Any]]:
@@ -69,15 +69,15 @@ def run_studies(
     ----------
     names : sequence of str
         From `known_studies`.
-    trials : sequence of CandidateResult
+    candidates : sequence of CandidateResult
         All heads that were compared.
-    plan : EvaluationProtocol
+    protocol : EvaluationProtocol
     recommended : mapping, optional
         Store and head, as in ``results.json``.
     settings : SearchSettings
     folder : Path
         Where ``doubtful.csv`` goes.
-    jobs, memory, before_tensorflow, on_progress
+    jobs, cache, before_tensorflow, on_progress
         As in `classify.model_selection.grid_search.run_candidates`.
 
     Returns
@@ -88,14 +88,14 @@ def run_studies(
     if not names:
         return {}
     from classify.evaluation.studies.base import make_context
-    from classify.model_selection.grid_search import runner
+    from classify.model_selection.grid_search import make_runner
 
-    run = runner(memory=memory, jobs=jobs, before_tensorflow=before_tensorflow, on_progress=on_progress)
+    run = make_runner(cache=cache, jobs=jobs, before_tensorflow=before_tensorflow, on_progress=on_progress)
     found: dict[str, dict[str, Any]] = {}
     for name in names:
         try:
             case = make_context(
-                trials, plan, recommended=recommended, settings=settings, run=run, folder=folder
+                candidates, protocol, recommended=recommended, settings=settings, run=run, folder=folder
             )
             module, _, function = STUDIES[name][0].rpartition(".")
             study: Callable[..., dict[str, Any]] = getattr(

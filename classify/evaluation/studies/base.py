@@ -20,7 +20,7 @@ from classify.model_selection.grid_search import (
     first_failure,
     score_tasks,
 )
-from classify.model_selection.predictions import EntryPredictions, join_entries
+from classify.model_selection.predictions import EntryPredictions, average_entries
 from classify.model_selection.protocol import OUTER_FOLDS, EvaluationProtocol, OuterFold
 from classify.model_selection.tasks import FitTask, GridScores, SearchResult, choose_params, search_points
 from featurize.base.typing import Float64Array, IntArray
@@ -54,8 +54,8 @@ class StudyContext:
 
 
 def make_context(
-    trials: Sequence[CandidateResult],
-    plan: EvaluationProtocol,
+    candidates: Sequence[CandidateResult],
+    protocol: EvaluationProtocol,
     *,
     recommended: Mapping[str, Any] | None,
     settings: SearchSettings,
@@ -69,39 +69,43 @@ def make_context(
     CompareError
         If no head could be fitted.
     """
-    able = [trial for trial in trials if trial.final is not None and trial.head in HEADS]
-    able = [trial for trial in able if get_head(trial.head).grid != ({},)]  # not the baseline
+    able = [candidate for candidate in candidates if candidate.final is not None and candidate.head in HEADS]
+    able = [candidate for candidate in able if get_head(candidate.head).grid != ({},)]  # not the baseline
     if recommended is None or not able:
         raise CompareError("no head could be fitted. Compare others: --heads NAMES. See: classify heads")
     place = (recommended["store"], recommended["head"])
 
-    def rank(trial: CandidateResult) -> tuple[bool, bool, float]:
-        score = trial.choices[0].score
-        mine = (trial.samples.store, trial.head)
+    def rank(candidate: CandidateResult) -> tuple[bool, bool, float]:
+        score = candidate.searches[0].score
+        mine = (candidate.samples.store, candidate.head)
         return mine != place, mine[0] != place[0], 0.0 if score is None else -round(score, 10)
 
     best = min(able, key=rank)
     return StudyContext(
         samples=best.samples,
         head=best.head,
-        heads=tuple(trial.head for trial in able if trial.samples is best.samples),
-        pairs=study_pairs(best.samples, plan, seed=settings.seed),
+        heads=tuple(candidate.head for candidate in able if candidate.samples is best.samples),
+        pairs=study_pairs(best.samples, protocol, seed=settings.seed),
         settings=settings,
         run=run,
-        chosen={trial.head: trial.final_params or {} for trial in able if trial.samples is best.samples},
-        stores=tuple({trial.samples.store: trial.samples for trial in able}.values()),
+        chosen={
+            candidate.head: candidate.final_params or {}
+            for candidate in able
+            if candidate.samples is best.samples
+        },
+        stores=tuple({candidate.samples.store: candidate.samples for candidate in able}.values()),
         folder=folder,
     )
 
 
-def study_pairs(samples: Samples, plan: EvaluationProtocol, *, seed: int) -> Pairs:
+def study_pairs(samples: Samples, protocol: EvaluationProtocol, *, seed: int) -> Pairs:
     """Return grouped folds of all training images: those of the comparison, whose outcomes are remembered.
 
     Where a val split chose the hyper-parameters there are none; they are made over train and val.
     """
-    last = plan.rounds[0] if plan.final is None else plan.final
-    if last.pairs:
-        return last.pairs
+    last = protocol.outer_folds[0] if protocol.final is None else protocol.final
+    if last.inner_folds:
+        return last.inner_folds
     images = samples.fit_images
     folds = grouped_folds(
         samples.y[images], samples.group[images], n_folds=OUTER_FOLDS, seed=seed, classes=samples.classes
@@ -114,7 +118,7 @@ def fold_scores(case: StudyContext) -> tuple[tuple[dict[str, Any], ...], list[Gr
     samples, nothing = case.samples, np.empty(0, dtype=np.int64)
     options = case.settings.options(case.head, n_rows=samples.n_rows(samples.fit_images))
     points = search_points(case.head, options, n_levels=len(samples.level_names))
-    work = OuterFold(pairs=case.pairs, fit=samples.fit_images, val=None, test=nothing)
+    work = OuterFold(inner_folds=case.pairs, fit=samples.fit_images, val=None, test=nothing)
     tasks = score_tasks(samples, case.head, work, settings=case.settings, options=options)
     return points, run_all(case, list(tasks))
 
@@ -136,7 +140,7 @@ def fit_tasks(case: StudyContext, params: Mapping[str, Any], pairs: Pairs) -> li
             val=None,
             class_weight=case.settings.class_weight,
             seed=case.seed,
-            keep=False,
+            return_head=False,
         )
         for fitted, held_out in pairs
     ]
@@ -163,7 +167,7 @@ def out_of_fold(case: StudyContext, params: Mapping[str, Any]) -> Float64Array:
 
 def out_of_fold_predictions(case: StudyContext, params: Mapping[str, Any]) -> EntryPredictions:
     """Return the out-of-fold predictions of every training entry."""
-    return join_entries(case.samples, case.images, out_of_fold(case, params))
+    return average_entries(case.samples, case.images, out_of_fold(case, params))
 
 
 def run_all(case: StudyContext, tasks: list[Any]) -> list[Any]:

@@ -11,9 +11,9 @@ import numpy as np
 
 from classify.data.samples import Samples
 from classify.evaluation.bootstrap import bca_interval, bootstrap, jackknife
-from classify.evaluation.metrics import has_grades
+from classify.evaluation.metrics import is_ordinal
 from classify.evaluation.studies.base import StudyContext
-from classify.evaluation.weighted_metrics import GroupSums, from_confusions, group_sums
+from classify.evaluation.weighted_metrics import GroupSums, confusion_metrics, group_sums
 from classify.model_selection.predictions import EntryPredictions
 from featurize.base.typing import Float64Array
 
@@ -39,13 +39,13 @@ class Difference:
 
 def primary_metric(samples: Samples) -> str:
     """Return what side-by-side figures rest on: weighted kappa where classes are ordered, else accuracy."""
-    return KAPPA if has_grades(ordered=samples.ordered, n_classes=len(samples.classes)) else ACCURACY
+    return KAPPA if is_ordinal(ordered=samples.ordered, n_classes=len(samples.classes)) else ACCURACY
 
 
 def figure(predicted: EntryPredictions, *, samples: Samples, metric: str) -> float | None:
     """Return one metric of some predictions, None where it is undefined."""
     sums = _sums(predicted, samples)
-    value = float(from_confusions(sums, np.ones((1, sums.n_groups)))[metric][0])
+    value = float(confusion_metrics(sums, np.ones((1, sums.n_groups)))[metric][0])
     return value if np.isfinite(value) else None
 
 
@@ -61,7 +61,7 @@ def difference(
     samples : Samples
         For the classes and their order.
     metric : str
-        Of predicted classes, as in `classify.evaluation.weighted_metrics.from_confusions`.
+        Of predicted classes, as in `classify.evaluation.weighted_metrics.confusion_metrics`.
     seed : int
         Of the resamples.
 
@@ -73,7 +73,7 @@ def difference(
     here, there = _sums(one, samples), _sums(other, samples)
 
     def statistic(weights: Float64Array) -> Mapping[str, Float64Array]:
-        return {metric: from_confusions(there, weights)[metric] - from_confusions(here, weights)[metric]}
+        return {metric: confusion_metrics(there, weights)[metric] - confusion_metrics(here, weights)[metric]}
 
     value = float(statistic(np.ones((1, here.n_groups)))[metric][0])
     if not np.isfinite(value):

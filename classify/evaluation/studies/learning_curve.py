@@ -14,7 +14,7 @@ from classify.errors import CompareError
 from classify.evaluation.studies.base import StudyContext, choose_on_folds, fit_tasks
 from classify.heads.registry import get_head
 from classify.model_selection.grid_search import first_failure
-from classify.model_selection.predictions import EntryPredictions, join_entries
+from classify.model_selection.predictions import EntryPredictions, average_entries
 from featurize.base.typing import Float64Array, IntArray
 
 _OTHERS = (0.125, 0.25, 0.5, 1.0)  # fractions of the heads that are drawn beside it, one draw each
@@ -309,7 +309,7 @@ def _graded(
             reason = failed
             continue
         probabilities = np.concatenate([one.probabilities for one in folds])
-        found[key] = join_entries(case.samples, images[order], probabilities[order])
+        found[key] = average_entries(case.samples, images[order], probabilities[order])
     return found, reason
 
 

@@ -20,7 +20,7 @@ from classify.evaluation.studies.base import (
 )
 from classify.evaluation.studies.compare import Difference, metric_words, side_by_side
 from classify.heads.registry import get_head
-from classify.model_selection.predictions import EntryPredictions, join_entries
+from classify.model_selection.predictions import EntryPredictions, average_entries
 from featurize.base.typing import IntArray
 
 
@@ -241,7 +241,7 @@ def _with_views(case: StudyContext, params: Any) -> tuple[EntryPredictions, Entr
     np.add.at(total, view_of, probabilities[n_before:])
     np.add.at(count, view_of, 1.0)
     mean = total / count[:, None]
-    return join_entries(samples, images, probabilities[images]), join_entries(samples, images, mean[images])
+    return average_entries(samples, images, probabilities[images]), average_entries(samples, images, mean[images])
 
 
 def _paid(gained: Difference) -> str:

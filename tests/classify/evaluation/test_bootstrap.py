@@ -24,7 +24,7 @@ def resampled(n_resamples=20_000):
     return bootstrap([mean], n_groups=40, n_entries=40, n_resamples=n_resamples)[0]["mean"]
 
 
-def test_bca_is_scipys_but_for_the_expansion():
+def test_bca_matches_scipy_except_for_the_expansion():
     left_out = jackknife([mean], n_groups=40, n_entries=40)[0]["mean"]
     # Asking SciPy for the level that the expanded quantile has under the normal distribution undoes it.
     level = 2 * scipy.stats.norm.cdf(expanded_quantile(40)) - 1
@@ -39,25 +39,25 @@ def test_the_expansion_by_table():
     assert expanded_quantile(10_000) == pytest.approx(1.96, abs=1e-3)
 
 
-def test_leaving_out_by_hand():
+def test_jackknife_by_hand():
     got = jackknife([mean], n_groups=40, n_entries=40)[0]["mean"]
     np.testing.assert_allclose(got, [np.delete(VALUES, i).mean() for i in range(40)])
 
 
 def test_many_groups_are_left_out_in_blocks(monkeypatch):
-    monkeypatch.setattr(bootstrap_module, "JACKKNIFE_PARTS", 8)
+    monkeypatch.setattr(bootstrap_module, "JACKKNIFE_BLOCKS", 8)
     got = jackknife([mean], n_groups=40, n_entries=40)[0]["mean"]
     expected = [np.delete(VALUES, np.arange(part, 40, 8)).mean() for part in range(8)]
     np.testing.assert_allclose(got, expected)
 
 
-def test_parts_that_fit_in_memory_change_nothing(monkeypatch):
+def test_the_chunk_size_changes_nothing(monkeypatch):
     whole = resampled(500)
-    monkeypatch.setattr(bootstrap_module, "_PART_BYTES", 8 * 40 * 7)
+    monkeypatch.setattr(bootstrap_module, "_CHUNK_BYTES", 8 * 40 * 7)
     np.testing.assert_allclose(resampled(500), whole, rtol=1e-12)
 
 
-def test_resamples_are_of_equal_size_and_of_the_seed():
+def test_resamples_have_n_groups_draws_and_depend_on_the_seed():
     seen = []
     bootstrap(
         [lambda weights: seen.append(weights) or mean(weights)], n_groups=40, n_entries=40, n_resamples=100
@@ -69,7 +69,7 @@ def test_resamples_are_of_equal_size_and_of_the_seed():
     assert not np.array_equal(other, resampled(100))
 
 
-def test_a_figure_that_never_changes_is_its_interval():
+def test_the_interval_of_a_constant_is_the_constant():
     assert bca_interval(0.5, np.full(100, 0.5), np.full(40, 0.5)) == (0.5, 0.5)
 
 
@@ -82,15 +82,15 @@ def test_studentised_by_hand():
     assert high == pytest.approx(2 - 0.1 * (-2 + 0.1 * 1))
 
 
-def test_one_group_cannot_be_left_out():
-    with pytest.raises(ValueError, match="nothing is left"):
+def test_the_jackknife_refuses_one_group():
+    with pytest.raises(ValueError, match="two groups or more"):
         jackknife([mean], n_groups=1, n_entries=40)
 
 
-def test_very_many_groups_are_drawn_in_parts_that_spread_alike(monkeypatch):
-    monkeypatch.setattr(bootstrap_module, "MOST_PARTS", 400)
+def test_pooled_groups_have_the_same_standard_error(monkeypatch):
+    monkeypatch.setattr(bootstrap_module, "MAX_GROUPS", 400)
     group = np.arange(20_000) // 2 * 7
-    parts = bootstrap_module.pooled(group, seed=0)
+    parts = bootstrap_module.pool_groups(group, seed=0)
     assert np.array_equal(np.unique(parts), np.arange(400))
     assert np.array_equal(parts[::2], parts[1::2])  # whole groups
     right = np.repeat(np.random.default_rng(0).random(10_000) < 0.8, 2).astype(float)
@@ -98,4 +98,4 @@ def test_very_many_groups_are_drawn_in_parts_that_spread_alike(monkeypatch):
     by_group = np.bincount(group // 7, weights=right - right.mean())
     assert by_part.std() * 400**0.5 == pytest.approx(by_group.std() * 10_000**0.5, rel=0.1)
     few = group[:700]
-    assert bootstrap_module.pooled(few) is few
+    assert bootstrap_module.pool_groups(few) is few

@@ -1,4 +1,4 @@
-"""Which interval a metric gets, what it rests on, and what is said where there is none."""
+"""The method, the groups and the reasons of the intervals of each metric."""
 
 import numpy as np
 import pytest
@@ -33,7 +33,7 @@ def test_every_metric_has_an_interval_around_its_figure():
             assert interval["low"] < interval["high"]
 
 
-def test_shares_of_single_entries_have_wilsons():
+def test_proportions_of_single_entries_have_wilson_intervals():
     sums = summed()
     (found,) = head_intervals([sums])
     right = int(np.trace(sums.confusions.sum(axis=0)))
@@ -45,7 +45,7 @@ def test_shares_of_single_entries_have_wilsons():
     assert methods == {"bca"}
 
 
-def test_groups_of_several_make_a_share_worth_less():
+def test_groups_of_several_entries_reduce_the_effective_n():
     single, several = summed(240), summed(60, size=4)
     wide, narrow = (
         interval["accuracy"]["high"] - interval["accuracy"]["low"]
@@ -69,7 +69,7 @@ def test_few_groups_are_approximate_and_counted_by_class():
 
 @pytest.mark.parametrize("right", [0.0, 1.0])
 @pytest.mark.parametrize("size", [1, 3])
-def test_all_right_and_all_wrong_are_no_trouble(right, size):
+def test_all_correct_and_all_wrong(right, size):
     (found,) = head_intervals([summed(40, size=size, right=right)])
     accuracy = found["accuracy"]
     assert (accuracy["low"], accuracy["high"])[int(right)] == right
@@ -77,10 +77,10 @@ def test_all_right_and_all_wrong_are_no_trouble(right, size):
     kappa = found["quadratic_kappa"]
     if right:
         assert (kappa["low"], kappa["high"], kappa["method"]) == (None, None, "none")
-        assert "the same in every resample" in kappa["why"]
+        assert "all resamples have the same value" in kappa["why"]
 
 
-def test_one_answer_for_all():
+def test_a_head_that_predicts_one_class_only():
     y = np.arange(45) % 3
     sums = group_sums(y, np.tile([0.5, 0.3, 0.2], (45, 1)), np.arange(45), classes=GRADES, ordered=True)
     (found,) = head_intervals([sums])
@@ -101,10 +101,10 @@ def test_a_class_that_resamples_miss_leaves_no_interval():
 def test_one_group_alone():
     (found,) = head_intervals([summed(1, size=12)])
     assert found["accuracy"]["approximate"]
-    assert found["macro_f1"]["why"] == "there is one group only"
+    assert found["macro_f1"]["why"] == "there is only one group"
 
 
-def test_heads_do_not_change_each_others_and_the_seed_decides():
+def test_intervals_depend_on_the_seed_and_not_on_other_heads():
     sums = [summed(seed=seed) for seed in range(3)]
     together = head_intervals(sums, seed=5)
     assert together[1] == head_intervals([sums[1]], seed=5)[0]

@@ -73,7 +73,9 @@ def test_ordered_grades_by_hand():
 def test_kappa_of_one_class_alone_is_null_with_a_reason():
     got = evaluate([1, 1], [[0.1, 0.8, 0.1], [0.2, 0.6, 0.2]], classes=GRADES, ordered=True)
     assert got["quadratic_kappa"] is None
-    assert got["undefined"]["quadratic_kappa"] == "all images are of one class, and all were predicted to be"
+    assert (
+        got["undefined"]["quadratic_kappa"] == "all images have the same class, and all were predicted as it"
+    )
     assert got["mean_absolute_error"] == 0.0
 
 
@@ -134,19 +136,19 @@ def test_a_class_absent_from_test_is_null_with_a_reason():
     assert got["balanced_accuracy"] == pytest.approx(1 / 2)
     assert got["macro_f1"] == pytest.approx((2 / 3 + 0) / 2)
     assert got["undefined"] == {
-        "precision of middle": "no image was predicted to be of this class",
-        "precision of award": "no image was predicted to be of this class",
-        "recall of award": "no image is of this class",
-        "error of award": "no image is of this class",
-        "f1 of award": "no image is of this class, and none was predicted to be",
-        "roc_auc": "no image of award",
+        "precision of middle": "no image was predicted as this class",
+        "precision of award": "no image was predicted as this class",
+        "recall of award": "no image has this class",
+        "error of award": "no image has this class",
+        "f1 of award": "no image has this class or was predicted as it",
+        "roc_auc": "no image has class award",
     }
 
 
 def test_a_single_class_has_no_auc():
     got = evaluate([1, 1], [[0.5, 0.5], [0.2, 0.8]], classes=("bad", "good"))
     assert got["roc_auc"] is None
-    assert got["undefined"]["roc_auc"] == "all images are of one class (good)"
+    assert got["undefined"]["roc_auc"] == "all images have the same class (good)"
     assert got["accuracy"] == 0.5  # a tie takes the first class
 
 
@@ -183,15 +185,15 @@ def test_rows_are_scaled_to_sum_to_one_and_left_unchanged():
 @pytest.mark.parametrize(
     ("y", "probabilities", "message"),
     [
-        ([], np.empty((0, 3)), "no images to score"),
-        ([0], [[0.5, 0.5]], r"shape \(1, 2\): expected \(1, 3\)"),
-        ([3], [[0.2, 0.3, 0.5]], "labels from 3 to 3: expected 0 to 2"),
+        ([], np.empty((0, 3)), "at least one image"),
+        ([0], [[0.5, 0.5]], r"shape \(1, 3\).*Received shape \(1, 2\)"),
+        ([3], [[0.2, 0.3, 0.5]], r"labels from 0 to 2\. Received labels from 3 to 3"),
         ([-1], [[0.2, 0.3, 0.5]], "labels from -1 to -1"),
-        ([0], [[0.2, np.nan, 0.5]], "negative or not a number"),
-        ([0], [[-0.2, 0.7, 0.5]], "negative or not a number"),
-        ([0], [[0.0, 0.0, 0.0]], "zeros only"),
+        ([0], [[0.2, np.nan, 0.5]], "negative or not finite"),
+        ([0], [[-0.2, 0.7, 0.5]], "negative or not finite"),
+        ([0], [[0.0, 0.0, 0.0]], "all of a row are zero"),
     ],
 )
-def test_what_cannot_be_scored_is_refused(y, probabilities, message):
+def test_invalid_predictions_are_refused(y, probabilities, message):
     with pytest.raises(CompareError, match=message):
         evaluate(y, probabilities, classes=GRADES)

@@ -6,12 +6,12 @@ import sklearn.metrics
 from hypothesis import given, strategies as st
 from hypothesis.extra import numpy as arrays
 
-from classify.evaluation.metrics import grade_distances, has_grades, ordered_metrics
+from classify.evaluation.metrics import grade_distances, is_ordinal, ordinal_metrics
 
 
 def test_by_hand():
     # True 0: one right, one two off. True 1: one right. True 2: one right, one off by one.
-    got = ordered_metrics(np.array([[1.0, 0, 1], [0, 1, 0], [0, 1, 1]]))
+    got = ordinal_metrics(np.array([[1.0, 0, 1], [0, 1, 0], [0, 1, 1]]))
     assert got["mean_absolute_error"] == pytest.approx((2 + 1) / 5)
     assert got["off_by_two"] == pytest.approx(1 / 5)
     # Squared distances: 4 + 1. By chance: rows 2, 1, 2, columns 1, 2, 2; sum over pairs / 5:
@@ -24,7 +24,7 @@ def test_kappa_is_that_of_scikit_learn(data, n_classes, n):
     labels = arrays.arrays(np.int64, n, elements=st.integers(0, n_classes - 1))
     true, predicted = data.draw(labels), data.draw(labels)
     confusion = sklearn.metrics.confusion_matrix(true, predicted, labels=np.arange(n_classes))
-    got = ordered_metrics(confusion.astype(np.float64))
+    got = ordinal_metrics(confusion.astype(np.float64))
     if len(np.union1d(true, predicted)) == 1:
         assert np.isnan(got["quadratic_kappa"])
     else:
@@ -38,13 +38,13 @@ def test_kappa_is_that_of_scikit_learn(data, n_classes, n):
 def test_many_matrices_at_once():
     generator = np.random.default_rng(0)
     matrices = generator.integers(0, 9, (7, 4, 4)).astype(np.float64)
-    together = ordered_metrics(matrices)
+    together = ordinal_metrics(matrices)
     for metric, values in together.items():
-        np.testing.assert_allclose(values, [ordered_metrics(one)[metric] for one in matrices])
+        np.testing.assert_allclose(values, [ordinal_metrics(one)[metric] for one in matrices])
 
 
 def test_distances_count_grades():
     np.testing.assert_array_equal(grade_distances(3), [[0, 1, 2], [1, 0, 1], [2, 1, 0]])
-    assert has_grades(ordered=True, n_classes=3)
-    assert not has_grades(ordered=True, n_classes=2)  # right or wrong is all there is
-    assert not has_grades(ordered=False, n_classes=3)
+    assert is_ordinal(ordered=True, n_classes=3)
+    assert not is_ordinal(ordered=True, n_classes=2)  # right or wrong is all there is
+    assert not is_ordinal(ordered=False, n_classes=3)

@@ -86,6 +86,6 @@ def test_long_distributions_are_convolved_by_fourier_transforms(monkeypatch):
     generator = np.random.default_rng(0)
     difference = generator.choice([-2, -1, 0, 1, 2, 3], size=900, p=[0.1, 0.2, 0.3, 0.22, 0.11, 0.07])
     expected = accuracy_swap_test(difference)
-    monkeypatch.setattr("classify.evaluation.paired_tests._DIRECT", 10)
+    monkeypatch.setattr("classify.evaluation.paired_tests._MAX_DIRECT", 10)
     assert accuracy_swap_test(difference) == pytest.approx(expected, abs=1e-12)
     assert 0 < expected < 0.05

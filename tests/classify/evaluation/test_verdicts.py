@@ -48,8 +48,8 @@ def test_three_heads_by_hand():
     last = found[2]
     assert last["low"] < 0 < last["high"]
     assert last["more_images"] is None
-    assert last["why"] == "not estimable: the interval of the difference holds zero"
-    assert found[0]["why"] == "settled"
+    assert last["why"] == "not estimable: the interval of the difference contains zero"
+    assert found[0]["why"] == "the difference is already detectable"
     # The interval of the difference is near the normal one of paired differences.
     spread = np.sqrt((0.4 - 0.4**2) / 120)
     assert found[0]["low"] == pytest.approx(0.4 - 1.96 * spread, abs=0.02)

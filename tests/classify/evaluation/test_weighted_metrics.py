@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 
 from classify.evaluation.metrics import evaluate
-from classify.evaluation.weighted_metrics import group_sums, log_loss_error, weighted_gaps, weighted_metrics
+from classify.evaluation.weighted_metrics import (
+    group_sums,
+    log_loss_standard_error,
+    weighted_gaps,
+    weighted_metrics,
+)
 
 GRADES = ("low", "middle", "award")
 
@@ -67,5 +72,5 @@ def test_the_error_of_a_mean_is_the_known_one():
     y, scores, _ = drawn(3)
     sums = group_sums(y, scores, np.arange(60), classes=GRADES)
     losses = -np.log(np.clip(scores[np.arange(60), y], np.finfo(float).eps, 1))
-    got = log_loss_error(sums, np.ones((1, 60)))
+    got = log_loss_standard_error(sums, np.ones((1, 60)))
     assert got[0] == pytest.approx(losses.std() / np.sqrt(60))

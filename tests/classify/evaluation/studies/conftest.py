@@ -4,7 +4,7 @@ import pytest
 
 from classify.data.samples import load_samples
 from classify.evaluation.studies.base import StudyContext, study_pairs
-from classify.model_selection.grid_search import SearchSettings, runner
+from classify.model_selection.grid_search import SearchSettings, make_runner
 from classify.model_selection.protocol import make_protocol
 
 
@@ -22,7 +22,7 @@ def make_case(make_store):
             heads=heads or (head,),
             pairs=study_pairs(samples, make_protocol(samples, seed=seed), seed=seed),
             settings=settings,
-            run=runner(memory=None, jobs=1),
+            run=make_runner(cache=None, jobs=1),
         )
 
     return make

@@ -27,9 +27,9 @@ SETTINGS = SearchSettings(seed=0, class_weight=None, dense_options={}, log_folde
 @pytest.mark.parametrize("counts", [{"train": 12, "test": 5}, {"train": 12}])
 def test_the_folds_are_those_of_the_comparison(make_store, counts):
     samples = load_samples(make_store(counts=counts))
-    plan = make_protocol(samples, seed=3)
-    last = plan.final or plan.rounds[0]
-    assert study_pairs(samples, plan, seed=3) is last.pairs
+    protocol = make_protocol(samples, seed=3)
+    last = protocol.final or protocol.outer_folds[0]
+    assert study_pairs(samples, protocol, seed=3) is last.inner_folds
 
 
 def test_beside_a_val_split_folds_are_made_over_train_and_val(make_store):
@@ -58,28 +58,35 @@ def test_the_search_is_over_the_whole_grid(make_case):
     assert set(choice.params) == {"C", "scaling"}
 
 
-def trial(samples, head, score):
+def candidate(samples, head, score):
     fitted = FittedHead(saved=None, probabilities=np.zeros((0, 2)), fit_seconds=0.0, predict_seconds=0.0)
     choice = SearchResult(params={}, score=score, seconds=0.0)
-    return CandidateResult(samples=samples, head=head, choices=(choice,), final=fitted)
+    return CandidateResult(samples=samples, head=head, searches=(choice,), final=fitted)
 
 
 def test_the_recommended_head_is_studied(make_store):
     one, two = load_samples(make_store()), load_samples(make_store("vgg16", seed=1))
-    trials = [trial(one, "logreg", 0.9), trial(one, "svm-rbf", 0.8), trial(two, "logreg", 0.7)]
-    trials += [trial(two, "baseline", 0.5), CandidateResult(samples=two, head="svm-linear", reason="failed")]
+    candidates = [
+        candidate(one, "logreg", 0.9),
+        candidate(one, "svm-rbf", 0.8),
+        candidate(two, "logreg", 0.7),
+    ]
+    candidates += [
+        candidate(two, "baseline", 0.5),
+        CandidateResult(samples=two, head="svm-linear", reason="failed"),
+    ]
     given = {"settings": SETTINGS, "run": list}
-    plan = make_protocol(one, seed=0)
+    protocol = make_protocol(one, seed=0)
 
     def case(store, head):
-        return best_case(trials, plan, recommended={"store": store, "head": head}, **given)
+        return best_case(candidates, protocol, recommended={"store": store, "head": head}, **given)
 
     assert (case("vgg16", "logreg").samples is two, case("vgg16", "logreg").heads) == (True, ("logreg",))
     assert case("efficientnet_lite0", "svm-rbf").heads == ("logreg", "svm-rbf")
     # What is no head of the registry is studied as the best head on its store.
     assert case("efficientnet_lite0", "soft vote").head == "logreg"
     with pytest.raises(CompareError, match="no head could be fitted"):
-        best_case(trials, plan, recommended=None, **given)
+        best_case(candidates, protocol, recommended=None, **given)
 
 
 def test_a_task_that_fails_says_whose_it_is(make_case):

@@ -73,11 +73,17 @@ def test_none_of_them_looks_at_a_test_image(make_store, tmp_path, counts):
     settings = SearchSettings(seed=0, class_weight=None, dense_options={}, log_folder=None)
 
     def found(these):
-        plan = make_protocol(these, seed=0)
-        trials = run_candidates([these], ("logreg",), plan, settings=settings, jobs=1)
+        protocol = make_protocol(these, seed=0)
+        candidates = run_candidates([these], ("logreg",), protocol, settings=settings, jobs=1)
         recommended = {"store": these.store, "head": "logreg"}
         return run_studies(
-            tuple(STUDIES), trials, plan, recommended=recommended, settings=settings, folder=tmp_path, jobs=1
+            tuple(STUDIES),
+            candidates,
+            protocol,
+            recommended=recommended,
+            settings=settings,
+            folder=tmp_path,
+            jobs=1,
         )
 
     assert found(replace(samples, plain=plain, y=y)) == found(samples)
