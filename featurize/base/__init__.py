@@ -1,1 +1,4 @@
-"""Shared leaves: terminal, text, files, caches, cores, Dask. They import no other package of Folio."""
+"""Basic modules for both packages: terminal, text, files, cache, CPU cores, Dask, project.
+
+They import nothing of Folio except its errors and version.
+"""

@@ -1,8 +1,8 @@
-"""A user's caches: where they lie, and files there that come back whole or not at all.
+"""The user's cache: its folders, and files in them that are read completely or not at all.
 
-What is kept is a line of JSON (what it is about, the length of each part, the SHA-256 of it all) and the
-bytes of the parts. Such a file is put in place at once, whoever else writes; one that is broken in any way is
-as good as none; and a folder that cannot be written only costs time.
+A cache file is one line of JSON (metadata, the length of each part, a SHA-256 of everything) followed by the
+bytes of the parts. It is written atomically, also while other processes write; a damaged file counts as
+missing; and if the folder cannot be written, nothing is cached and no error is raised.
 """
 
 from __future__ import annotations
@@ -18,32 +18,32 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-CACHE = "FOLIO_CACHE"  # environment: a folder that stands in for the system's own
+CACHE = "FOLIO_CACHE"  # environment variable: a folder to use instead of the system's cache folder
 _UNFINISHED = ".unfinished-"
-_ABANDONED = 3600.0  # seconds after which an unfinished file belongs to nobody
+_ABANDONED = 3600.0  # seconds after which an unfinished file is removed
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class CacheEntry:
-    """What can be made again, and is only slower to have without."""
+    """A cached value that can be computed again if it is lost."""
 
-    about: Mapping[str, Any]  # JSON
+    about: Mapping[str, Any]  # JSON-serialisable metadata
     parts: Mapping[str, bytes] = field(default_factory=dict)
 
 
 def cache_folder(kind: str) -> Path:
-    """Return the folder of one kind of cache; it need not exist.
+    """Return the folder for one kind of cached files; it may not exist yet.
 
     Parameters
     ----------
     kind : str
-        "models", "tuning" or "thumbnails": the folder's name.
+        Name of the folder: "models", "tuning" or "thumbnails".
 
     Returns
     -------
     Path
-        In the folder that the environment variable FOLIO_CACHE names, else where the system keeps a user's
-        caches: ``~/.cache/folio`` on Linux, ``~/Library/Caches/folio`` on macOS.
+        A subfolder of the environment variable FOLIO_CACHE if it is set, else of the user's cache folder:
+        ``~/.cache/folio`` on Linux, ``~/Library/Caches/folio`` on macOS.
     """
     base = os.environ.get(CACHE)
     if base:
@@ -54,7 +54,7 @@ def cache_folder(kind: str) -> Path:
 
 
 def read_cache_entry(path: Path) -> CacheEntry | None:
-    """Return the entry of this name, or None where it is missing or damaged."""
+    """Return the entry in this file, or None if it is missing or damaged."""
     try:
         with path.open("rb") as file:
             head = file.readline()
@@ -68,29 +68,31 @@ def read_cache_entry(path: Path) -> CacheEntry | None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     with contextlib.suppress(OSError):
-        os.utime(path)  # used now: what was used longest ago is removed first
+        os.utime(path)  # mark as recently used: `trim_cache` removes the least recently used files
     return CacheEntry(about=about, parts=parts)
 
 
-def write_cache_entry(path: Path, kept: CacheEntry, *, limit: int | None = None) -> bool:
-    """Keep something under this name, in place of what was there; say whether that worked out.
+def write_cache_entry(path: Path, entry: CacheEntry, *, limit: int | None = None) -> bool:
+    """Write an entry, replacing an earlier one in this file; return whether it was written.
 
     Parameters
     ----------
     path : Path
-        Its folder is made where it is missing.
-    kept : CacheEntry
+        The file; its folder is created if needed.
+    entry : CacheEntry
+        What to write.
     limit : int, optional
-        Bytes that all files of this ending may have together: first room is made, as by `trim_cache`.
+        Largest total size, in bytes, of the files in this folder with the same suffix. Other files are
+        removed first, as `trim_cache` does.
     """
     unfinished = None
     try:
         facts = {
-            "sha256": _digest(path.name, kept.about, kept.parts),
-            "parts": {name: len(data) for name, data in kept.parts.items()},
-            "about": kept.about,
+            "sha256": _digest(path.name, entry.about, entry.parts),
+            "parts": {name: len(data) for name, data in entry.parts.items()},
+            "about": entry.about,
         }
-        blocks = (json.dumps(facts, allow_nan=False).encode("ascii") + b"\n", *kept.parts.values())
+        blocks = (json.dumps(facts, allow_nan=False).encode("ascii") + b"\n", *entry.parts.values())
         if limit is not None:
             size = sum(map(len, blocks))
             if size > limit:
@@ -101,7 +103,7 @@ def write_cache_entry(path: Path, kept: CacheEntry, *, limit: int | None = None)
             unfinished = Path(file.name)
             file.writelines(blocks)
         os.replace(unfinished, path)
-    except (OSError, ValueError):  # ValueError: a figure that is not finite
+    except (OSError, ValueError):  # ValueError: a number that is not finite
         if unfinished is not None:
             _remove(unfinished)
         return False
@@ -109,24 +111,25 @@ def write_cache_entry(path: Path, kept: CacheEntry, *, limit: int | None = None)
 
 
 def trim_cache(folder: Path, *, ending: str, limit: int) -> None:
-    """Remove what was used longest ago until the rest fits, and what a killed run left behind.
+    """Remove the least recently used files until the rest fits, and unfinished files of killed processes.
 
     Parameters
     ----------
     folder : Path
+        May be missing.
     ending : str
-        Of the files that are meant.
+        Suffix of the files to count and remove, with its dot.
     limit : int
-        Bytes that they may have together.
+        Largest total size in bytes.
     """
-    there: list[tuple[float, int, Path]] = []
+    files: list[tuple[float, int, Path]] = []
     for path, status in _statuses(folder):
         if path.name.startswith(_UNFINISHED) and time.time() - status.st_mtime > _ABANDONED:
             _remove(path)
         elif path.suffix == ending:
-            there.append((status.st_mtime, status.st_size, path))
-    total = sum(size for _, size, _ in there)
-    for _, size, path in sorted(there):
+            files.append((status.st_mtime, status.st_size, path))
+    total = sum(size for _, size, _ in files)
+    for _, size, path in sorted(files):
         if total <= limit:
             break
         _remove(path)
@@ -152,5 +155,5 @@ def _statuses(folder: Path) -> Iterator[tuple[Path, os.stat_result]]:
 
 
 def _remove(path: Path) -> None:
-    with contextlib.suppress(OSError):  # gone already, or in use on Windows
+    with contextlib.suppress(OSError):  # removed already, or in use on Windows
         path.unlink()

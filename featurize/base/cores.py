@@ -1,4 +1,4 @@
-"""How many cores this process may use."""
+"""Number of CPU cores that this process may use."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ _OWN_GROUPS = Path("/proc/self/cgroup")
 
 
 def available_cores() -> int:
-    """Return the number of cores this process may run on, at least 1.
+    """Return the number of CPU cores that this process may use, at least 1.
 
-    Its affinity counts, and on Linux what its control groups grant: a container with ``--cpus=2`` on a
-    machine of 64 cores sees all of them and gets the time of two.
+    Takes into account the CPU affinity of the process and, on Linux, the CPU quota of its control groups: a
+    container started with ``--cpus=2`` on a machine with 64 cores sees 64 cores but gets the time of two.
     """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    granted = cgroup_cores(_OWN_GROUPS, _GROUPS)
-    return max(1, cores if math.isinf(granted) else min(cores, math.ceil(granted)))
+    quota = cgroup_cores(_OWN_GROUPS, _GROUPS)
+    return max(1, cores if math.isinf(quota) else min(cores, math.ceil(quota)))
 
 
 def cgroup_cores(own_groups: Path, groups: Path) -> float:
-    """Return how many cores' time the control groups grant, infinity where they limit nothing.
+    """Return the CPU quota of the control groups in cores; infinity if there is no limit.
 
     Parameters
     ----------
     own_groups : Path
-        What Linux has at /proc/self/cgroup: lines of number, controllers and path, with colons between.
+        Usually /proc/self/cgroup: one group per line, as ``number:controllers:path``.
     groups : Path
-        Where the groups are mounted; in a container, its own group is the root.
+        Mount point of the control groups. In a container, its own group is the root.
     """
-    granted = math.inf
+    smallest = math.inf
     try:
         lines = own_groups.read_text().splitlines()
     except OSError:  # not Linux
-        return granted
+        return smallest
     for line in lines:
         _, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
@@ -43,13 +43,13 @@ def cgroup_cores(own_groups: Path, groups: Path) -> float:
             continue
         root = groups / controllers if controllers else groups
         inner = path.strip("/").split("/")
-        for depth in range(len(inner) + 1):  # a limit above holds for all that is below
-            granted = min(granted, _granted_by(root.joinpath(*inner[:depth])))
-    return granted
+        for depth in range(len(inner) + 1):  # the quota of a group also limits the groups inside it
+            smallest = min(smallest, _group_quota(root.joinpath(*inner[:depth])))
+    return smallest
 
 
-def _granted_by(group: Path) -> float:
-    """Return the limit of one group: cpu.max of version 2, or the two files of version 1."""
+def _group_quota(group: Path) -> float:
+    """Return the quota of one group in cores: cpu.max in version 2, two files in version 1."""
     for names in (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):
         try:
             quota, period = " ".join((group / name).read_text() for name in names).split()

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, fsync, and the lock of a store."""
+"""Atomic file writes, fsync, and the write lock of a store."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import os
 import secrets
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
@@ -18,10 +18,10 @@ from featurize.errors import StoreError
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary path in the same folder; what was written there then takes the place of ``path``.
+    """Yield a temporary path in the same folder; when the body ends, that file replaces ``path``.
 
-    The bytes are on the disk before the file gets its name. If the body raises, nothing is left and the old
-    file stays.
+    The content is synced to disk before the file is renamed. If the body raises, the temporary file is
+    removed and an existing file is left unchanged.
 
     Raises
     ------
@@ -40,13 +40,13 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def write_atomic(path: Path, data: bytes | str) -> None:
-    """Write a file that appears whole or not at all, text as UTF-8; see `atomic_path`."""
+    """Write a file completely or not at all; text is encoded as UTF-8. See `atomic_path`."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(data.encode("utf-8") if isinstance(data, str) else data)
 
 
 def write_synced(path: Path, data: bytes) -> None:
-    """Write a new file and return when its bytes have reached the disk."""
+    """Write a new file and sync it to disk."""
     with open(path, "xb") as file:
         file.write(data)
         file.flush()
@@ -54,13 +54,13 @@ def write_synced(path: Path, data: bytes) -> None:
 
 
 def fsync_file(path: Path) -> None:
-    """Return when what was written to a closed file has reached the disk."""
+    """Sync a closed file to disk."""
     with open(path, "rb") as file:
         os.fsync(file.fileno())
 
 
 def fsync_folder(path: Path) -> None:
-    """Return when names put into a folder have reached the disk; Windows has no such call and needs none."""
+    """Sync the names in a folder to disk; does nothing on Windows, where it is not needed."""
     if os.name == "nt":
         return
     descriptor = os.open(path, os.O_RDONLY)
@@ -72,22 +72,23 @@ def fsync_folder(path: Path) -> None:
 
 @contextmanager
 def write_lock(store: Path) -> Iterator[None]:
-    """Hold the right to write one store; the system takes it back from a process that dies.
+    """Hold the lock for writing one store; the operating system releases it if the process dies.
 
     Raises
     ------
     StoreError
-        If another process holds it, naming host, process and since when; or the folder cannot be written to.
+        If another process holds the lock (the message gives its host, process id and start time), or if the
+        folder cannot be written to.
     """
     lock = store.with_name(f".{store.name}.lock")
     note = store.with_name(f".{store.name}.lock.json")
     try:
         store.parent.mkdir(parents=True, exist_ok=True)
-        held = FileLock(lock, timeout=0)
-        held.acquire()
+        file_lock = FileLock(lock, timeout=0)
+        file_lock.acquire()
     except Timeout:
         raise StoreError(
-            f"{store}: {_holder(note)} is writing it. Wait until that has ended, or stop it"
+            f"{store}: {_holder(note)} is writing this store. Wait until it has finished, or stop it"
         ) from None
     except OSError as error:
         raise write_error(store, error) from error
@@ -95,8 +96,8 @@ def write_lock(store: Path) -> Iterator[None]:
         _write_note(note)
         yield
     finally:
-        note.unlink(missing_ok=True)  # while the lock is held, so that it is never another's note
-        held.release()  # the empty lock file stays: removing it would let two processes lock two files
+        note.unlink(missing_ok=True)  # before the release: afterwards it may be the next holder's note
+        file_lock.release()  # the empty lock file stays: removing it would let two processes lock two files
 
 
 def _write_note(note: Path) -> None:
@@ -105,7 +106,7 @@ def _write_note(note: Path) -> None:
         "process": os.getpid(),
         "since": datetime.now().astimezone().isoformat(timespec="seconds"),
     }
-    with suppress(OSError):  # the lock holds without it
+    with suppress(OSError):  # the note is only for the error message of other processes
         note.write_text(json.dumps(holder))
 
 
@@ -118,8 +119,13 @@ def _holder(note: Path) -> str:
 
 
 def write_error(path: Path, error: OSError) -> StoreError:
-    """Return the error for a disk that does not take what is to be written."""
+    """Return the error for a file that cannot be written, for example on a full disk."""
     return StoreError(
-        f"{path.parent}: cannot write here ({error.strerror or error}). Nothing that was finished is lost. "
-        "Make room or give write permission, then run the same command again: it goes on from there"
+        f"{path.parent}: cannot write to this folder ({error.strerror or error}). Finished work is kept. "
+        "Free disk space or grant write permission, then run the same command again to continue"
     )
+
+
+def as_paths(paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[Path]:
+    """Return paths as a list; a single ``str`` or path is one path, never a sequence of characters."""
+    return [Path(paths)] if isinstance(paths, str | os.PathLike) else [Path(path) for path in paths]

@@ -1,10 +1,12 @@
-"""Text for people, terminals and spreadsheets."""
+"""Text for terminals, messages and spreadsheets."""
 
 from __future__ import annotations
 
+import difflib
 import unicodedata
+from collections.abc import Iterable
 
-_FORMULA = ("=", "+", "-", "@")  # first characters of a cell that a spreadsheet evaluates
+_FORMULA = ("=", "+", "-", "@")  # a spreadsheet evaluates a cell that begins with one of these
 
 
 def plural(count: int, noun: str, plural_noun: str | None = None) -> str:
@@ -13,35 +15,39 @@ def plural(count: int, noun: str, plural_noun: str | None = None) -> str:
     Parameters
     ----------
     count : int
+        Shown with thousands separators.
     noun : str
-        Singular.
+        Singular form.
     plural_noun : str, optional
-        By default `noun` with an "s".
+        Plural form; by default `noun` with an "s".
     """
     return f"{count:,} {noun if count == 1 else plural_noun or noun + 's'}"
 
 
 def printable(text: str) -> str:
-    r"""Return text that any terminal, CSV or JSON can show: undecodable and control bytes as ``\xNN``.
+    r"""Return text that is safe in any terminal, CSV or JSON: control and undecodable bytes become ``\xNN``.
 
-    Characters of every script stay, their spaces and joiners too. Line separators and the marks that change
-    the direction of writing become escapes.
+    Characters of all scripts are kept, including their spaces and joiners. Line separators and characters
+    that change the writing direction are escaped.
     """
     shown = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return "".join(c.encode("unicode_escape").decode() if _needs_escape(c) else c for c in shown)
 
 
 def _needs_escape(character: str) -> bool:
-    if unicodedata.category(character) in {"Cc", "Zl", "Zp"}:  # control characters, line and paragraph ends
-        return True
-    return "\u202a" <= character <= "\u202e" or "\u2066" <= character <= "\u2069"  # directions of writing
+    # Control characters, line and paragraph separators, then characters that change the writing direction.
+    return (
+        unicodedata.category(character) in {"Cc", "Zl", "Zp"}
+        or "\u202a" <= character <= "\u202e"
+        or "\u2066" <= character <= "\u2069"
+    )
 
 
 def safe_cell(text: str) -> str:
-    """Return printable text for a spreadsheet cell that is shown and never evaluated.
+    """Return printable text for a spreadsheet cell, protected from evaluation as a formula.
 
-    A cell that begins like a formula gets a leading apostrophe. Blanks, line ends and invisible characters at
-    its beginning do not count, and full-width characters count as the ordinary ones.
+    Text that begins like a formula gets a leading apostrophe. Leading spaces, line ends and invisible
+    characters are ignored, and full-width characters are treated like their ASCII equivalents.
     """
     start = "".join(c for c in text if unicodedata.category(c) not in {"Cc", "Cf", "Zl", "Zp", "Zs"})[:1]
     evaluated = unicodedata.normalize("NFKC", start).startswith(_FORMULA)
@@ -49,14 +55,25 @@ def safe_cell(text: str) -> str:
 
 
 def flatten(values: tuple[tuple[str, ...], ...]) -> tuple[str, ...]:
-    """Return the words of a repeated `CommaList` option, each once, in order."""
+    """Return the distinct words of a repeated `CommaList` option, in order of first appearance."""
     return tuple(dict.fromkeys(word for value in values for word in value))
 
 
 def human_bytes(count: float) -> str:
-    """Return a byte count for people: 1536 → ``1.5 KiB``."""
+    """Return a byte count with a binary unit: 1536 → ``1.5 KiB``."""
     for unit in ("bytes", "KiB", "MiB", "GiB"):
         if count < 1024:
             return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
         count /= 1024
     return f"{count:.1f} TiB"
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return ". Did you mean 'resnet50'?" where a known word is similar to this one, else ""."""
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f". Did you mean {near[0]!r}?" if near else ""
+
+
+def as_names(names: str | Iterable[str]) -> tuple[str, ...]:
+    """Return names as a tuple; a single ``str`` is one name, never a sequence of characters."""
+    return (names,) if isinstance(names, str) else tuple(names)

@@ -1,4 +1,4 @@
-"""Array types that several packages use in annotations."""
+"""Array types for annotations."""
 
 from __future__ import annotations
 

@@ -143,7 +143,7 @@ def assemble(
         free = shutil.disk_usage(target.path.parent).free // 2**20
         raise StoreError(
             f"{target.path}: could not be written ({said or _ending(code)}; "
-            f"{free} MiB are free there). Nothing that was finished is lost. Make room, then run the same "
+            f"{free} MiB are free there). Finished work is kept. Make room, then run the same "
             "command again: it goes on from there"
         )
     os.replace(temporary, target.path)

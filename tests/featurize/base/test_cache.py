@@ -11,10 +11,12 @@ import pytest
 
 from featurize.base.cache import CacheEntry, cache_folder, read_cache_entry, trim_cache, write_cache_entry
 
-KEPT = CacheEntry(about={"scores": [0.1, 1 / 3], "notes": ["é"]}, parts={"head": b"\0\n{}", "logs/a": b"log"})
+ENTRY = CacheEntry(
+    about={"scores": [0.1, 1 / 3], "notes": ["é"]}, parts={"head": b"\0\n{}", "logs/a": b"log"}
+)
 
 
-def test_the_environment_names_another_place(monkeypatch, tmp_path):
+def test_the_environment_variable_sets_the_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("FOLIO_CACHE", str(tmp_path / "mine"))
     assert cache_folder("models") == tmp_path / "mine" / "models"
     assert not (tmp_path / "mine").exists()
@@ -27,7 +29,7 @@ def test_a_tilde_is_the_home_folder(monkeypatch):
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the XDG rules are Linux' own")
 @pytest.mark.parametrize("value", [None, ""])
-def test_by_default_where_the_system_keeps_caches(monkeypatch, tmp_path, value):
+def test_the_default_is_the_cache_folder_of_the_system(monkeypatch, tmp_path, value):
     """The XDG base directory specification: $XDG_CACHE_HOME, else ~/.cache."""
     monkeypatch.delenv("FOLIO_CACHE")
     if value is not None:
@@ -39,20 +41,20 @@ def test_by_default_where_the_system_keeps_caches(monkeypatch, tmp_path, value):
     assert cache_folder("models") == tmp_path / "xdg" / "folio" / "models"
 
 
-def test_what_was_kept_is_what_is_loaded(tmp_path):
+def test_an_entry_is_read_as_it_was_written(tmp_path):
     path = tmp_path / "new" / "folder" / "a.outcome"
-    assert write_cache_entry(path, KEPT)
+    assert write_cache_entry(path, ENTRY)
     found = read_cache_entry(path)
-    assert (found.about, found.parts) == (KEPT.about, KEPT.parts)
+    assert (found.about, found.parts) == (ENTRY.about, ENTRY.parts)
     assert list(path.parent.iterdir()) == [path]
     head, _, body = path.read_bytes().partition(b"\n")
-    assert json.loads(head)["about"] == KEPT.about  # it is JSON, whoever reads it
+    assert json.loads(head)["about"] == ENTRY.about  # it is JSON, whoever reads it
     assert body == b"\0\n{}log"
 
 
-def test_no_flipped_bit_goes_unnoticed(tmp_path):
+def test_every_flipped_bit_is_detected(tmp_path):
     path = tmp_path / "a.outcome"
-    write_cache_entry(path, KEPT)
+    write_cache_entry(path, ENTRY)
     whole = path.read_bytes()
     for position in range(len(whole)):
         path.write_bytes(whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :])
@@ -64,41 +66,41 @@ def test_no_flipped_bit_goes_unnoticed(tmp_path):
 @pytest.mark.parametrize(
     "content", [b"", b"\n", b"[]", b"[" * 100_000, b"{}", b'{"about": 1, "parts": 2}', b"\xff"]
 )
-def test_what_is_nothing_of_ours_is_none(tmp_path, content):
+def test_another_file_is_none(tmp_path, content):
     (tmp_path / "a.outcome").write_bytes(content)
     assert read_cache_entry(tmp_path / "a.outcome") is None
 
 
-def test_what_is_torn_is_none_and_is_replaced(tmp_path):
+def test_a_truncated_entry_is_none_and_can_be_replaced(tmp_path):
     path = tmp_path / "a.outcome"
-    write_cache_entry(path, KEPT)
+    write_cache_entry(path, ENTRY)
     path.write_bytes(path.read_bytes()[:-1])
     assert read_cache_entry(path) is None
-    assert write_cache_entry(path, KEPT)
-    assert read_cache_entry(path).parts == KEPT.parts
+    assert write_cache_entry(path, ENTRY)
+    assert read_cache_entry(path).parts == ENTRY.parts
 
 
-def test_it_is_good_for_its_own_name_only(tmp_path):
-    write_cache_entry(tmp_path / "a.outcome", KEPT)
+def test_a_renamed_entry_is_none(tmp_path):
+    write_cache_entry(tmp_path / "a.outcome", ENTRY)
     (tmp_path / "a.outcome").rename(tmp_path / "b.outcome")
     assert read_cache_entry(tmp_path / "b.outcome") is None
 
 
-def test_a_place_that_cannot_be_written_only_keeps_nothing(tmp_path):
+def test_a_folder_that_cannot_be_written_raises_no_error(tmp_path):
     (tmp_path / "file").write_text("mine")
-    assert not write_cache_entry(tmp_path / "file" / "a.outcome", KEPT)
+    assert not write_cache_entry(tmp_path / "file" / "a.outcome", ENTRY)
     assert read_cache_entry(tmp_path / "file" / "a.outcome") is None
     for folder in (tmp_path / "file", tmp_path / "nowhere"):
         trim_cache(folder, ending=".outcome", limit=0)
     assert (tmp_path / "file").read_text() == "mine"
 
 
-def test_what_is_no_number_is_not_kept(tmp_path):
+def test_nan_is_not_written(tmp_path):
     assert not write_cache_entry(tmp_path / "a.outcome", CacheEntry(about={"score": float("nan")}))
     assert list(tmp_path.iterdir()) == []
 
 
-def test_what_was_used_longest_ago_makes_room(tmp_path):
+def test_the_least_recently_used_entry_is_removed(tmp_path):
     for number in range(4):
         write_cache_entry(tmp_path / f"{number}.outcome", CacheEntry(about={}, parts={"head": bytes(10_000)}))
         os.utime(tmp_path / f"{number}.outcome", (number, number))
@@ -107,8 +109,8 @@ def test_what_was_used_longest_ago_makes_room(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0.outcome", "3.outcome"]
 
 
-def test_room_is_made_among_our_own_and_of_what_a_killed_run_left(tmp_path):
-    write_cache_entry(tmp_path / "a.outcome", KEPT)
+def test_trimming_removes_our_files_and_unfinished_ones_only(tmp_path):
+    write_cache_entry(tmp_path / "a.outcome", ENTRY)
     for name in (".unfinished-old", ".unfinished-new", "mine.txt"):
         (tmp_path / name).write_text("x")
     long_ago = time.time() - 7200
@@ -118,7 +120,7 @@ def test_room_is_made_among_our_own_and_of_what_a_killed_run_left(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == [".unfinished-new", "mine.txt"]
 
 
-def test_several_may_write_and_read_at_once(tmp_path):
+def test_concurrent_writes_and_reads(tmp_path):
     path, found = tmp_path / "a.outcome", []
 
     def work(number):

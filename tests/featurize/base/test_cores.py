@@ -1,4 +1,4 @@
-"""Cores by affinity and by control groups, laid out as the kernel's documentation has them."""
+"""Cores by affinity and control groups; group files as in the Linux kernel's documentation."""
 
 import math
 import os
@@ -10,7 +10,7 @@ from featurize.base.cores import available_cores, cgroup_cores
 
 
 def _groups(tmp_path, own, **files):
-    """Return a made-up /proc/self/cgroup and /sys/fs/cgroup."""
+    """Return an invented /proc/self/cgroup and /sys/fs/cgroup."""
     (tmp_path / "own").write_text(own)
     root = tmp_path / "groups"
     root.mkdir()
@@ -22,7 +22,7 @@ def _groups(tmp_path, own, **files):
 
 
 @pytest.mark.parametrize(
-    ("own", "files", "granted"),
+    ("own", "files", "quota"),
     [
         ("0::/\n", {"cpu.max": "200000 100000\n"}, 2),
         ("0::/\n", {"cpu.max": "max 100000\n"}, math.inf),
@@ -41,16 +41,16 @@ def _groups(tmp_path, own, **files):
         ("2:cpuset:/\n", {"cpuset/cpu.cfs_quota_us": "1\n", "cpuset/cpu.cfs_period_us": "1\n"}, math.inf),
     ],
 )
-def test_what_control_groups_grant(tmp_path, own, files, granted):
-    assert cgroup_cores(*_groups(tmp_path, own, **files)) == granted
+def test_the_quota_of_control_groups(tmp_path, own, files, quota):
+    assert cgroup_cores(*_groups(tmp_path, own, **files)) == quota
 
 
-def test_without_control_groups_nothing_is_limited(tmp_path):
+def test_without_control_groups_there_is_no_limit(tmp_path):
     assert cgroup_cores(tmp_path / "none", tmp_path) == math.inf
 
 
-@pytest.mark.parametrize(("granted", "expected"), [(math.inf, 8), (2.0, 2), (1.5, 2), (0.2, 1), (64.0, 8)])
-def test_the_lesser_of_affinity_and_grant(monkeypatch, granted, expected):
+@pytest.mark.parametrize(("quota", "expected"), [(math.inf, 8), (2.0, 2), (1.5, 2), (0.2, 1), (64.0, 8)])
+def test_the_smaller_of_affinity_and_quota(monkeypatch, quota, expected):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
-    monkeypatch.setattr(cores, "cgroup_cores", lambda *_: granted)
+    monkeypatch.setattr(cores, "cgroup_cores", lambda *_: quota)
     assert available_cores() == expected

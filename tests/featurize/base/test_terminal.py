@@ -1,4 +1,4 @@
-"""What both command lines share."""
+"""Terminal functions of both command lines."""
 
 import subprocess
 import sys
@@ -22,7 +22,7 @@ from featurize.errors import FolioError
         ("two\nlines\t\x1b[31m", "two\\nlines\\t\\x1b[31m"),
     ],
 )
-def test_printable_text_cannot_disturb_a_terminal(text, shown):
+def test_printable_text_is_safe_in_a_terminal(text, shown):
     assert printable(text) == shown
 
 
@@ -33,7 +33,7 @@ def test_human_bytes(count, shown):
     assert human_bytes(count) == shown
 
 
-def test_lists_are_joined_and_keep_the_first_of_equal_words():
+def test_repeated_lists_are_merged_without_duplicates():
     @click.command()
     @click.option("--name", multiple=True, type=CommaList())
     def command(name):
@@ -43,7 +43,7 @@ def test_lists_are_joined_and_keep_the_first_of_equal_words():
     assert result.output == "a|b|c\n"
 
 
-def test_only_library_errors_become_a_line():
+def test_only_library_errors_are_printed_as_one_line():
     @click.group(cls=FolioGroup)
     def group():
         pass
@@ -60,13 +60,13 @@ def test_only_library_errors_become_a_line():
 
 
 @pytest.mark.parametrize("verbose", [False, True])
-def test_native_chatter_is_kept_away_and_our_own_lines_are_not(verbose):
+def test_library_output_is_hidden_and_our_own_lines_are_shown(verbose):
     code = (
-        "import os, sys, warnings\nfrom featurize.base.terminal import quiet_libraries\n"
-        f"quiet_libraries(verbose={verbose})\n"
-        "os.write(2, b'native chatter\\n')\nwarnings.warn('python chatter')\nprint('ours', file=sys.stderr)"
+        "import os, sys, warnings\nfrom featurize.base.terminal import silence_libraries\n"
+        f"silence_libraries(verbose={verbose})\n"
+        "os.write(2, b'native message\\n')\nwarnings.warn('python message')\nprint('ours', file=sys.stderr)"
     )
     result = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert "ours" in result.stderr
-    assert ("native chatter" in result.stderr) == verbose
-    assert ("python chatter" in result.stderr) == verbose
+    assert ("native message" in result.stderr) == verbose
+    assert ("python message" in result.stderr) == verbose

@@ -170,7 +170,7 @@ def test_a_disk_that_takes_no_more_loses_nothing(data, uninterrupted, tmp_path, 
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
     )  # fmt: skip
     assert starved.returncode == 1, starved.stdout + starved.stderr
-    assert "Nothing that was finished is lost" in starved.stdout
+    assert "Finished work is kept" in starved.stdout
     assert not (out / "mean+random.h5").exists()
     assert bool(list(out.glob("*.parts/*.part"))) == (part == PART)
     assert run(data, out).returncode == 0

@@ -157,7 +157,7 @@ def test_a_part_of_before_there_were_levels_has_one(tmp_path):
 
 def test_a_folder_that_cannot_be_made_is_the_same_clear_error(tmp_path):
     (tmp_path / "x.h5.parts").write_text("a file where the folder should be")
-    with pytest.raises(StoreError, match=r"cannot write here .*Nothing that was finished is lost"):
+    with pytest.raises(StoreError, match=r"cannot write to this folder .*Finished work is kept"):
         save_run_choices(tmp_path / "x.h5.parts", RunChoices(config={}, precision=None))
 
 
@@ -181,7 +181,7 @@ def test_a_full_disk_is_a_clear_error_and_leaves_nothing_half_written(tmp_path, 
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("featurize.store.parts.write_synced", full)
-    with pytest.raises(StoreError, match=r"No space left on device.*Nothing that was finished is lost"):
+    with pytest.raises(StoreError, match=r"No space left on device.*Finished work is kept"):
         write_part(tmp_path, make_part(2), config_digest=DIGEST)
     assert part_paths(tmp_path) == [kept]
     assert list(tmp_path.iterdir()) == [kept]
