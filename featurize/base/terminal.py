@@ -1,4 +1,4 @@
-"""What both command lines share: one-line errors, quiet libraries, lists with commas, a progress bar."""
+"""Functions of both command lines: one-line errors, signals, quiet libraries, progress bar."""
 
 from __future__ import annotations
 
@@ -22,29 +22,32 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
-_ARGUMENTS, _KEEPS = "folio.arguments", "folio.keeps"  # in the context's shared notes
+_ARGUMENTS, _RESUMABLE = "folio.arguments", "folio.resumable"  # keys of click's Context.meta
 
 
 class FolioGroup(click.Group):
-    """A command group whose library errors are one line on stderr and exit code 1."""
+    """A command group that prints library errors as one line on stderr and exits with code 1."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; a `FolioError` becomes a line, anything else stays a traceback."""
+        """Run the command; print a `FolioError` as one line, let other exceptions through."""
         try:
             return super().invoke(ctx)
         except FolioError as error:
             click.echo(f"{ctx.info_name}: {printable(str(error))}", err=True)
             ctx.exit(1)
         except KeyboardInterrupt as stop:
-            go_on = f"Go on with: {ctx.info_name} {_as_typed(ctx.meta[_ARGUMENTS])}"
-            kept = "stopped; what is finished is kept." if ctx.meta.get(_KEEPS) else "stopped."
-            click.echo(f"{ctx.info_name}: {kept} {printable(go_on)}", err=True)
+            command = printable(f"{ctx.info_name} {_as_typed(ctx.meta[_ARGUMENTS])}")
+            if ctx.meta.get(_RESUMABLE):
+                text = f"stopped; finished work is kept. Continue with: {command}"
+            else:
+                text = f"stopped. Run it again with: {command}"
+            click.echo(f"{ctx.info_name}: {text}", err=True)
             ctx.exit(128 + (stop.args[0] if isinstance(stop, StopRequested) else signal.SIGINT))
 
     def make_context(
         self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
     ) -> click.Context:
-        """Keep what was typed, for the line that says how to go on."""
+        """Store the arguments as typed, for the message after a stop."""
         typed = list(args)
         context = super().make_context(info_name, args, parent, **extra)
         context.meta[_ARGUMENTS] = typed
@@ -52,40 +55,40 @@ class FolioGroup(click.Group):
 
 
 class StopRequested(KeyboardInterrupt):
-    """A signal asked the process to end; its first argument is the signal's number."""
+    """Raised when a signal asks the process to end; the first argument is the signal number."""
 
 
 @contextmanager
 def graceful_stop() -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM stop the work in order, and a second one end the process at once.
+    """Stop the work cleanly on Ctrl-C or SIGTERM; a second signal ends the process immediately.
 
-    What is in place is whole at any instant, so that ending at once costs only the work under way.
+    Files on disk are complete at every moment, so an immediate end loses only the work in progress.
     """
-    before = {
+    handlers = {
         number: signal.getsignal(number)
         for number in (signal.SIGINT, signal.SIGTERM)
-        if signal.getsignal(number) is not signal.SIG_IGN  # as `nohup` and shells without job control set it
+        if signal.getsignal(number) is not signal.SIG_IGN  # set by `nohup` and by shells without job control
     }
-    asked: list[int] = []
+    received: list[int] = []
 
     def stop(number: int, frame: object) -> None:
-        if asked:
+        if received:
             os._exit(128 + number)
-        asked.append(number)
+        received.append(number)
         raise StopRequested(number)
 
-    for number in before:
+    for number in handlers:
         signal.signal(number, stop)
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in handlers.items():
             signal.signal(number, handler)
 
 
 def mark_resumable() -> None:
-    """Say of the command under way that the same command goes on where it was stopped."""
-    click.get_current_context().meta[_KEEPS] = True
+    """Mark the running command as resumable: typed again, it continues where it was stopped."""
+    click.get_current_context().meta[_RESUMABLE] = True
 
 
 def _as_typed(words: list[str]) -> str:
@@ -93,27 +96,27 @@ def _as_typed(words: list[str]) -> str:
 
 
 class CommaList(click.ParamType):
-    """Words given with commas; together with ``multiple=True`` also by repeating the option."""
+    """Comma-separated words; with ``multiple=True`` the option may also be repeated."""
 
     name = "name[,name…]"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Split at commas, drop what is empty."""
+        """Split at commas and drop empty words."""
         if not isinstance(value, str):
             return value
         return tuple(word.strip() for word in value.split(",") if word.strip())
 
 
 def default_of(function: Callable[..., Any], parameter: str) -> Any:
-    """Return the default in the library function's signature: it lives there and nowhere else."""
+    """Return the default value of a library function's parameter, so that it is defined only there."""
     return inspect.signature(function).parameters[parameter].default
 
 
 def silence_libraries(*, verbose: bool) -> None:
-    """Keep the chatter of native libraries off the user's screen, for the rest of the process.
+    """Hide the messages of native libraries for the rest of the process, unless `verbose`.
 
-    TensorFlow, libtiff and friends write straight to file descriptor 2. The descriptor is pointed at the null
-    device and Python's own ``sys.stderr`` moved to a copy of the real one, so that our lines still show.
+    TensorFlow, libtiff and other libraries write directly to file descriptor 2. It is redirected to the null
+    device, and Python's ``sys.stderr`` to a copy of the original, so that our own messages are still shown.
     """
     if verbose:
         return
@@ -122,7 +125,7 @@ def silence_libraries(*, verbose: bool) -> None:
     warnings.simplefilter("ignore")
     try:
         descriptor = sys.stderr.fileno()
-    except (AttributeError, OSError, ValueError):  # a captured or closed stderr has nothing to move
+    except (AttributeError, OSError, ValueError):  # stderr is captured or closed
         return
     if descriptor != 2:
         return
@@ -140,7 +143,7 @@ def _line_buffered(descriptor: int) -> TextIO:
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Return a rich console; width 100 where the output is not a terminal, so that tables are not cut."""
+    """Return a rich console, 100 columns wide if the output is not a terminal, so that tables are not cut."""
     from rich.console import Console
 
     stream = sys.stderr if stderr else sys.stdout
@@ -150,9 +153,9 @@ def console(*, stderr: bool = False) -> Console:
 
 @contextmanager
 def progress_bar(*, title: str, unit: str) -> Iterator[Callable[..., None]]:
-    """Show a bar with rate and time left on stderr; silent where that is not a terminal.
+    """Show a progress bar with rate and remaining time on stderr; nothing if stderr is not a terminal.
 
-    Yields ``update(done, total, stage=None)``; a new stage starts a bar of its own.
+    Yields ``update(done, total, stage=None)``; a new stage starts a new bar.
     """
     if not sys.stderr.isatty():
         yield lambda done, total, stage=None: None

@@ -192,11 +192,11 @@ def test_what_is_typed_wins_over_what_is_taken_over(call, monkeypatch, words, pa
     assert asked["params"] == params
 
 
-def test_a_second_comparison_says_what_was_remembered(call, make_store):
+def test_a_second_comparison_reads_the_cache(call, make_store):
     store = make_store(counts={"train": 6, "test": 5})
     for more, said in ((), False), (["--overwrite"], True), (["--overwrite", "--fresh"], False):
         done = call("compare", store, "--heads", "logreg", *more)
-        assert ("1 head remembered from earlier runs" in done.output) is said
+        assert ("1 head from the cache of earlier runs" in done.output) is said
 
 
 def test_predict_prints_a_table_or_json(call, make_store, network, tmp_path):
@@ -303,7 +303,7 @@ def test_stopped_it_leaves_nothing_behind(make_store, tmp_path, name):
     process.send_signal(getattr(signal, name))
     _, stderr = process.communicate(timeout=60)
     assert process.returncode == 128 + getattr(signal, name)
-    assert stderr.splitlines() == [f"classify: stopped. Go on with: classify {shlex.join(words)}"]
+    assert stderr.splitlines() == [f"classify: stopped. Run it again with: classify {shlex.join(words)}"]
     assert list(out.parent.iterdir()) == []
     assert not [pid for pid in workers if alive(pid)]
 

@@ -424,7 +424,7 @@ def test_stopped_it_says_how_to_go_on_and_goes_on(portfolio, tmp_path, name, sta
     _, stderr = process.communicate(timeout=30)
     assert process.returncode == 128 + getattr(signal, name)
     command = f"featurize {' '.join(words[:-1])} '{tmp_path / 'the out'}'"
-    assert stderr.splitlines() == [f"featurize: stopped; what is finished is kept. Go on with: {command}"]
+    assert stderr.splitlines() == [f"featurize: stopped; finished work is kept. Continue with: {command}"]
     dry = CliRunner().invoke(cli, [*words, "--dry-run"]).stdout
     assert "an unfinished run left " in dry
     out = CliRunner().invoke(cli, words).stdout
@@ -460,7 +460,7 @@ def test_a_command_that_keeps_nothing_does_not_say_it_does():
     finally:
         cli.commands.pop("wait")
     assert result.exit_code == 130
-    assert result.stderr.splitlines() == ["featurize: stopped. Go on with: featurize wait"]
+    assert result.stderr.splitlines() == ["featurize: stopped. Run it again with: featurize wait"]
 
 
 def test_every_command_and_option_has_help():
