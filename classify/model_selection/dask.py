@@ -97,11 +97,11 @@ def run_on_dask(
     for part in [networks, longest_first(others, tasks)] if on_gpu else [ordered]:
         spreading = JobSpec(
             check=partial(check_worker, versions_here()),
-            do=run_task,
+            function=run_task,
             arguments=lambda index, workers: _arguments(tasks[index], jobs, workers),
             gpu="yes" if on_gpu and part is networks else "no",
             on_lost=jobs.held.clear,
-            what=lambda index: f"a task of head {tasks[index].head}",
+            describe=lambda index: f"a task of head {tasks[index].head}",
         )
         try:
             with closing(run_jobs(jobs.cluster, _InOrder(part), spreading)) as stream:

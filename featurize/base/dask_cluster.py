@@ -1,6 +1,6 @@
-"""A Dask cluster: one that is there, or one of this machine alone.
+"""Connection to a Dask cluster, running or started on this machine, and the selection of its workers.
 
-With `roster` and `spreading` this is all we know of Dask.
+This module and `featurize.base.dask_jobs` contain everything that Folio uses of Dask.
 """
 
 from __future__ import annotations
@@ -27,43 +27,48 @@ if TYPE_CHECKING:
     from distributed import Client
 
 
-CONNECT_SECONDS = 20.0  # until a scheduler that does not answer is given up
-PATIENCE = 300.0  # seconds that a run waits for a scheduler, or for any worker, to come back
+CONNECT_SECONDS = 20.0  # timeout for the first connection to a scheduler
+RECONNECT_SECONDS = 300.0  # time to wait for a scheduler to come back
+FIRST_WORKER = 60.0  # seconds to wait for the first worker to appear
+NO_WORKER = 300.0  # seconds to wait for a reply from a worker, or for a new worker when all are gone
+POLL = 1.0  # seconds between two requests for the list of workers
+SLOT = "folio"  # Dask resource that every usable worker gets one of, so that it runs one job at a time
+GPU = "GPU"  # Dask resource of workers started with `dask worker --resources "GPU=1"`
 INSTALL = 'pip install ".[dask]"'
+RESUME = "Finished work is kept: run the same command again to continue"
 _LOCAL = re.compile(r"local(?::([0-9]+))?")
-_GOES_ON = "What is finished is kept: the same command goes on from there"
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerInfo:
-    """One worker process, as the scheduler knows it."""
+    """One worker process, as listed by the scheduler."""
 
     address: str
-    identity: str  # another one for every process, whatever its address
+    identity: str  # unique per process, also if a new process has the same address
     n_threads: int
     resources: dict[str, float]
 
 
 def check_dask(dask: str) -> int | None:
-    """Check what ``--dask`` says, before anything else is done.
+    """Check the value of ``--dask``.
 
     Parameters
     ----------
     dask : str
-        A scheduler's address, or "local" or "local:N".
+        Address of a scheduler, or "local" or "local:N".
 
     Returns
     -------
     int or None
-        How many workers to start here; None for a scheduler that runs already.
+        Number of workers to start on this machine; None if `dask` is the address of a running scheduler.
 
     Raises
     ------
     ConfigError
-        If it is neither, or Dask is not installed.
+        If the value is invalid or Dask is not installed.
     """
     if importlib.util.find_spec("distributed") is None:
-        raise ConfigError(f"--dask {dask}: Dask is not installed. Type: {INSTALL}")
+        raise ConfigError(f"--dask {dask}: Dask is not installed. Install it with: {INSTALL}")
     local = _LOCAL.fullmatch(dask)
     if local is not None:
         n_workers = available_cores() if local[1] is None else int(local[1])
@@ -72,32 +77,32 @@ def check_dask(dask: str) -> int | None:
         return n_workers
     if not re.fullmatch(r"(?:[a-z]+://)?[^\s/:]+(?::[^\s/:]+)*:[0-9]+|[a-z]+://\S+", dask):
         raise ConfigError(
-            f"--dask {dask}: expected a scheduler's address, such as tcp://10.0.0.5:8786, or local:N"
+            f"--dask {dask}: expected the address of a scheduler, such as tcp://10.0.0.5:8786, or local:N"
         )
     return None
 
 
 @contextlib.contextmanager
 def connect_cluster(dask: str, *, note: Callable[[str], None]) -> Iterator[Cluster]:
-    """Give access to a cluster; one that was started for this ends with it.
+    """Connect to a cluster; a cluster started on this machine is closed at the end of the ``with`` block.
 
     Parameters
     ----------
     dask : str
         As in `check_dask`.
     note : callable
-        Called with a line for what the user should know: workers that were refused, or have gone.
+        Called with one-line messages for the user, for example about workers that are refused or gone.
 
     Raises
     ------
     ConfigError
         As `check_dask`.
     ClusterError
-        If no scheduler answers there.
+        If no scheduler answers at the address.
     """
     n_workers = check_dask(dask)
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # what matters is said by notes and errors
-    import distributed  # configures its loggers
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # notes and errors inform the user instead
+    import distributed  # configures its loggers, so their levels are set again below
 
     for name in ("distributed", "distributed.client", "distributed.scheduler", "distributed.worker"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
@@ -106,17 +111,17 @@ def connect_cluster(dask: str, *, note: Callable[[str], None]) -> Iterator[Clust
         if n_workers is not None:
             local = distributed.LocalCluster(
                 n_workers=n_workers,
-                # The cores that each may take: the workers share them, or all would fight for all.
+                # Workers share the cores; by default each would use all of them.
                 threads_per_worker=max(1, available_cores() // n_workers),
                 processes=True,
                 host="127.0.0.1",
-                dashboard_address="127.0.0.1:0",  # no dashboard, but Dask serves its health by HTTP
+                dashboard_address="127.0.0.1:0",  # there is no dashboard, but Dask serves health checks
                 worker_dashboard_address="127.0.0.1:0",
                 scheduler_kwargs={"dashboard": False},
-                memory_limit=None,  # as without Dask: a worker near a limit would be halted, or killed
+                memory_limit=None,  # as without Dask; a limit would pause or kill workers
                 silence_logs=logging.CRITICAL,
             )
-            stack.callback(_quietly, local.close, timeout=30)
+            stack.callback(_close_quietly, local.close, timeout=30)
             address = local.scheduler_address
         cluster = Cluster(address, is_local=n_workers is not None, note=note)
         stack.callback(cluster.close)
@@ -124,57 +129,57 @@ def connect_cluster(dask: str, *, note: Callable[[str], None]) -> Iterator[Clust
 
 
 class Cluster:
-    """A connection to a scheduler, made again when it is lost.
+    """A connection to a scheduler that is restored when it is lost.
 
     Parameters
     ----------
     address : str
-        Of the scheduler.
+        Address of the scheduler.
     is_local : bool
-        Whether its workers are children of this process.
+        True if the workers are child processes of this process.
     note : callable
-        Called with a line for what the user should know.
+        Called with one-line messages for the user.
 
     Raises
     ------
     ClusterError
-        If no scheduler answers there.
+        If no scheduler answers at the address.
     """
 
     def __init__(self, address: str, *, is_local: bool, note: Callable[[str], None]) -> None:
         self.address, self.is_local = address, is_local
         self._note, self._noted = note, set[str]()
         self._lost_at: float | None = None
-        self.client: Client = self._connected(CONNECT_SECONDS)
+        self.client: Client = self._connect(CONNECT_SECONDS)
 
-    def _connected(self, seconds: float) -> Client:
+    def _connect(self, seconds: float) -> Client:
         import distributed
 
         try:
             with warnings.catch_warnings():
-                # Other packages of a worker are compared by what matters to features and heads.
+                # Package versions of workers are compared by `JobSpec.check`, as far as they matter.
                 warnings.simplefilter("ignore", distributed.versions.VersionMismatchWarning)
                 return distributed.Client(self.address, timeout=seconds, set_as_default=False)
         except (OSError, TimeoutError, ValueError) as error:
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             raise ClusterError(
-                f"--dask {self.address}: no scheduler answers there ({reason}). Start one with: dask "
-                "scheduler, and workers with: dask worker ADDRESS; or type --dask local"
+                f"--dask {self.address}: no scheduler answers at this address ({reason}). Start one with: "
+                "dask scheduler, and workers with: dask worker ADDRESS; or use --dask local"
             ) from error
 
     def note(self, text: str) -> None:
-        """Say something to the user, once."""
+        """Pass a message to the user, unless it was passed before."""
         if text not in self._noted:
             self._noted.add(text)
             self._note(text)
 
     def is_connected(self) -> bool:
-        """Tell whether the scheduler is there; try once more where the connection has been given up.
+        """Return whether the scheduler is connected; try to reconnect if the client has given up.
 
         Raises
         ------
         ClusterError
-            If it has been away for too long.
+            If the scheduler has been unreachable for `RECONNECT_SECONDS`.
         """
         if self.client.status == "running":
             self._lost_at = None
@@ -182,18 +187,19 @@ class Cluster:
         now = time.monotonic()
         if self._lost_at is None:
             self._lost_at = now
-            self.note(f"the connection to the scheduler at {self.address} is lost; waiting for it")
-        if now - self._lost_at > PATIENCE:
+            self.note(f"lost the connection to the scheduler at {self.address}; waiting for it to come back")
+        if now - self._lost_at > RECONNECT_SECONDS:
             raise ClusterError(
-                f"--dask {self.address}: the scheduler has not answered for {PATIENCE:g} seconds. {_GOES_ON}"
+                f"--dask {self.address}: the scheduler has not answered for {RECONNECT_SECONDS:g} seconds. "
+                f"{RESUME}"
             )
-        if self.client.status == "closed":  # it has tried for CONNECT_SECONDS
+        if self.client.status == "closed":  # the client stopped trying after CONNECT_SECONDS
             with contextlib.suppress(ClusterError):
-                self.client = self._connected(5.0)
+                self.client = self._connect(5.0)
         return False
 
     def workers(self) -> dict[str, WorkerInfo] | None:
-        """Return the workers that the scheduler has now, by address; None where it does not answer."""
+        """Return the current workers by address, or None if the scheduler does not answer."""
         try:
             found = self.client.scheduler_info(n_workers=-1)["workers"]
         except (OSError, TimeoutError, RuntimeError):
@@ -201,7 +207,7 @@ class Cluster:
         return {
             address: WorkerInfo(
                 address=address,
-                # Its id may be its address; its folder is its own.
+                # The id may be the address; the local directory is unique per process.
                 identity=f"{info['id']} {info.get('local_directory', '')}",
                 n_threads=int(info["nthreads"]),
                 resources=dict(info.get("resources") or {}),
@@ -210,7 +216,7 @@ class Cluster:
         }
 
     def run(self, function: Callable[..., Any], *arguments: Any, worker: str) -> Any:
-        """Run a function on one worker beside its tasks; return what it brings, an exception included."""
+        """Run a function on one worker, independent of its tasks; return its result or an exception."""
         try:
             answers = self.client.run(function, *arguments, workers=[worker], on_error="return")
         except Exception as error:
@@ -218,165 +224,160 @@ class Cluster:
         return answers.get(worker, OSError("no answer"))
 
     def close(self) -> None:
-        """End the connection; what this client has asked for and is not done is dropped."""
-        _quietly(self.client.close, timeout=10)
+        """Close the connection; unfinished tasks of this client are cancelled."""
+        _close_quietly(self.client.close, timeout=10)
 
 
-def _quietly(close: Callable[..., Any], *, timeout: float) -> None:
-    with contextlib.suppress(Exception):  # a cluster that is gone already is closed
+def _close_quietly(close: Callable[..., Any], *, timeout: float) -> None:
+    with contextlib.suppress(Exception):  # raised if the cluster is gone already
         close(timeout=timeout)
-
-
-SLOT = "folio"  # Dask's name for the right to do one job: every worker that takes part has one
-GPU = "GPU"  # what `dask worker --resources "GPU=1"` offers
-POLL = 1.0  # seconds between looks at who is there
-FIRST_WORKER = 60.0  # seconds to wait for a first worker to appear
-NO_WORKER = 300.0  # seconds to wait for one that answers, or for another one when all have gone
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerReply:
-    """What a worker said when it was asked."""
+    """Reply of a worker to its check."""
 
     worker: WorkerInfo
-    answer: Any  # "", why not, or an exception
+    answer: Any  # "" if the worker is usable, else the reason as text, or an exception
 
 
-Inbox = SimpleQueue["WorkerReply | str"]  # answers, and keys of jobs that are done
+Inbox = SimpleQueue["WorkerReply | str"]  # replies, and keys of finished jobs
 
 
 class DaskWorkers:
-    """The workers that are there, asked, admitted and refused.
+    """The workers of a cluster: which are present, which passed the check, which were refused.
 
     Parameters
     ----------
     cluster : Cluster
-        Whose.
+        The cluster.
     check : callable
-        Called on every worker; returns why it is not to take part, "" if it is.
+        Called once on every worker; returns "" if the worker is usable, else the reason why not.
     gpu : {"yes", "no", "any"}
-        Whether workers must offer a GPU; "any": if one does.
+        Whether workers must offer a GPU; "any": only if at least one worker offers one.
     inbox : Inbox
-        Where answers are put.
+        Receives the replies of workers.
 
     Attributes
     ----------
-    admitted : dict
-        From the address of each worker that may take part to its process.
+    accepted : dict
+        Address of each worker that passed the check, mapped to the identity of its process.
     """
 
     def __init__(self, cluster: Cluster, *, check: Callable[[], str], gpu: str, inbox: Inbox) -> None:
-        self.admitted: dict[str, str] = {}
+        self.accepted: dict[str, str] = {}
         self._cluster, self._check, self._gpu, self._inbox = cluster, check, gpu, inbox
-        self._there: dict[str, WorkerInfo] = {}
-        self._asked: dict[str, str] = {}  # worker → the process that was asked
-        self._refused: dict[str, str] = {}  # worker → why
-        self._looked_at = float("-inf")
-        self._alone_since = time.monotonic()  # since when there is no worker to give anything to
-        self._any_so_far = False  # whether one was ever admitted
+        self._present: dict[str, WorkerInfo] = {}
+        self._checked: dict[str, str] = {}  # address → identity of the process whose check was started
+        self._refused: dict[str, str] = {}  # address → reason
+        self._updated_at = float("-inf")
+        self._unusable_since = time.monotonic()  # since when there has been no usable worker
+        self._any_accepted = False  # whether a worker was ever accepted
 
-    def look(self) -> None:
-        """See who is there: ask newcomers whether they may take part, and forget those that have gone."""
-        if time.monotonic() - self._looked_at < POLL:
+    def update(self) -> None:
+        """Update the list of workers, at most once per `POLL` seconds: check new ones, drop lost ones."""
+        if time.monotonic() - self._updated_at < POLL:
             return
-        self._looked_at = time.monotonic()
+        self._updated_at = time.monotonic()
         found = self._cluster.workers()
-        if found is None:  # what was so is taken to be so still
+        if found is None:  # no answer: keep the last list
             return
-        self._there = found
-        for address, info in self._there.items():
-            if self._asked.get(address) != info.identity:
-                self._asked[address] = info.identity
+        self._present = found
+        for address, info in self._present.items():
+            if self._checked.get(address) != info.identity:
+                self._checked[address] = info.identity
                 self._refused.pop(address, None)
-                threading.Thread(target=self._ask, args=(info,), daemon=True).start()
-        for address, identity in list(self.admitted.items()):
-            if address not in self._there or self._there[address].identity != identity:
-                del self.admitted[address]
-                self._asked.pop(address, None)  # it may come back
-                self._cluster.note(f"worker {address} has gone; what it had not finished is done by others")
+                threading.Thread(target=self._check_worker, args=(info,), daemon=True).start()
+        for address, identity in list(self.accepted.items()):
+            if address not in self._present or self._present[address].identity != identity:
+                del self.accepted[address]
+                self._checked.pop(address, None)  # check it again if it comes back
+                self._cluster.note(f"worker {address} is gone; other workers take over its unfinished work")
 
-    def look_soon(self) -> None:
-        """Have the next look be a look: someone seems to have gone."""
-        self._looked_at = float("-inf")
+    def update_soon(self) -> None:
+        """Let the next `update` run without delay, because a worker seems to be lost."""
+        self._updated_at = float("-inf")
 
-    def wait(self) -> None:
-        """Note that the scheduler is away, so that nobody can be there."""
-        self._alone_since = time.monotonic()
+    def restart_timeout(self) -> None:
+        """Restart the timeout of `raise_if_none`, because the scheduler is disconnected."""
+        self._unusable_since = time.monotonic()
 
-    def hear(self, heard: WorkerReply) -> None:
-        """Take note of what a worker said."""
-        address, answer = heard.worker.address, heard.answer
-        if isinstance(answer, OSError | TimeoutError):  # it has gone meanwhile; or it is asked anew
-            self._asked.pop(address, None)
+    def handle_reply(self, reply: WorkerReply) -> None:
+        """Accept or refuse a worker after its check."""
+        address, answer = reply.worker.address, reply.answer
+        if isinstance(answer, OSError | TimeoutError):  # lost in the meantime; check it again
+            self._checked.pop(address, None)
         elif isinstance(answer, BaseException) and "ModuleNotFoundError" in repr(answer):  # Dask may wrap it
-            self.refuse(address, f"has no Folio, or another version ({answer}). There, type: {INSTALL}")
+            self.refuse(
+                address, f"does not have this version of Folio ({answer}). Install it there with: {INSTALL}"
+            )
         elif isinstance(answer, BaseException):
-            self.refuse(address, f"cannot take part ({type(answer).__name__}: {answer})")
+            self.refuse(address, f"cannot be used ({type(answer).__name__}: {answer})")
         elif answer:
             self.refuse(address, answer)
         else:
-            self.admitted[address] = heard.worker.identity
-            self._any_so_far = True
+            self.accepted[address] = reply.worker.identity
+            self._any_accepted = True
 
     def refuse(self, address: str, why: str) -> None:
-        """Leave a worker out, and say why."""
-        self.admitted.pop(address, None)
+        """Exclude a worker and pass the reason to the user."""
+        self.accepted.pop(address, None)
         self._refused[address] = f"worker {address} {' '.join(why.split())}"
         self._cluster.note(self._refused[address])
 
-    def able(self) -> set[str]:
-        """Return the workers that are there, may take part and have what is demanded."""
-        able = self.admitted.keys() & (self._offering() if self.needs_gpu() else self._there.keys())
-        if able:
-            self._alone_since = time.monotonic()
-        return able
+    def usable(self) -> set[str]:
+        """Return the addresses of workers that are present, accepted and offer a GPU if one is needed."""
+        usable = self.accepted.keys() & (self._with_gpu() if self.needs_gpu() else self._present.keys())
+        if usable:
+            self._unusable_since = time.monotonic()
+        return usable
 
-    def asked(self) -> set[str]:
-        """Return the workers that have not said yet whether they may take part."""
-        return (self._there.keys() & self._asked.keys()) - self.admitted.keys() - self._refused.keys()
+    def unchecked(self) -> set[str]:
+        """Return the addresses of present workers whose check has not finished."""
+        return (self._present.keys() & self._checked.keys()) - self.accepted.keys() - self._refused.keys()
 
     def needs_gpu(self) -> bool:
-        """Tell whether only workers that offer a GPU are able."""
-        some = bool(self._offering() - self._refused.keys())
+        """Return whether only workers that offer a GPU are usable."""
+        some = bool(self._with_gpu() - self._refused.keys())
         return self._gpu == "yes" or (self._gpu == "any" and some)
 
-    def give_up_without_workers(self) -> None:
-        """Raise if there is nobody to do anything, and no hope.
+    def raise_if_none(self) -> None:
+        """Raise if no worker is usable and none can still join.
 
         Raises
         ------
         ClusterError
-            If all are refused, none offers what is demanded, or none has come for too long.
+            If all workers are refused, none offers a required GPU, or none has appeared within the timeout.
         """
-        if self.able():
+        if self.usable():
             return
         address = self._cluster.address
-        if self._there and self._there.keys() <= self.admitted.keys() | self._refused.keys():
-            if self.admitted:
+        if self._present and self._present.keys() <= self.accepted.keys() | self._refused.keys():
+            if self.accepted:
                 raise ClusterError(
-                    f"no worker of {address} offers a GPU, which --device asks for. Start workers with: dask "
+                    f"no worker of {address} offers a GPU, which --device requires. Start workers with: dask "
                     'worker ADDRESS --resources "GPU=1"'
                 )
-            refused = [why for worker, why in self._refused.items() if worker in self._there]
-            raise ClusterError(f"{refused[0]}. No other worker may take part")
-        alone = time.monotonic() - self._alone_since
-        if alone > (NO_WORKER if self._any_so_far or self._asked else FIRST_WORKER):
+            refused = [why for worker, why in self._refused.items() if worker in self._present]
+            raise ClusterError(f"{refused[0]}. No other worker is usable")
+        waited = time.monotonic() - self._unusable_since
+        if waited > (NO_WORKER if self._any_accepted or self._checked else FIRST_WORKER):
             raise ClusterError(
-                f"no worker at {address} for {alone:.0f} seconds. Start some with: dask worker {address}. "
-                "What is finished is kept: the same command goes on from there"
+                f"no usable worker at {address} for {waited:.0f} seconds. Start workers with: dask worker "
+                f"{address}. {RESUME}"
             )
 
-    def _offering(self) -> set[str]:
-        return {address for address, info in self._there.items() if info.resources.get(GPU, 0) >= 1}
+    def _with_gpu(self) -> set[str]:
+        return {address for address, info in self._present.items() if info.resources.get(GPU, 0) >= 1}
 
-    def _ask(self, info: WorkerInfo) -> None:
-        answer = self._cluster.run(take_part, self._check, self._cluster.is_local, worker=info.address)
+    def _check_worker(self, info: WorkerInfo) -> None:
+        answer = self._cluster.run(prepare_worker, self._check, self._cluster.is_local, worker=info.address)
         self._inbox.put(WorkerReply(worker=info, answer=answer))
 
 
-async def take_part(check: Callable[[], str], is_child: bool, dask_worker: Any) -> str:
-    """Look at the worker that this is called on; give it its slot, or return why not."""
-    if is_child:  # Ctrl-C in the terminal is for the parent, which ends its workers in order
+async def prepare_worker(check: Callable[[], str], is_child: bool, dask_worker: Any) -> str:
+    """Check the worker that runs this; give it its slot, or return the reason why it is not usable."""
+    if is_child:  # Ctrl-C in the terminal is for the parent, which then closes its workers
         with suppress(ValueError):
             signal.signal(signal.SIGINT, signal.SIG_IGN)
     reason = await asyncio.to_thread(check)

@@ -1,8 +1,7 @@
-"""Jobs spread over the workers of a Dask cluster, each brought back once. Who does what, Dask decides.
+"""Jobs run on the workers of a Dask cluster; each returns one result. Dask schedules them.
 
-What Dask does not settle is settled here: who may take part (each worker is looked at first), that a worker
-does one job at a time, and what becomes of a job whose worker failed, died, or is much too slow, or that was
-lost with the connection.
+This module adds what Dask does not do: it checks workers before they get jobs, gives each worker one job at a
+time, and handles jobs that fail, are lost with their worker or connection, or are much too slow.
 """
 
 from __future__ import annotations
@@ -18,283 +17,296 @@ from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Protocol
 
-from featurize.base.dask_cluster import GPU, POLL, SLOT, Cluster, DaskWorkers, Inbox, WorkerReply
+from featurize.base.dask_cluster import (
+    GPU,
+    POLL,
+    RESUME,
+    SLOT,
+    Cluster,
+    DaskWorkers,
+    Inbox,
+    WorkerReply,
+)
 from featurize.errors import ClusterError, FolioError
 
 if TYPE_CHECKING:
     from distributed import Future
 
 
-AHEAD = 2  # jobs a worker: one under way, one that waits for it
-TRIES = 3  # workers on which a job may fail
-LOSSES = 5  # times that a job may be lost with its worker or the connection, and be given out again
-SLOW, SLOW_SECONDS = 4.0, 60.0  # when none is left to give out: so many medians, and as long, is too slow
+AHEAD = 2  # jobs per worker: one running and one waiting for it
+TRIES = 3  # different workers on which a job may fail
+LOSSES = 5  # times that a job may be lost with its worker or the connection and submitted again
+# When no jobs are left to submit, a job that runs longer than SLOW medians and SLOW_SECONDS is duplicated.
+SLOW, SLOW_SECONDS = 4.0, 60.0
 
 
 class JobSource(Protocol):
-    """Where jobs come from, one after the other."""
+    """Source of jobs, one after the other."""
 
     def take(self, n_workers: int) -> Any | None:
-        """Return the next job, given how many workers there are; None when there is none left."""
+        """Return the next job, given the number of usable workers; None if none is left."""
         ...  # pragma: no cover - a protocol
 
 
 @dataclass(frozen=True, kw_only=True)
 class JobResult:
-    """What a job brought."""
+    """Result of one job."""
 
     job: Any
-    value: Any
+    value: Any  # return value of `JobSpec.function`
     worker: str  # address
-    seconds: float  # that it took there
+    seconds: float  # run time on the worker
 
 
 class WorkerRefusedError(Exception):
-    """Raised by a job: this worker is not to take part, and another one may do better."""
+    """Raised by a job whose worker must not be used any more; the job is given to another worker."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class JobSpec:
-    """What is done on workers; all of it is pickled on its way, and loaded from the installed Folio there.
+    """Functions that run on workers. They are pickled by name and loaded from Folio as installed there.
 
     Parameters
     ----------
     check : callable
-        Called on every worker before it gets a job; returns why the worker is not to take part, "" if it is.
-    do : callable
-        Called there with what `arguments` returns; may raise `WorkerRefusedError`.
+        Called once on every worker before it gets jobs; returns "" if the worker is usable, else the reason
+        why not.
+    function : callable
+        Called on a worker with the values that `arguments` returns; may raise `WorkerRefusedError`.
     arguments : callable
-        From a job, and the workers that may get it, to what `do` is called with; called in this process each
-        time that the job is given out.
+        Called with a job and the addresses of the workers that may get it; returns the arguments of
+        `function`. Runs in this process each time the job is submitted.
     gpu : str
-        Whether workers must offer a GPU: "yes", "no", or "any": where some do, only those are taken.
+        Whether workers must offer a GPU: "yes", "no", or "any" (only if at least one worker offers one).
     on_lost : callable
-        Called when jobs were lost, with what workers held for them.
-    what : callable
-        From a job to how an error names it.
-    beat : callable
-        Called every second or so, in the thread that waits.
+        Called when a job was lost, and with it data that workers stored for this client.
+    describe : callable
+        Called with a job; returns the name of the job in error messages.
+    on_poll : callable
+        Called about once per second in the thread that waits for results.
     """
 
     check: Callable[[], str]
-    do: Callable[..., Any]
+    function: Callable[..., Any]
     arguments: Callable[[Any, Sequence[str]], tuple[Any, ...]] = lambda job, workers: (job,)
     gpu: str = "no"
     on_lost: Callable[[], None] = lambda: None
-    what: Callable[[Any], str] = lambda job: "a task"
-    beat: Callable[[], None] = lambda: None
+    describe: Callable[[Any], str] = lambda job: "a task"
+    on_poll: Callable[[], None] = lambda: None
 
 
-def run_jobs(cluster: Cluster, source: JobSource, spreading: JobSpec) -> Generator[JobResult, None, None]:
-    """Yield what each job brought, in the order in which they come back.
+def run_jobs(cluster: Cluster, source: JobSource, spec: JobSpec) -> Generator[JobResult, None, None]:
+    """Yield the result of each job, in order of completion.
 
-    A job may be done more than once, where a worker failed, died or was too slow; it is brought back once.
-    Closed early, it gives out nothing more and calls back what no worker has begun.
+    A job may run more than once if a worker fails, dies or is too slow; its result is yielded once. If the
+    generator is closed early, no more jobs are submitted and jobs that have not started are cancelled.
 
     Parameters
     ----------
     cluster : Cluster
-        Who does it. Workers may come and go.
+        Connection to the cluster. Workers may come and go.
     source : JobSource
         The jobs.
-    spreading : JobSpec
-        What is done with each.
+    spec : JobSpec
+        What to run for each job.
 
     Raises
     ------
     ClusterError
-        If no worker is there or may take part, a job fails on several workers, or the scheduler stays away.
+        If no worker is usable, a job fails on several workers, or the scheduler stays unreachable.
     """
-    with closing(_Run(cluster, source, spreading)) as run:
-        while (brought := run.next()) is not None:
-            yield brought
+    with closing(_Run(cluster, source, spec)) as run:
+        while (result := run.next_result()) is not None:
+            yield result
 
 
 @dataclass(kw_only=True, eq=False)
 class _Job:
     payload: Any
-    failures: dict[str, str] = field(default_factory=dict)  # worker → why it failed there
+    failures: dict[str, str] = field(default_factory=dict)  # worker → error message
     n_lost: int = 0
-    futures: dict[str, Future] = field(default_factory=dict)  # under way, by key; two of a slow one
-    workers: dict[str, set[str]] = field(default_factory=dict)  # by key, who may do it
-    since: float = 0.0
+    futures: dict[str, Future] = field(default_factory=dict)  # by Dask key; two if the job was duplicated
+    workers: dict[str, set[str]] = field(default_factory=dict)  # Dask key → workers that may run it
+    submitted_at: float = 0.0
 
 
 class _Run:
-    """The state of `run_jobs`."""
+    """State of `run_jobs`."""
 
-    def __init__(self, cluster: Cluster, source: JobSource, spreading: JobSpec) -> None:
-        self.cluster, self.source, self.spreading = cluster, source, spreading
+    def __init__(self, cluster: Cluster, source: JobSource, spec: JobSpec) -> None:
+        self.cluster, self.source, self.spec = cluster, source, spec
         self.inbox: Inbox = SimpleQueue()
-        self.roster = DaskWorkers(cluster, check=spreading.check, gpu=spreading.gpu, inbox=self.inbox)
-        self.again: deque[_Job] = deque()  # to be given out once more
-        self.away: dict[str, _Job] = {}  # by Dask's key
-        self.seconds: list[float] = []  # that jobs took
-        self.exhausted = False
-        self.name = f"folio-{secrets.token_hex(6)}"  # keys are the scheduler's, and other clients have theirs
+        self.workers = DaskWorkers(cluster, check=spec.check, gpu=spec.gpu, inbox=self.inbox)
+        self.to_retry: deque[_Job] = deque()
+        self.submitted: dict[str, _Job] = {}  # by Dask key
+        self.durations: list[float] = []  # of finished jobs, in seconds
+        self.exhausted = False  # whether the source has no more jobs
+        self.name = f"folio-{secrets.token_hex(6)}"  # prefix of keys, which all clients of a scheduler share
         self.numbers = itertools.count()
 
-    def next(self) -> JobResult | None:
-        """Return what the next job brought; None when all are back."""
+    def next_result(self) -> JobResult | None:
+        """Wait for the next result and return it; None if all jobs are done."""
         while True:
-            self.spreading.beat()
+            self.spec.on_poll()
             if self.cluster.is_connected():
-                self.roster.look()
-                self._take_from_gone()
-                self._give_out()
-                if self.exhausted and not self.again and not self.away:
+                self.workers.update()
+                self._reclaim_from_lost_workers()
+                self._submit_jobs()
+                if self.exhausted and not self.to_retry and not self.submitted:
                     return None
-                self._mind_slow_ones()
-                self.roster.give_up_without_workers()
+                self._duplicate_slow_jobs()
+                self.workers.raise_if_none()
             else:
-                self.roster.wait()
+                self.workers.restart_timeout()
             try:
-                heard = self.inbox.get(timeout=POLL)
+                message = self.inbox.get(timeout=POLL)
             except Empty:
                 continue
-            if isinstance(heard, WorkerReply):
-                self.roster.hear(heard)
-            elif (brought := self._hear(heard)) is not None:
-                return brought
+            if isinstance(message, WorkerReply):
+                self.workers.handle_reply(message)
+            elif (result := self._collect(message)) is not None:
+                return result
 
     def close(self) -> None:
-        """Call back what is under way."""
-        for job in {id(job): job for job in self.away.values()}.values():
-            self._call_back(job)
+        """Cancel all submitted jobs."""
+        for job in {id(job): job for job in self.submitted.values()}.values():
+            self._cancel(job)
 
-    def _take_from_gone(self) -> None:
-        """Take back jobs that only workers may do that have gone: Dask would wait for them."""
-        for job in set(self.away.values()):
+    def _reclaim_from_lost_workers(self) -> None:
+        """Take back jobs whose allowed workers are all gone; Dask would wait for those workers."""
+        for job in set(self.submitted.values()):
             for key, allowed in list(job.workers.items()):
-                if not allowed & self.roster.admitted.keys():
-                    self._lost(key)
+                if not allowed & self.workers.accepted.keys():
+                    self._handle_loss(key)
 
-    def _give_out(self) -> None:
-        able = self.roster.able()
-        while able and len(self.away) < AHEAD * len(able):
-            asked = self.roster.asked()
-            job = next((one for one in self.again if able - one.failures.keys() or not asked), None)
-            if job is not None:  # the others wait for a worker on which they have not failed
-                self.again.remove(job)
+    def _submit_jobs(self) -> None:
+        usable = self.workers.usable()
+        while usable and len(self.submitted) < AHEAD * len(usable):
+            unchecked = self.workers.unchecked()
+            # A job that failed on all usable workers waits while other workers are being checked.
+            job = next((job for job in self.to_retry if usable - job.failures.keys() or not unchecked), None)
+            if job is not None:
+                self.to_retry.remove(job)
             else:
-                payload = None if self.exhausted else self.source.take(len(able))
+                payload = None if self.exhausted else self.source.take(len(usable))
                 if payload is None:
                     self.exhausted = True
                     return
                 job = _Job(payload=payload)
-            if not self._send(job, (able - job.failures.keys()) or able):
+            if not self._submit(job, (usable - job.failures.keys()) or usable):
                 return
 
-    def _send(self, job: _Job, workers: set[str]) -> bool:
-        """Give a job out to one of some workers; return whether that worked."""
-        demands = {SLOT: 1.0, GPU: 1.0} if self.roster.needs_gpu() else {SLOT: 1.0}
+    def _submit(self, job: _Job, workers: set[str]) -> bool:
+        """Submit a job to be run by one of these workers; return whether that succeeded."""
+        resources = {SLOT: 1.0, GPU: 1.0} if self.workers.needs_gpu() else {SLOT: 1.0}
         key = f"{self.name}-{next(self.numbers)}"
         try:
             future = self.cluster.client.submit(
-                _attempt,
-                self.spreading.do,
-                *self.spreading.arguments(job.payload, sorted(workers)),
+                _run_on_worker,
+                self.spec.function,
+                *self.spec.arguments(job.payload, sorted(workers)),
                 key=key,
                 pure=False,
                 workers=sorted(workers),
                 allow_other_workers=False,
-                resources=demands,
+                resources=resources,
             )
-        except Exception:  # a worker or the connection went just now; what else it is comes again
+        except Exception:  # usually a lost worker or connection; other errors are raised after some tries
             job.n_lost += 1
             if job.n_lost > LOSSES:
                 raise
-            self.spreading.on_lost()
-            self._again(job)
-            self.roster.look_soon()
+            self.spec.on_lost()
+            self._retry(job)
+            self.workers.update_soon()
             return False
-        job.since = time.monotonic()
+        job.submitted_at = time.monotonic()
         job.futures[key], job.workers[key] = future, workers
-        self.away[key] = job
+        self.submitted[key] = job
         future.add_done_callback(lambda _: self.inbox.put(key))
         return True
 
-    def _hear(self, key: str) -> JobResult | None:
-        job = self.away.get(key)
-        if job is None:  # called back, or brought by another worker
+    def _collect(self, key: str) -> JobResult | None:
+        """Return the result of a finished job; None if the job failed, was lost or is to run again."""
+        job = self.submitted.get(key)
+        if job is None:  # cancelled, or finished by another worker
             return None
         future = job.futures[key]
         if future.status == "error":
-            self._forget(key)
+            self._discard(key)
             error = future.exception()
             killed = type(error).__name__ == "KilledWorker"
             why = "the worker process died (out of memory?)" if killed else f"{type(error).__name__}: {error}"
-            self._failed(job, f"attempt {len(job.failures) + 1}", why, final=killed)
+            self._handle_failure(job, f"attempt {len(job.failures) + 1}", why, final=killed)
             return None
         if future.status != "finished":
-            self._lost(key)
+            self._handle_loss(key)
             return None
         try:
             attempt = future.result(timeout=30)
-        except Exception:  # its worker died before it was brought; Dask does it again, or so do we
-            self._lost(key)
+        except Exception:  # its worker died before the result was transferred
+            self._handle_loss(key)
             return None
-        self._forget(key)
+        self._discard(key)
         if attempt.refused:
-            self.roster.refuse(attempt.worker, attempt.refused)
-            self._again(job)
+            self.workers.refuse(attempt.worker, attempt.refused)
+            self._retry(job)
         elif attempt.failed:
-            self._failed(job, attempt.worker, attempt.failed)
+            self._handle_failure(job, attempt.worker, attempt.failed)
         else:
-            self._call_back(job)
-            self.seconds.append(attempt.seconds)
+            self._cancel(job)
+            self.durations.append(attempt.seconds)
             return JobResult(
                 job=job.payload, value=attempt.value, worker=attempt.worker, seconds=attempt.seconds
             )
         return None
 
-    def _failed(self, job: _Job, worker: str, why: str, *, final: bool = False) -> None:
+    def _handle_failure(self, job: _Job, worker: str, why: str, *, final: bool = False) -> None:
         job.failures[worker] = why
-        n_workers = len(self.roster.able() | self.roster.asked())
+        n_workers = len(self.workers.usable() | self.workers.unchecked())
         if final or len(job.failures) >= min(TRIES, max(1, n_workers)):
-            places = len(job.failures)
-            where = f"on each of {places} workers" if places > 1 and not final else "on a worker"
+            n_failures = len(job.failures)
+            where = f"on each of {n_failures} workers" if n_failures > 1 and not final else "on a worker"
             raise ClusterError(
-                f"{self.spreading.what(job.payload)} failed {where}: {' '.join(why.split())[:500]}. "
-                "What is finished is kept; when that is mended, the same command goes on from there"
+                f"{self.spec.describe(job.payload)} failed {where}: {' '.join(why.split())[:500]}. "
+                "Finished work is kept: solve the problem, then run the same command again to continue"
             )
-        self._again(job)
+        self._retry(job)
 
-    def _lost(self, key: str) -> None:
-        job = self.away[key]
-        with suppress(Exception):  # a connection that is gone cannot take it back
+    def _handle_loss(self, key: str) -> None:
+        job = self.submitted[key]
+        with suppress(Exception):  # the connection may be lost
             job.futures[key].cancel()
-        self._forget(key)
-        self.spreading.on_lost()
+        self._discard(key)
+        self.spec.on_lost()
         job.n_lost += 1
         if job.n_lost > LOSSES:
             raise ClusterError(
-                f"{self.spreading.what(job.payload)} was lost {job.n_lost} times, with its worker (out of "
-                "memory?) or the connection. What is finished is kept: the same command goes on from there"
+                f"{self.spec.describe(job.payload)} was lost {job.n_lost} times, with its worker (out of "
+                f"memory?) or the connection. {RESUME}"
             )
-        self._again(job)
+        self._retry(job)
 
-    def _again(self, job: _Job) -> None:
-        """Give a job out once more, unless it is under way elsewhere."""
+    def _retry(self, job: _Job) -> None:
+        """Let a job be submitted again, unless a duplicate of it is still running."""
         if not job.futures:
-            self.again.append(job)
+            self.to_retry.append(job)
 
-    def _forget(self, key: str) -> None:
-        job = self.away.pop(key)
+    def _discard(self, key: str) -> None:
+        job = self.submitted.pop(key)
         del job.futures[key], job.workers[key]
 
-    def _call_back(self, job: _Job) -> None:
+    def _cancel(self, job: _Job) -> None:
         for key, future in list(job.futures.items()):
-            self._forget(key)
+            self._discard(key)
             with suppress(Exception):
                 future.cancel()
 
-    def _mind_slow_ones(self) -> None:
-        """Give a job that takes far too long to another worker as well, once there is nothing else to do."""
-        if not (self.exhausted and self.seconds) or self.again:
+    def _duplicate_slow_jobs(self) -> None:
+        """Submit jobs that take far too long to a second worker, once no other jobs are left."""
+        if not (self.exhausted and self.durations) or self.to_retry:
             return
-        too_long = max(SLOW_SECONDS, SLOW * statistics.median(self.seconds))
-        late = [job for job in self.away.values() if time.monotonic() - job.since > too_long]
+        limit = max(SLOW_SECONDS, SLOW * statistics.median(self.durations))
+        late = [job for job in self.submitted.values() if time.monotonic() - job.submitted_at > limit]
         if not late:
             return
         try:
@@ -304,14 +316,14 @@ class _Run:
         for job in late:
             if len(job.futures) == 1:
                 (key,) = job.futures
-                others = self.roster.able() - {name for name, keys in processing.items() if key in keys}
+                others = self.workers.usable() - {name for name, keys in processing.items() if key in keys}
                 if others:
-                    self._send(job, others)
+                    self._submit(job, others)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Attempt:
-    """What a worker says of a job."""
+    """Outcome of a job on a worker: a value, a refusal or an error message."""
 
     worker: str
     value: Any = None
@@ -320,13 +332,13 @@ class _Attempt:
     seconds: float = 0.0
 
 
-def _attempt(do: Callable[..., Any], *arguments: Any) -> _Attempt:
-    """Do a job, on a worker; an error comes back as text, so that no exception has to travel."""
+def _run_on_worker(function: Callable[..., Any], *arguments: Any) -> _Attempt:
+    """Run a job on a worker; errors are returned as text, so that no exception has to be pickled."""
     from distributed import get_worker
 
     worker, start = get_worker().address, time.perf_counter()
     try:
-        value = do(*arguments)
+        value = function(*arguments)
     except WorkerRefusedError as error:
         return _Attempt(worker=worker, refused=str(error))
     except Exception as error:

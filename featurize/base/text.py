@@ -77,3 +77,10 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 def as_names(names: str | Iterable[str]) -> tuple[str, ...]:
     """Return names as a tuple; a single ``str`` is one name, never a sequence of characters."""
     return (names,) if isinstance(names, str) else tuple(names)
+
+
+def split_names(names: str | Iterable[str]) -> tuple[str, ...]:
+    """Return names as a tuple; a single ``str`` is split at commas, as on the command line."""
+    if isinstance(names, str):
+        return tuple(word.strip() for word in names.split(",") if word.strip())
+    return tuple(names)

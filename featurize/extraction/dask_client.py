@@ -235,11 +235,11 @@ class DaskExtraction:
     ) -> Generator[JobResult, None, None]:
         spreading = JobSpec(
             check=partial(check_worker, terms),
-            do=do,
+            function=do,
             arguments=arguments,
             gpu=self._gpu,
-            beat=beat,
-            what=lambda job: f"{self._rendering.size}-pixel work, share {job.number + 1},",
+            on_poll=beat,
+            describe=lambda job: f"{self._rendering.size}-pixel work, share {job.number + 1},",
         )
         with closing(run_jobs(self.cluster, cut, spreading)) as brought:
             yield from brought

@@ -1,4 +1,4 @@
-"""Which cluster is meant, and a cluster of this machine's own."""
+"""Values of --dask, and a cluster started on this machine."""
 
 import importlib.util
 
@@ -14,24 +14,24 @@ from featurize.base.dask_cluster import check_dask, connect_cluster
     "address",
     ["tcp://10.0.0.5:8786", "10.0.0.5:8786", "node-7.cluster:80", "tls://a.b:1", "tcp://[::1]:8786"],
 )
-def test_an_address_is_a_scheduler_that_runs_already(address):
+def test_an_address_means_a_running_scheduler(address):
     assert check_dask(address) is None
 
 
 @pytest.mark.parametrize(("dask", "n_workers"), [("local:3", 3), ("local", available_cores())])
-def test_local_workers_are_counted(dask, n_workers):
+def test_the_number_of_local_workers(dask, n_workers):
     assert check_dask(dask) == n_workers
 
 
 @pytest.mark.parametrize("dask", ["", "local:", "local:two", "somewhere", "10.0.0.5", "local 2", "local:-1"])
-def test_anything_else_is_refused(dask):
-    with pytest.raises(ConfigError, match="expected a scheduler's address, such as tcp://"):
+def test_other_values_are_refused(dask):
+    with pytest.raises(ConfigError, match="expected the address of a scheduler, such as tcp://"):
         check_dask(dask)
 
 
-def test_without_dask_the_error_says_what_to_type(monkeypatch):
+def test_without_dask_the_error_names_the_install_command(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError, match=r'Dask is not installed\. Type: pip install "\.\[dask\]"'):
+    with pytest.raises(ConfigError, match=r'not installed\. Install it with: pip install "\.\[dask\]"'):
         check_dask("local")
 
 
@@ -46,7 +46,7 @@ def listening():
     }
 
 
-def test_local_workers_share_the_cores_and_listen_to_this_machine_only():
+def test_local_workers_share_the_cores_and_listen_on_localhost_only():
     before = listening()  # other tests' servers
     with connect_cluster("local:2", note=pytest.fail) as cluster:
         cluster.client.wait_for_workers(2, timeout=60)

@@ -1,4 +1,4 @@
-"""Who takes part, as workers come, go and come back; a cluster stands in that says what a test has it say."""
+"""Which workers are usable as they come and go, with a stand-in for the cluster."""
 
 import time
 from queue import SimpleQueue
@@ -10,18 +10,18 @@ from featurize.base.dask_cluster import DaskWorkers, WorkerInfo, WorkerReply
 
 
 class Cluster:
-    """A scheduler whose workers are set, and say what they are told to."""
+    """A stand-in with given workers and given replies."""
 
     address, is_local = "tcp://scheduler:1", False
 
     def __init__(self):
-        self.there, self.says, self.notes = {}, {}, []
+        self.present, self.replies, self.notes = {}, {}, []
 
     def workers(self):
-        return self.there
+        return self.present
 
     def run(self, function, *arguments, worker):
-        return self.says.get(worker, "")
+        return self.replies.get(worker, "")
 
     def note(self, text):
         self.notes.append(text)
@@ -36,74 +36,74 @@ def cluster():
     return Cluster()
 
 
-def roster_of(cluster, gpu="no"):
+def workers_of(cluster, gpu="no"):
     return DaskWorkers(cluster, check=str, gpu=gpu, inbox=SimpleQueue())
 
 
-def look(roster, cluster, *workers, n_answers=0):
-    """Have it look at these workers, and hear as many answers."""
-    cluster.there = {worker.address: worker for worker in workers} if workers != (None,) else None
-    roster.look_soon()
-    roster.look()
-    for _ in range(n_answers):
-        answer = roster._inbox.get(timeout=10)
-        assert isinstance(answer, WorkerReply)
-        roster.hear(answer)
-    return roster.able()
+def update(workers, cluster, *present, n_replies=0):
+    """Set the present workers, update, handle this many replies and return the usable workers."""
+    cluster.present = {worker.address: worker for worker in present} if present != (None,) else None
+    workers.update_soon()
+    workers.update()
+    for _ in range(n_replies):
+        reply = workers._inbox.get(timeout=10)
+        assert isinstance(reply, WorkerReply)
+        workers.handle_reply(reply)
+    return workers.usable()
 
 
-def test_a_worker_that_comes_back_is_asked_again(cluster):
-    roster = roster_of(cluster)
-    assert look(roster, cluster, info("a"), info("b"), n_answers=2) == {"a", "b"}
-    assert look(roster, cluster, info("a")) == {"a"}
-    assert cluster.notes == ["worker b has gone; what it had not finished is done by others"]
-    assert look(roster, cluster, info("a"), info("b"), n_answers=1) == {"a", "b"}
+def test_a_worker_that_comes_back_is_checked_again(cluster):
+    workers = workers_of(cluster)
+    assert update(workers, cluster, info("a"), info("b"), n_replies=2) == {"a", "b"}
+    assert update(workers, cluster, info("a")) == {"a"}
+    assert cluster.notes == ["worker b is gone; other workers take over its unfinished work"]
+    assert update(workers, cluster, info("a"), info("b"), n_replies=1) == {"a", "b"}
 
 
 def test_another_process_at_the_same_address_is_another_worker(cluster):
-    roster = roster_of(cluster)
-    look(roster, cluster, info("a"), n_answers=1)
-    assert look(roster, cluster, info("a", identity="second")) == set()
-    assert look(roster, cluster, info("a", identity="second"), n_answers=1) == {"a"}
+    workers = workers_of(cluster)
+    update(workers, cluster, info("a"), n_replies=1)
+    assert update(workers, cluster, info("a", identity="second")) == set()
+    assert update(workers, cluster, info("a", identity="second"), n_replies=1) == {"a"}
 
 
-def test_a_scheduler_that_does_not_answer_has_not_lost_its_workers(cluster):
-    roster = roster_of(cluster)
-    look(roster, cluster, info("a"), n_answers=1)
-    assert look(roster, cluster, None) == {"a"}
+def test_workers_are_kept_while_the_scheduler_does_not_answer(cluster):
+    workers = workers_of(cluster)
+    update(workers, cluster, info("a"), n_replies=1)
+    assert update(workers, cluster, None) == {"a"}
     assert cluster.notes == []
 
 
-def test_a_worker_that_could_not_be_reached_is_asked_anew(cluster):
-    roster = roster_of(cluster)
-    cluster.says["a"] = OSError("gone just now")
-    assert look(roster, cluster, info("a"), n_answers=1) == set()
-    del cluster.says["a"]
-    assert look(roster, cluster, info("a"), n_answers=1) == {"a"}
+def test_an_unreachable_worker_is_checked_again(cluster):
+    workers = workers_of(cluster)
+    cluster.replies["a"] = OSError("lost just now")
+    assert update(workers, cluster, info("a"), n_replies=1) == set()
+    del cluster.replies["a"]
+    assert update(workers, cluster, info("a"), n_replies=1) == {"a"}
 
 
 def test_when_all_are_refused_the_first_reason_is_the_error(cluster):
-    roster = roster_of(cluster)
-    cluster.says |= {"a": "is odd", "b": ""}
-    assert look(roster, cluster, info("a"), info("b"), n_answers=2) == {"b"}
-    roster.give_up_without_workers()
-    roster.refuse("b", "has become odd")
-    assert roster.able() == set()
-    with pytest.raises(ClusterError, match=r"^worker a is odd\. No other worker may take part$"):
-        roster.give_up_without_workers()
+    workers = workers_of(cluster)
+    cluster.replies |= {"a": "is odd", "b": ""}
+    assert update(workers, cluster, info("a"), info("b"), n_replies=2) == {"b"}
+    workers.raise_if_none()
+    workers.refuse("b", "has become odd")
+    assert workers.usable() == set()
+    with pytest.raises(ClusterError, match=r"^worker a is odd\. No other worker is usable$"):
+        workers.raise_if_none()
 
 
-def test_nobody_is_waited_for_in_vain(cluster, monkeypatch):
+def test_waiting_for_workers_ends(cluster, monkeypatch):
     monkeypatch.setattr("featurize.base.dask_cluster.FIRST_WORKER", 0.05)
-    roster = roster_of(cluster)
-    look(roster, cluster)
+    workers = workers_of(cluster)
+    update(workers, cluster)
     time.sleep(0.1)
-    with pytest.raises(ClusterError, match=r"^no worker at tcp://scheduler:1 for "):
-        roster.give_up_without_workers()
+    with pytest.raises(ClusterError, match=r"^no usable worker at tcp://scheduler:1 for "):
+        workers.raise_if_none()
 
 
 @pytest.mark.parametrize(("gpu", "expected"), [("no", {"a", "b"}), ("any", {"b"}), ("yes", {"b"})])
-def test_where_a_gpu_is_wanted_only_who_offers_one_is_able(cluster, gpu, expected):
-    roster = roster_of(cluster, gpu)
-    assert look(roster, cluster, info("a"), info("b", GPU=1.0), n_answers=2) == expected
-    assert look(roster, cluster, info("a")) == ({"a"} if gpu != "yes" else set())
+def test_only_workers_that_offer_a_required_gpu_are_usable(cluster, gpu, expected):
+    workers = workers_of(cluster, gpu)
+    assert update(workers, cluster, info("a"), info("b", GPU=1.0), n_replies=2) == expected
+    assert update(workers, cluster, info("a")) == ({"a"} if gpu != "yes" else set())

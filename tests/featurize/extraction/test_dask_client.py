@@ -214,7 +214,7 @@ def test_no_scheduler_is_one_line(data, stand_in, tmp_path, monkeypatch):
     monkeypatch.setattr("featurize.base.dask_cluster.CONNECT_SECONDS", 1.0)
     with pytest.raises(ClusterError) as error:
         extract(data, tmp_path / "out", "tcp://127.0.0.1:9")
-    assert one_line(error).startswith("--dask tcp://127.0.0.1:9: no scheduler answers there (")
+    assert one_line(error).startswith("--dask tcp://127.0.0.1:9: no scheduler answers at this address (")
     assert "dask scheduler" in str(error.value)
 
 
@@ -261,7 +261,7 @@ def test_a_worker_without_folio_is_named(data, stand_in, machines, tmp_path):
     (tmp_path / "bare.py").write_text("import sys\nsys.modules['featurize'] = None\n")
     machines.worker(preload=tmp_path / "bare.py")
     with pytest.raises(
-        ClusterError, match=r"worker tcp://\S+ has no Folio, or another version \(.*type: pip"
+        ClusterError, match=r"worker tcp://\S+ does not have this version of Folio \(.*with: pip"
     ):
         extract(data, tmp_path / "out", machines)
 
@@ -292,7 +292,7 @@ def test_strict_stops_at_the_first_file_that_cannot_be_used(data, stand_in, mach
 def test_a_gpu_is_asked_of_workers_by_their_resources(data, local, stand_in, machines, tmp_path):
     log = tmp_path / "log"
     machines.worker(log=str(log))
-    with pytest.raises(ClusterError, match="offers a GPU, which --device asks for"):
+    with pytest.raises(ClusterError, match="offers a GPU, which --device requires"):
         extract(data, tmp_path / "none", machines, device="gpu:0")
     machines.worker(resources="GPU=1", delay=0.0)
     machines.wait_for_workers(2)
