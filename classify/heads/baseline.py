@@ -1,4 +1,4 @@
-"""The majority class: what any head has to beat."""
+"""Majority-class baseline."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from sklearn.utils import Tags
 
 from classify.data.blocks import RowStream
 from classify.heads.base import BaseHead
-from classify.heads.grouping import resolve_rows, rows_by_image
+from classify.heads.grouping import resolve_groups, rows_by_image
 
 
 class BaselineHead(BaseHead):
-    """Predict the commonest class, with the shares of the classes among training images as probabilities.
+    """Predict the most frequent class; the probabilities are the class frequencies of the training images.
 
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
     classifier_ : DummyClassifier
-        Fitted with strategy "prior", on each image once, however many views it has.
+        Fitted with strategy "prior" on plain views, so that each image counts once.
     """
 
     FITTED = BaseHead.FITTED | {
@@ -27,7 +27,7 @@ class BaselineHead(BaseHead):
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
-        tags.classifier_tags.poor_score = True  # by design
+        tags.classifier_tags.poor_score = True  # the features are ignored by design
         return tags
 
     def fit(
@@ -38,16 +38,16 @@ class BaselineHead(BaseHead):
         groups: np.ndarray | None = None,
         image: np.ndarray | None = None,
     ) -> BaselineHead:
-        """Count the classes; X matters for its number of columns alone, `groups` not at all."""
+        """Count the classes; only the number of columns of X is used, and `groups` is ignored."""
         X, y = self._check_fit(X, y, dtype=np.float32)
-        _, image = resolve_rows(len(y), groups, image)
+        _, image = resolve_groups(len(y), groups, image)
         plain = rows_by_image(image).plain
-        # One column: the classifier reads none, and would otherwise check every value of X again.
+        # One column is enough: the classifier uses none, but checks every value that it gets.
         self.classifier_ = DummyClassifier(strategy="prior").fit(X[plain, :1], y[plain])
         return self
 
     def fit_stream(self, rows: RowStream) -> BaselineHead:
-        """Count the classes of rows that stay on disk; nothing is read."""
+        """Count the classes of rows that stay on disk; no feature is read."""
         self.classes_ = np.unique(rows.y)
         self.n_features_in_ = rows.n_features
         y = rows.y[rows_by_image(rows.image).plain]
@@ -55,6 +55,6 @@ class BaselineHead(BaseHead):
         return self
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
-        """Return the same row of class shares for each row of X: (n_rows, n_classes), float64."""
+        """Return the class frequencies for each row of X: (n_rows, n_classes), float64."""
         X = self._check_predict(X, dtype=np.float32)
         return self.classifier_.predict_proba(X[:, :1])

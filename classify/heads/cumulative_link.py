@@ -1,8 +1,8 @@
-"""A cumulative link: the probabilities of ordered classes from one score and ascending thresholds.
+"""Cumulative link: probabilities of ordered classes from one score and ascending thresholds.
 
 P(class > k) = sigmoid(score - threshold k): McCullagh, "Regression Models for Ordinal Data", JRSS B 42, 1980.
-A class between two thresholds has the difference of two sigmoids, which in float32 leaves nothing of a small
-probability; so everything is a sum of logs, by
+The probability of a class between two thresholds is a difference of two sigmoids, which cancels in float32
+when it is small. Therefore it is computed as a sum of logs, with
 sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a)).
 """
 
@@ -17,48 +17,48 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 
-_LEAST_SHARE = 1e-3  # of a class where training starts, so that thresholds are apart
-_LEAST_GAP = 1e-30  # has a logarithm in float32
+_MIN_PRIOR = 1e-3  # smallest initial probability of a class, so that the initial thresholds differ
+_MIN_GAP = 1e-30  # between thresholds; its logarithm is finite in float32
 _THRESHOLDS = "thresholds"
 
 
-def first_thresholds(weight: np.ndarray) -> np.ndarray:
-    """Return the thresholds that give each class its share of the weight where every score is 0.
+def initial_thresholds(weight: np.ndarray) -> np.ndarray:
+    """Return the thresholds at which a score of 0 gives each class its share of the total weight.
 
     Parameters
     ----------
     weight : ndarray of shape (n_classes,)
-        Number of images of each class, times the weight of one.
+        Number of images of each class, times the weight of each.
 
     Returns
     -------
     ndarray of shape (n_classes - 1,), float64
         Ascending.
     """
-    share = np.maximum(weight / weight.sum(), _LEAST_SHARE)
-    below = np.cumsum(share / share.sum())[:-1]
+    prior = np.maximum(weight / weight.sum(), _MIN_PRIOR)
+    below = np.cumsum(prior / prior.sum())[:-1]
     return np.log(below / (1.0 - below))
 
 
 def free_parameters(thresholds: np.ndarray) -> np.ndarray:
-    """Return what `ordered_thresholds` takes for these: the first, and the inverse softplus of the gaps."""
+    """Invert `ordered_thresholds`: return the first threshold and the inverse softplus of the gaps."""
     return np.concatenate([thresholds[:1], np.log(np.expm1(np.diff(thresholds)))])
 
 
 def ordered_thresholds(free: np.ndarray) -> np.ndarray:
-    """Return ascending thresholds, (n_classes - 1,) float64, from as many numbers that may be anything."""
+    """Return ascending thresholds, (n_classes - 1,) float64, from as many unconstrained numbers."""
     free = free.astype(np.float64)
     return np.cumsum(np.concatenate([free[:1], np.logaddexp(0.0, free[1:])]))
 
 
 def log_probabilities(score: tf.Tensor, free: tf.Tensor) -> tf.Tensor:
-    """Return the log of each class's probability.
+    """Return the log probability of each class.
 
     Parameters
     ----------
     score : tensor of shape (n_rows, 1)
     free : tensor of shape (n_classes - 1,)
-        Of `free_parameters`.
+        As from `free_parameters`.
 
     Returns
     -------
@@ -66,7 +66,7 @@ def log_probabilities(score: tf.Tensor, free: tf.Tensor) -> tf.Tensor:
     """
     import tensorflow as tf
 
-    gaps = tf.math.softplus(free[1:]) + _LEAST_GAP
+    gaps = tf.math.softplus(free[1:]) + _MIN_GAP
     above = score - tf.cumsum(tf.concat([free[:1], gaps], axis=0))  # (n_rows, n_classes - 1)
     return (
         tf.pad(tf.math.log_sigmoid(above), [[0, 0], [1, 0]])
@@ -76,7 +76,7 @@ def log_probabilities(score: tf.Tensor, free: tf.Tensor) -> tf.Tensor:
 
 
 def link_layers(n_classes: int) -> list[keras.layers.Layer]:
-    """Return the same as layers of Keras' own, from score to probabilities; `set_thresholds` fills them."""
+    """Return built-in Keras layers from score to probabilities; `set_thresholds` sets their weights."""
     import keras
 
     dense = keras.layers.Dense
@@ -98,11 +98,11 @@ def get_thresholds(network: keras.Sequential) -> np.ndarray:
 
 
 def set_thresholds(network: keras.Sequential, thresholds: np.ndarray) -> None:
-    """Make the layers at a network's end say what these thresholds do: (n_classes - 1,), ascending."""
+    """Set the weights of a network's `link_layers` from ascending thresholds (n_classes - 1,)."""
     inner, outer = network.layers[-2:]
-    one = np.ones((1, len(thresholds)))
-    inner.set_weights([np.hstack([one, -one]), np.concatenate([-thresholds, thresholds])])
-    above = np.eye(len(thresholds), len(thresholds) + 1, k=1)  # a class lies above the threshold before it
-    below = np.eye(len(thresholds), len(thresholds) + 1)
-    between = np.log(-np.expm1(-np.maximum(np.diff(thresholds), _LEAST_GAP)))
+    ones = np.ones((1, len(thresholds)))
+    inner.set_weights([np.hstack([ones, -ones]), np.concatenate([-thresholds, thresholds])])
+    above = np.eye(len(thresholds), len(thresholds) + 1, k=1)  # class k + 1 lies above threshold k
+    below = np.eye(len(thresholds), len(thresholds) + 1)  # class k lies below threshold k
+    between = np.log(-np.expm1(-np.maximum(np.diff(thresholds), _MIN_GAP)))
     outer.set_weights([np.vstack([above, below]), np.concatenate([[0.0], between, [0.0]])])

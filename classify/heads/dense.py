@@ -15,9 +15,9 @@ from sklearn.utils.class_weight import compute_class_weight
 
 from classify.data.blocks import RowStream
 from classify.heads.base import BaseHead, FitError, require_two_classes, streamed_note
-from classify.heads.cumulative_link import first_thresholds
+from classify.heads.cumulative_link import initial_thresholds
 from classify.heads.dense_network import ROWS_A_PASS, is_ordinal, write_curves
-from classify.heads.grouping import resolve_rows, rows_by_image, validation_images
+from classify.heads.grouping import resolve_groups, rows_by_image, validation_images
 from classify.heads.registry import SCALINGS
 from classify.heads.solvers.scaling import fit_scaling
 
@@ -144,7 +144,7 @@ class DenseHead(BaseHead):
         X, y = self._check_fit(X, y, dtype=np.float32)
         require_two_classes(self.classes_)
         self.check_parameters()
-        groups, image = resolve_rows(len(y), groups, image)
+        groups, image = resolve_groups(len(y), groups, image)
         if X_val is None:
             plain = rows_by_image(image).plain
             aside = validation_images(
@@ -303,7 +303,7 @@ class DenseHead(BaseHead):
             dropout=self.dropout,
             seed=self.seed,
             before=before,
-            thresholds=first_thresholds(np.bincount(labels) * weight) if ordinal else None,
+            thresholds=initial_thresholds(np.bincount(labels) * weight) if ordinal else None,
         )
         held = {
             "X_val": net.scale_rows(before, X_val, np.arange(len(X_val))),

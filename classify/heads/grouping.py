@@ -1,4 +1,4 @@
-"""Which rows are one image, and how images are set aside without parting a group."""
+"""Rows grouped by image, and images held out for validation or calibration without splitting a group."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from classify.data.folds import Folds, grouped_folds
+from classify.data.folds import grouped_folds
 from classify.heads.base import FitError
 from featurize.base.typing import Float64Array
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageRows:
-    """Rows by image: image i has the rows ``rows[start[i] : start[i] + count[i]]``, its plain view first."""
+    """Rows of each image: image i has ``rows[start[i] : start[i] + count[i]]``, its plain view first."""
 
     rows: np.ndarray  # (n_rows,) int64
     start: np.ndarray  # (n_images,) int64
@@ -23,19 +23,19 @@ class ImageRows:
 
     @property
     def plain(self) -> np.ndarray:
-        """The row of each image's plain view, ndarray of shape (n_images,)."""
+        """Row of the plain view of each image, ndarray of shape (n_images,)."""
         return self.rows[self.start]
 
 
-def resolve_rows(
+def resolve_groups(
     n_rows: int, groups: np.ndarray | None, image: np.ndarray | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return `groups` and `image` of every row: by default each row is an image, and each image a group.
+    """Return the group and the image of each row; by default each row is an image, and each image a group.
 
     Raises
     ------
     FitError
-        If either is given with another number of rows.
+        If one of them does not have `n_rows` values.
     """
     for name, values in (("groups", groups), ("image", image)):
         if values is not None and len(values) != n_rows:
@@ -45,12 +45,12 @@ def resolve_rows(
 
 
 def rows_by_image(image: np.ndarray) -> ImageRows:
-    """Gather the rows of each image. The first row of an image, in the order given, counts as its plain view.
+    """Collect the rows of each image. The first row of an image is taken as its plain view.
 
     Parameters
     ----------
     image : ndarray of shape (n_rows,)
-        Equal values mark the views of one image.
+        Image of each row; the views of one image have equal values.
     """
     _, inverse, count = np.unique(image, return_inverse=True, return_counts=True)
     return ImageRows(
@@ -73,10 +73,10 @@ def validation_images(
     seed: int = 0,
     names: Sequence[str] | None = None,
 ) -> np.ndarray:
-    """Set about `fraction` of each class's groups aside, whole groups only, at least one a class.
+    """Hold out about `fraction` of the groups of each class, and at least one, for validation.
 
-    Folds would not do here: with as few folds as the scarcest class has groups, one fold could be half the
-    data.
+    A fold of `grouped_folds` is no replacement: the number of folds is limited by the number of groups of
+    the rarest class, so that one fold could be half of the data.
 
     Parameters
     ----------
@@ -85,59 +85,55 @@ def validation_images(
         In (0, 1).
     seed : int
     names : sequence of str, optional
-        Of the classes, for messages; y is then an index into them.
+        Class names for messages; y then holds indices into them.
 
     Returns
     -------
     ndarray of shape (n_images,), bool
-        True for images set aside. Every class keeps at least one group outside.
+        True for held-out images. At least one group of each class is not held out.
 
     Raises
     ------
     FitError
-        If a class has a single group, or shares all of them with others so that none can be spared.
+        If a class has a single group, or no group of it can be held out without using up a class.
     """
     generator = np.random.default_rng(seed)
     labels, label_of = np.unique(y, return_inverse=True)
-    known, group_of = np.unique(groups, return_inverse=True)
-    # How many images of each class each group has, (n_cells,) each, by group: few of a group's are not zero.
+    unique_groups, group_of = np.unique(groups, return_inverse=True)
+    # Sparse table group × class: a cell is one class within one group; `counts` is its number of images.
     cells, counts = np.unique(group_of * len(labels) + label_of, return_counts=True)
-    cell_label = cells % len(labels)
-    start = np.searchsorted(cells, np.arange(len(known) + 1) * len(labels))
-    inside = np.bincount(label_of)  # images of each class that are not set aside
-    groups_aside = np.zeros(len(labels), dtype=np.int64)  # of each class
-    aside = np.zeros(len(known), dtype=bool)
+    cell_group, cell_label = np.divmod(cells, len(labels))
+    start = np.searchsorted(cell_group, np.arange(len(unique_groups) + 1))  # first cell of each group
+    remaining = np.bincount(label_of)  # images of each class that are not held out
+    n_held_out = np.zeros(len(labels), dtype=np.int64)  # held-out groups of each class
+    held_out = np.zeros(len(unique_groups), dtype=bool)
     n_groups = np.bincount(cell_label)
-    for k in sorted(range(len(labels)), key=lambda k: n_groups[k]):  # scarce classes choose first
+    for k in sorted(range(len(labels)), key=lambda k: n_groups[k]):  # rare classes choose first
         name = labels[k] if names is None else names[labels[k]]
         require_two_groups(name, n_groups[k])
-        wanted = max(1, round(fraction * int(n_groups[k])))
-        for group in generator.permutation(_groups_of_class(cells, k, n_labels=len(labels))):
-            if groups_aside[k] >= wanted:
+        target = max(1, round(fraction * int(n_groups[k])))
+        for group in generator.permutation(cell_group[cell_label == k]):
+            if n_held_out[k] >= target:
                 break
             part = slice(start[group], start[group + 1])
-            if not aside[group] and np.all(inside[cell_label[part]] > counts[part]):
-                aside[group] = True
-                inside[cell_label[part]] -= counts[part]
-                groups_aside[cell_label[part]] += 1
-        if not groups_aside[k]:
+            if not held_out[group] and np.all(remaining[cell_label[part]] > counts[part]):
+                held_out[group] = True
+                remaining[cell_label[part]] -= counts[part]
+                n_held_out[cell_label[part]] += 1
+        if not n_held_out[k]:
             raise FitError(
-                f"Class '{name}' can spare no group for validation. Add images of it, or a val split."
+                f"Class '{name}' has no group that can be held out for validation. Add images of this class, "
+                "or a val split."
             )
-    return aside[group_of]
-
-
-def _groups_of_class(cells: np.ndarray, k: int, *, n_labels: int) -> np.ndarray:
-    """Return the groups, ascending, that have images of class k, from cells numbered group by group."""
-    return cells[cells % n_labels == k] // n_labels
+    return held_out[group_of]
 
 
 def require_two_groups(label: object, n_groups: int) -> None:
-    """Raise FitError if a class has too few groups to set one aside."""
+    """Raise FitError if a class has too few groups to hold one out."""
     if n_groups < 2:
         raise FitError(
             f"Class '{label}' has a single group of images (one entry, or near duplicates): "
-            "expected at least 2. Add images of that class."
+            "expected at least 2. Add images of this class."
         )
 
 
@@ -151,18 +147,18 @@ def held_out_scores(
     n_folds: int,
     seed: int,
 ) -> tuple[Float64Array, npt.NDArray[np.integer]]:
-    """Return the scores of every image's plain view by a model fitted without its group, and its class.
+    """Score the plain view of each image with a model that was fitted without its group.
 
     Parameters
     ----------
-    score : callable
-        Called with the rows to fit on, ndarray of shape (n_rows,), bool, and the numbers of those to score;
-        returns (n_scored, n_classes).
+    score : callable (fit_mask, score_rows) -> ndarray of shape (n_scored, n_classes)
+        Fits on the rows where `fit_mask` (n_rows,), bool, is True, and scores `score_rows` (n_scored,), int.
     label : ndarray of shape (n_rows,), int
+        Class index of each row.
     groups, image : ndarray of shape (n_rows,)
-        What must not be parted, and which rows are views of one image.
+        Group and image of each row: no fold splits a group; the views of one image have the same image.
     names : list of str
-        Of the classes, for messages.
+        Class names, for messages.
     n_folds, seed : int
         As in `classify.data.folds.grouped_folds`.
 
@@ -171,15 +167,17 @@ def held_out_scores(
     scores : ndarray of shape (n_images, n_classes), float64
     label : ndarray of shape (n_images,), int
     """
-    plain, folds = _folds(label, groups=groups, image=image, names=names, n_folds=n_folds, seed=seed)
+    fold, plain = calibration_folds(
+        label, groups=groups, image=image, names=names, n_folds=n_folds, seed=seed
+    )
     scores = np.empty((len(plain), len(names)))
-    for _, held in folds.pairs:
-        fitted = ~np.isin(groups, groups[plain[held]])  # with its views
-        scores[held] = score(fitted, plain[held])
+    for k in range(int(fold.max()) + 1):
+        held_out = np.flatnonzero(fold[plain] == k)
+        scores[held_out] = score(fold != k, plain[held_out])
     return scores, label[plain]
 
 
-def held_out_parts(
+def calibration_folds(
     label: npt.NDArray[np.integer],
     *,
     groups: np.ndarray,
@@ -188,27 +186,15 @@ def held_out_parts(
     n_folds: int,
     seed: int,
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return with which part each row is left out, and the row of each image's plain view.
+    """Return the fold of each row, (n_rows,), and the row of the plain view of each image, (n_images,).
 
-    For sums that are made once for every part: the models are those of `held_out_scores`.
+    Folds are stratified over plain views; the other views of an image are in its fold. The parameters are
+    those of `held_out_scores`.
     """
-    plain, folds = _folds(label, groups=groups, image=image, names=names, n_folds=n_folds, seed=seed)
-    known, group = np.unique(groups, return_inverse=True)
-    of_group = np.empty(len(known), dtype=np.int64)
-    for part, (_, held) in enumerate(folds.pairs):
-        of_group[group[plain[held]]] = part
-    return of_group[group], plain
-
-
-def _folds(
-    label: npt.NDArray[np.integer],
-    *,
-    groups: np.ndarray,
-    image: np.ndarray,
-    names: list[str],
-    n_folds: int,
-    seed: int,
-) -> tuple[npt.NDArray[np.int64], Folds]:
     plain = rows_by_image(image).plain
     folds = grouped_folds(label[plain], groups[plain], n_folds=n_folds, seed=seed, classes=names)
-    return plain, folds
+    unique_groups, group = np.unique(groups, return_inverse=True)
+    fold_of_group = np.empty(len(unique_groups), dtype=np.int64)
+    for k, (_, held_out) in enumerate(folds.pairs):
+        fold_of_group[group[plain[held_out]]] = k
+    return fold_of_group[group], plain

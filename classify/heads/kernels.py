@@ -1,17 +1,17 @@
-"""Inner products of scaled rows, computed once and shared by every kernel, gamma and C.
+"""Kernel matrices from inner products that are computed once and shared by all values of gamma and C.
 
-A grid search that gives SVC the features computes each kernel value again for every C, with one call of BLAS
-for each pair of rows. Here one product of matrices gives all inner products, gamma is an elementwise exp, and
-a step in C costs what libsvm's own steps do.
+A grid search that passes features to SVC recomputes each kernel value for every C, with one BLAS call per
+pair of rows. Here one matrix product gives all inner products, gamma is an elementwise exp, and another C
+costs libsvm's iterations only.
 
-The product is float32: libsvm rounds the kernel to float32 itself. The rows are centred before, in float64:
-that changes neither a distance nor a decision of a linear SVM, but keeps the digits in which rows differ. The
-rest, exp included, is float64. Decisions then agree with SVC's on the features to 4e-5 at worst and 1e-6 as a
-rule (265 fits on damage3). Without centring and with exp in float32 that was 2e-3 at gamma_factor 1e-3 and
-C 1000.
+The product is float32, because libsvm rounds the kernel to float32 anyway. The rows are centred first, in
+float64: this changes neither a distance nor a decision of a linear SVM, but keeps the digits in which rows
+differ. Everything else, exp included, is float64. Decisions then agree with those of SVC on features to 4e-5
+in the worst case and usually to 1e-6 (265 fits on damage3). Without centring and with exp in float32 the
+error was 2e-3 at gamma_factor 1e-3 and C 1000.
 
-One matrix of L2-normalised rows could serve all folds, and one a fold both kernels; but folds and heads are
-tasks of separate processes, and a product costs 0.1 s where a fold's solving takes 1 to 3.
+One matrix of L2-normalised rows could serve all folds, and one matrix per fold both kernels. But folds and
+heads are tasks of separate processes, and a product takes 0.1 s where solving a fold takes 1 to 3 s.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ class Products:
 
     fit: Float32Array  # (n_fit, n_fit)
     score: Float32Array  # (n_score, n_fit)
-    fit_norms: Float64Array  # (n_fit,) squared lengths
+    fit_norms: Float64Array  # (n_fit,) squared norms
     score_norms: Float64Array  # (n_score,)
-    gamma: float  # scikit-learn's gamma="scale" for the rows that are fitted on
+    gamma: float  # scikit-learn's gamma="scale" of the rows to fit
 
 
 def inner_products(X_fit: np.ndarray, X_score: np.ndarray, *, scaling: str) -> Products:
-    """Scale rows as fitted on `X_fit`, and return their inner products.
+    """Scale rows with a scaler fitted on `X_fit`, and return their inner products.
 
     Parameters
     ----------
@@ -52,10 +52,10 @@ def inner_products(X_fit: np.ndarray, X_score: np.ndarray, *, scaling: str) -> P
     centre = Z_fit.mean(axis=0)
     Z_fit -= centre
     Z_score -= centre
-    fit_norms, score_norms = _squares(Z_fit), _squares(Z_score)
+    fit_norms, score_norms = _squared_norms(Z_fit), _squared_norms(Z_score)
     fit_rows = Z_fit.astype(np.float32)
     score_rows = Z_score.astype(np.float32)
-    del Z_fit, Z_score  # not needed beside the products, the largest of all this
+    del Z_fit, Z_score  # freed before the products, which take the most memory, are computed
     return Products(
         fit=fit_rows @ fit_rows.T,
         score=score_rows @ fit_rows.T,
@@ -66,14 +66,14 @@ def inner_products(X_fit: np.ndarray, X_score: np.ndarray, *, scaling: str) -> P
 
 
 def linear_kernel(products: Products) -> tuple[Float64Array, Float64Array]:
-    """Return the linear kernel: among fit rows (n_fit, n_fit), of score with fit rows (n_score, n_fit)."""
+    """Return the linear kernel of fit rows (n_fit, n_fit), and of score and fit rows (n_score, n_fit)."""
     return products.fit.astype(np.float64), products.score.astype(np.float64)
 
 
 def rbf_kernels(products: Products, gammas: Iterable[float]) -> Iterator[tuple[Float64Array, Float64Array]]:
-    """Yield the Gaussian kernel for each gamma, shaped as the linear one; `products` are spent.
+    """Yield the RBF kernel for each gamma, with the shapes of `linear_kernel`; overwrites `products`.
 
-    The matrices are those of the step before, overwritten.
+    The same two arrays are yielded every time and overwritten in the next iteration.
     """
     _to_distances(products.fit, products.fit_norms, products.fit_norms)
     np.fill_diagonal(products.fit, 0.0)
@@ -87,27 +87,27 @@ def rbf_kernels(products: Products, gammas: Iterable[float]) -> Iterator[tuple[F
 
 
 def scale_gamma(Z: np.ndarray) -> float:
-    """Return scikit-learn's ``gamma="scale"`` for scaled rows (n_rows, n_features)."""
+    """Return scikit-learn's ``gamma="scale"`` of scaled rows (n_rows, n_features)."""
     variance = float(Z.var())
     return 1.0 / (Z.shape[1] * variance) if variance else 1.0
 
 
 def peak_bytes(n_fit: int, n_score: int, n_features: int) -> int:
-    """Return the memory that a fold takes at most, beside its rows and libsvm's cache.
+    """Return the most memory that one fold takes, not counting the features and libsvm's cache.
 
-    While scaling: rows in float64 twice (`Z.var()` makes another) and in float32; while solving: inner
-    products in float32 and a kernel in float64.
+    While scaling: the rows in float64 twice (`Z.var()` makes a copy) and in float32. While solving: the inner
+    products in float32 and one kernel in float64.
     """
     rows, pairs = (n_fit + n_score) * n_features, (n_fit + n_score) * n_fit
     return max(2 * 8 * rows, 4 * rows + 4 * pairs, 4 * pairs + 8 * pairs) + 4 * rows
 
 
-def _squares(Z: Float64Array) -> Float64Array:
+def _squared_norms(Z: Float64Array) -> Float64Array:
     return np.einsum("ij,ij->i", Z, Z)
 
 
 def _to_distances(products: Float32Array, rows: Float64Array, columns: Float64Array) -> None:
-    """Turn inner products into squared distances, in place."""
+    """Replace inner products by squared distances, in place; `rows` and `columns` are squared norms."""
     products *= -2.0
     products += rows[:, None].astype(np.float32)
     products += columns[None, :].astype(np.float32)

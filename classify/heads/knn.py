@@ -1,4 +1,4 @@
-"""The k nearest rows by cosine: they vote, nearer ones with more weight."""
+"""k-nearest-neighbours classifier with cosine distances."""
 
 from __future__ import annotations
 
@@ -6,28 +6,29 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+from sklearn.base import clone
 from sklearn.neighbors import NearestNeighbors
 from sklearn.utils import assert_all_finite
 from sklearn.utils.class_weight import compute_class_weight
 
 from classify.heads.base import SCALERS, BaseHead, FitError, make_scaler, require_two_classes
 
-NEAREST = 1e-6  # cosine distance of equal rows: below it is rounding, in float32
-ROWS_A_PASS = 1024  # bounds memory
+MIN_DISTANCE = 1e-6  # smaller cosine distances are float32 rounding
+ROWS_PER_PASS = 1024  # bounds memory
 
 
 class KNNHead(BaseHead):
-    """The classes of the k nearest training rows, each weighing one over its cosine distance.
+    """Votes of the k nearest training rows, each weighted by the inverse of its cosine distance.
 
-    Each view is a row of its own. To the votes, which sum to k, comes one that is shared by all classes
-    alike, so that none gets probability 0; that changes no order.
+    Each view is a row of its own. The votes are scaled to sum to k, and one vote is added that all classes
+    share equally, so that no probability is 0. The order of the classes does not change.
 
     Parameters
     ----------
     k : int, default=5
-        Neighbours; all rows where there are fewer.
+        Number of neighbours; all rows if there are fewer.
     scaling : {"standardise", "l2"}, default="l2"
-        Cosines are those of raw features with "l2", and of centred ones otherwise.
+        Cosines of raw features with "l2", of standardised features otherwise.
     class_weight : {None, "balanced"} or dict, default=None
         Weighs the votes.
 
@@ -36,9 +37,9 @@ class KNNHead(BaseHead):
     classes_ : ndarray of shape (n_classes,)
     scaler_ : fitted transformer
     neighbours_ : NearestNeighbors
-        It keeps all training rows.
+        Holds all training rows.
     label_ : ndarray of shape (n_rows,)
-        Index of each training row's class.
+        Class index of each training row.
     class_weight_ : ndarray of shape (n_classes,)
     """
 
@@ -62,7 +63,7 @@ class KNNHead(BaseHead):
         groups: np.ndarray | None = None,
         image: np.ndarray | None = None,
     ) -> KNNHead:
-        """Keep the rows; `groups` and `image` make no difference.
+        """Store the scaled rows; `groups` and `image` are ignored.
 
         Parameters
         ----------
@@ -73,7 +74,7 @@ class KNNHead(BaseHead):
         Raises
         ------
         FitError
-            If there is one class only, or k is not positive.
+            If there is only one class, or k is not positive.
         """
         X, y = self._check_fit(X, y, dtype=np.float32)
         require_two_classes(self.classes_)
@@ -89,29 +90,30 @@ class KNNHead(BaseHead):
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
         """Return the class probabilities: (n_rows, n_classes), float64, columns as in `classes_`."""
-        distances, found = self._nearest(X, k=self.k)
-        return self._probabilities(distances, found, k=self.k)
+        distances, neighbours = self._nearest(X, k=self.k)
+        return self._probabilities(distances, neighbours, k=self.k)
 
     def _nearest(self, X: np.ndarray, *, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return cosine distances of the k nearest rows, nearest first, and their numbers: (n_rows, k)."""
+        """Return cosine distances and indices of the k nearest training rows, nearest first: (n_rows, k)."""
         X = self._check_predict(X, dtype=np.float32)
         k = min(k, len(self.label_))
         parts = [
-            self.neighbours_.kneighbors(self.scaler_.transform(X[i : i + ROWS_A_PASS]), n_neighbors=k)
-            for i in range(0, len(X), ROWS_A_PASS)
+            self.neighbours_.kneighbors(self.scaler_.transform(X[i : i + ROWS_PER_PASS]), n_neighbors=k)
+            for i in range(0, len(X), ROWS_PER_PASS)
         ]
-        return np.concatenate([one for one, _ in parts]), np.concatenate([one for _, one in parts])
+        return np.concatenate([d for d, _ in parts]), np.concatenate([index for _, index in parts])
 
-    def _probabilities(self, distances: np.ndarray, found: np.ndarray, *, k: int) -> np.ndarray:
-        distances, label = distances[:, :k].astype(np.float64), self.label_[found[:, :k]]
-        weight = self.class_weight_[label] / np.maximum(distances, NEAREST)  # (n_rows, k)
+    def _probabilities(self, distances: np.ndarray, neighbours: np.ndarray, *, k: int) -> np.ndarray:
+        """Return the class probabilities from the first k neighbours of each row."""
+        distances, label = distances[:, :k].astype(np.float64), self.label_[neighbours[:, :k]]
+        weight = self.class_weight_[label] / np.maximum(distances, MIN_DISTANCE)  # (n_rows, k)
         votes = np.stack([np.sum(weight * (label == c), axis=1) for c in range(len(self.classes_))], axis=1)
         shares = votes / votes.sum(axis=1, keepdims=True)
         k = distances.shape[1]
         return (k * shares + 1.0 / len(self.classes_)) / (k + 1.0)
 
 
-def fold_scores(
+def fold_predictions(
     heads: Sequence[KNNHead],
     X_fit: np.ndarray,
     y_fit: np.ndarray,
@@ -119,23 +121,35 @@ def fold_scores(
     *,
     soft: bool = False,
 ) -> list[npt.NDArray]:
-    """Return each head's predictions on `X_score` after a fit on the other rows; the heads stay unfitted.
+    """Fit each head on the rows of a fold and predict the scored rows; the heads themselves stay unfitted.
 
-    Heads that differ in k alone share one search for neighbours. With `soft` it is the probabilities,
-    (n_score, n_classes).
+    Heads that differ only in k share one neighbour search.
+
+    Parameters
+    ----------
+    heads : sequence of KNNHead
+    X_fit, X_score : ndarray of shape (n_fit, n_features) and (n_score, n_features)
+        Unscaled features.
+    y_fit : ndarray of shape (n_fit,)
+    soft : bool, default=False
+        Return probabilities instead of classes.
+
+    Returns
+    -------
+    list of ndarray of shape (n_score,), or (n_score, n_classes) if `soft`
+        In the order of the heads.
     """
     predictions: dict[int, npt.NDArray] = {}
-    alike: dict[tuple, list[int]] = {}
+    members_by_params: dict[tuple, list[int]] = {}
     for index, head in enumerate(heads):
-        alike.setdefault((head.scaling, str(head.class_weight)), []).append(index)
+        members_by_params.setdefault((head.scaling, str(head.class_weight)), []).append(index)
     assert_all_finite(X_score)
-    for members in alike.values():
-        one = heads[members[0]]
-        most = max(heads[index].k for index in members)
-        fitted = KNNHead(k=most, scaling=one.scaling, class_weight=one.class_weight).fit(X_fit, y_fit)
-        distances, found = fitted._nearest(X_score, k=most)
+    for members in members_by_params.values():
+        fitted = max((heads[index] for index in members), key=lambda head: head.k)
+        fitted = clone(fitted).fit(X_fit, y_fit)
+        distances, neighbours = fitted._nearest(X_score, k=fitted.k)
         for index in members:
-            probabilities = fitted._probabilities(distances, found, k=heads[index].k)
-            best = fitted.classes_[np.argmax(probabilities, axis=1)]
-            predictions[index] = probabilities if soft else best
+            probabilities = fitted._probabilities(distances, neighbours, k=heads[index].k)
+            classes = fitted.classes_[np.argmax(probabilities, axis=1)]
+            predictions[index] = probabilities if soft else classes
     return [predictions[index] for index in range(len(heads))]

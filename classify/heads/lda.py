@@ -18,7 +18,7 @@ from sklearn.utils.class_weight import compute_class_weight
 
 from classify.data.blocks import RowStream
 from classify.heads.base import BaseHead, FitError, make_scaler, require_two_classes, streamed_note
-from classify.heads.grouping import held_out_parts, held_out_scores, resolve_rows
+from classify.heads.grouping import calibration_folds, held_out_scores, resolve_groups
 from classify.heads.solvers.newton_cg import summed
 from classify.heads.solvers.scaling import Scaled, fit_scaling
 from classify.heads.solvers.temperature import temperature_of_scores
@@ -113,7 +113,7 @@ class LDAHead(BaseHead):
         scaler = make_scaler(self.scaling)
         Z = scaler.fit_transform(X)
         analysis = _Moments(Z, y).solve(self)
-        self.temperature_ = self._temperature(Z, y, *resolve_rows(len(y), groups, image))
+        self.temperature_ = self._temperature(Z, y, *resolve_groups(len(y), groups, image))
         self.pipeline_ = Pipeline([("scale", scaler), ("classify", analysis)])
         self.shrinkage_ = float(analysis.shrinkage)
         return self
@@ -127,7 +127,7 @@ class LDAHead(BaseHead):
             If the covariances that are summed do not fit in memory.
         """
         label = self._check_stream(rows)
-        part, plain = held_out_parts(
+        part, plain = calibration_folds(
             label,
             groups=rows.groups,
             image=rows.image,
@@ -183,7 +183,7 @@ def _scores(fitted: Pipeline | LinearDiscriminantAnalysis, X: Float64Array) -> F
     return scores if scores.ndim > 1 else np.column_stack([np.zeros(len(scores)), scores])
 
 
-def fold_scores(
+def fold_predictions(
     heads: Sequence[LDAHead],
     X_fit: np.ndarray,
     y_fit: np.ndarray,
@@ -249,7 +249,7 @@ class _Moments:
                 self._ledoit_wolf = self._shrinkage_of_all()
             return max(self._ledoit_wolf, LEAST)
         if isinstance(shrinkage, str) or not 0 < shrinkage <= 1:
-            raise FitError(f"shrinkage is {shrinkage!r}: expected auto, or a share above 0 up to 1.")
+            raise FitError(f"shrinkage is {shrinkage!r}: expected auto, or a number above 0 up to 1.")
         return max(float(shrinkage), LEAST)
 
     def _covariance(self, priors: Float64Array) -> Float64Array:

@@ -14,18 +14,19 @@ from sklearn.utils.class_weight import compute_class_weight
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from classify.data.blocks import RowStream
-from classify.heads.base import BaseHead, make_scaler, require_two_classes, streamed_note
+from classify.heads.base import PenalizedHead, make_scaler, require_two_classes, streamed_note
 from classify.heads.scoring import regularization_path
 from classify.heads.solvers.scaling import fit_scaling
 from classify.heads.solvers.softmax_loss import Solution, solve_path, solve_streamed
 
 
-class LogisticHead(BaseHead):
+class LogisticHead(PenalizedHead):
     """Multinomial logistic regression with an L2 penalty.
 
-    Solved by `logistic.solve_path`, then handed to scikit-learn's own solver as its start: that finds the
-    gradient below `tol` and returns, or goes on until it is. On one thread: short steps gain next to nothing
-    from a second one, and lose tenfold when another process wants its core.
+    Solved by `softmax_loss.solve_path`. scikit-learn's own solver then starts from this solution: it returns
+    at once if the gradient is below `tol`, and continues until it is otherwise. The fit runs on one thread:
+    its short steps gain next to nothing from a second thread, and take ten times as long when another process
+    needs that core.
 
     Parameters
     ----------
@@ -34,10 +35,10 @@ class LogisticHead(BaseHead):
     scaling : {"standardise", "l2"}, default="standardise"
     class_weight : {None, "balanced"} or dict, default=None
     tol : float, default=1e-6
-        Largest component of the mean loss's gradient at the solution, in float64. scikit-learn's default,
-        1e-4, can change a tenth of the predictions at large C without a warning.
+        Largest component of the gradient of the mean loss at the solution, in float64. With scikit-learn's
+        default, 1e-4, a tenth of the predictions can differ at large C, without a warning.
     max_iter : int, default=10000
-        Newton steps, and those of scikit-learn's L-BFGS after them.
+        Newton steps, plus the L-BFGS steps of scikit-learn after them.
 
     Attributes
     ----------
@@ -45,31 +46,16 @@ class LogisticHead(BaseHead):
     pipeline_ : Pipeline
         Scaler and LogisticRegression, fitted.
     n_iter_ : int
-        Steps of both solvers together.
+        Total steps of both solvers.
     converged_ : bool
-        False when the solver stopped short of `tol`; no warning is given.
+        False if the solver stopped before it reached `tol`; no warning is given.
     """
 
-    FITTED = BaseHead.FITTED | {
+    FITTED = PenalizedHead.FITTED | {
         "pipeline_": Pipeline,
         "n_iter_": int,
         "converged_": bool,
     }
-
-    def __init__(
-        self,
-        *,
-        C: float = 1.0,
-        scaling: str = "standardise",
-        class_weight: str | dict | None = None,
-        tol: float = 1e-6,
-        max_iter: int = 10_000,
-    ) -> None:
-        self.C = C
-        self.scaling = scaling
-        self.class_weight = class_weight
-        self.tol = tol
-        self.max_iter = max_iter
 
     def fit(
         self,
@@ -79,7 +65,7 @@ class LogisticHead(BaseHead):
         groups: np.ndarray | None = None,
         image: np.ndarray | None = None,
     ) -> LogisticHead:
-        """Fit on all rows; `groups` and `image` make no difference.
+        """Fit on all rows; `groups` and `image` are ignored.
 
         Parameters
         ----------
@@ -90,7 +76,7 @@ class LogisticHead(BaseHead):
         Raises
         ------
         FitError
-            If there is one class only.
+            If there is only one class.
         """
         X, y = self._check_fit(X, y, dtype=np.float64)
         require_two_classes(self.classes_)
@@ -98,13 +84,13 @@ class LogisticHead(BaseHead):
         Z = scaler.fit_transform(X)
         with threadpool_limits(1):
             regression = _regression(self, self.classes_, Z.shape[1], next(_solutions([self], Z, y)))
-            self.converged_ = _polished(regression, Z, y)
+            self.converged_ = _continue_lbfgs(regression, Z, y)
         self.pipeline_ = Pipeline([("scale", scaler), ("classify", regression)])
         self.n_iter_ = int(np.max(regression.n_iter_))
         return self
 
     def fit_stream(self, rows: RowStream) -> LogisticHead:
-        """Fit on rows that stay on disk, by `logistic_streamed`: the solution is that of `fit`."""
+        """Fit on rows that stay on disk with `softmax_loss.solve_streamed`; the solution equals that of `fit`."""
         label = self._check_stream(rows)
         weight = compute_class_weight(self.class_weight, classes=self.classes_, y=rows.y)[label]
         scaled = fit_scaling(rows, self.scaling)
@@ -124,7 +110,7 @@ class LogisticHead(BaseHead):
         return self.pipeline_.predict_proba(X)
 
 
-def fold_scores(
+def fold_predictions(
     heads: Sequence[LogisticHead],
     X_fit: np.ndarray,
     y_fit: np.ndarray,
@@ -132,10 +118,9 @@ def fold_scores(
     *,
     soft: bool = False,
 ) -> list[np.ndarray]:
-    """Return each head's predictions on `X_score` after a fit on the other rows; the heads stay unfitted.
+    """Fit each head on the rows of a fold and predict the scored rows; see `knn.fold_predictions`.
 
-    Heads that differ in C alone are solved in ascending C, each from the solution before it. With `soft` it
-    is the probabilities, (n_score, n_classes).
+    Heads that differ only in C are solved in ascending C, each starting from the previous solution.
     """
     predictions: dict[int, np.ndarray] = {}
     for members, Z_fit, Z_score in regularization_path(heads, X_fit, X_score):
@@ -144,14 +129,14 @@ def fold_scores(
             for index, solution in zip(members, solutions, strict=True):
                 regression = _regression(heads[index], np.unique(y_fit), Z_fit.shape[1], solution)
                 if solution.gradient > regression.tol:
-                    _polished(regression, Z_fit, y_fit)
+                    _continue_lbfgs(regression, Z_fit, y_fit)
                 predict = regression.predict_proba if soft else regression.predict
                 predictions[index] = predict(Z_score)
     return [predictions[index] for index in range(len(heads))]
 
 
 def fit_quietly(estimator: BaseEstimator, X: np.ndarray, y: np.ndarray, **fit_params: np.ndarray) -> bool:
-    """Fit, and return whether the solver converged; all warnings but that one go on to the caller."""
+    """Fit, and return whether the solver converged; warnings other than ConvergenceWarning are passed on."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ConvergenceWarning)
         estimator.fit(X, y, **fit_params)
@@ -165,19 +150,19 @@ def fit_quietly(estimator: BaseEstimator, X: np.ndarray, y: np.ndarray, **fit_pa
 
 
 def _solutions(heads: Sequence[LogisticHead], Z: np.ndarray, y: np.ndarray) -> Iterator[Solution]:
-    """Yield the solution of heads that differ in C alone, in their order."""
-    head = heads[0]
+    """Yield the solution of each head; the heads differ only in C."""
+    first = heads[0]
     classes, label = np.unique(y, return_inverse=True)
-    weight = compute_class_weight(head.class_weight, classes=classes, y=y)[label]
+    weight = compute_class_weight(first.class_weight, classes=classes, y=y)[label]
     yield from solve_path(
-        Z, label, C=[one.C for one in heads], weight=weight, tol=head.tol, max_iter=head.max_iter
+        Z, label, C=[head.C for head in heads], weight=weight, tol=first.tol, max_iter=first.max_iter
     )
 
 
 def _regression(
     head: LogisticHead, classes: np.ndarray, n_features: int, solution: Solution
 ) -> LogisticRegression:
-    """Return scikit-learn's estimator at the solution, as if it had found it."""
+    """Return scikit-learn's estimator with the solution as its fitted attributes."""
     regression = LogisticRegression(
         C=head.C, class_weight=head.class_weight, tol=head.tol, max_iter=head.max_iter, solver="lbfgs"
     )
@@ -187,8 +172,8 @@ def _regression(
     return regression
 
 
-def _polished(regression: LogisticRegression, Z: np.ndarray, y: np.ndarray) -> bool:
-    """Let scikit-learn's solver go on until its criterion is met, mostly at once; return whether it is."""
+def _continue_lbfgs(regression: LogisticRegression, Z: np.ndarray, y: np.ndarray) -> bool:
+    """Continue with scikit-learn's solver until it converges, usually at once; return whether it did."""
     steps, limit = int(regression.n_iter_[0]), regression.max_iter
     if steps >= limit:
         return False

@@ -10,7 +10,7 @@ from sklearn.metrics.pairwise import euclidean_distances
 
 from classify.data.blocks import RowStream
 from classify.heads.base import SCALERS, BaseHead, make_scaler, require_two_classes, streamed_note
-from classify.heads.grouping import held_out_parts, held_out_scores, resolve_rows
+from classify.heads.grouping import calibration_folds, held_out_scores, resolve_groups
 from classify.heads.solvers.newton_cg import summed
 from classify.heads.solvers.scaling import fit_scaling
 from featurize.base.typing import Float64Array, IntArray
@@ -85,7 +85,7 @@ class NearestCentroidHead(BaseHead):
         """
         X, y = self._check_fit(X, y, dtype=np.float64)
         require_two_classes(self.classes_)
-        groups, image = resolve_rows(len(y), groups, image)
+        groups, image = resolve_groups(len(y), groups, image)
         self.scaler_ = make_scaler(self.scaling)
         Z, label = self.scaler_.fit_transform(X), np.searchsorted(self.classes_, y)
         self.means_ = _class_means(Z, label)
@@ -104,7 +104,7 @@ class NearestCentroidHead(BaseHead):
     def fit_stream(self, rows: RowStream) -> NearestCentroidHead:
         """Fit on rows that stay on disk: the means, and the distances, are those of `fit`."""
         label = self._check_stream(rows)
-        part, plain = held_out_parts(
+        part, plain = calibration_folds(
             label,
             groups=rows.groups,
             image=rows.image,

@@ -1,4 +1,4 @@
-"""Logistic regression for ordered classes."""
+"""Proportional-odds logistic regression for ordered classes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,13 @@ from sklearn.utils.class_weight import compute_class_weight
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
 from classify.data.blocks import RowStream
-from classify.heads.base import SCALERS, BaseHead, make_scaler, require_two_classes, streamed_note
+from classify.heads.base import (
+    SCALERS,
+    PenalizedHead,
+    make_scaler,
+    require_two_classes,
+    streamed_note,
+)
 from classify.heads.scoring import regularization_path
 from classify.heads.solvers.proportional_odds_loss import (
     OrdinalSolution,
@@ -22,19 +28,21 @@ from classify.heads.solvers.proportional_odds_loss import (
 from classify.heads.solvers.scaling import fit_scaling
 
 
-class OrdinalLogisticHead(BaseHead):
-    """Proportional odds with an L2 penalty: one score, parted by thresholds. Labels ascend with the grade.
+class OrdinalLogisticHead(PenalizedHead):
+    """Proportional odds with an L2 penalty: one score per row, and thresholds between the classes.
 
-    Two classes make it logistic regression. Solved by `ordinal_logistic.solve_ordinal_path`, on one thread.
+    Labels ascend from the worst class to the best. With two classes this is logistic regression. Solved by
+    `proportional_odds_loss.solve_ordinal_path`, on one thread.
 
     Parameters
     ----------
     C : float, default=1.0
-        Inverse strength of the penalty, as in scikit-learn's logistic regression. Thresholds are free.
+        Inverse strength of the penalty, as in scikit-learn's logistic regression. Thresholds are not
+        penalised.
     scaling : {"standardise", "l2"}, default="standardise"
     class_weight : {None, "balanced"} or dict, default=None
     tol : float, default=1e-6
-        Largest component of the mean loss's gradient at the solution, in float64.
+        Largest component of the gradient of the mean loss at the solution, in float64.
     max_iter : int, default=10000
         Newton steps.
 
@@ -43,19 +51,19 @@ class OrdinalLogisticHead(BaseHead):
     classes_ : ndarray of shape (n_classes,)
     scaler_ : fitted transformer
     coef_ : ndarray of shape (n_features,)
-        Of scaled columns.
+        Coefficients of the scaled columns.
     thresholds_ : ndarray of shape (n_classes - 1,)
         Ascending.
     n_iter_ : int
     converged_ : bool
-        False when the solver stopped short of `tol`; no warning is given.
+        False if the solver stopped before it reached `tol`; no warning is given.
 
     References
     ----------
     McCullagh, "Regression models for ordinal data", 1980.
     """
 
-    FITTED = BaseHead.FITTED | {
+    FITTED = PenalizedHead.FITTED | {
         "scaler_": SCALERS,
         "coef_": np.ndarray,
         "thresholds_": np.ndarray,
@@ -63,24 +71,9 @@ class OrdinalLogisticHead(BaseHead):
         "converged_": bool,
     }
 
-    def __init__(
-        self,
-        *,
-        C: float = 1.0,
-        scaling: str = "standardise",
-        class_weight: str | dict | None = None,
-        tol: float = 1e-6,
-        max_iter: int = 10_000,
-    ) -> None:
-        self.C = C
-        self.scaling = scaling
-        self.class_weight = class_weight
-        self.tol = tol
-        self.max_iter = max_iter
-
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
-        tags.classifier_tags.poor_score = True  # where classes do not lie in their order along any line
+        tags.classifier_tags.poor_score = True  # if no direction orders the classes, as in sklearn's checks
         return tags
 
     def fit(
@@ -91,37 +84,37 @@ class OrdinalLogisticHead(BaseHead):
         groups: np.ndarray | None = None,
         image: np.ndarray | None = None,
     ) -> OrdinalLogisticHead:
-        """Fit on all rows; `groups` and `image` make no difference.
+        """Fit on all rows; `groups` and `image` are ignored.
 
         Parameters
         ----------
         X : ndarray of shape (n_rows, n_features)
             Unscaled features.
         y : ndarray of shape (n_rows,)
-            Ascending with the grade.
+            Labels, ascending from the worst class to the best.
 
         Raises
         ------
         FitError
-            If there is one class only.
+            If there is only one class.
         """
         X, y = self._check_fit(X, y, dtype=np.float64)
         require_two_classes(self.classes_)
         scaler = make_scaler(self.scaling)
         with threadpool_limits(1):
             solution = next(_solutions([self], scaler.fit_transform(X), y))
-        self._take(scaler, solution)
+        self._set_solution(scaler, solution)
         return self
 
     def fit_stream(self, rows: RowStream) -> OrdinalLogisticHead:
-        """Fit on rows that stay on disk: the solution is that of `fit`."""
+        """Fit on rows that stay on disk; the solution equals that of `fit`."""
         label = self._check_stream(rows)
         weight = compute_class_weight(self.class_weight, classes=self.classes_, y=rows.y)[label]
         scaled = fit_scaling(rows, self.scaling)
         solution = solve_ordinal_streamed(
             scaled, label, C=self.C, weight=weight, tol=self.tol, max_iter=self.max_iter
         )
-        self._take(scaled.scaler, solution)
+        self._set_solution(scaled.scaler, solution)
         self.notes_ = (streamed_note(len(rows), "the same optimum, by Newton steps summed over blocks"),)
         return self
 
@@ -130,13 +123,13 @@ class OrdinalLogisticHead(BaseHead):
         X = self._check_predict(X, dtype=np.float64)
         return class_probabilities(self.scaler_.transform(X) @ self.coef_, self.thresholds_)
 
-    def _take(self, scaler: TransformerMixin, solution: OrdinalSolution) -> None:
+    def _set_solution(self, scaler: TransformerMixin, solution: OrdinalSolution) -> None:
         self.scaler_, self.coef_, self.thresholds_ = scaler, solution.coef, solution.thresholds
         self.n_iter_ = solution.n_iter
         self.converged_ = solution.gradient <= self.tol
 
 
-def fold_scores(
+def fold_predictions(
     heads: Sequence[OrdinalLogisticHead],
     X_fit: np.ndarray,
     y_fit: np.ndarray,
@@ -144,10 +137,9 @@ def fold_scores(
     *,
     soft: bool = False,
 ) -> list[np.ndarray]:
-    """Return each head's predictions on `X_score` after a fit on the other rows; the heads stay unfitted.
+    """Fit each head on the rows of a fold and predict the scored rows; see `knn.fold_predictions`.
 
-    Heads that differ in C alone are solved in ascending C, each from the solution before it. With `soft` it
-    is the probabilities, (n_score, n_classes).
+    Heads that differ only in C are solved in ascending C, each starting from the previous solution.
     """
     predictions: dict[int, np.ndarray] = {}
     classes = np.unique(y_fit)
@@ -155,18 +147,18 @@ def fold_scores(
         with threadpool_limits(1):
             solutions = _solutions([heads[index] for index in members], Z_fit, y_fit)
             for index, solution in zip(members, solutions, strict=True):
-                found = class_probabilities(Z_score @ solution.coef, solution.thresholds)
-                predictions[index] = found if soft else classes[np.argmax(found, axis=1)]
+                probabilities = class_probabilities(Z_score @ solution.coef, solution.thresholds)
+                predictions[index] = probabilities if soft else classes[np.argmax(probabilities, axis=1)]
     return [predictions[index] for index in range(len(heads))]
 
 
 def _solutions(
     heads: Sequence[OrdinalLogisticHead], Z: np.ndarray, y: np.ndarray
 ) -> Iterator[OrdinalSolution]:
-    """Yield the solution of heads that differ in C alone, in their order."""
-    head = heads[0]
+    """Yield the solution of each head; the heads differ only in C."""
+    first = heads[0]
     classes, label = np.unique(y, return_inverse=True)
-    weight = compute_class_weight(head.class_weight, classes=classes, y=y)[label]
+    weight = compute_class_weight(first.class_weight, classes=classes, y=y)[label]
     yield from solve_ordinal_path(
-        Z, label, C=[one.C for one in heads], weight=weight, tol=head.tol, max_iter=head.max_iter
+        Z, label, C=[head.C for head in heads], weight=weight, tol=first.tol, max_iter=first.max_iter
     )

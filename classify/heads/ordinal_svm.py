@@ -11,7 +11,7 @@ from sklearn.utils.class_weight import compute_class_weight
 
 from classify.data.blocks import RowStream
 from classify.heads.base import BaseHead, require_two_classes
-from classify.heads.grouping import groups_per_class, require_two_groups, resolve_rows, rows_by_image
+from classify.heads.grouping import groups_per_class, require_two_groups, resolve_groups, rows_by_image
 from classify.heads.svm import SVMHead
 from classify.heads.svm_search import solve_together
 from featurize.base.typing import Float64Array
@@ -109,7 +109,7 @@ class OrdinalSVMHead(BaseHead):
         """
         X, y = self._check_fit(X, y, dtype=np.float64)
         require_two_classes(self.classes_)
-        groups, image = resolve_rows(len(y), groups, image)
+        groups, image = resolve_groups(len(y), groups, image)
         for label, n_groups in groups_per_class(y, groups).items():
             require_two_groups(label, n_groups)
         self.machines_ = [
@@ -158,7 +158,7 @@ def class_shares(above: Float64Array, *, floor: float) -> Float64Array:
     return shares / shares.sum(axis=1, keepdims=True)
 
 
-def fold_scores(
+def fold_predictions(
     heads: Sequence[OrdinalSVMHead],
     X_fit: np.ndarray,
     y_fit: np.ndarray,

@@ -1,4 +1,4 @@
-"""Heads by name, as data: what each is and what is searched for it. Importing this is cheap."""
+"""Registry of heads: factory, hyper-parameter grid and properties of each. Importing it is cheap."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from typing import Any
 from classify.errors import CompareError
 
 SCALINGS = ("standardise", "l2")
-# scikit-learn's C weighs the loss against ||w||²; a row's squared norm is near n_features when standardised
-# and 1 when L2-normalised, so that equally strong regularisation sits about three decades apart.
+# scikit-learn's C weighs the loss against ||w||². The squared norm of a row is about n_features when
+# standardised and 1 when L2-normalised, so equally strong regularisation needs values of C that are about
+# three decades apart.
 _LINEAR_GRID = (
     {"scaling": ("standardise",), "C": (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)},
     {"scaling": ("l2",), "C": (1e-2, 1e-1, 1.0, 1e1, 1e2, 1e3)},
 )
-# The RBF kernel is 1 for equal rows whatever the scaling, and gamma is relative: one grid does for both.
+# The RBF kernel of equal rows is 1 with any scaling, and gamma is relative: one grid serves both scalings.
 _RBF_GRID = (
     {
         "scaling": SCALINGS,
@@ -28,8 +29,8 @@ _RBF_GRID = (
 )
 
 
-# More training rows than these, views included, no SVM head solves exactly: matrices of pairs of rows would
-# take more than 1 GB of each process.
+# Largest number of training rows, views included, for which SVM heads are solved exactly. With more, the
+# kernel matrices would take more than 1 GB per process.
 EXACT_ROWS = 10_000
 
 
@@ -41,14 +42,14 @@ class Head:
     title: str  # for tables and axes
     about: str  # one sentence
     factory: str  # "<module>.<class>" in this package
-    params: Mapping[str, Any]  # what makes the factory this head
-    grid: tuple[Mapping[str, tuple], ...]  # searched; one mapping a family of points, as in ParameterGrid
-    search: str = ""  # "<module>.<function>" that scores many points of one fold at once; "": one by one
-    exact_rows: int | None = None  # training rows above which another model stands in; None: never
-    splits: bool = False  # whether a fit sets groups aside, so that each class needs two
-    tensorflow: bool = False  # whether fitting and predicting import TensorFlow
-    ordered: bool = False  # whether it is for ordered classes, three or more
-    nominal: str = ""  # the head that differs from it in knowing no order
+    params: Mapping[str, Any]  # constructor parameters that define this head
+    grid: tuple[Mapping[str, tuple], ...]  # searched hyper-parameters, as in scikit-learn's ParameterGrid
+    search: str = ""  # "<module>.<function>" that predicts for all points of a fold at once; "": one by one
+    exact_rows: int | None = None  # above this number of training rows an approximate model is fitted
+    holds_out_groups: bool = False  # a fit holds out groups, so that each class needs two or more
+    tensorflow: bool = False  # fitting and predicting import TensorFlow
+    ordered: bool = False  # only for three or more ordered classes
+    nominal: str = ""  # the corresponding head that ignores the order
 
 
 HEADS: Mapping[str, Head] = {
@@ -57,11 +58,11 @@ HEADS: Mapping[str, Head] = {
         Head(
             name="dense",
             title="Dense network",
-            about="Keras: batch norm, 512-128-64 ReLU, batch norm, dropout; stops early on a grouped part.",
+            about="Keras: batch norm, 512-128-64 ReLU, batch norm, dropout; early stopping on grouped data.",
             factory="dense.DenseHead",
             params={"output": "nominal"},
             grid=({"scaling": SCALINGS},),
-            splits=True,
+            holds_out_groups=True,
             tensorflow=True,
         ),
         Head(
@@ -71,38 +72,38 @@ HEADS: Mapping[str, Head] = {
             factory="logistic.LogisticHead",
             params={},
             grid=_LINEAR_GRID,
-            search="logistic.fold_scores",
+            search="logistic.fold_predictions",
         ),
         Head(
             name="svm-linear",
             title="Linear SVM",
-            about="Support vector machine; probabilities by Platt's sigmoid on grouped folds.",
+            about="Support vector machine, linear kernel; probabilities by Platt scaling on grouped folds.",
             factory="svm.SVMHead",
             params={"kernel": "linear"},
             grid=_LINEAR_GRID,
-            search="svm_search.fold_scores",
+            search="svm_search.fold_predictions",
             exact_rows=EXACT_ROWS,
-            splits=True,
+            holds_out_groups=True,
         ),
         Head(
             name="svm-rbf",
             title="RBF SVM",
-            about="Support vector machine, Gaussian kernel; probabilities as for the linear one.",
+            about="Support vector machine, RBF kernel; probabilities by Platt scaling on grouped folds.",
             factory="svm.SVMHead",
             params={"kernel": "rbf"},
             grid=_RBF_GRID,
-            search="svm_search.fold_scores",
+            search="svm_search.fold_predictions",
             exact_rows=EXACT_ROWS,
-            splits=True,
+            holds_out_groups=True,
         ),
         Head(
             name="ordinal-dense",
             title="Ordinal dense network",
-            about="The dense network with one score at its end, which ordered thresholds part into grades.",
+            about="The dense network with one output score and ordered thresholds between the classes.",
             factory="dense.DenseHead",
             params={"output": "ordinal"},
             grid=({"scaling": SCALINGS},),
-            splits=True,
+            holds_out_groups=True,
             tensorflow=True,
             ordered=True,
             nominal="dense",
@@ -110,60 +111,60 @@ HEADS: Mapping[str, Head] = {
         Head(
             name="ordinal-logistic",
             title="Ordinal logistic regression",
-            about="Proportional odds, L2 penalty, solved to 1e-6 in float64; for grades in order.",
+            about="Proportional odds, L2 penalty, solved to 1e-6 in float64; for ordered classes.",
             factory="ordinal_logistic.OrdinalLogisticHead",
             params={},
             grid=_LINEAR_GRID,
-            search="ordinal_logistic.fold_scores",
+            search="ordinal_logistic.fold_predictions",
             ordered=True,
             nominal="logreg",
         ),
         Head(
             name="ordinal-svm",
             title="Ordinal RBF SVM",
-            about="For grades in order: an RBF SVM at each threshold (Frank & Hall), probabilities monotone.",
+            about="For ordered classes: one RBF SVM per threshold (Frank & Hall), monotone probabilities.",
             factory="ordinal_svm.OrdinalSVMHead",
             params={"kernel": "rbf"},
             grid=_RBF_GRID,
-            search="ordinal_svm.fold_scores",
+            search="ordinal_svm.fold_predictions",
             exact_rows=EXACT_ROWS,
-            splits=True,
+            holds_out_groups=True,
             ordered=True,
             nominal="svm-rbf",
         ),
         Head(
             name="nearest-mean",
             title="Nearest class mean",
-            about="The class whose mean is nearest; how sure that is, is found on grouped folds.",
+            about="The class with the nearest mean; probabilities calibrated on grouped folds.",
             factory="nearest_centroid.NearestCentroidHead",
             params={},
             grid=({"scaling": SCALINGS},),
-            splits=True,
+            holds_out_groups=True,
         ),
         Head(
             name="knn",
             title="Nearest neighbours",
-            about="Votes of the k nearest rows by cosine, nearer ones weighing more.",
+            about="Votes of the k nearest training rows by cosine distance, nearer rows weigh more.",
             factory="knn.KNNHead",
             params={},
             grid=({"scaling": ("l2", "standardise"), "k": (25, 15, 9, 5, 3, 1)},),
-            search="knn.fold_scores",
+            search="knn.fold_predictions",
         ),
         Head(
             name="lda",
             title="Shrinkage LDA",
-            about="Linear discriminant analysis; auto is the shrinkage of Ledoit and Wolf. Its probabilities "
-            "are at a temperature found on grouped folds.",
+            about="Linear discriminant analysis; auto is Ledoit-Wolf shrinkage. "
+            "Probabilities by temperature scaling on grouped folds.",
             factory="lda.LDAHead",
             params={},
             grid=({"scaling": SCALINGS, "shrinkage": (0.9, 0.6, 0.3, 0.1, 0.03, "auto")},),
-            search="lda.fold_scores",
-            splits=True,
+            search="lda.fold_predictions",
+            holds_out_groups=True,
         ),
         Head(
             name="baseline",
             title="Majority class",
-            about="The commonest class for every image, with the class shares as probabilities; never tuned.",
+            about="The most frequent class for every image; probabilities are the class frequencies.",
             factory="baseline.BaselineHead",
             params={},
             grid=({},),
@@ -173,12 +174,12 @@ HEADS: Mapping[str, Head] = {
 
 
 def get_head(name: str) -> Head:
-    """Return the head of that name.
+    """Return the head with this name.
 
     Raises
     ------
     CompareError
-        If there is none; the message lists the known names.
+        If the name is unknown; the message lists the known names.
     """
     try:
         return HEADS[name]
@@ -189,9 +190,9 @@ def get_head(name: str) -> Head:
 
 
 def grid_points(head: Head) -> list[dict[str, Any]]:
-    """Return the points searched for a head, so ordered that the first of equal scores is the one to take.
+    """Return the grid points of a head, ordered so that in a tie the first one is chosen.
 
-    Stronger regularisation comes first: by C, then by gamma, then by scaling in the order of the grid.
+    Stronger regularisation comes first: ordered by C, then gamma, then as in the grid.
     """
     points = [
         dict(zip(grid, values, strict=True)) for grid in head.grid for values in product(*grid.values())
@@ -199,15 +200,16 @@ def grid_points(head: Head) -> list[dict[str, Any]]:
     return sorted(points, key=lambda point: (point.get("C", 0.0), point.get("gamma_factor", 0.0)))
 
 
-def resolve(name: str) -> Any:
-    """Return what a head names by its module here and its name there."""
+def import_object(name: str) -> Any:
+    """Import and return the object ``"<module>.<attribute>"`` of this package."""
     module, _, attribute = name.rpartition(".")
     return getattr(importlib.import_module(f"{__package__}.{module}"), attribute)
 
 
-_SETTLED_ELSEWHERE = {
+# Constructor parameters that are not hyper-parameters, and the hint for a user who sets one.
+_NOT_HYPERPARAMETERS = {
     "seed": "choose it with --seed",
-    "log_dir": "a comparison writes training curves, a single fit none",
+    "log_dir": "a comparison writes training curves, a single fit does not",
 }
 
 
@@ -221,11 +223,11 @@ def make_head(
     name : str
         A key of `HEADS`.
     params : mapping, optional
-        Estimator parameters, e.g. one of `grid_points`; they win over `seed` and `class_weight`.
+        Estimator parameters, e.g. one of `grid_points`; they override `seed` and `class_weight`.
     seed : int, default=0
-        For heads that draw anything (the dense network, the folds of a calibration).
+        Used by heads that draw random numbers (the dense network, the folds of a calibration).
     class_weight : {None, "balanced"}
-        For heads that weigh classes; the baseline does not.
+        Used by heads that weigh classes; the baseline does not.
 
     Raises
     ------
@@ -233,74 +235,74 @@ def make_head(
         If the name, or one of the parameters, is unknown.
     """
     head = get_head(name)
-    factory = resolve(head.factory)
+    factory = import_object(head.factory)
     known = factory().get_params()
-    chosen = {"seed": seed, "class_weight": class_weight}
-    chosen = {key: value for key, value in chosen.items() if key in known}
+    common = {"seed": seed, "class_weight": class_weight}
+    common = {key: value for key, value in common.items() if key in known}
     unknown = sorted(set(params or {}) - set(known))
     if unknown:
         raise CompareError(
             f"Head {name!r} has no parameter {unknown[0]!r}: expected some of {', '.join(sorted(known))}. "
             "See: classify heads"
         )
-    return factory(**{**chosen, **head.params, **(params or {})})
+    return factory(**{**common, **head.params, **(params or {})})
 
 
-def size_params(name: str, n_rows: int) -> dict[str, Any]:
-    """Return the parameters that a number of training rows calls for, for the search and the fit alike.
+def solver_params(name: str, n_rows: int) -> dict[str, Any]:
+    """Return the solver parameter that both the search and the final fit use for a number of training rows.
 
-    Left to themselves, the fit on all rows and those on the rows of a fold could be solved in different ways.
+    With solver "auto" the fits on folds, which have fewer rows, could use another solver than the final fit.
 
     Parameters
     ----------
     name : str
         A key of `HEADS`.
     n_rows : int
-        All rows that the head is fitted on in the end, views included.
+        Number of rows of the final fit, views included.
     """
-    most = get_head(name).exact_rows
-    return {} if most is None or n_rows <= most else {"solver": "approximate"}
+    exact_rows = get_head(name).exact_rows
+    return {} if exact_rows is None or n_rows <= exact_rows else {"solver": "approximate"}
 
 
-def resolve_params(name: str, params: Mapping[str, Any]) -> dict[str, Any]:
-    """Return hyper-parameters that a user gave, each of its default's type.
+def validate_params(name: str, params: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the hyper-parameters that a user set, each converted to the type of its default.
 
     Parameters
     ----------
     name : str
         A key of `HEADS`.
     params : mapping
-        Numbers, words, and for layers also text with commas.
+        Numbers and strings; layer widths also as a string with commas.
 
     Raises
     ------
     CompareError
-        If one is unknown, of another type, or not for the user to choose; the message names it.
+        If one is unknown, has another type, or cannot be set by the user; the message names it.
     """
     head = get_head(name)
-    defaults = resolve(head.factory)().get_params()
-    settled = {}
+    defaults = import_object(head.factory)().get_params()
+    valid = {}
     for key, value in params.items():
         if key in head.params:
-            raise CompareError(f"{key!r} is what makes the head {name!r}: choose another head instead")
-        if key in _SETTLED_ELSEWHERE:
-            raise CompareError(f"{key!r} is no hyper-parameter: {_SETTLED_ELSEWHERE[key]}")
+            raise CompareError(f"{key!r} defines the head {name!r}: choose another head instead")
+        if key in _NOT_HYPERPARAMETERS:
+            raise CompareError(f"{key!r} is no hyper-parameter: {_NOT_HYPERPARAMETERS[key]}")
         if key not in defaults:
-            make_head(name, params={key: value})  # says which there are
-        settled[key] = _typed(key, value, defaults[key])
-    return settled
+            make_head(name, params={key: value})  # raises, and lists the known parameters
+        valid[key] = _convert(key, value, defaults[key])
+    return valid
 
 
 def all_params(name: str, params: Mapping[str, Any], *, class_weight: str | None) -> dict[str, Any]:
-    """Return every hyper-parameter a head is fitted with, the defaults of those not given among them."""
+    """Return all hyper-parameters of a head, including the defaults of those that are not given."""
     head = get_head(name)
+    fixed = head.params.keys() | _NOT_HYPERPARAMETERS.keys()
     full = make_head(name, params=params, class_weight=class_weight).get_params()
-    return {
-        key: value for key, value in full.items() if key not in head.params and key not in _SETTLED_ELSEWHERE
-    }
+    return {key: value for key, value in full.items() if key not in fixed}
 
 
-def _typed(key: str, value: Any, default: Any) -> Any:
+def _convert(key: str, value: Any, default: Any) -> Any:
+    """Return a value of the type of its default; raise CompareError if it has another type."""
     if isinstance(default, tuple):
         expected = "whole numbers with commas, such as 64,32"
         words = value.split(",") if isinstance(value, str) else value
@@ -311,15 +313,15 @@ def _typed(key: str, value: Any, default: Any) -> Any:
             raise CompareError(f"Parameter {key!r} is {value!r}: expected {expected}") from None
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if isinstance(default, int):
-        sound, expected = number and isfinite(value) and value == int(value), "a whole number"
+        valid, expected = number and isfinite(value) and value == int(value), "a whole number"
     elif isinstance(default, float):
-        sound, expected = number and isfinite(value), "a number"
+        valid, expected = number and isfinite(value), "a number"
     elif key == "shrinkage":
-        sound, expected = value == "auto" or (number and 0 < value <= 1), "auto, or a share above 0 up to 1"
+        valid, expected = value == "auto" or (number and 0 < value <= 1), "auto, or a number above 0 up to 1"
     elif isinstance(default, str):
-        sound, expected = isinstance(value, str), "a word"
+        valid, expected = isinstance(value, str), "a word"
     else:  # class_weight
-        sound, expected = value is None or value == "balanced" or isinstance(value, Mapping), "balanced"
-    if not sound:
+        valid, expected = value is None or value == "balanced" or isinstance(value, Mapping), "balanced"
+    if not valid:
         raise CompareError(f"Parameter {key!r} is {value!r}: expected {expected}")
     return int(value) if isinstance(default, int) else value

@@ -1,15 +1,15 @@
-"""The score of every grid point of a head on one fold. Importing this is cheap."""
+"""Scores of all grid points of a head on one fold."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from sklearn.utils import assert_all_finite
 
-from classify.heads.base import make_scaler
-from classify.heads.registry import Head, grid_points, make_head, resolve
+from classify.heads.base import PenalizedHead, make_scaler
+from classify.heads.registry import Head, grid_points, import_object, make_head
 from featurize.base.typing import Float64Array
 
 Scorer = Callable[[np.ndarray, np.ndarray], float]
@@ -32,8 +32,9 @@ def grid_scores(
 ) -> list[float]:
     """Return the score of every grid point on one fold: fitted on `fit_rows`, scored on `score_rows`.
 
-    The kernel heads compute each Gram matrix once and share it over C; logistic regression follows C with
-    warm starts; the others are fitted point by point. SVMs are scored on their decisions, before calibration.
+    SVMs compute each kernel matrix once and share it over C; logistic regression is solved in ascending C
+    with warm starts; kNN shares one neighbour search over k; LDA shares the covariance over shrinkage. Other
+    heads are fitted for one point after another. SVMs are scored on their decisions, before calibration.
 
     Parameters
     ----------
@@ -41,18 +42,19 @@ def grid_scores(
     X : ndarray of shape (n_rows, n_features)
     y : ndarray of shape (n_rows,)
     fit_rows, score_rows : ndarray of int
-        Rows of X; `score_rows` are plain views as a rule.
+        Indices of rows of X; `score_rows` are usually plain views.
     points : sequence of mappings, optional
         By default `grid_points(head)`.
     groups, image : ndarray of shape (n_rows,), optional
-        What must stay together, and which rows are views of one image.
+        Group and image of each row: no fold splits a group; the views of one image have the same image.
     entry : ndarray of shape (n_rows,), int, optional
-        Which rows are images of one entry; only that of the scored ones is read. With it entries are scored:
-        the mean of the probabilities of an entry's images, or of their decisions, decides its class.
+        Entry of each row; only the values of scored rows are used. If given, entries are scored instead of
+        images: the class of an entry is the arg max of the mean probabilities, or mean decisions, of its
+        images.
     class_weight, seed
         As in `make_head`.
     scorer : callable (y_true, y_pred) -> float, optional
-        By default balanced accuracy: mean recall of the classes that are present.
+        By default `balanced_accuracy`.
 
     Returns
     -------
@@ -68,70 +70,58 @@ def grid_scores(
     soft = entry is not None
     predictions: Iterable[np.ndarray]
     if head.search:
-        predictions = resolve(head.search)(heads, X_fit, y_fit, X_score, soft=soft)
+        predictions = import_object(head.search)(heads, X_fit, y_fit, X_score, soft=soft)
     else:
         rows = {
             "groups": None if groups is None else groups[fit_rows],
             "image": None if image is None else image[fit_rows],
         }
         fitted = (candidate.fit(X_fit, y_fit, **rows) for candidate in heads)
-        predictions = (one.predict_proba(X_score) if soft else one.predict(X_score) for one in fitted)
+        predictions = (
+            candidate.predict_proba(X_score) if soft else candidate.predict(X_score) for candidate in fitted
+        )
     if entry is not None:
         y_score, predictions = _by_entry(entry[score_rows], y_fit, y_score, predictions)
     return [float(score(y_score, predicted)) for predicted in predictions]
 
 
 def _by_entry(
-    entry: np.ndarray, y_fit: np.ndarray, y_score: np.ndarray, parts: Iterable[np.ndarray]
+    entry: np.ndarray, y_fit: np.ndarray, y_score: np.ndarray, predictions: Iterable[np.ndarray]
 ) -> tuple[np.ndarray, Iterator[np.ndarray]]:
-    """Return the class of each entry, and what each part (n_score, n_classes) predicts for it."""
-    import numpy as np
-
+    """Return the true class of each entry, and the classes predicted from each array (n_score, n_classes)."""
     classes = np.unique(y_fit)
-    _, first, number = np.unique(entry, return_index=True, return_inverse=True)
+    _, first, entry_index = np.unique(entry, return_index=True, return_inverse=True)
 
-    def joined(part: np.ndarray) -> np.ndarray:
-        total = np.zeros((len(first), part.shape[1]))
-        np.add.at(total, number, part)  # the arg max of sums is that of means
+    def entry_classes(images: np.ndarray) -> np.ndarray:
+        total = np.zeros((len(first), images.shape[1]))
+        np.add.at(total, entry_index, images)  # the arg max of the sums is the arg max of the means
         return classes[np.argmax(total, axis=1)]
 
-    return y_score[first], (joined(part) for part in parts)
+    return y_score[first], (entry_classes(images) for images in predictions)
 
 
 def balanced_accuracy(y_true: np.ndarray, y_pred: np.ndarray) -> float:
-    """Return the mean recall over the classes in `y_true` (unlike scikit-learn's, silent about others)."""
-    import numpy as np
-
+    """Return the mean recall over the classes in `y_true`; other predicted classes give no warning."""
     return float(np.mean([np.mean(y_pred[y_true == label] == label) for label in np.unique(y_true)]))
 
 
-class PathHead(Protocol):
-    """A linear head that is solved along C."""
-
-    C: float
-    scaling: str
-    class_weight: str | dict | None
-    tol: float
-    max_iter: int
-
-
 def regularization_path(
-    heads: Sequence[PathHead], X_fit: np.ndarray, X_score: np.ndarray
+    heads: Sequence[PenalizedHead], X_fit: np.ndarray, X_score: np.ndarray
 ) -> Iterator[tuple[list[int], Float64Array, Float64Array]]:
-    """Yield heads that differ in C alone, in ascending C, with the rows as they scale them.
+    """Yield the heads that differ only in C, in ascending C, and their scaled rows.
 
     Parameters
     ----------
-    heads : sequence of PathHead
+    heads : sequence of PenalizedHead
     X_fit, X_score : ndarray of shape (n_fit, n_features) and (n_score, n_features)
         Unscaled features; left unchanged.
 
     Yields
     ------
     members : list of int
-        Numbers of the heads.
+        Indices into `heads`.
     Z_fit, Z_score : ndarray, float64
-        Scaled as fitted on `X_fit`.
+        Scaled with a scaler fitted on `X_fit`.
 
     Raises
     ------
@@ -142,8 +132,8 @@ def regularization_path(
     assert_all_finite(X_score)
     by_scaling: dict[str, dict[tuple, list[int]]] = {}
     for index, head in enumerate(heads):
-        path = (str(head.class_weight), head.tol, head.max_iter)
-        by_scaling.setdefault(head.scaling, {}).setdefault(path, []).append(index)
+        params = (str(head.class_weight), head.tol, head.max_iter)
+        by_scaling.setdefault(head.scaling, {}).setdefault(params, []).append(index)
     for scaling, paths in by_scaling.items():
         scaler = make_scaler(scaling, copy=False)
         Z_fit = scaler.fit_transform(X_fit.astype(np.float64))

@@ -9,7 +9,7 @@ from sklearn.calibration import CalibratedClassifierCV
 from classify.data.blocks import RowStream
 from classify.data.folds import grouped_folds
 from classify.heads.base import BaseHead, FitError, make_scaler, require_two_classes, streamed_note
-from classify.heads.grouping import resolve_rows
+from classify.heads.grouping import resolve_groups
 from classify.heads.kernels import scale_gamma
 from classify.heads.svm_fitting import (
     TOL,
@@ -134,7 +134,7 @@ class SVMHead(BaseHead):
         X, y = self._check_fit(X, y, dtype=np.float64)
         require_two_classes(self.classes_)
         head = resolve_solver(self, len(X))
-        groups, _ = resolve_rows(len(y), groups, image)
+        groups, _ = resolve_groups(len(y), groups, image)
         folds = grouped_folds(
             np.searchsorted(self.classes_, y),
             groups,

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from classify.heads.svm import SVMHead
 
 
-def fold_scores(
+def fold_predictions(
     heads: Sequence[SVMHead],
     X_fit: np.ndarray,
     y_fit: np.ndarray,
@@ -63,14 +63,14 @@ def solve_together(
     *,
     soft: bool,
 ) -> list[list[np.ndarray]]:
-    """Return what `fold_scores` does for each problem; they share scaled rows and kernels.
+    """Return what `fold_predictions` does for each problem; they share scaled rows and kernels.
 
     Parameters
     ----------
     problems : sequence of (heads, y_fit)
         As many heads each, that differ between problems in class weights alone.
     X_fit, X_score, soft
-        As in `fold_scores`.
+        As in `fold_predictions`.
     """
     assert_all_finite(X_fit)
     assert_all_finite(X_score)

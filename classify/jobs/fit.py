@@ -14,7 +14,7 @@ from classify.data import JOINS
 from classify.data.levels import resolve_levels, without_levels
 from classify.data.load import load_same_dataset, require_in_memory
 from classify.errors import CompareError
-from classify.heads.registry import all_params, get_head, make_head, resolve_params
+from classify.heads.registry import all_params, get_head, make_head, validate_params
 from classify.heads.select import needs_tensorflow, require_order
 from classify.io.folder import folder_name
 from classify.io.manifest import MANIFEST, read_manifest
@@ -87,10 +87,10 @@ def fit(
     from classify.io.folder import refuse_existing
     from classify.io.manifest import MANIFEST
     from classify.model_selection.cache import cached
-    from classify.model_selection.grid_search import Counter, SearchSettings, fit_task, score_tasks
+    from classify.model_selection.grid_search import ProgressCounter, SearchSettings, fit_task, score_tasks
     from classify.model_selection.parallel import default_jobs
     from classify.model_selection.protocol import final_fold
-    from classify.model_selection.tasks import lacking_stream, release_workers
+    from classify.model_selection.tasks import reason_unstreamable, release_workers
 
     check_options([head], dense=dense, seed=seed, device=device, gpu_memory=gpu_memory)
     given, class_weight = _given(store, head, params, like=like, class_weight=class_weight, dense=dense)
@@ -107,7 +107,7 @@ def fit(
         seed=seed,
     )
     require_in_memory(samples, memory, {"--with-examples": with_examples})
-    if reason := lacking_stream(samples, head):
+    if reason := reason_unstreamable(samples, head):
         raise CompareError(f"{head}: {reason}")
     require_order(head, samples.classes, ordered=samples.ordered)
     if given is not None:
@@ -120,16 +120,18 @@ def fit(
     tasks = score_tasks(samples, head, work, settings=settings, options=options)
     run = partial(
         cached,
-        memory=task_cache([head], device, fresh=fresh),
+        cache=task_cache([head], device, fresh=fresh),
         jobs=jobs or default_jobs([samples.for_search]),
-        on_progress=Counter(len(tasks) + 1, on_progress),
+        on_progress=ProgressCounter(len(tasks) + 1, on_progress),
         before_tensorflow=device_when_needed(device, gpu_memory=gpu_memory),
     )
     choice = _chosen(samples, head, given, run(tasks), options=options)
     chosen = _all_params(head, choice.params, class_weight=class_weight)
     if samples.stored is not None:
         release_workers()
-    (fitted,) = _all_done(head, run([fit_task(samples, head, chosen, work, settings=settings, keep=True)]))
+    (fitted,) = _all_done(
+        head, run([fit_task(samples, head, chosen, work, settings=settings, return_head=True)])
+    )
     metrics = _metrics(samples, work, fitted)
     more = _write(
         folder,
@@ -157,7 +159,7 @@ def fit(
         tested_on="entries" if is_portfolio(samples) else "images",
         tune_seconds=choice.seconds,
         fit_seconds=fitted.fit_seconds,
-        remembered=fitted.remembered,
+        from_cache=fitted.from_cache,
         notes=(*notes, *choice.notes, *fitted.notes, *more),
         facts=tuple(samples.facts.lines()),
     )
@@ -182,7 +184,7 @@ def _given(
         class_weight = class_weight or weight
     both = {**found, **(params or {})}
     levels = {"levels": both["levels"]} if "levels" in both else {}
-    given = {**options, **resolve_params(head, without_levels(both))}
+    given = {**options, **validate_params(head, without_levels(both))}
     if get_head(head).tensorflow:
         make_head(head, params=given).check_parameters()
     return {**given, **levels}, class_weight
@@ -212,11 +214,11 @@ def _all_params(head: str, params: Mapping[str, Any], *, class_weight: str | Non
 def _metrics(samples: Samples, work: OuterFold, fitted: FittedHead) -> dict[str, float | None] | None:
     from classify.evaluation.metrics import evaluate
     from classify.io.results import METRICS
-    from classify.model_selection.predictions import join_entries
+    from classify.model_selection.predictions import average_entries
 
     if not len(work.test):
         return None
-    found = join_entries(samples, work.test, fitted.probabilities)
+    found = average_entries(samples, work.test, fitted.probabilities)
     figures = evaluate(found.y, found.probabilities, classes=samples.classes)
     return {name: figures[name] for name in METRICS}
 

@@ -1,4 +1,4 @@
-"""Grid search and fitting as tasks that depend on nothing but their own fields."""
+"""Tasks of a comparison, which depend on their own fields only: score a grid on a fold, or fit a head."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from classify.data.samples import Samples
 from classify.errors import CompareError
 from classify.heads.base import all_classes
 from classify.heads.dense_network import training_curves
-from classify.heads.registry import get_head, grid_points, make_head, resolve
+from classify.heads.registry import get_head, grid_points, import_object, make_head
 from classify.heads.scoring import grid_scores
 from classify.io.head_file import SavedHead, dump_head
 from featurize.base.typing import IntArray
@@ -26,43 +26,46 @@ from featurize.base.typing import IntArray
 
 @dataclass(frozen=True, kw_only=True)
 class GridScores:
-    """What a `ScoreTask` brought: one score a grid point."""
+    """Result of a `ScoreTask`: one score per grid point."""
 
-    scores: tuple[float, ...]
+    scores: tuple[float, ...]  # balanced accuracy
     seconds: float
-    remembered: bool = False  # an earlier run's, and so are the seconds
+    from_cache: bool = False  # computed by an earlier run, which also measured `seconds`
 
 
 @dataclass(frozen=True, kw_only=True)
 class FittedHead:
-    """What a `FitTask` brought."""
+    """Result of a `FitTask`."""
 
-    saved: SavedHead | None  # None unless the task was told to keep it
+    saved: SavedHead | None  # None unless the task has `return_head`
     probabilities: npt.NDArray[np.float64]  # (n_tested, n_classes)
     fit_seconds: float
     predict_seconds: float
     notes: tuple[str, ...] = ()
     training: Mapping[str, Any] | None = (
-        None  # as in `classify.heads.dense_network`; None where there are no epochs
+        None  # curves as in `classify.heads.dense_network`; None without epochs
     )
-    remembered: bool = False  # an earlier run's, and so are the seconds
+    from_cache: bool = False  # computed by an earlier run, which also measured the seconds
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreTask:
-    """Score every grid point of one head on one fold: fitted on all views, scored on plain ones, by entry."""
+    """Score every grid point of one head on one fold.
+
+    The head is fitted on all views and scored on plain views, per entry.
+    """
 
     samples: Samples
     head: str
     points: tuple[Mapping[str, Any], ...]
-    fit: IntArray  # images fitted on
-    score: IntArray  # images scored
+    fit: IntArray  # images to fit on
+    score: IntArray  # images to score
     class_weight: str | None
     seed: int
 
     @property
     def n_points(self) -> int:
-        """How many grid points are scored."""
+        """Number of grid points to score."""
         return len(self.points)
 
     def run(self) -> GridScores:
@@ -97,45 +100,47 @@ class ScoreTask:
 
 @dataclass(frozen=True, kw_only=True)
 class FitTask:
-    """Fit one head with chosen hyper-parameters and let it grade images it has not seen."""
+    """Fit one head with given hyper-parameters and predict the test images."""
 
     samples: Samples
     head: str
     params: Mapping[str, Any]
-    fit: IntArray
-    test: IntArray  # may be empty
-    val: IntArray | None  # images that stop the dense head; None: it holds back a part of its own
+    fit: IntArray  # images to fit on
+    test: IntArray  # images to predict; may be empty
+    val: IntArray | None  # images for early stopping of the dense head; None: it holds out some of `fit`
     class_weight: str | None
     seed: int
-    keep: bool  # bring the fitted head back
-    log_dir: Path | None = None
+    return_head: bool  # return the fitted head too
+    log_dir: Path | None = None  # for TensorBoard logs of the dense head
 
     @property
     def n_points(self) -> int:
-        """How many grid points are scored: none."""
+        """Number of grid points to score: none."""
         return 0
 
     def run(self) -> FittedHead:
-        """Fit, then predict plain views of the test images."""
-        if self.val is None and (reason := lacking_groups(self.samples, self.head, self.fit, seed=self.seed)):
+        """Fit on all views, then predict the plain views of the test images."""
+        if self.val is None and (
+            reason := reason_unfittable(self.samples, self.head, self.fit, seed=self.seed)
+        ):
             raise CompareError(reason)
         head, levels = get_head(self.head), levels_of(self.params)
-        logged = {"log_dir": str(self.log_dir)} if head.tensorflow and self.log_dir is not None else {}
+        logging = {"log_dir": str(self.log_dir)} if head.tensorflow and self.log_dir is not None else {}
         estimator = make_head(
             self.head,
-            params={**without_levels(self.params), **logged},
+            params={**without_levels(self.params), **logging},
             seed=self.seed,
             class_weight=self.class_weight,
         )
         if self.samples.stored is not None:
-            return self._streamed(estimator, levels=levels)
+            return self._run_on_disk_rows(estimator, levels=levels)
         rows = self.samples.rows(self.fit, levels=levels)
-        stopping: dict[str, Any] = {}
+        validation: dict[str, Any] = {}
         if head.tensorflow and self.val is not None:
-            held = self.samples.rows(self.val, views=False, levels=levels)
-            stopping = {"X_val": held.X, "y_val": held.y}
+            val_rows = self.samples.rows(self.val, views=False, levels=levels)
+            validation = {"X_val": val_rows.X, "y_val": val_rows.y}
         start = time.perf_counter()
-        estimator.fit(rows.X, rows.y, groups=rows.groups, image=rows.image, **stopping)
+        estimator.fit(rows.X, rows.y, groups=rows.groups, image=rows.image, **validation)
         fit_seconds = time.perf_counter() - start
         probabilities = np.zeros((len(self.test), len(self.samples.classes)))
         start = time.perf_counter()
@@ -146,14 +151,13 @@ class FitTask:
             )
         return self._fitted(estimator, probabilities, fit_seconds, time.perf_counter() - start)
 
-    def _streamed(self, estimator: Any, *, levels: str) -> FittedHead:
-
+    def _run_on_disk_rows(self, estimator: Any, *, levels: str) -> FittedHead:
         start = time.perf_counter()
         fit_stream(estimator, self, levels=levels)
         fit_seconds = time.perf_counter() - start
         start = time.perf_counter()
-        found = predict_stream(estimator, self, levels=levels)
-        probabilities = all_classes(found, labels=estimator.classes_, n_classes=len(self.samples.classes))
+        predicted = predict_stream(estimator, self, levels=levels)
+        probabilities = all_classes(predicted, labels=estimator.classes_, n_classes=len(self.samples.classes))
         return self._fitted(estimator, probabilities, fit_seconds, time.perf_counter() - start)
 
     def _fitted(
@@ -164,7 +168,7 @@ class FitTask:
         predict_seconds: float,
     ) -> FittedHead:
         return FittedHead(
-            saved=dump_head(estimator, self.head) if self.keep else None,
+            saved=dump_head(estimator, self.head) if self.return_head else None,
             probabilities=probabilities,
             fit_seconds=fit_seconds,
             predict_seconds=predict_seconds,
@@ -178,29 +182,27 @@ class SearchResult:
     """Hyper-parameters chosen from the scores of one or more folds."""
 
     params: Mapping[str, Any]
-    score: float | None  # mean balanced accuracy over the folds; None where nothing was searched
+    score: float | None  # mean balanced accuracy over the folds; None if nothing was searched
     seconds: float
     notes: tuple[str, ...] = ()
 
 
 def choose_params(points: Sequence[Mapping[str, Any]], folds: Sequence[GridScores]) -> SearchResult:
-    """Take the grid point with the best mean score; equal scores take the first, which has the smallest C.
+    """Return the grid point with the best mean score over the folds.
 
-    Where levels are searched too, equal scores take the final level.
-
-    Without folds, it is the first point, which is said.
+    Of equal scores the first point is chosen: it has the smallest C and, where levels are searched, the final
+    level. Without folds the first point is returned, with a note.
     """
     if not folds:
         first = ", ".join(f"{key}={value}" for key, value in points[0].items())
         note = (
-            "hyper-parameters were not searched and there is no CV score: in a training part of the folds a "
-            f"class has too few groups to set one aside; taken: {first}"
+            "hyper-parameters were not searched and there is no CV score: in the training part of a fold, "
+            f"some class has too few groups to hold one out. Used: {first}"
         )
         return SearchResult(params=dict(points[0]), score=None, seconds=0.0, notes=(note,))
     means = np.mean([fold.scores for fold in folds], axis=0)  # (n_points,)
-    best = int(
-        np.argmax(np.round(means, 10))
-    )  # rounded: equal scores summed in another order are still equal
+    # Rounded, because equal scores can differ in the last digits when they are summed in another order.
+    best = int(np.argmax(np.round(means, 10)))
     return SearchResult(
         params=dict(points[best]),
         score=float(means[best]),
@@ -208,12 +210,12 @@ def choose_params(points: Sequence[Mapping[str, Any]], folds: Sequence[GridScore
     )
 
 
-def lacking_groups(samples: Samples, head: str, images: IntArray, *, seed: int = 0) -> str:
-    """Return why a head that sets groups aside cannot be fitted on these images, "" when it can."""
+def reason_unfittable(samples: Samples, head: str, images: IntArray, *, seed: int = 0) -> str:
+    """Return why a head that holds out groups cannot be fitted on these images; "" if it can be."""
     from classify.heads.base import FitError
     from classify.heads.grouping import groups_per_class, validation_images
 
-    if not get_head(head).splits:
+    if not get_head(head).holds_out_groups:
         return ""
     y, groups, names = samples.y[images], samples.group[images], samples.classes
     for label, n_groups in groups_per_class(y, groups).items():
@@ -231,12 +233,12 @@ def lacking_groups(samples: Samples, head: str, images: IntArray, *, seed: int =
 
 
 def search_points(head: str, options: Mapping[str, Any], *, n_levels: int = 1) -> tuple[dict[str, Any], ...]:
-    """Return the head's grid, each point joined to the options that are not searched.
+    """Return the points of the head's grid, each with the options that are not searched.
 
-    With several levels in the store the whole grid comes twice, on the final level first.
+    For a store with several levels every point is returned twice: with the final level, then with all levels.
     """
     grid = grid_points(get_head(head))
-    searched = any(grid)  # the baseline has nothing to choose, so no levels either
+    searched = any(grid)  # the baseline has no hyper-parameters, so its levels are not searched either
     points = at_each_level(grid, n_levels=n_levels if searched else 1)
     return tuple({**options, **point} for point in points) or ({**options},)
 
@@ -248,50 +250,50 @@ def _notes(estimator: Any, params: Mapping[str, Any]) -> tuple[str, ...]:
     shown = ", ".join(f"{key}={value}" for key, value in params.items())
     return (
         *notes,
-        f"the solver met its limit of iterations before it had converged ({shown}): usable, not exact",
+        f"the solver reached its iteration limit before it converged ({shown}): usable, but not exact",
     )
 
 
-def lacking_stream(samples: Samples, head: str) -> str:
-    """Return why a head cannot be fitted on rows that stay on disk, "" when it can."""
-    if samples.stored is None or hasattr(resolve(get_head(head).factory), "fit_stream"):
+def reason_unstreamable(samples: Samples, head: str) -> str:
+    """Return why a head cannot be fitted on rows that stay on disk; "" if it can be."""
+    if samples.stored is None or hasattr(import_object(get_head(head).factory), "fit_stream"):
         return ""
     n_rows = samples.n_rows(samples.fit_images)
-    return f"it keeps all {n_rows:,} training rows, which do not fit in memory. Raise --memory"
+    return f"this head stores all {n_rows:,} training rows, which do not fit in memory. Raise --memory"
 
 
 def release_workers() -> None:
-    """End idle worker processes: their memory is for what comes next."""
+    """Stop idle worker processes to free their memory."""
     from joblib.externals.loky import get_reusable_executor
 
     get_reusable_executor(max_workers=1).shutdown(wait=True, kill_workers=True)
 
 
 def fit_stream(estimator: Any, task: FitTask, *, levels: str) -> None:
-    """Fit a task's head on its rows, which stay on disk."""
+    """Fit a task's head on rows that are read from disk."""
     rows = task.samples.stream(task.fit, levels=levels)
-    stopping: dict[str, Any] = {}
+    validation: dict[str, Any] = {}
     if task.val is not None and "X_val" in inspect.signature(estimator.fit_stream).parameters:
         from classify.heads.dense_network import MOST_VALIDATION
 
         drawn = np.random.default_rng(task.seed).permutation(len(task.val))[:MOST_VALIDATION]
         images = task.val[np.sort(drawn)]
-        held = task.samples.stream(images, views=False, levels=levels)
-        stopping = {"X_val": held.take(np.arange(len(images))), "y_val": held.y}
-    estimator.fit_stream(rows, **stopping)
+        val_rows = task.samples.stream(images, views=False, levels=levels)
+        validation = {"X_val": val_rows.take(np.arange(len(images))), "y_val": val_rows.y}
+    estimator.fit_stream(rows, **validation)
 
 
 def predict_stream(estimator: Any, task: FitTask, *, levels: str) -> npt.NDArray[np.float64]:
-    """Return the probabilities of a task's tested images, (n_tested, n_classes of the head)."""
-    found = np.zeros((len(task.test), len(estimator.classes_)))
+    """Return the probabilities of a task's test images, (n_tested, n_classes of the head)."""
+    probabilities = np.zeros((len(task.test), len(estimator.classes_)))
     if not len(task.test):
-        return found
+        return probabilities
     rows = task.samples.stream(task.test, views=False, levels=levels)
-    alone = get_head(task.head).tensorflow  # it has threads of its own
+    is_network = get_head(task.head).tensorflow  # it predicts with threads of its own, in this thread
 
-    def predict(where: IntArray, X: npt.NDArray[np.float32]) -> tuple[IntArray, npt.NDArray[Any]]:
-        return where, X if alone else estimator.predict_proba(X)
+    def predict(position: IntArray, X: npt.NDArray[np.float32]) -> tuple[IntArray, npt.NDArray[Any]]:
+        return position, X if is_network else estimator.predict_proba(X)
 
-    for where, said in rows.each(predict):
-        found[where] = estimator.predict_proba(said) if alone else said
-    return found
+    for position, block in rows.each(predict):
+        probabilities[position] = estimator.predict_proba(block) if is_network else block
+    return probabilities

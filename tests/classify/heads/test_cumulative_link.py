@@ -94,8 +94,8 @@ def test_thresholds_come_back_from_their_free_parameters():
 
 def test_training_starts_from_the_shares_of_the_classes():
     """By hand: half of the weight below the first threshold, three quarters below the second."""
-    np.testing.assert_allclose(link.first_thresholds(np.array([20, 10.0, 10])), [0, np.log(3)], atol=1e-12)
-    start = link.first_thresholds(np.array([3.0, 0.0, 5.0]))
+    np.testing.assert_allclose(link.initial_thresholds(np.array([20, 10.0, 10])), [0, np.log(3)], atol=1e-12)
+    start = link.initial_thresholds(np.array([3.0, 0.0, 5.0]))
     assert start[0] < start[1]  # a class without weight has a place, too
 
 

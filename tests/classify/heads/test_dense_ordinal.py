@@ -12,7 +12,7 @@ from classify.errors import CompareError
 from classify.heads import dense_network as net, dense_training as training
 from classify.heads.cumulative_link import get_thresholds
 from classify.heads.dense import DenseHead
-from classify.heads.registry import HEADS, make_head, resolve_params
+from classify.heads.registry import HEADS, make_head, validate_params
 
 keras = pytest.importorskip("keras")
 tf = pytest.importorskip("tensorflow")
@@ -163,8 +163,8 @@ def test_what_makes_the_head_cannot_be_chosen():
     assert HEADS["ordinal-dense"].ordered
     assert HEADS["ordinal-dense"].nominal == "dense"
     for name in ("dense", "ordinal-dense"):
-        with pytest.raises(CompareError, match=f"'output' is what makes the head '{name}'"):
-            resolve_params(name, {"output": "ordinal"})
+        with pytest.raises(CompareError, match=f"'output' defines the head '{name}'"):
+            validate_params(name, {"output": "ordinal"})
     with pytest.raises(CompareError, match="Unknown output 'rank': expected one of nominal, ordinal"):
         DenseHead(output="rank").fit(*grades(30))
 

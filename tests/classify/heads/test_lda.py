@@ -9,7 +9,7 @@ from sklearn.preprocessing import Normalizer, StandardScaler
 
 from classify.data.folds import grouped_folds
 from classify.errors import CompareError
-from classify.heads.registry import get_head, grid_points, make_head, resolve_params
+from classify.heads.registry import get_head, grid_points, make_head, validate_params
 from classify.heads.scoring import grid_scores
 from classify.heads.solvers.temperature import fit_temperature
 
@@ -80,12 +80,12 @@ def test_rows_that_never_differ_within_a_class_are_told_apart():
 
 
 def test_a_user_may_give_either_kind_of_shrinkage():
-    assert resolve_params("lda", {"shrinkage": "auto"}) == {"shrinkage": "auto"}
-    assert resolve_params("lda", {"shrinkage": 0.5}) == {"shrinkage": 0.5}
+    assert validate_params("lda", {"shrinkage": "auto"}) == {"shrinkage": "auto"}
+    assert validate_params("lda", {"shrinkage": 0.5}) == {"shrinkage": 0.5}
     for wrong in ("some", 0.0, 1.5):
-        with pytest.raises(CompareError, match=r"shrinkage.*expected auto, or a share above 0 up to 1"):
-            resolve_params("lda", {"shrinkage": wrong})
-        with pytest.raises(CompareError, match="expected auto, or a share above 0 up to 1"):
+        with pytest.raises(CompareError, match=r"shrinkage.*expected auto, or a number above 0 up to 1"):
+            validate_params("lda", {"shrinkage": wrong})
+        with pytest.raises(CompareError, match="expected auto, or a number above 0 up to 1"):
             make_head("lda", params={"shrinkage": wrong}).fit(np.eye(4), np.arange(4) % 2)
 
 

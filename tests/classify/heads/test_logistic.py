@@ -8,7 +8,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import Normalizer, StandardScaler
 
 from classify.heads import logistic
-from classify.heads.logistic import fit_quietly, fold_scores
+from classify.heads.logistic import fit_quietly, fold_predictions
 from classify.heads.registry import get_head, grid_points, make_head
 from classify.heads.scoring import grid_scores
 from classify.heads.solvers.softmax_loss import Solution, solve_path
@@ -87,7 +87,7 @@ def test_a_rough_solution_is_polished_by_scikit_learn_s_solver(monkeypatch):
     np.testing.assert_allclose(head.predict_proba(X), plain.predict_proba(X), atol=1e-5)
     assert head.converged_
     assert head.n_iter_ == head.pipeline_["classify"].n_iter_ > 20
-    (found,) = fold_scores([make_head("logreg", params={"C": 0.1})], X[:160], y[:160], X[160:])
+    (found,) = fold_predictions([make_head("logreg", params={"C": 0.1})], X[:160], y[:160], X[160:])
     np.testing.assert_array_equal(found, plain.predict(X[160:]))
 
 
@@ -98,7 +98,8 @@ def test_the_path_ascends_whatever_the_order_of_the_heads(monkeypatch):
     )
     X, y = features()
     values = [1.0, 1e-2, 10.0]
-    found = fold_scores([make_head("logreg", params={"C": C}) for C in values], X[:100], y[:100], X[100:])
+    heads = [make_head("logreg", params={"C": C}) for C in values]
+    found = fold_predictions(heads, X[:100], y[:100], X[100:])
     assert paths == [sorted(values)]
     for C, ours in zip(values, found, strict=True):
         head = make_head("logreg", params={"C": C}).fit(X[:100], y[:100])

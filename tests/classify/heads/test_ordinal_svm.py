@@ -12,7 +12,7 @@ from sklearn.utils.class_weight import compute_sample_weight
 from classify.data.folds import grouped_folds
 from classify.errors import CompareError
 from classify.heads import svm_search
-from classify.heads.ordinal_svm import class_shares, fold_scores, isotonic_nonincreasing
+from classify.heads.ordinal_svm import class_shares, fold_predictions, isotonic_nonincreasing
 from classify.heads.registry import get_head, grid_points, make_head
 from classify.heads.scoring import grid_scores
 
@@ -91,7 +91,7 @@ def test_two_classes_make_it_the_nominal_head():
     for soft in (False, True):
         ours, theirs = (
             search([make_head(name, params=one) for one in points], X[:80], y[:80], X[80:], soft=soft)
-            for name, search in (("ordinal-svm", fold_scores), ("svm-rbf", svm_search.fold_scores))
+            for name, search in (("ordinal-svm", fold_predictions), ("svm-rbf", svm_search.fold_predictions))
         )
         if soft:  # sums over images decide alike where differences do
             ours, theirs = (np.array(one)[:, :, 1] - np.array(one)[:, :, 0] for one in (ours, theirs))
@@ -174,7 +174,7 @@ def test_all_borders_share_one_kernel(monkeypatch):
         svm_search, "inner_products", lambda *how, **more: made.append(1) or make(*how, **more)
     )
     X, y = graded()
-    fold_scores(
+    fold_predictions(
         [make_head("ordinal-svm", params=p) for p in grid_points(get_head("ordinal-svm"))], X, y, X[:5]
     )
     assert len(made) == 2  # one a scaling
@@ -186,7 +186,7 @@ def test_many_rows_are_solved_by_the_approximate_machine():
     (inner, _) = (one.classifier_.calibrated_classifiers_[0].estimator for one in head.machines_)
     assert isinstance(inner["classify"], LinearSVC)
     assert head.notes_[0].startswith("approximate, for 120 training rows")
-    (hard,) = fold_scores([head], X[:80], y[:80], X[80:])
+    (hard,) = fold_predictions([head], X[:80], y[:80], X[80:])
     assert np.mean(np.abs(hard - y[80:])) < 0.6
 
 

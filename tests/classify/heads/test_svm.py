@@ -11,7 +11,7 @@ from sklearn.utils.class_weight import compute_sample_weight
 from classify.data.folds import grouped_folds
 from classify.errors import CompareError
 from classify.heads import svm_fitting
-from classify.heads.registry import make_head, size_params
+from classify.heads.registry import make_head, solver_params
 from classify.io.head_file import dump_head
 
 SCALERS = {"standardise": StandardScaler, "l2": Normalizer}
@@ -105,11 +105,11 @@ def test_the_fitted_head_holds_nothing_but_scikit_learn_s_own_objects(saved_and_
 
 @pytest.mark.parametrize("name", ["svm-linear", "svm-rbf"])
 def test_rows_above_the_limit_are_solved_alike_in_search_and_fit(name):
-    assert size_params(name, 10_000) == {}
-    assert size_params(name, 10_001) == {"solver": "approximate"}
-    assert size_params("logreg", 10**9) == {}
+    assert solver_params(name, 10_000) == {}
+    assert solver_params(name, 10_001) == {"solver": "approximate"}
+    assert solver_params("logreg", 10**9) == {}
     X, y, groups, image = views(n_images=30)
-    head = make_head(name, params=size_params(name, 10_001)).fit(X, y, groups=groups, image=image)
+    head = make_head(name, params=solver_params(name, 10_001)).fit(X, y, groups=groups, image=image)
     assert "for 90 training rows" in head.notes_[0]  # however few rows there are at hand
 
 

@@ -10,7 +10,7 @@ from sklearn.svm import SVC, LinearSVC
 from classify.heads import svm_fitting, svm_search
 from classify.heads.registry import get_head, grid_points, make_head
 from classify.heads.scoring import grid_scores
-from classify.heads.svm_search import fold_scores
+from classify.heads.svm_search import fold_predictions
 
 SCALERS = {"standardise": StandardScaler, "l2": Normalizer}
 
@@ -68,7 +68,7 @@ def test_a_c_that_changes_nothing_is_not_solved_again(name, class_weight, monkey
     X, y = features()
     values = [10.0**exponent for exponent in range(-4, 7)]
     heads = [make_head(name, params={"C": C}, class_weight=class_weight) for C in reversed(values)]
-    found = fold_scores(heads, X[:100], y[:100], X[100:])
+    found = fold_predictions(heads, X[:100], y[:100], X[100:])
     solved = sorted(fits)
     assert solved == values[: len(solved)]
     assert 2 < len(solved) < len(values)
@@ -94,8 +94,8 @@ def test_machines_that_differ_in_more_than_c_are_solved_apart():
     weights = (None, {0: 1e-6, 1: 1.0, 2: 1.0})
     params = [{"C": C, "class_weight": weight} for C in (1.0, 1e2, 1e4) for weight in weights]
     heads = [make_head("svm-rbf", params=one) for one in params]
-    for one, ours in zip(params, fold_scores(heads, X[:100], y[:100], X[100:]), strict=True):
-        (alone,) = fold_scores([make_head("svm-rbf", params=one)], X[:100], y[:100], X[100:])
+    for one, ours in zip(params, fold_predictions(heads, X[:100], y[:100], X[100:]), strict=True):
+        (alone,) = fold_predictions([make_head("svm-rbf", params=one)], X[:100], y[:100], X[100:])
         np.testing.assert_array_equal(ours, alone)
         assert (0 in ours) == (one["class_weight"] is None)
 
@@ -106,7 +106,7 @@ def test_a_machine_that_stopped_short_settles_nothing(monkeypatch):
     monkeypatch.setattr(SVC, "fit", lambda self, *rows: fits.append(self.C) or fit(self, *rows))
     X, y = features()
     heads = [make_head("svm-rbf", params={"C": C, "max_iter": 3}) for C in (1e4, 1e5, 1e6)]
-    fold_scores(heads, X[:100], y[:100], X[100:])
+    fold_predictions(heads, X[:100], y[:100], X[100:])
     assert fits == [1e4, 1e5, 1e6]
 
 
@@ -117,7 +117,7 @@ def test_many_rows_are_decided_by_a_plain_approximate_pipeline(name, monkeypatch
     X, y = features(200)
     points = grid_points(get_head(name))[::4]
     heads = [make_head(name, params=point, seed=3) for point in points]
-    found = fold_scores(heads, X[:120].astype(np.float32), y[:120], X[120:].astype(np.float32))
+    found = fold_predictions(heads, X[:120].astype(np.float32), y[:120], X[120:].astype(np.float32))
     X = X.astype(np.float32).astype(np.float64)
     for point, ours in zip(points, found, strict=True):
         scaler = SCALERS[point["scaling"]]
@@ -139,5 +139,5 @@ def test_the_map_is_made_once_for_every_c(monkeypatch):
     )
     X, y = features()
     heads = [make_head("svm-rbf", params={"C": C, "solver": "approximate"}) for C in (0.1, 1.0, 10.0)]
-    fold_scores(heads, X[:100], y[:100], X[100:])
+    fold_predictions(heads, X[:100], y[:100], X[100:])
     assert len(made) == 1

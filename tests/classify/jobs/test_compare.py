@@ -136,7 +136,7 @@ def test_out_of_fold_probabilities_by_hand(run, make_store):
     samples = load_samples(make_store(**store))
     params = done.record["results"][0]["params"]
     said = {row["path"]: row for row in read_predictions(done.folder) if row["head"] == "logreg"}
-    for fold, work in enumerate(make_protocol(samples, seed=0).rounds):
+    for fold, work in enumerate(make_protocol(samples, seed=0).outer_folds):
         rows = samples.rows(work.fit)
         head = make_head("logreg", params=params[fold]).fit(rows.X, rows.y)
         low_ones = head.predict_proba(samples.plain[samples.content[work.test]])[:, 1]
@@ -148,15 +148,15 @@ def test_out_of_fold_probabilities_by_hand(run, make_store):
 def test_no_image_is_fitted_and_tested_on(make_store):
     for counts in ({"train": 15}, {"train": 10, "test": 5}, {"train": 10, "val": 5, "test": 5}):
         samples = load_samples(make_store(counts=counts))
-        plan = make_protocol(samples, seed=0)
-        for work in plan.rounds:
-            for fitted, scored in work.pairs:
+        protocol = make_protocol(samples, seed=0)
+        for work in protocol.outer_folds:
+            for fitted, scored in work.inner_folds:
                 assert not set(samples.group[fitted]) & set(samples.group[scored])
                 assert not set(samples.group[np.concatenate([fitted, scored])]) & set(
                     samples.group[work.test]
                 )
             assert not set(samples.group[work.fit]) & set(samples.group[work.test])
-        tested = np.concatenate([work.test for work in plan.rounds])
+        tested = np.concatenate([work.test for work in protocol.outer_folds])
         assert len(set(tested)) == len(tested) == (30 if len(counts) == 1 else 10)
 
 
@@ -168,7 +168,7 @@ def test_a_val_split_chooses_and_the_bundle_is_refitted(run, make_store):
     assert (result["n_train"], result["refitted"]) == (20, True)
     # By hand: the grid point that scores best on val when fitted on train.
     samples = load_samples(make_store(counts=counts, distance=2.0))
-    assert set(samples.split[make_protocol(samples, seed=0).rounds[0].pairs[0][1]]) == {"val"}
+    assert set(samples.split[make_protocol(samples, seed=0).outer_folds[0].inner_folds[0][1]]) == {"val"}
     assert set(samples.split[make_protocol(samples, seed=0).final.fit]) == {"train", "val"}
 
 
@@ -192,11 +192,11 @@ def test_a_failing_head_takes_no_other_with_it(run, monkeypatch):
 def test_too_many_rows_for_an_exact_machine_are_said_and_searched_alike(run, monkeypatch):
     asked = []
 
-    def size_params(head, n_rows):
+    def solver_params(head, n_rows):
         asked.append(n_rows)
         return {"solver": "approximate"} if head == "svm-linear" else {}
 
-    monkeypatch.setattr("classify.model_selection.grid_search.size_params", size_params)
+    monkeypatch.setattr("classify.model_selection.grid_search.solver_params", solver_params)
     done = run(store={"counts": {"train": 10, "test": 6}})
     assert set(asked) == {2 * 10 * 3}  # classes, images, plain and two views: not those of a fold
     by_head = {result["head"]: result for result in done.record["results"]}

@@ -7,7 +7,7 @@ import pytest
 
 from classify.data.samples import load_samples
 from classify.errors import BundleError, CompareError
-from classify.heads.registry import resolve_params
+from classify.heads.registry import validate_params
 from classify.io.bundle import load_bundle
 from classify.jobs.compare import compare
 from classify.jobs.fit import fit
@@ -133,7 +133,7 @@ def test_what_a_comparison_has_done_is_not_done_again(run, store, tmp_path, monk
     monkeypatch.setattr("classify.model_selection.cache.run_tasks", None)  # not to be called
     done = fit(store, head="svm-linear", out=tmp_path / "bundle")
     assert chosen_by(run, "svm-linear").items() <= done.params.items()
-    assert done.remembered
+    assert done.from_cache
     (result,) = (result for result in run.record["results"] if result["head"] == "svm-linear")
     assert (done.fit_seconds, done.tune_seconds) == (result["fit_seconds"], result["tune_seconds"])
     assert done.metrics == result["metrics"]
@@ -162,13 +162,13 @@ def test_a_dense_head_like_that_of_a_run(store, tmp_path):
     done = fit(store, head="dense", like=run.folder, params={"epochs": 2}, out=tmp_path / "bundle")
     assert (done.params["units"], done.params["epochs"]) == ((4,), 2)
     assert done.params["scaling"] == chosen_by(run, "dense")["scaling"]
-    assert fit(store, head="dense", like=run.folder, out=tmp_path / "same").remembered
+    assert fit(store, head="dense", like=run.folder, out=tmp_path / "same").from_cache
 
 
 @pytest.mark.parametrize(
     ("head", "params", "message"),
     [
-        ("svm-rbf", {"kernel": "linear"}, "'kernel' is what makes the head 'svm-rbf'"),
+        ("svm-rbf", {"kernel": "linear"}, "'kernel' defines the head 'svm-rbf'"),
         ("svm-rbf", {"seed": 1}, "'seed' is no hyper-parameter: choose it with --seed"),
         ("dense", {"log_dir": "x"}, "'log_dir' is no hyper-parameter"),
         ("logreg", {"C": "ten"}, "Parameter 'C' is 'ten': expected a number"),
@@ -186,4 +186,4 @@ def test_parameters_of_another_kind_are_refused_by_name(tmp_path, head, params, 
 
 @pytest.mark.parametrize("given", ["64,32", (64, 32), [64, 32]])
 def test_layers_are_given_with_commas(given):
-    assert resolve_params("dense", {"units": given, "epochs": 3.0}) == {"units": (64, 32), "epochs": 3}
+    assert validate_params("dense", {"units": given, "epochs": 3.0}) == {"units": (64, 32), "epochs": 3}
