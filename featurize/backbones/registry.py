@@ -1,8 +1,8 @@
-"""The backbones as data: every network of keras.applications, and EfficientNet-Lite0. Imports nothing heavy.
+"""Table of the backbones: every network of keras.applications, and EfficientNet-Lite0.
 
-Sources: file names, addresses and hashes are those in the modules of keras.applications; ImageNet top-1 is
-the table's at https://keras.io/api/applications (their docstring's for the MobileNetV3s, the TensorFlow
-blog's for EfficientNet-Lite0); parameters are counted without the top.
+Sources: file names, URLs and hashes are from the modules of keras.applications. ImageNet top-1 accuracies are
+from the table at https://keras.io/api/applications; for the MobileNetV3 networks from their docstring, for
+EfficientNet-Lite0 from the TensorFlow blog. Parameters are counted without the top.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from featurize.errors import ConfigError
 CONVENTIONS = {
     "caffe": "BGR, minus the ImageNet mean",
     "tf": "RGB, from -1 to 1",
-    "torch": "RGB in [0, 1], minus the ImageNet mean, over its deviation",
+    "torch": "RGB in [0, 1], minus the ImageNet mean, divided by its standard deviation",
     "inside": "RGB in [0, 255], scaled inside the network",
     "lite": "RGB, (x - 127) / 128",
 }
@@ -28,18 +28,18 @@ class Backbone:
     """A frozen CNN described as data; listing backbones never imports Keras."""
 
     name: str  # one spelling: command line, store, tests
-    factory: str  # "<module>.<function>" under keras.applications, or of featurize for EfficientNet-Lite0
+    factory: str  # "<module>.<function>" in keras.applications; EfficientNet-Lite0: in featurize.backbones
     size: int  # default side of the square input, in pixels
-    min_size: int  # smallest side the network takes
-    any_size: bool  # whether other sides than the default one are allowed
+    min_size: int  # smallest side the network accepts
+    any_size: bool  # whether sides other than `size` are allowed
     n_features: int  # width after global average pooling
     parameters: int  # without the top
-    megabytes: float  # to download: 4 bytes a parameter, right to within a few percent
+    megabytes: float  # download size: 4 bytes per parameter, accurate to a few percent
     top1: float  # ImageNet accuracy in percent, of the whole network
-    convention: str  # a key of CONVENTIONS: what its preprocess_input makes of pixels
-    weights_file: str  # name in Keras' cache
-    weights_url: str  # where Keras gets it; "" for packaged weights
-    weights_hash: str  # MD5 or SHA-256 (hex) that Keras checks; "" where it knows none
+    convention: str  # key of CONVENTIONS: how preprocess_input scales the pixels
+    weights_file: str  # file name in Keras' cache
+    weights_url: str  # URL that Keras downloads; "" for packaged weights
+    weights_hash: str  # MD5 or SHA-256 (hex) that Keras verifies; "" if Keras has none
 
 
 _MODULES = {  # module of keras.applications: pixel convention, folder of the weights
@@ -60,12 +60,12 @@ _MODULES = {  # module of keras.applications: pixel convention, folder of the we
     "convnext": ("inside", "tensorflow/keras-applications/convnext"),
 }
 _HOST = "https://storage.googleapis.com"
-_OTHER_NAME_THERE = {  # cached under one name, published under another
+_PUBLISHED_NAMES = {  # name in Keras' cache: different name at the URL
     "nasnet_mobile_no_top.h5": "NASNet-mobile-no-top.h5",
     "nasnet_large_no_top.h5": "NASNet-large-no-top.h5",
 }
 
-# name, factory, size, smallest size, width, parameters, top-1, file in Keras' cache, its hash
+# name, factory, size, min_size, n_features, parameters, top1, weights_file, weights_hash
 # fmt: off
 _KERAS = (
     ("vgg16", "vgg16.VGG16", 224, 32, 512, 14_714_688, 71.3,
@@ -159,7 +159,7 @@ _LITE0 = Backbone(
     any_size=True,
     n_features=1280,
     parameters=3_413_024,
-    megabytes=18.8,  # packaged, with its top
+    megabytes=18.8,  # the packaged file, with the top
     top1=75.1,
     convention="lite",
     weights_file="efficientnet-lite0-57934424.pth",
@@ -192,7 +192,7 @@ def _keras_backbone(
         top1=top1,
         convention=convention,
         weights_file=file,
-        weights_url=f"{_HOST}/{folder}/{_OTHER_NAME_THERE.get(file, file)}",
+        weights_url=f"{_HOST}/{folder}/{_PUBLISHED_NAMES.get(file, file)}",
         weights_hash=weights_hash,
     )
 
@@ -203,16 +203,16 @@ BACKBONES: Mapping[str, Backbone] = MappingProxyType(
 
 
 def get_backbone(name: str) -> Backbone:
-    """Return the backbone of that name.
+    """Return the backbone with a given name.
 
     Raises
     ------
     ConfigError
-        If there is none; the text has the nearest names.
+        If the name is unknown; the message lists similar names.
     """
     if name in BACKBONES:
         return BACKBONES[name]
-    plain = {known.replace("_", ""): known for known in BACKBONES}
-    near = difflib.get_close_matches(name.lower().replace("_", "").replace("-", ""), plain, n=3)
-    meant = f" Did you mean {', '.join(plain[match] for match in near)}?" if near else ""
-    raise ConfigError(f"--backbone {name}: unknown.{meant} See them all with: featurize backbones")
+    plain_names = {known.replace("_", ""): known for known in BACKBONES}
+    matches = difflib.get_close_matches(name.lower().replace("_", "").replace("-", ""), plain_names, n=3)
+    hint = f" Did you mean {', '.join(plain_names[match] for match in matches)}?" if matches else ""
+    raise ConfigError(f"--backbone {name}: unknown.{hint} List all backbones with: featurize backbones")

@@ -1,1 +1,1 @@
-"""The frozen forward pass: uint8 images in, float32 features out."""
+"""Engines that run a frozen backbone: uint8 images in, float32 features out."""

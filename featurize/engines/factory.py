@@ -1,4 +1,4 @@
-"""The engine that makes the features of a config."""
+"""Creation of the engine that computes the features of a config."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import numpy as np
 
 from featurize.backbones.registry import Backbone
 from featurize.backbones.weights import Weights
-from featurize.config import config_engine
-from featurize.engines import base, select
+from featurize.config import PREPROCESSES, config_engine
+from featurize.engines import select
 from featurize.engines.base import Engine
+from featurize.engines.device import check_device
 from featurize.engines.select import engine_here
 from featurize.errors import ConfigError, EngineError
 
@@ -31,7 +32,7 @@ def create_engine(
     levels: bool = False,
     threads: int | None = None,
 ) -> Engine:
-    """Build a backbone's network, freeze it and put it on a device.
+    """Build a backbone's network, freeze it and load it on a device.
 
     Parameters
     ----------
@@ -40,27 +41,27 @@ def create_engine(
     weights : Weights
         From `find_weights`.
     engine : {"auto", "tensorflow", "openvino"}, default="auto"
-        What runs it; "auto" is TensorFlow where a GPU is usable, and OpenVINO on a CPU.
+        Library that runs the network; "auto" is TensorFlow if a GPU is usable, else OpenVINO.
     input_size : int, optional
         Side of the square input in pixels; the backbone's own by default.
     preprocess : {"native", "rescale", "featurewise"}, default="native"
-        The network's own `preprocess_input`, pixels / 255, or that standardised with `statistics`; the latter
-        two stand in for the scaling that some networks bring inside.
+        The network's own `preprocess_input`, pixels / 255, or pixels / 255 standardised with `statistics`.
+        The latter two replace the pixel scaling layers inside some networks.
     statistics : mapping, optional
-        "mean" and "std" of the channels of pixels / 255, three numbers each; for "featurewise" only.
+        Only for "featurewise": "mean" and "std" of pixels / 255, three numbers each (one per channel).
     device : str, default="auto"
-        "cpu", "gpu" (all), "gpu:N", or several as in "gpu:0,gpu:2"; by default every GPU, or the CPU where
-        there is none.
+        "cpu", "gpu" (all GPUs), "gpu:N", or several as in "gpu:0,gpu:2"; "auto" is every GPU, or the CPU on
+        machines without a GPU.
     gpu_memory : float, optional
-        Fraction of each GPU's memory to take at once, in (0, 1]; by default it grows as needed.
+        Fraction of each GPU's memory to reserve, in (0, 1]; by default memory grows as needed.
     precision : {"float32", "float16", "bfloat16"}, default="float32"
         Format of the network's arithmetic; pixels and pooling stay float32.
     batch_size : int or "auto", default="auto"
-        Pictures in one forward pass; see `auto_batch_size`. On GPUs "auto" is halved until it fits.
+        Images per forward pass; see `auto_batch_size`. On GPUs, "auto" is halved until a batch fits.
     levels : bool, default=False
         Also pool the last map of every resolution stage, in the same forward pass.
     threads : int, optional
-        Cores that OpenVINO takes; all that this process may use by default. TensorFlow settles that itself.
+        Number of OpenVINO threads; by default all cores that this process may use. TensorFlow decides itself.
 
     Returns
     -------
@@ -70,18 +71,17 @@ def create_engine(
     Raises
     ------
     ConfigError
-        If an option makes no sense for this backbone.
+        If an option is invalid for this backbone.
     WeightsError
-        If the weights do not fit.
+        If the weights do not match the network.
     EngineError
-        If the device or the precision is not to be had here.
+        If the device or the precision is not available on this machine.
     """
     if batch_size != "auto" and (not isinstance(batch_size, int) or batch_size < 1):
-        raise ConfigError(f"--batch-size {batch_size}: expected auto or a whole number from 1 up")
-    if gpu_memory is not None and not 0 < gpu_memory <= 1:
-        raise ConfigError(f"--gpu-memory {gpu_memory}: expected a fraction above 0 and up to 1, such as 0.5")
+        raise ConfigError(f"--batch-size {batch_size}: expected auto or a whole number of at least 1")
+    check_device(device, gpu_memory=gpu_memory)
     if threads is not None and threads < 1:
-        raise ConfigError(f"threads={threads}: expected a number from 1 up")
+        raise ConfigError(f"threads={threads}: expected a whole number of at least 1")
     _check_statistics(preprocess, statistics)
     if engine_here(engine, device=device, precision=precision) == "openvino":
         from featurize.engines.openvino import OpenVINOEngine
@@ -97,7 +97,7 @@ def create_engine(
             levels=levels,
             threads=threads,
         )
-    from featurize.engines.tensorflow import TensorFlowEngine  # some seconds
+    from featurize.engines.tensorflow import TensorFlowEngine  # takes seconds
 
     return TensorFlowEngine(
         backbone,
@@ -114,10 +114,10 @@ def create_engine(
 
 
 def _check_statistics(preprocess: str, statistics: Mapping[str, Sequence[float]] | None) -> None:
-    if preprocess not in ("native", "rescale", "featurewise"):
-        raise ConfigError(f"--preprocess {preprocess}: unknown. Choose one of: native, rescale, featurewise")
+    if preprocess not in PREPROCESSES:
+        raise ConfigError(f"--preprocess {preprocess}: unknown. Choose one of: {', '.join(PREPROCESSES)}")
     if (preprocess == "featurewise") != (statistics is not None):
-        raise ConfigError(f"--preprocess {preprocess}: statistics belong to featurewise, and to it alone")
+        raise ConfigError(f"--preprocess {preprocess}: statistics are required for featurewise only")
     if statistics is None:
         return
     for key in ("mean", "std"):
@@ -140,34 +140,34 @@ def engine_for_config(
     gpu_memory: float | None = None,
     batch_size: int | str = "auto",
     threads: int | None = None,
-) -> base.Engine:
-    """Build the engine that makes features as the config has it.
+) -> Engine:
+    """Create an engine that computes features as a store's config specifies.
 
     Parameters
     ----------
     backbone, weights, device, gpu_memory, batch_size, threads
-        As in `featurize.engines.factory.create_engine`.
+        As in `create_engine`.
     config : mapping
-        Of a store.
+        Config of a store.
     engine : {"auto", "tensorflow", "openvino"}, default="auto"
-        Where the config names none, which is in float32.
+        Used if the config does not name an engine, which is the case in float32.
     precision : str, optional
-        Another precision than the config's.
+        Use this precision instead of the config's.
 
     Raises
     ------
     EngineError
-        If this machine does not compute in that precision, or not by that engine.
+        If the precision or the engine is not available on this machine.
     """
     precision = precision or config["precision"]
     name = engine
     if precision == config["precision"]:
         name = config_engine(config) or engine
-    # OpenVINO takes the wish for what it cannot do for a hint, and computes in float32.
+    # OpenVINO treats an unsupported precision as a hint and computes in float32.
     if name == "openvino" and precision not in ("float32", *select.fast_precisions(name, "cpu")):
         raise EngineError(
-            f"--precision {precision}: this processor does not compute in it by itself, and OpenVINO needs "
-            "one that does. Type --precision float32, or --engine tensorflow"
+            f"--precision {precision}: this processor has no instructions for it, which OpenVINO requires. "
+            "Type --precision float32, or --engine tensorflow"
         )
     return create_engine(
         backbone,

@@ -93,7 +93,7 @@ def test_strides_are_followed():
 )
 def test_a_tensor_outside_its_numbers_is_refused(offset, shape, strides):
     data = _torch_file(np.arange(6, dtype="<f4"), offset=offset, shape=shape, strides=strides)
-    with pytest.raises(WeightsError, match="reaches outside its 6 numbers"):
+    with pytest.raises(WeightsError, match="extends beyond its 6 elements"):
         read_torch_tensors(data)
 
 

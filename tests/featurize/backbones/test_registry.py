@@ -207,7 +207,7 @@ def test_an_unknown_name_gets_the_near_ones(typed, meant):
 
 def test_a_name_near_nothing():
     with pytest.raises(
-        ConfigError, match=r"--backbone zzz: unknown\. See them all with: featurize backbones$"
+        ConfigError, match=r"--backbone zzz: unknown\. List all backbones with: featurize backbones$"
     ):
         get_backbone("zzz")
 

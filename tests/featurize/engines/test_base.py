@@ -14,8 +14,8 @@ from featurize.errors import ConfigError
     ("options", "text"),
     [
         ({"preprocess": "zoom"}, "--preprocess zoom: unknown. Choose one of: native, rescale, featurewise"),
-        ({"preprocess": "featurewise"}, "statistics belong to featurewise"),
-        ({"statistics": {"mean": [0] * 3, "std": [1] * 3}}, "statistics belong to featurewise"),
+        ({"preprocess": "featurewise"}, "statistics are required for featurewise only"),
+        ({"statistics": {"mean": [0] * 3, "std": [1] * 3}}, "statistics are required for featurewise only"),
         ({"preprocess": "featurewise", "statistics": {"mean": [0, 0], "std": [1] * 3}}, "3 finite .* 'mean'"),
         ({"preprocess": "featurewise", "statistics": {"mean": [0] * 3}}, "3 finite .* 'std'"),
         ({"preprocess": "featurewise", "statistics": {"mean": [0] * 3, "std": [1, -1, 1]}}, "as 'std'"),

@@ -99,5 +99,5 @@ def test_tutorials_pixels_are_divided_by_255(pixels):
 def test_other_weights_are_refused():
     config = make_config("mobilenet")
     config["weights"]["sha256"] = "0" * 64
-    with pytest.raises(WeightsError, match="but the features were made with 000000000000"):
+    with pytest.raises(WeightsError, match="but the features were computed with 000000000000"):
         portable_network(config, name="one")

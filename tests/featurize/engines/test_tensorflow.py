@@ -73,7 +73,8 @@ def test_the_images_are_left_as_they_were(lite0):
 )
 def test_other_images_are_refused(lite0, images):
     with pytest.raises(
-        EngineError, match=r"expected (uint8 pictures \(n, 64, 64, 3\)|at most 4 pictures), received|at once"
+        EngineError,
+        match=r"expected (uint8 images of shape \(n, 64, 64, 3\)|at most 4 images per batch), received",
     ):
         lite0(images)
 

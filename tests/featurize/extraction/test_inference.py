@@ -51,10 +51,10 @@ def test_progress_reaches_the_end(store, portfolio):
 
 def test_other_weights_are_refused(store, portfolio, tmp_path):
     config = {**store.config, "weights": {"kind": "random", "sha256": "0" * 64, "seed": 0}}
-    with pytest.raises(WeightsError, match="but the features were made with 000000000000"):
+    with pytest.raises(WeightsError, match="but the features were computed with 000000000000"):
         featurize.image_features([portfolio / store.images.path[0]], config)
     config = {**store.config, "weights": {"kind": "file", "sha256": "0" * 64, "seed": None}}
-    with pytest.raises(WeightsError, match=r"did not come along.*--weights FILE"):
+    with pytest.raises(WeightsError, match=r"that is not included.*--weights FILE"):
         featurize.image_features([portfolio / store.images.path[0]], config)
     shutil.copy(portfolio / store.images.path[0], tmp_path / "any.h5")
     with pytest.raises(WeightsError, match="--weights FILE"):
