@@ -36,7 +36,7 @@ class FitResult:
     tested_on: str  # what n_test counts
     tune_seconds: float
     fit_seconds: float
-    remembered: bool  # an earlier run had fitted it: the seconds are those it took then
+    from_cache: bool  # fitted by an earlier run, which also measured the seconds
     notes: tuple[str, ...]
     facts: tuple[str, ...]  # of the images: what was left out, and why
 

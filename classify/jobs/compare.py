@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from classify.errors import CompareError
-from classify.heads.select import ALL, ENSEMBLE, known_heads, needs_tensorflow, suitable_heads
+from classify.heads.select import ALL, ENSEMBLE, needs_tensorflow, select_heads, validate_heads
 from classify.io.folder import folder_name, new_folder, place_logs, refuse_existing
 from classify.jobs.options import (
     CALIBRATIONS,
@@ -136,7 +136,7 @@ def compare(
     from classify.model_selection.parallel import default_jobs
     from classify.model_selection.protocol import make_protocol
 
-    asked, studies = known_heads(heads), known_studies(study)
+    asked, studies = validate_heads(heads), known_studies(study)
     if calibrate not in CALIBRATIONS:
         raise CompareError(f"calibrate is {calibrate!r}: expected {' or '.join(CALIBRATIONS)}")
     check_options(asked, dense=dense, seed=seed, device=device, gpu_memory=gpu_memory)
@@ -159,10 +159,10 @@ def compare(
     )
     folder = Path(out) if out is not None else RUNS / folder_name(samples[0].dataset)
     refuse_existing(folder, mark=RESULTS, what="run", overwrite=overwrite)
-    names = suitable_heads(
+    names = select_heads(
         asked, classes=samples[0].classes, ordered=samples[0].ordered, n_stores=len(samples)
     )
-    plan = make_protocol(samples[0], seed=seed)
+    protocol = make_protocol(samples[0], seed=seed)
     with ExitStack() as stack:
         temporary = stack.enter_context(new_folder(folder, mark=RESULTS, parts=PARTS))
         settings = SearchSettings(
@@ -178,22 +178,31 @@ def compare(
                 if dask is None
                 else dask_jobs(dask, device=device, gpu_memory=gpu_memory, stack=stack, note=on_note)
             ),
-            "memory": task_cache(names, device, fresh=fresh),
+            "cache": task_cache(names, device, fresh=fresh),
             "before_tensorflow": device_when_needed(device, gpu_memory=gpu_memory),
             "on_progress": on_progress,
         }
-        trials = run_candidates(samples, names, plan, **running)
-        trials = _afterwards(
-            trials, plan, calibrate=calibrate, ensemble=bool({ALL, ENSEMBLE} & set(asked)), running=running
+        candidates = run_candidates(samples, names, protocol, **running)
+        candidates = _afterwards(
+            candidates,
+            protocol,
+            calibrate=calibrate,
+            ensemble=bool({ALL, ENSEMBLE} & set(asked)),
+            running=running,
         )
         record = make_record(
-            trials, plan, paths=paths, settings=settings, folder=temporary, with_examples=with_examples
+            candidates,
+            protocol,
+            paths=paths,
+            settings=settings,
+            folder=temporary,
+            with_examples=with_examples,
         )
         record["studies"] = run_studies(
-            studies, trials, plan, recommended=record["recommended"], folder=temporary, **running
+            studies, candidates, protocol, recommended=record["recommended"], folder=temporary, **running
         )
         record["made"] = run_provenance(compare, given, stores=paths, seconds=time.perf_counter() - started)
-        write_run(temporary, record, trials, plan)
+        write_run(temporary, record, candidates, protocol)
         tensorboard = place_logs(temporary, folder)
     page, notes = _reported(folder, samples[0]) if report else (None, ())
     return Comparison(folder=folder, record=record, tensorboard=tensorboard, report=page, notes=notes)
@@ -216,23 +225,23 @@ def _reported(folder: Path, samples: Samples) -> tuple[Path | None, tuple[str, .
 
 
 def _afterwards(
-    trials: list[CandidateResult],
-    plan: EvaluationProtocol,
+    candidates: list[CandidateResult],
+    protocol: EvaluationProtocol,
     *,
     calibrate: str,
     ensemble: bool,
     running: Mapping[str, Any],
 ) -> list[CandidateResult]:
-    """Return trials with all that is made of several, or of one more fit in each fold."""
+    """Return candidates with all that is made of several, or of one more fit in each fold."""
     if calibrate == "none" and not ensemble:
-        return trials
+        return candidates
     from classify.model_selection.calibration import apply_temperatures
     from classify.model_selection.ensemble import make_ensemble
-    from classify.model_selection.grid_search import runner
+    from classify.model_selection.grid_search import make_runner
 
     settings = running["settings"]
-    run = runner(**{name: value for name, value in running.items() if name != "settings"})
+    run = make_runner(**{name: value for name, value in running.items() if name != "settings"})
     if calibrate == "temperature":
-        trials = apply_temperatures(trials, plan, settings=settings, run=run)
-    voted = make_ensemble(trials, plan, settings=settings, run=run) if ensemble else None
-    return trials if voted is None else [*trials[:-1], voted, trials[-1]]
+        candidates = apply_temperatures(candidates, protocol, settings=settings, run=run)
+    voted = make_ensemble(candidates, protocol, settings=settings, run=run) if ensemble else None
+    return candidates if voted is None else [*candidates[:-1], voted, candidates[-1]]

@@ -15,10 +15,10 @@ from classify.data.entries import is_portfolio
 from classify.data.samples import Samples
 from classify.evaluation.bootstrap import LEVEL, MAX_GROUPS, N_RESAMPLES, pool_groups
 from classify.evaluation.intervals import FEW_GROUPS, head_intervals
-from classify.evaluation.metrics import check_predictions, evaluate, is_ordinal
+from classify.evaluation.metrics import check_predictions, evaluate
 from classify.evaluation.verdicts import make_verdicts, primary_metric
 from classify.evaluation.weighted_metrics import group_sums
-from classify.heads.select import BASELINE
+from classify.heads.select import BASELINE, is_ordinal
 from classify.io.bundle_extras import carry_examples, carry_weights
 from classify.io.bundle_writer import packages, save_bundle, save_ensemble
 from classify.io.results import (
@@ -196,7 +196,7 @@ def _common(candidate: CandidateResult, protocol: EvaluationProtocol) -> dict[st
 
 
 def _metric_names(samples: Samples) -> tuple[str, ...]:
-    graded = is_ordinal(ordered=samples.ordered, n_classes=len(samples.classes))
+    graded = is_ordinal(len(samples.classes), ordered=samples.ordered)
     return (*METRICS, *ORDERED_METRICS) if graded else METRICS
 
 
@@ -409,11 +409,7 @@ def head_statistics(
     whys = ["the heads of two folds share training images"] if nested else []
     if sums and sums[0].n_groups < FEW_GROUPS:
         whys.append(f"fewer than {FEW_GROUPS} groups")
-    in_parts = (
-        f"; resampled and swapped in {MAX_GROUPS:,} random parts"
-        if n_groups > MAX_GROUPS
-        else ""
-    )
+    in_parts = f"; resampled and swapped in {MAX_GROUPS:,} random parts" if n_groups > MAX_GROUPS else ""
     return HeadStatistics(
         intervals=tuple(head_intervals(sums, nested=nested, seed=seed)) if sums else (),
         verdicts=found,

@@ -1,4 +1,4 @@
-"""A task whose outcome an earlier run has kept is not run again."""
+"""Cache of task results: a task that an earlier run has computed on equal data is not run again."""
 
 from __future__ import annotations
 
@@ -32,16 +32,19 @@ _HEAD, _LOGS = "head", "logs/"  # names of the parts of a cache entry
 
 @dataclass(frozen=True, kw_only=True)
 class TaskCache:
-    """Where outcomes are kept from one run to the next."""
+    """The cache of task results that runs share."""
 
     folder: Path
-    device: str  # where TensorFlow heads run, as far as it is known without TensorFlow
-    fresh: bool = False  # nothing is recalled, but what is computed is kept
+    device: str  # device of TensorFlow heads, as far as it can be told without importing TensorFlow
+    fresh: bool = False  # write to the cache, but do not read from it
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Keeping:
-    """A task that keeps its outcome where it is run, so that a run that is stopped loses none."""
+class _CachingTask:
+    """A task that writes its result to the cache in the process that runs it.
+
+    So a run that is stopped loses no finished task.
+    """
 
     task: ScoreTask | FitTask
     key: str
@@ -56,140 +59,138 @@ class _Keeping:
         return self.task.n_points
 
     def run(self) -> GridScores | FittedHead:
-        outcome = self.task.run()
-        write_cache_entry(_path(self.folder, self.key), _as_kept(self.task, outcome))
-        return outcome
+        result = self.task.run()
+        write_cache_entry(_path(self.folder, self.key), _to_entry(self.task, result))
+        return result
 
 
 def cached(
     tasks: Sequence[ScoreTask | FitTask],
     *,
-    memory: TaskCache | None,
+    cache: TaskCache | None,
     jobs: int | Executor,
     on_progress: Callable[[int], None] | None = None,
     before_tensorflow: Callable[[], object] | None = None,
 ) -> list[Any]:
-    """Return the outcome of each task: that of an earlier run where it was kept, else run now.
+    """Return the result of each task, from the cache where it is there, else by running the task.
 
     Parameters
     ----------
     tasks : sequence of ScoreTask or FitTask
-    memory : TaskCache, optional
-        Without one every task is run, and nothing kept.
+    cache : TaskCache or None
+        None: run every task and write nothing.
     jobs : int or Executor
-        Processes, or the workers of a cluster.
+        Number of processes, or the workers of a cluster.
     on_progress : callable, optional
         Called with 1 after each task.
     before_tensorflow : callable, optional
-        Called before tasks of TensorFlow heads are run, and not where all of them are recalled.
+        Called before tasks of TensorFlow heads are run; not called where all of them are cached.
 
     Returns
     -------
     list
-        As `classify.model_selection.parallel.run_tasks`; what was recalled is marked as ``remembered``.
+        As from `classify.model_selection.parallel.run_tasks`; cached results have ``from_cache`` set.
     """
-    outcomes: list[Any] = [None] * len(tasks)
+    results: list[Any] = [None] * len(tasks)
     keys = [""] * len(tasks)
-    if memory is not None:
-        keys = [task_key(task, device=memory.device) for task in tasks]
-        if not memory.fresh:
-            outcomes = [_recalled(memory.folder, key, task) for key, task in zip(keys, tasks, strict=True)]
-    missing = [index for index, outcome in enumerate(outcomes) if outcome is None]
+    if cache is not None:
+        keys = [task_key(task, device=cache.device) for task in tasks]
+        if not cache.fresh:
+            results = [_read(cache.folder, key, task) for key, task in zip(keys, tasks, strict=True)]
+    missing = [index for index, result in enumerate(results) if result is None]
     if on_progress is not None and len(missing) < len(tasks):
         on_progress(len(tasks) - len(missing))
     if not missing:
-        return outcomes
+        return results
+    to_run = [tasks[index] for index in missing]
     if isinstance(jobs, int):
         work = [
-            tasks[index]
-            if memory is None
-            else _Keeping(task=tasks[index], key=keys[index], folder=memory.folder)
-            for index in missing
+            task if cache is None else _CachingTask(task=task, key=keys[index], folder=cache.folder)
+            for index, task in zip(missing, to_run, strict=True)
         ]
-        brought = run_tasks(work, jobs=jobs, on_progress=on_progress, before_tensorflow=before_tensorflow)
+        computed = run_tasks(work, jobs=jobs, on_progress=on_progress, before_tensorflow=before_tensorflow)
     else:
 
-        def keep_it(place: int, outcome: Any) -> None:
-            index = missing[place]
-            if memory is not None:
-                write_cache_entry(_path(memory.folder, keys[index]), _as_kept(tasks[index], outcome))
+        def write(number: int, result: Any) -> None:
+            if cache is not None:
+                key = keys[missing[number]]
+                write_cache_entry(_path(cache.folder, key), _to_entry(to_run[number], result))
 
-        wanted = [tasks[index] for index in missing]
-        brought = jobs.run(wanted, on_progress=on_progress, on_outcome=keep_it)
-    for index, outcome in zip(missing, brought, strict=True):
-        outcomes[index] = outcome
-    if memory is not None:
-        trim_cache(memory.folder, ending=_ENDING, limit=LIMIT)
-    return outcomes
+        computed = jobs.run(to_run, on_progress=on_progress, on_result=write)
+    for index, result in zip(missing, computed, strict=True):
+        results[index] = result
+    if cache is not None:
+        trim_cache(cache.folder, ending=_ENDING, limit=LIMIT)
+    return results
 
 
-def n_cached(outcomes: Sequence[GridScores | FittedHead | Failure]) -> int:
-    """Count the outcomes of earlier runs."""
-    return sum(getattr(outcome, "remembered", False) for outcome in outcomes)
+def n_cached(results: Sequence[GridScores | FittedHead | Failure]) -> int:
+    """Return how many results come from the cache."""
+    return sum(getattr(result, "from_cache", False) for result in results)
 
 
 def _path(folder: Path, key: str) -> Path:
     return folder / f"{key}{_ENDING}"
 
 
-def _recalled(folder: Path, key: str, task: ScoreTask | FitTask) -> GridScores | FittedHead | None:
-    """Return what an earlier run kept, with all that this task has to bring, or None."""
-    kept = read_cache_entry(_path(folder, key))
-    if kept is None:
+def _read(folder: Path, key: str, task: ScoreTask | FitTask) -> GridScores | FittedHead | None:
+    """Return the cached result of a task, None where there is none or it lacks something the task needs."""
+    entry = read_cache_entry(_path(folder, key))
+    if entry is None:
         return None
     try:
-        return _scores(kept) if isinstance(task, ScoreTask) else _fitted(kept, task)
-    except (KeyError, TypeError, ValueError, OSError):  # not as this version writes it
+        return _scores(entry) if isinstance(task, ScoreTask) else _fitted(entry, task)
+    except (KeyError, TypeError, ValueError, OSError):  # not in the form that this version writes
         return None
 
 
-def _as_kept(task: ScoreTask | FitTask, outcome: GridScores | FittedHead) -> CacheEntry:
-    if isinstance(outcome, GridScores):
-        return CacheEntry(about={"scores": outcome.scores, "seconds": outcome.seconds})
-    facts: dict[str, Any] = {
-        "probabilities": outcome.probabilities.tolist(),
-        "fit_seconds": outcome.fit_seconds,
-        "predict_seconds": outcome.predict_seconds,
-        "notes": outcome.notes,
-        "training": outcome.training,
+def _to_entry(task: ScoreTask | FitTask, result: GridScores | FittedHead) -> CacheEntry:
+    if isinstance(result, GridScores):
+        return CacheEntry(about={"scores": result.scores, "seconds": result.seconds})
+    about: dict[str, Any] = {
+        "probabilities": result.probabilities.tolist(),
+        "fit_seconds": result.fit_seconds,
+        "predict_seconds": result.predict_seconds,
+        "notes": result.notes,
+        "training": result.training,
     }
     parts: dict[str, bytes] = {}
-    if outcome.saved is not None:
-        facts["labels"] = outcome.saved.labels
-        parts[_HEAD] = outcome.saved.data
+    if result.saved is not None:
+        about["labels"] = result.saved.labels
+        parts[_HEAD] = result.saved.data
     log_dir = task.log_dir if isinstance(task, FitTask) else None
     if log_dir is not None:
         for path in sorted(path for path in log_dir.rglob("*") if path.is_file()):
             parts[_LOGS + path.relative_to(log_dir).as_posix()] = path.read_bytes()
-    return CacheEntry(about=facts, parts=parts)
+    return CacheEntry(about=about, parts=parts)
 
 
-def _scores(kept: CacheEntry) -> GridScores:
-    scores = tuple(float(score) for score in kept.about["scores"])
-    return GridScores(scores=scores, seconds=float(kept.about["seconds"]), remembered=True)
+def _scores(entry: CacheEntry) -> GridScores:
+    scores = tuple(float(score) for score in entry.about["scores"])
+    return GridScores(scores=scores, seconds=float(entry.about["seconds"]), from_cache=True)
 
 
-def _fitted(kept: CacheEntry, task: FitTask) -> FittedHead | None:
-    logs = {name.removeprefix(_LOGS): data for name, data in kept.parts.items() if name.startswith(_LOGS)}
+def _fitted(entry: CacheEntry, task: FitTask) -> FittedHead | None:
+    logs = {name.removeprefix(_LOGS): data for name, data in entry.parts.items() if name.startswith(_LOGS)}
     with_logs = get_head(task.head).tensorflow and task.log_dir is not None
-    if (task.keep and _HEAD not in kept.parts) or (with_logs and not logs):
-        return None  # kept by a run that needed less of it
-    probabilities = np.array(kept.about["probabilities"], dtype=np.float64)
+    if (task.return_head and _HEAD not in entry.parts) or (with_logs and not logs):
+        return None  # written by a task that needed neither head nor logs
+    probabilities = np.array(entry.about["probabilities"], dtype=np.float64)
     saved = None
-    if task.keep:
-        labels = tuple(int(label) for label in kept.about["labels"])
-        saved = SavedHead(data=kept.parts[_HEAD], labels=labels)
+    if task.return_head:
+        labels = tuple(int(label) for label in entry.about["labels"])
+        saved = SavedHead(data=entry.parts[_HEAD], labels=labels)
     if with_logs:
         assert task.log_dir is not None
         _write_logs(task.log_dir, logs)
     return FittedHead(
         saved=saved,
         probabilities=probabilities.reshape(len(task.test), len(task.samples.classes)),
-        fit_seconds=float(kept.about["fit_seconds"]),
-        predict_seconds=float(kept.about["predict_seconds"]),
-        notes=tuple(str(note) for note in kept.about["notes"]),
-        training=_training(kept.about.get("training")),
-        remembered=True,
+        fit_seconds=float(entry.about["fit_seconds"]),
+        predict_seconds=float(entry.about["predict_seconds"]),
+        notes=tuple(str(note) for note in entry.about["notes"]),
+        training=_training(entry.about.get("training")),
+        from_cache=True,
     )
 
 
@@ -198,8 +199,8 @@ def _training(curves: Mapping[str, Any] | None) -> dict[str, Any] | None:
         return None
     counts = {name: int(curves[name]) for name in ("epochs", "best_epoch")}
     figures = {name: list(curves[name]) for name in ("loss", "accuracy", "val_loss", "val_accuracy")}
-    if any(len(one) != counts["epochs"] for one in figures.values()):
-        raise ValueError("not one figure an epoch")
+    if any(len(values) != counts["epochs"] for values in figures.values()):
+        raise ValueError("expected one value per epoch")
     return {**counts, **figures}
 
 
@@ -207,7 +208,7 @@ def _write_logs(folder: Path, logs: Mapping[str, bytes]) -> None:
     for name, data in logs.items():
         parts = PurePosixPath(name).parts
         if ".." in parts or PurePosixPath(name).is_absolute():
-            raise ValueError(f"{name} leads out of the folder")
+            raise ValueError(f"{name} is outside the log folder")
         path = folder.joinpath(*parts)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
@@ -225,13 +226,13 @@ _SOURCES = (
 
 
 def task_key(task: ScoreTask | FitTask, *, device: str) -> str:
-    """Return the digest of everything that the outcome of a task depends on, 64 hex digits.
+    """Return the digest of everything that the result of a task depends on, 64 hex digits.
 
     Parameters
     ----------
     task : ScoreTask or FitTask
     device : str
-        Where TensorFlow heads run.
+        Device of TensorFlow heads.
     """
     network = get_head(task.head).tensorflow
     facts: dict[str, Any] = {
@@ -262,7 +263,7 @@ def task_key(task: ScoreTask | FitTask, *, device: str) -> str:
             "val": None if task.val is None else _rows_digest(task.samples, task.val, views=False),
             "n_classes": len(task.samples.classes),
         }
-        if task.samples.stored is not None:  # it decides how long the dense head's stretches are
+        if task.samples.stored is not None:  # the dense head splits its epochs by the memory it may use
             facts["working_bytes"] = task.samples.stored.working_bytes
     text = json.dumps(plain_json(facts), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode("ascii")).hexdigest()
@@ -274,7 +275,7 @@ def versions_here() -> dict[str, str]:
 
 
 def _rows_digest(samples: Samples, images: IntArray, *, views: bool) -> str:
-    """Return the digest of these images' rows, in their order: features, label, group and number of each."""
+    """Return the digest of the images' features, labels, groups and indices, in this order of images."""
     digests = samples.content_digests[views]
     digest = hashlib.sha256(b"".join(digests[content] for content in samples.content[images]))
     for column in (samples.y[images], samples.group[images], images):

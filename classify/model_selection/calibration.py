@@ -1,4 +1,4 @@
-"""Probabilities made as sure as they deserve: one temperature a head, fitted on training folds."""
+"""Temperature scaling: calibrated probabilities, with one temperature per head fitted on training folds."""
 
 from __future__ import annotations
 
@@ -15,55 +15,57 @@ from classify.model_selection.tasks import FittedHead, SearchResult
 
 
 def apply_temperatures(
-    trials: Sequence[CandidateResult],
-    plan: EvaluationProtocol,
+    candidates: Sequence[CandidateResult],
+    protocol: EvaluationProtocol,
     *,
     settings: SearchSettings,
     run: Run,
 ) -> list[CandidateResult]:
-    """Scale each head's probabilities by a temperature fitted on predictions for held out training images.
+    """Scale each head's probabilities by a temperature fitted on predictions of held-out training images.
 
-    For these the head is fitted once more in every fold it was tuned on. Tested images decide nothing, and
-    no image's class changes.
+    For these predictions the head is fitted once more on every inner fold. Test images have no influence, and
+    no predicted class changes.
 
     Parameters
     ----------
-    trials : sequence of CandidateResult
-    plan : EvaluationProtocol
+    candidates : sequence of CandidateResult
+    protocol : EvaluationProtocol
     settings : SearchSettings
     run : callable
-        Runs tasks.
+        Function that runs tasks.
 
     Returns
     -------
     list of CandidateResult
-        With `temperature`, that of the head in the bundle, and a note of it. The baseline, and a head that
-        was not tuned or fails in a fold, stay as they are; the latter is noted.
+        With `temperature` of the head in the bundle, and a note about it. The baseline and heads that were
+        not tuned stay as they are; so does a head that cannot be fitted on some fold, with a note.
     """
-    return [_tempered(trial, plan, settings=settings, run=run) for trial in trials]
+    return [_scale(candidate, protocol, settings=settings, run=run) for candidate in candidates]
 
 
-def _tempered(
-    trial: CandidateResult, plan: EvaluationProtocol, *, settings: SearchSettings, run: Run
+def _scale(
+    candidate: CandidateResult, protocol: EvaluationProtocol, *, settings: SearchSettings, run: Run
 ) -> CandidateResult:
-    if trial.final is None or not any(get_head(trial.head).grid):
-        return trial
-    found = [
-        _temperature(trial, choice, one, settings=settings, run=run)
-        for choice, one in zip(trial.choices, plan.rounds, strict=True)
+    if candidate.final is None or not any(get_head(candidate.head).grid):
+        return candidate
+    per_fold = [
+        _temperature(candidate, search, fold, settings=settings, run=run)
+        for search, fold in zip(candidate.searches, protocol.outer_folds, strict=True)
     ]
-    last = found[0]
-    if plan.final is not None and plan.final.pairs and trial.final_params is not None:
-        choice = SearchResult(params=trial.final_params, score=None, seconds=0.0)
-        last = _temperature(trial, choice, plan.final, settings=settings, run=run)
-    known = [value for value in (*found, last) if value is not None]
-    if len(known) <= len(found):
-        note = "no temperature: the head cannot be fitted on some of the folds it was tuned on"
-        return replace(trial, final=replace(trial.final, notes=(*trial.final.notes, note)))
-    fits = tuple(_at(fit, value) for fit, value in zip(trial.fits, known, strict=False))
-    note = f"probabilities at temperature {known[-1]:.3g}, fitted on held out training images"
-    final = _at(trial.final, known[-1])
-    return replace(trial, fits=fits, final=replace(final, notes=(*final.notes, note)), temperature=known[-1])
+    last = per_fold[0]
+    if protocol.final is not None and protocol.final.inner_folds and candidate.final_params is not None:
+        search = SearchResult(params=candidate.final_params, score=None, seconds=0.0)
+        last = _temperature(candidate, search, protocol.final, settings=settings, run=run)
+    temperatures = [value for value in (*per_fold, last) if value is not None]
+    if len(temperatures) <= len(per_fold):  # at least one is None
+        note = "no temperature scaling: the head cannot be fitted on some of the inner folds"
+        return replace(candidate, final=replace(candidate.final, notes=(*candidate.final.notes, note)))
+    fits = tuple(_at(fit, value) for fit, value in zip(candidate.fits, temperatures, strict=False))
+    note = f"probabilities scaled by temperature {temperatures[-1]:.3g}, fitted on held-out training images"
+    final = _at(candidate.final, temperatures[-1])
+    return replace(
+        candidate, fits=fits, final=replace(final, notes=(*final.notes, note)), temperature=temperatures[-1]
+    )
 
 
 def _at(fitted: FittedHead, temperature: float) -> FittedHead:
@@ -71,27 +73,27 @@ def _at(fitted: FittedHead, temperature: float) -> FittedHead:
 
 
 def _temperature(
-    trial: CandidateResult,
-    choice: SearchResult,
-    work: OuterFold,
+    candidate: CandidateResult,
+    search: SearchResult,
+    fold: OuterFold,
     *,
     settings: SearchSettings,
     run: Run,
 ) -> float | None:
-    """Return the temperature for a round; None where the head could not be fitted in its folds."""
+    """Return the temperature for an outer fold; None if the head cannot be fitted on its inner folds."""
     tasks = [
         fit_task(
-            trial.samples.for_search,
-            trial.head,
-            choice.params,
-            OuterFold(pairs=(), fit=fitted, val=None, test=held_out),
+            candidate.samples.for_search,
+            candidate.head,
+            search.params,
+            OuterFold(inner_folds=(), fit=fitted, val=None, test=held_out),
             settings=replace(settings, log_folder=None),
-            keep=False,
+            return_head=False,
         )
-        for fitted, held_out in work.pairs
+        for fitted, held_out in fold.inner_folds
     ]
-    outcomes = run(tasks)
-    if not tasks or first_failure(outcomes):
+    results = run(tasks)
+    if not tasks or first_failure(results):
         return None
-    y = np.concatenate([trial.samples.for_search.y[held_out] for _, held_out in work.pairs])
-    return fit_temperature(y, np.concatenate([one.probabilities for one in outcomes]))
+    y = np.concatenate([candidate.samples.for_search.y[held_out] for _, held_out in fold.inner_folds])
+    return fit_temperature(y, np.concatenate([result.probabilities for result in results]))

@@ -1,4 +1,4 @@
-"""What a head said of the entries it was tested on: one row an entry, whatever its images."""
+"""Predictions of the tested entries: one row per entry, averaged over its images."""
 
 from __future__ import annotations
 
@@ -15,52 +15,52 @@ from featurize.base.typing import Float64Array, IntArray
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class EntryPredictions:
-    """Predictions of tested entries, in the order of their first images."""
+    """Predictions of the tested entries, ordered by the first image of each."""
 
     entry: tuple[str, ...]
     path: tuple[str, ...]  # of each entry's first image
     n_images: IntArray  # (n_entries,)
     y: IntArray  # (n_entries,) index into classes
-    group: IntArray  # (n_entries,) what intervals and tests resample as a whole
-    fold: IntArray  # (n_entries,) from 0; all 0 with a test split
+    group: IntArray  # (n_entries,) group; intervals and tests resample whole groups
+    fold: IntArray  # (n_entries,) outer fold, from 0; all 0 with a test split
     probabilities: Float64Array  # (n_entries, n_classes)
 
 
 def entry_predictions(
-    trial: CandidateResult, plan: EvaluationProtocol, *, by_image: bool = False
+    candidate: CandidateResult, protocol: EvaluationProtocol, *, by_image: bool = False
 ) -> EntryPredictions:
-    """Return what a head predicted of the test split, or of every fold without one.
+    """Return a head's predictions of the test split, or of every outer fold where there is none.
 
     Parameters
     ----------
-    trial : CandidateResult
-        With fits.
-    plan : EvaluationProtocol
-        That they were made by.
+    candidate : CandidateResult
+        A head that could be fitted.
+    protocol : EvaluationProtocol
+        The protocol it was tested by.
     by_image : bool, default=False
-        Whether each row is an image, whatever its entry.
+        Return one row per image instead of one per entry.
 
     Returns
     -------
     EntryPredictions
-        Probabilities of an entry are the mean over its images.
+        The probabilities of an entry are the mean over its images.
     """
-    images, fold, probabilities = image_predictions(trial, plan)
-    return join_entries(trial.samples, images, probabilities, fold=fold, by_image=by_image)
+    images, fold, probabilities = image_predictions(candidate, protocol)
+    return average_entries(candidate.samples, images, probabilities, fold=fold, by_image=by_image)
 
 
 def image_predictions(
-    trial: CandidateResult, plan: EvaluationProtocol
+    candidate: CandidateResult, protocol: EvaluationProtocol
 ) -> tuple[IntArray, IntArray, Float64Array]:
-    """Return tested images, the fold of each (from 0) and its probabilities, in the order of the images."""
-    images = np.concatenate([one.test for one in plan.rounds])
-    fold = np.concatenate([np.full(len(one.test), k) for k, one in enumerate(plan.rounds)])
-    probabilities = np.concatenate([one.probabilities for one in trial.fits])
+    """Return the tested images in ascending order, the outer fold of each (from 0) and its probabilities."""
+    images = np.concatenate([fold.test for fold in protocol.outer_folds])
+    fold = np.concatenate([np.full(len(fold.test), k) for k, fold in enumerate(protocol.outer_folds)])
+    probabilities = np.concatenate([fitted.probabilities for fitted in candidate.fits])
     order = np.argsort(images, kind="stable")
     return images[order], fold[order], probabilities[order]
 
 
-def join_entries(
+def average_entries(
     samples: Samples,
     images: IntArray,
     probabilities: Float64Array,
@@ -68,7 +68,7 @@ def join_entries(
     fold: IntArray | None = None,
     by_image: bool = False,
 ) -> EntryPredictions:
-    """Join images to their entries: the mean of their probabilities.
+    """Average the probabilities of the images of each entry.
 
     Parameters
     ----------
@@ -76,11 +76,10 @@ def join_entries(
     images : ndarray of shape (n_chosen,), int
         Different images of `samples`.
     probabilities : ndarray of shape (n_chosen, n_classes)
-        Of each of them.
     fold : ndarray of shape (n_chosen,), int, optional
-        0 for all by default. Images of an entry are never in different ones.
+        Outer fold of each image; 0 by default. All images of an entry are in one fold.
     by_image : bool, default=False
-        Join nothing: one row an image.
+        Average nothing: return one row per image.
 
     Returns
     -------

@@ -9,7 +9,7 @@ import click
 
 from classify.evaluation.studies import study_lines
 from classify.heads.select import BASELINE
-from classify.report.leaderboard import columns, make_tables
+from classify.report.leaderboard import columns, has_ordinal_metrics, make_tables
 from classify.report.names import NAMES, label_lines, store_labels
 from classify.report.verdict_text import verdict_lines
 from featurize.base.terminal import console
@@ -36,8 +36,8 @@ def print_comparison(done: Comparison) -> None:
         click.echo(printable(line))
     for line in study_lines(record):
         click.echo(printable(line))
-    if said := _remembered(record):
-        click.echo(said)
+    if line := _from_cache(record):
+        click.echo(line)
     for note in done.notes:
         click.echo(f"Note: {printable(note)}")
     click.echo(f"Written to: {printable(str(done.folder))}")
@@ -65,8 +65,8 @@ def print_fit(done: FitResult) -> None:
     for note in done.notes:
         click.echo(f"Note: {printable(note)}")
     seconds = f"fitted in {done.fit_seconds:.1f} s"
-    if done.remembered:
-        seconds = f"{seconds} by an earlier run, taken over (--fresh fits anew)"
+    if done.from_cache:
+        seconds = f"{seconds} by an earlier run, read from the cache (fit again with --fresh)"
     click.echo(f"{done.head} on {done.n_train} {done.fitted_on} of {done.store}: {seconds}")
     shown = ", ".join(f"{key}={value}" for key, value in done.params.items()) or "none"
     origin = done.chosen
@@ -106,18 +106,18 @@ def _classes(record: Any) -> str:
     return text if record["positive_class"] is None else f"{text} (positive: {record['positive_class']})"
 
 
-def _remembered(record: Any) -> str:
-    """Say what an earlier run had done, "" where it was nothing."""
+def _from_cache(record: Any) -> str:
+    """Return a line about results of earlier runs that were read from the cache; "" if there are none."""
     tried = [result for result in record["results"] if result["head"] != BASELINE]
     whole = sum(result["n_remembered"] == result["n_tasks"] for result in tried)
     if not any(result["n_remembered"] for result in tried):
         return ""
     part = sum(0 < result["n_remembered"] < result["n_tasks"] for result in tried)
     heads = "1 head" if whole == 1 else f"{whole} heads"
-    in_part = f" ({part} of them in part remembered)" if part else ""
+    in_part = f" ({part} of them partly from the cache)" if part else ""
     return (
-        f"{heads} remembered from earlier runs on equal data (seconds are of then), "
-        f"{len(tried) - whole} fitted{in_part}. --fresh computes all."
+        f"{heads} from the cache of earlier runs on equal data, with the seconds measured then; "
+        f"{len(tried) - whole} fitted{in_part}. Compute all again with --fresh."
     )
 
 
@@ -163,7 +163,7 @@ def _intervals(record: Any) -> list[str]:
         return []
     about = f", approximate ({statistics['why']})" if statistics["approximate"] else ""
     lines = [f"In brackets: 95 % intervals{about}; those of all other figures are in results.json."]
-    if statistics["primary_metric"] == "quadratic_kappa":
+    if has_ordinal_metrics(record):
         name = NAMES["quadratic_kappa"].long
         lines += [
             f"kappa: {name}, 1 at best, 0 by chance. MAE: mean absolute error, in grades. off by 2: or more.",

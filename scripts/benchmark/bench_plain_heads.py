@@ -51,16 +51,16 @@ def search(*, store: str, jobs: int | None, seed: int = 0, dense: Mapping[str, A
     import keras  # noqa: F401 - some seconds that belong to no search
 
     samples = load_samples(store)
-    plan = make_protocol(samples, seed=seed)
+    protocol = make_protocol(samples, seed=seed)
     options = {**vars(DenseOptions()), **(dense or {})}
 
     def run(*, heads: Sequence[str]) -> dict[str, Any]:
         found = {}
         for head in heads:
             if head == "dense":
-                found[head] = _search_dense(samples, plan, options, seed=seed)
+                found[head] = _search_dense(samples, protocol, options, seed=seed)
             elif head != "baseline":
-                found[head] = _search_sklearn(samples, plan, head, jobs=jobs, seed=seed)
+                found[head] = _search_sklearn(samples, protocol, head, jobs=jobs, seed=seed)
         return {"heads": found}
 
     return run
@@ -94,10 +94,10 @@ def _pipeline(head: str, point: Mapping[str, Any]) -> Pipeline:
 
 
 def _search_sklearn(
-    samples: Samples, plan: EvaluationProtocol, head: str, *, jobs: int | None, seed: int
+    samples: Samples, protocol: EvaluationProtocol, head: str, *, jobs: int | None, seed: int
 ) -> dict[str, Any]:
     points = grid_points(get_head(head))
-    work = plan.rounds[0]
+    work = protocol.outer_folds[0]
     rows = samples.rows(work.fit)
     X = rows.X.astype(np.float64)
     folds = [
@@ -105,7 +105,7 @@ def _search_sklearn(
             np.flatnonzero(np.isin(rows.image, fitted)),
             np.flatnonzero(np.isin(rows.image, scored) & rows.is_plain),
         )
-        for fitted, scored in work.pairs
+        for fitted, scored in work.inner_folds
     ]
     names = {"C": "classify__C", "gamma_factor": "classify__gamma_factor"}
     grid = [
@@ -137,12 +137,12 @@ def _search_sklearn(
 
 
 def _search_dense(
-    samples: Samples, plan: EvaluationProtocol, options: Mapping[str, Any], *, seed: int
+    samples: Samples, protocol: EvaluationProtocol, options: Mapping[str, Any], *, seed: int
 ) -> dict[str, Any]:
-    work, points, means = plan.rounds[0], grid_points(get_head("dense")), []
+    work, points, means = protocol.outer_folds[0], grid_points(get_head("dense")), []
     for point in points:
         scores = []
-        for fitted, scored in work.pairs:
+        for fitted, scored in work.inner_folds:
             network = _fit_dense(samples, fitted, options, **point, seed=seed)
             predicted, _ = _dense_predict(network, samples, scored)
             scores.append(balanced_accuracy_score(samples.y[scored], predicted))

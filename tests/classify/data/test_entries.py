@@ -18,7 +18,7 @@ from classify.errors import CompareError
 from classify.jobs.compare import compare
 from classify.jobs.fit import fit
 from classify.model_selection.cache import task_key
-from classify.model_selection.predictions import join_entries
+from classify.model_selection.predictions import average_entries
 from classify.model_selection.protocol import make_protocol
 from classify.model_selection.tasks import FitTask, ScoreTask
 from featurize.extraction.inference import ImageFeatures
@@ -124,16 +124,16 @@ def test_what_is_left_out_is_in_no_mean_and_an_entry_without_views_has_none(port
 def test_no_entry_straddles_a_fold(portfolios, make_store):
     nested = make_store("other", counts={"train": 30}, per_entry=3)
     joined = resolve_join(load_samples(nested), "features")
-    assert "out of fold, over 20 entries. Bundles" in make_protocol(joined, seed=0).described["text"]
+    assert "out of fold, over 20 entries. Bundles" in make_protocol(joined, seed=0).description["text"]
     for path in (portfolios, nested):
         samples = load_samples(path)
-        for one in make_protocol(samples, seed=0).rounds:
-            for fitted, scored in (*one.pairs, (one.fit, one.test)):
+        for one in make_protocol(samples, seed=0).outer_folds:
+            for fitted, scored in (*one.inner_folds, (one.fit, one.test)):
                 assert not {samples.entry[i] for i in fitted} & {samples.entry[i] for i in scored}
 
 
 def score_task(samples, **changes):
-    fitted, scored = make_protocol(samples, seed=0).rounds[0].pairs[0]
+    fitted, scored = make_protocol(samples, seed=0).outer_folds[0].inner_folds[0]
     fields = {"samples": samples, "head": "logreg", "points": POINTS, "fit": fitted, "score": scored}
     return ScoreTask(**{**fields, "class_weight": None, "seed": 0, **changes})
 
@@ -249,9 +249,9 @@ def test_a_head_fitted_alone_is_tested_on_entries(portfolios, tmp_path):
         val=None,
         class_weight=None,
         seed=0,
-        keep=False,
+        return_head=False,
     )
-    found = join_entries(samples, samples.test_images, task.run().probabilities)
+    found = average_entries(samples, samples.test_images, task.run().probabilities)
     decided = found.probabilities.argmax(axis=1)
     assert done.metrics["accuracy"] == pytest.approx(accuracy_score(found.y, decided))
     assert (len(found.y), done.n_test, done.tested_on) == (20, 20, "entries")

@@ -332,10 +332,11 @@ def test_what_is_not_finite_is_null():
     }
 
 
-@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\tx"])
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=x"])
 def test_a_spreadsheet_runs_nothing(text):
     assert safe_cell(text).startswith("'")
     assert safe_cell("plain") == "plain"
+    assert safe_cell("\tx") == r"\tx"
 
 
 def test_dense_options_have_the_defaults_of_the_head():

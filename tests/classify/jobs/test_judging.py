@@ -34,7 +34,7 @@ def test_all_heads_are_judged():
     got = judged(said(0.9), said(0.4, seed=1), said(0.5, seed=2))
     assert len(got.intervals) == len(got.verdicts) == 3
     assert got.verdicts[0]["verdict"] == "better"
-    described = got.described
+    described = got.description
     assert (described["primary_metric"], described["n_groups"], described["n_entries"]) == (
         "accuracy",
         90,
@@ -46,7 +46,7 @@ def test_all_heads_are_judged():
 
 def test_ordered_classes_are_judged_by_kappa():
     got = judged(said(0.9), said(0.4, seed=1), ordered=True)
-    assert got.described["primary_metric"] == "quadratic_kappa"
+    assert got.description["primary_metric"] == "quadratic_kappa"
     assert "quadratic_kappa" in got.intervals[0]
     assert got.verdicts[0]["metric"] == "quadratic_kappa"
 
@@ -66,8 +66,8 @@ def test_a_baseline_is_compared_once_and_has_its_intervals():
 def test_what_is_approximate_says_why():
     group = np.arange(90) // 4
     got = judged(said(0.9, group=group), said(0.5, seed=1, group=group), nested=True)
-    assert got.described["approximate"]
-    assert got.described["why"] == "the heads of two folds share training images; fewer than 30 groups"
+    assert got.description["approximate"]
+    assert got.description["why"] == "the heads of two folds share training images; fewer than 30 groups"
     assert all(one["approximate"] for one in got.intervals[0].values() if one["low"] is not None)
 
 
@@ -78,4 +78,4 @@ def test_predictions_of_other_entries_are_refused():
 
 def test_no_head_at_all():
     got = judged()
-    assert (got.intervals, got.verdicts, got.described["primary_metric"]) == ((), [], None)
+    assert (got.intervals, got.verdicts, got.description["primary_metric"]) == ((), [], None)

@@ -52,13 +52,13 @@ def permuted(make_store):
 
 def measure(samples, head):
     """Return (score, images scored) of the inner search and of the images tested."""
-    plan = make_protocol(samples, seed=0)
-    (trial,) = run_candidates([samples], [head], plan, settings=SETTINGS, jobs=1)
-    assert not trial.reason, trial.reason
-    images, _, probabilities = image_predictions(trial, plan)
+    protocol = make_protocol(samples, seed=0)
+    (candidate,) = run_candidates([samples], [head], protocol, settings=SETTINGS, jobs=1)
+    assert not candidate.reason, candidate.reason
+    images, _, probabilities = image_predictions(candidate, protocol)
     figures = evaluate(samples.y[images], probabilities, classes=samples.classes)
-    searched = sum(len(scored) for _, scored in plan.rounds[0].pairs)
-    return (trial.choices[0].score, searched), (figures["balanced_accuracy"], len(images))
+    searched = sum(len(scored) for _, scored in protocol.outer_folds[0].inner_folds)
+    return (candidate.searches[0].score, searched), (figures["balanced_accuracy"], len(images))
 
 
 def at_chance(score, n):

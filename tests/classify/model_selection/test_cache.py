@@ -15,7 +15,7 @@ from classify.jobs.options import DenseOptions
 from classify.model_selection import cache as cache_module
 from classify.model_selection.cache import TaskCache, cached, task_key
 from classify.model_selection.tasks import FitTask
-from classify.report.console import _remembered
+from classify.report.console import _from_cache
 from featurize.base.cache import CacheEntry, write_cache_entry
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -79,14 +79,14 @@ def test_a_second_run_computes_nothing_and_is_the_first_to_the_byte(run, ran, co
         assert result["n_remembered"] == result["n_tasks"] > 0
 
 
-def test_what_is_remembered_is_what_would_be_computed(run, ran):
+def test_cached_results_equal_computed_ones(run, ran):
     run("one")
-    remembered = run("two")
+    from_cache = run("two")
     ran.clear()
     fresh = run("three", fresh=True)
     assert {task.head for task in ran} == {*HEADS, "baseline"}
-    assert comparable(fresh.record, seconds=False) == comparable(remembered.record, seconds=False)
-    here, there = (bytes_of(one.folder)["predictions.csv"] for one in (fresh, remembered))
+    assert comparable(fresh.record, seconds=False) == comparable(from_cache.record, seconds=False)
+    here, there = (bytes_of(one.folder)["predictions.csv"] for one in (fresh, from_cache))
     assert here == there
 
 
@@ -96,14 +96,14 @@ def test_after_adding_one_head_just_that_is_fitted(run, ran):
     both = run("two", heads=("logreg", "svm-linear"))
     assert {task.head for task in ran} == {"svm-linear"}
     assert len(ran) == 5 + 1  # folds and the fit
-    assert _remembered(both.record) == (
-        "1 head remembered from earlier runs on equal data (seconds are of then), 1 fitted. "
-        "--fresh computes all."
+    assert _from_cache(both.record) == (
+        "1 head from the cache of earlier runs on equal data, with the seconds measured then; 1 fitted. "
+        "Compute all again with --fresh."
     )
 
 
-def test_nothing_is_said_where_nothing_is_remembered(run):
-    assert _remembered(run("one").record) == ""
+def test_no_line_without_cached_results(run):
+    assert _from_cache(run("one").record) == ""
 
 
 def test_another_seed_is_another_comparison(run, ran):
@@ -147,11 +147,11 @@ def test_a_run_that_was_stopped_loses_no_finished_fold(run, ran, monkeypatch):
     done = run("one")
     assert [type(task.task) for task in ran] == [FitTask] * 3
     assert {result["n_remembered"] for result in done.record["results"]} == {5}
-    assert "0 heads remembered" in _remembered(done.record)
-    assert "2 fitted (2 of them in part remembered)" in _remembered(done.record)
+    assert "0 heads from the cache" in _from_cache(done.record)
+    assert "2 fitted (2 of them partly from the cache)" in _from_cache(done.record)
 
 
-def test_a_failure_is_not_remembered(run, monkeypatch):
+def test_a_failure_is_not_cached(run, monkeypatch):
     from classify.heads.svm import SVMHead
 
     def broken(self, *arguments, **options):
@@ -167,7 +167,7 @@ def test_a_failure_is_not_remembered(run, monkeypatch):
 def task(make_store):
     def task(**changes):
         samples = load_samples(make_store(counts={"train": 6, "test": 3}))
-        fields = {"head": "logreg", "params": {"C": 1.0}, "keep": True, "val": None, "seed": 0}
+        fields = {"head": "logreg", "params": {"C": 1.0}, "return_head": True, "val": None, "seed": 0}
         images = {"fit": samples.train_images, "test": samples.test_images, "class_weight": None}
         return FitTask(samples=samples, **{**fields, **images, **changes})
 
@@ -175,17 +175,17 @@ def task(make_store):
 
 
 def test_a_head_that_was_not_kept_is_fitted_again_when_it_is_wanted(task, tmp_path):
-    memory = TaskCache(folder=tmp_path / "memo", device="auto")
-    (first,) = cached([task(keep=False)], memory=memory, jobs=1)
-    (again,) = cached([task(keep=False)], memory=memory, jobs=1)
-    assert (first.remembered, again.remembered, again.saved) == (False, True, None)
+    cache = TaskCache(folder=tmp_path / "memo", device="auto")
+    (first,) = cached([task(return_head=False)], cache=cache, jobs=1)
+    (again,) = cached([task(return_head=False)], cache=cache, jobs=1)
+    assert (first.from_cache, again.from_cache, again.saved) == (False, True, None)
     np.testing.assert_array_equal(first.probabilities, again.probabilities)
-    (wanted,) = cached([task()], memory=memory, jobs=1)
-    assert not wanted.remembered
-    (now,) = cached([task()], memory=memory, jobs=1)
-    assert now.remembered
+    (wanted,) = cached([task()], cache=cache, jobs=1)
+    assert not wanted.from_cache
+    (now,) = cached([task()], cache=cache, jobs=1)
+    assert now.from_cache
     assert now.saved.data == wanted.saved.data
-    assert cached([task(keep=False)], memory=memory, jobs=1)[0].saved is None
+    assert cached([task(return_head=False)], cache=cache, jobs=1)[0].saved is None
 
 
 @pytest.mark.parametrize(
@@ -204,24 +204,24 @@ def test_a_head_that_was_not_kept_is_fitted_again_when_it_is_wanted(task, tmp_pa
     ids=str,
 )
 def test_an_outcome_that_makes_no_sense_is_computed_again(task, tmp_path, changes):
-    memory, one = TaskCache(folder=tmp_path / "memo", device="auto"), task()
+    cache, one = TaskCache(folder=tmp_path / "memo", device="auto"), task()
     sound = {"probabilities": [[0.5, 0.5]] * 6, "labels": [0, 1], "notes": []}
     sound |= {"fit_seconds": 1.0, "predict_seconds": 1.0}
-    for outcome, remembered in ((sound, True), ({**sound, **changes}, False)):
-        path = memory.folder / f"{task_key(one, device='auto')}.outcome"
+    for outcome, is_read in ((sound, True), ({**sound, **changes}, False)):
+        path = cache.folder / f"{task_key(one, device='auto')}.outcome"
         assert write_cache_entry(path, CacheEntry(about=outcome, parts={"head": b"head"}))
-        assert cached([one], memory=memory, jobs=1)[0].remembered is remembered
+        assert cached([one], cache=cache, jobs=1)[0].from_cache is is_read
 
 
 @pytest.mark.parametrize("about", [{}, {"training": None}, {"training": CURVES}], ids=str)
 def test_curves_come_back_and_older_outcomes_have_none(task, tmp_path, about):
-    memory, one = TaskCache(folder=tmp_path / "memo", device="auto"), task()
+    cache, one = TaskCache(folder=tmp_path / "memo", device="auto"), task()
     sound = {"probabilities": [[0.5, 0.5]] * 6, "labels": [0, 1], "notes": []}
     sound |= {"fit_seconds": 1.0, "predict_seconds": 1.0, **about}
-    path = memory.folder / f"{task_key(one, device='auto')}.outcome"
+    path = cache.folder / f"{task_key(one, device='auto')}.outcome"
     assert write_cache_entry(path, CacheEntry(about=sound, parts={"head": b"head"}))
-    (found,) = cached([one], memory=memory, jobs=1)
-    assert found.remembered
+    (found,) = cached([one], cache=cache, jobs=1)
+    assert found.from_cache
     assert found.training == about.get("training")
 
 
@@ -234,16 +234,16 @@ def test_curves_stay_in_their_folder(task, tmp_path, monkeypatch, name):
     folder = tmp_path / "memo"
     path = folder / f"{task_key(one, device='auto')}.outcome"
     write_cache_entry(path, CacheEntry(about=outcome, parts={"head": b"head", name: b"x"}))
-    assert cached([one], memory=TaskCache(folder=folder, device="auto"), jobs=1) == ["run"]
+    assert cached([one], cache=TaskCache(folder=folder, device="auto"), jobs=1) == ["run"]
     assert not (tmp_path / "outside").exists()
     write_cache_entry(path, CacheEntry(about=outcome, parts={"head": b"head", "logs/train/x": b"x"}))
-    (found,) = cached([one], memory=TaskCache(folder=folder, device="auto"), jobs=1)
-    assert found.remembered
+    (found,) = cached([one], cache=TaskCache(folder=folder, device="auto"), jobs=1)
+    assert found.from_cache
     assert (tmp_path / "a" / "b" / "train" / "x").read_bytes() == b"x"
 
 
 @pytest.mark.slow
-def test_a_dense_head_that_is_remembered_needs_no_tensorflow(make_store, tmp_path):
+def test_a_cached_dense_head_needs_no_tensorflow(make_store, tmp_path):
     store = make_store(counts={"train": 8, "test": 4})
     code = (
         "import sys; from classify.cli.main import cli\n"
@@ -273,7 +273,7 @@ def test_a_dense_head_that_is_remembered_needs_no_tensorflow(make_store, tmp_pat
         )
         said.append(done.stdout.splitlines())
     assert (said[0][-1], said[1][-1]) == ("True", "False")
-    assert any(line.startswith("2 heads remembered from earlier runs") for line in said[1])
+    assert any(line.startswith("2 heads from the cache of earlier runs") for line in said[1])
     one, two = tmp_path / "one", tmp_path / "two"
     assert bytes_of(two) == bytes_of(one)
     assert any(name.startswith("tensorboard/") for name in bytes_of(two))  # the curves too

@@ -1,4 +1,4 @@
-"""Temperatures of a comparison: from held out training images alone, in the record and in the bundle."""
+"""Temperatures of a comparison: from held-out training images only, in the record and in the bundle."""
 
 from dataclasses import replace
 from functools import partial
@@ -27,14 +27,14 @@ SETTINGS = SearchSettings(seed=0, class_weight=None, dense_options={}, log_folde
 def compared(make_store):
     def compared(heads=("logreg", "baseline"), **options):
         samples = load_samples(make_store(distance=1.5, n_views=1, **options))
-        plan = make_protocol(samples, seed=0)
-        return samples, plan, run_candidates([samples], heads, plan, settings=SETTINGS, jobs=1)
+        protocol = make_protocol(samples, seed=0)
+        return samples, protocol, run_candidates([samples], heads, protocol, settings=SETTINGS, jobs=1)
 
     return compared
 
 
-def tempered(trials, plan, run=None):
-    return apply_temperatures(trials, plan, settings=SETTINGS, run=run or partial(run_tasks, jobs=1))
+def tempered(candidates, protocol, run=None):
+    return apply_temperatures(candidates, protocol, settings=SETTINGS, run=run or partial(run_tasks, jobs=1))
 
 
 def by_hand(samples, params, pairs):
@@ -51,41 +51,46 @@ def by_hand(samples, params, pairs):
 
 
 def test_the_temperature_comes_from_the_folds_the_head_was_tuned_on(compared):
-    samples, plan, trials = compared()
-    (head, baseline) = tempered(trials, plan)
-    expected = by_hand(samples, trials[0].choices[0].params, plan.rounds[0].pairs)
+    samples, protocol, candidates = compared()
+    (head, baseline) = tempered(candidates, protocol)
+    expected = by_hand(samples, candidates[0].searches[0].params, protocol.outer_folds[0].inner_folds)
     assert head.temperature == pytest.approx(expected, rel=1e-3)
     np.testing.assert_array_equal(
-        head.fits[0].probabilities, at_temperature(trials[0].fits[0].probabilities, head.temperature)
+        head.fits[0].probabilities, at_temperature(candidates[0].fits[0].probabilities, head.temperature)
     )
-    assert baseline is trials[1]
+    assert baseline is candidates[1]
 
 
 def test_without_a_test_split_every_round_has_its_own_and_the_bundle_that_of_all_folds(compared):
-    samples, plan, trials = compared(counts={"train": 20})
-    (head, _) = tempered(trials, plan)
-    for k, one in enumerate(plan.rounds):
-        expected = by_hand(samples, trials[0].choices[k].params, one.pairs)
+    samples, protocol, candidates = compared(counts={"train": 20})
+    (head, _) = tempered(candidates, protocol)
+    for k, one in enumerate(protocol.outer_folds):
+        expected = by_hand(samples, candidates[0].searches[k].params, one.inner_folds)
         np.testing.assert_allclose(
-            head.fits[k].probabilities, at_temperature(trials[0].fits[k].probabilities, expected), atol=1e-4
+            head.fits[k].probabilities,
+            at_temperature(candidates[0].fits[k].probabilities, expected),
+            atol=1e-4,
         )
-    expected = by_hand(samples, trials[0].final_params, plan.final.pairs)
+    expected = by_hand(samples, candidates[0].final_params, protocol.final.inner_folds)
     assert head.temperature == pytest.approx(expected, rel=1e-3)
 
 
 def test_tested_images_decide_nothing(compared):
-    samples, plan, trials = compared()
+    samples, protocol, candidates = compared()
     turned = replace(samples, y=np.where(samples.split == "test", 1 - samples.y, samples.y))
-    one, other = tempered(trials, plan)[0], tempered([replace(trials[0], samples=turned)], plan)[0]
+    one, other = (
+        tempered(candidates, protocol)[0],
+        tempered([replace(candidates[0], samples=turned)], protocol)[0],
+    )
     assert one.temperature == other.temperature
 
 
 def test_a_head_that_fails_in_a_fold_stays_as_it_is_and_says_so(compared):
-    _, plan, trials = compared()
-    (head, _) = tempered(trials, plan, run=lambda tasks: [Failure(reason="no memory")] * len(tasks))
+    _, protocol, candidates = compared()
+    (head, _) = tempered(candidates, protocol, run=lambda tasks: [Failure(reason="no memory")] * len(tasks))
     assert head.temperature == 1.0
-    assert "cannot be fitted on some of the folds" in head.final.notes[-1]
-    np.testing.assert_array_equal(head.fits[0].probabilities, trials[0].fits[0].probabilities)
+    assert "cannot be fitted on some of the inner folds" in head.final.notes[-1]
+    np.testing.assert_array_equal(head.fits[0].probabilities, candidates[0].fits[0].probabilities)
 
 
 def test_the_bundle_answers_at_the_temperature_that_was_tested(make_store, tmp_path):
@@ -103,7 +108,7 @@ def test_the_bundle_answers_at_the_temperature_that_was_tested(make_store, tmp_p
     first, second = (run.record["results"][0] for run in (plain, scaled))
     assert first["metrics"]["accuracy"] == second["metrics"]["accuracy"]
     assert first["metrics"]["log_loss"] != second["metrics"]["log_loss"]
-    assert any("at temperature" in note for note in second["notes"])
+    assert any("scaled by temperature" in note for note in second["notes"])
 
 
 def test_an_unknown_calibration_is_refused(make_store, tmp_path):

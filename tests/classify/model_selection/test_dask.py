@@ -61,7 +61,7 @@ def test_the_record_is_that_of_a_run_without_dask_also_when_a_worker_dies(
     assert files[0] == files[1]
 
 
-def test_what_workers_computed_is_remembered_here(store, machines, tmp_path):
+def test_results_of_workers_are_cached_here(store, machines, tmp_path):
     machines.worker()
     compare([store], heads=("logreg",), out=tmp_path / "there", dask=machines.address)
     asked = []
@@ -84,7 +84,7 @@ def test_arrays_travel_once_and_not_with_each_task(store, machines, tmp_path, mo
     def arguments(task, jobs, workers):
         found = original(task, jobs, workers)
         tasks.append(len(pickle.dumps(found[:-1])))
-        sent.extend(jobs.held)
+        sent.extend(jobs.scattered)
         return found
 
     monkeypatch.setattr(dask, "_arguments", arguments)
@@ -117,14 +117,14 @@ def test_a_task_without_its_arrays_and_with_them_is_the_same_task(monkeypatch):
     assert names == ("samples", "fit")
     assert held == [f"what holds {id(value)}" for value in (samples, large)]
     del task, bare, large
-    assert len(jobs.held) == 1  # what nobody here needs any more, workers need not hold
+    assert len(jobs.scattered) == 1  # workers release what the client no longer uses
 
 
 def test_a_worker_with_other_versions_is_named():
     assert dask.check_worker(versions_here()) == ""
     others = {**versions_here(), "numpy": "1.0"}
     assert dask.check_worker(others) == (
-        f"has numpy {np.__version__} (this run: 1.0). Install there what is installed here"
+        f"has numpy {np.__version__} (this run: 1.0). Install the same versions there as here"
     )
 
 

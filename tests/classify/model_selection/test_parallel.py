@@ -208,16 +208,17 @@ def test_large_arrays_reach_workers_as_one_file_that_is_removed(tmp_path, monkey
 @pytest.mark.slow
 def test_results_do_not_depend_on_the_number_of_jobs(make_store):
     samples = load_samples(make_store(distance=1.0, n_features=40))
-    plan = make_protocol(samples, seed=0)
+    protocol = make_protocol(samples, seed=0)
     heads = ["dense", "logreg", "svm-linear"]
     one, two, three = (
-        run_candidates([samples], heads, plan, settings=SETTINGS, jobs=jobs) for jobs in (1, 2, 3)
+        run_candidates([samples], heads, protocol, settings=SETTINGS, jobs=jobs) for jobs in (1, 2, 3)
     )
     for alone, *apart in zip(one, two, three, strict=True):
         assert not alone.reason
         for other in apart:
-            assert alone.choices[0].params == other.choices[0].params
-            assert alone.choices[0].score == other.choices[0].score
+            assert alone.searches[0].params == other.searches[0].params
+            assert alone.searches[0].score == other.searches[0].score
             np.testing.assert_array_equal(
-                entry_predictions(alone, plan).probabilities, entry_predictions(other, plan).probabilities
+                entry_predictions(alone, protocol).probabilities,
+                entry_predictions(other, protocol).probabilities,
             )

@@ -75,7 +75,7 @@ def test_a_comparison_keeps_its_protocol_and_says_what_it_searched_on(store, tmp
     assert "hyper-parameters are searched on 180 of 180 images" in said
     status = {result["head"]: result["status"] for result in record["results"]}
     assert status.pop("knn") == (
-        "failed: it keeps all 540 training rows, which do not fit in memory. Raise --memory"
+        "failed: this head stores all 540 training rows, which do not fit in memory. Raise --memory"
     )
     assert set(status.values()) == {"ok"}
     notes = {result["head"]: " ".join(result["notes"]) for result in record["results"]}
@@ -119,7 +119,7 @@ def test_what_needs_features_in_memory_is_refused(store, tmp_path, from_disk, op
 
 
 def test_a_head_that_keeps_its_rows_is_refused_at_once(store, tmp_path, from_disk):
-    with pytest.raises(CompareError, match="knn: it keeps all 540 training rows"):
+    with pytest.raises(CompareError, match="knn: this head stores all 540 training rows"):
         fit(store, head="knn", out=tmp_path / "bundle", memory=from_disk)
 
 
@@ -158,14 +158,14 @@ def test_rows_of_a_stream_are_those_in_memory(store, from_disk):
     assert np.array_equal(stream.take(np.arange(len(stream))), rows.X)
     for name in ("y", "groups", "image", "is_plain"):
         assert np.array_equal(getattr(stream, name), getattr(rows, name))
-    assert make_protocol(outside, seed=0).described["kind"] == "test split"
+    assert make_protocol(outside, seed=0).description["kind"] == "test split"
 
 
-def test_what_is_remembered_knows_how_much_memory_there_was(store, from_disk):
+def test_the_cache_key_depends_on_the_memory_limit_of_fits(store, from_disk):
     (samples,) = load_same_dataset([store], order=None, memory=from_disk, networks=False, jobs=1)
     task = FitTask(
         samples=samples, head="logreg", params={}, fit=samples.fit_images, test=samples.test_images, val=None,
-        class_weight=None, seed=0, keep=False,
+        class_weight=None, seed=0, return_head=False,
     )  # fmt: skip
     less = replace(samples, stored=replace(samples.stored, working_bytes=1))
     assert task_key(task, device="cpu") != task_key(replace(task, samples=less), device="cpu")

@@ -43,7 +43,7 @@ def fit_task(samples, **changes):
         "val": None,
         "class_weight": None,
         "seed": 0,
-        "keep": True,
+        "return_head": True,
     }
     return FitTask(**{**fields, **changes})
 
@@ -68,7 +68,7 @@ def test_a_key_is_the_same_another_time(make_store):
 def test_what_changes_nothing_changes_no_key(samples, tmp_path):
     renamed = replace(samples, store="other", dataset="other", path=[f"x/{path}" for path in samples.path])
     assert key(score_task(renamed)) == key(score_task(samples))
-    assert key(fit_task(samples, keep=False, log_dir=tmp_path)) == key(fit_task(samples))
+    assert key(fit_task(samples, return_head=False, log_dir=tmp_path)) == key(fit_task(samples))
     assert key(score_task(samples), "cpu") == key(score_task(samples), "gpu:0")  # it runs on the CPU anyway
     defaults = {"scaling": "standardise", "tol": 1e-6, "max_iter": 10_000, "class_weight": None}
     assert key(fit_task(samples, params={"C": 0.1, **defaults})) == key(fit_task(samples))
@@ -149,10 +149,11 @@ def test_another_version_changes_the_key(samples, monkeypatch, package):
 def test_another_line_of_code_changes_the_key(samples, monkeypatch, tmp_path):
     before = key(fit_task(samples))
     here = Path(classify.__file__).parent
-    for name in (*(f"{name}.py" for name in cache._SOURCES), "heads/logistic.py", "heads/svm.py"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_bytes((here / name).read_bytes())
-    monkeypatch.setattr(cache, "__file__", str(tmp_path / "model_selection" / "cache.py"))
+    for path in (path for pattern in cache._SOURCES for path in here.glob(pattern)):
+        name = path.relative_to(here)
+        (tmp_path / name).parent.mkdir(exist_ok=True, parents=True)
+        (tmp_path / name).write_bytes(path.read_bytes())
+    monkeypatch.setattr(cache, "_CLASSIFY", tmp_path)
     seen = {before}
     for name in ("data/samples.py", "heads/logistic.py", "heads/svm.py"):
         with (tmp_path / name).open("a") as file:

@@ -14,7 +14,7 @@ from classify.model_selection.tasks import (
     GridScores,
     ScoreTask,
     choose_params,
-    lacking_groups,
+    reason_unfittable,
     search_points,
 )
 
@@ -44,7 +44,7 @@ def test_without_folds_the_first_point_is_taken_and_it_says_so():
     choice = choose_params([{"scaling": "standardise"}, {"scaling": "l2"}], [])
     assert (choice.params, choice.score) == ({"scaling": "standardise"}, None)
     assert "not searched" in choice.notes[0]
-    assert "taken: scaling=standardise" in choice.notes[0]
+    assert "Used: scaling=standardise" in choice.notes[0]
 
 
 def test_a_class_of_two_groups_leaves_the_dense_head_unsearched_but_fitted(make_store):
@@ -52,16 +52,18 @@ def test_a_class_of_two_groups_leaves_the_dense_head_unsearched_but_fitted(make_
     entry = [0 if image % 2 else 1 for image in range(len(samples.y))]
     group = np.where(samples.y == 1, 100 + np.array(entry), np.arange(len(samples.y)))
     tied = replace(samples, group=group)
-    (work,) = make_protocol(tied, seed=0).rounds
-    assert len(work.pairs) == 2
+    (work,) = make_protocol(tied, seed=0).outer_folds
+    assert len(work.inner_folds) == 2
     assert score_tasks(tied, "dense", work, settings=SETTINGS, options={}) == []
     assert (
         len(score_tasks(tied, "svm-linear", work, settings=SETTINGS, options={})) == 2
     )  # scored before calibration
-    assert lacking_groups(tied, "dense", work.fit) == ""
-    assert lacking_groups(tied, "logreg", work.pairs[0][0]) == ""
+    assert reason_unfittable(tied, "dense", work.fit) == ""
+    assert reason_unfittable(tied, "logreg", work.inner_folds[0][0]) == ""
     for head in ("dense", "svm-rbf"):
-        assert lacking_groups(tied, head, work.pairs[0][0]).startswith("class 'low' has a single group")
+        assert reason_unfittable(tied, head, work.inner_folds[0][0]).startswith(
+            "class 'low' has a single group"
+        )
 
 
 def test_options_that_are_not_searched_join_every_point():
@@ -114,9 +116,9 @@ def test_a_fit_that_did_not_converge_says_so(make_store):
         val=None,
         class_weight=None,
         seed=0,
-        keep=False,
+        return_head=False,
     )
     done = task.run()
     assert done.saved is None
     assert done.probabilities.shape == (20, 2)
-    assert "before it had converged (C=1000.0, max_iter=1)" in done.notes[0]
+    assert "before it converged (C=1000.0, max_iter=1)" in done.notes[0]
