@@ -19,6 +19,7 @@ from sklearn.metrics import (
 )
 
 from classify.errors import CompareError
+from classify.heads.select import is_ordinal
 from featurize.base.typing import Float64Array, IntArray
 
 
@@ -89,7 +90,7 @@ def evaluate(
     confusion = confusion_matrix(true, predicted, labels=labels)
     calibration = reliability(true, scores, predicted)
     ordinal: dict[str, float | None] = {}
-    if is_ordinal(ordered=ordered, n_classes=len(classes)):
+    if is_ordinal(len(classes), ordered=ordered):
         ordinal = _nan_to_none(ordinal_metrics(confusion.astype(np.float64)))
         if ordinal["quadratic_kappa"] is None:
             undefined["quadratic_kappa"] = KAPPA_UNDEFINED
@@ -237,11 +238,6 @@ def reliability(true: IntArray, scores: Float64Array, predicted: IntArray) -> di
 
 
 KAPPA_UNDEFINED = "all images have the same class, and all were predicted as it"
-
-
-def is_ordinal(*, ordered: bool, n_classes: int) -> bool:
-    """Return whether metrics of ordered classes apply: three or more ordered classes."""
-    return ordered and n_classes >= 3
 
 
 def grade_distances(n_classes: int) -> Float64Array:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from classify.evaluation.metrics import N_BINS, confidence_bins, is_ordinal, ordinal_metrics, squared_errors
+from classify.evaluation.metrics import N_BINS, confidence_bins, ordinal_metrics, squared_errors
+from classify.heads.select import is_ordinal
 from featurize.base.typing import Float64Array, IntArray
 
 _EPS = float(np.finfo(np.float64).eps)  # scikit-learn's log loss clips probabilities at this value
@@ -80,7 +81,7 @@ def group_sums(
         n_groups=n_groups,
         n_entries=len(true),
         classes=classes,
-        ordinal=is_ordinal(ordered=ordered, n_classes=n_classes),
+        ordinal=is_ordinal(n_classes, ordered=ordered),
         confusions=confusions,
         losses=losses,
         gaps=gaps,

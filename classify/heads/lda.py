@@ -150,7 +150,7 @@ class LDAHead(BaseHead):
                 if here.any():
                     scores[number[where[here]]] = _scores(analysis, Z[here])
 
-        for _ in scaled.each(score, chosen=number >= 0):
+        for _ in scaled.map_blocks(score, chosen=number >= 0):
             pass
         self.temperature_ = temperature_of_scores(label[plain], scores)
         analysis = SummedMoments(sums).solve(self)
@@ -340,7 +340,7 @@ class CellSums:
             squares[self.part[where][:, None] == np.arange(self.n_parts + 1)] = 0.0
             return np.square(squares).sum(axis=0)
 
-        self.fourth = summed(scaled.each(powers))
+        self.fourth = summed(scaled.map_blocks(powers))
 
 
 def sum_cells(scaled: Scaled, y: npt.NDArray[np.integer], part: IntArray) -> CellSums:
@@ -370,7 +370,7 @@ def sum_cells(scaled: Scaled, y: npt.NDArray[np.integer], part: IntArray) -> Cel
 
     values = min(_VALUES, max(width, stream.working_bytes // (4 * 30 * (stream.threads + 2))))
     with ThreadPoolExecutor(stream.threads) as pool:
-        for Z, ends in scaled.each(sorted_rows, values=values):
+        for Z, ends in scaled.map_blocks(sorted_rows, values=values):
 
             def add(one: int, Z: Float64Array = Z, ends: IntArray = ends) -> None:
                 rows = Z[ends[one] : ends[one + 1]]

@@ -90,7 +90,7 @@ class LogisticHead(PenalizedHead):
         return self
 
     def fit_stream(self, rows: RowStream) -> LogisticHead:
-        """Fit on rows that stay on disk with `softmax_loss.solve_streamed`; the solution equals that of `fit`."""
+        """Fit on rows that stay on disk; the solution equals that of `fit`."""
         label = self._check_stream(rows)
         weight = compute_class_weight(self.class_weight, classes=self.classes_, y=rows.y)[label]
         scaled = fit_scaling(rows, self.scaling)

@@ -119,7 +119,7 @@ class NearestCentroidHead(BaseHead):
         def sums_of(where: IntArray, Z: Float64Array) -> Float64Array:
             return (np.arange(n_cells)[:, None] == cell[where]).astype(np.float64) @ Z
 
-        sums = summed(scaled.each(sums_of)).reshape(n_parts, n_classes, -1)
+        sums = summed(scaled.map_blocks(sums_of)).reshape(n_parts, n_classes, -1)
         counts = np.bincount(cell, minlength=n_cells).reshape(n_parts, n_classes)
         self.means_ = sums.sum(axis=0) / counts.sum(axis=0)[:, None]
         without = (sums.sum(axis=0) - sums) / (counts.sum(axis=0) - counts)[:, :, None]
@@ -131,7 +131,7 @@ class NearestCentroidHead(BaseHead):
             every = _squared_distances(Z, without.reshape(n_cells, -1)).reshape(len(Z), n_parts, n_classes)
             distances[number[where]] = every[np.arange(len(Z)), part[where]]
 
-        for _ in scaled.each(measure, chosen=number >= 0):
+        for _ in scaled.map_blocks(measure, chosen=number >= 0):
             pass
         self.scaler_ = scaled.scaler
         self.sharpness_ = _sharpness(distances, label[plain])

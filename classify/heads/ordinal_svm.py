@@ -124,7 +124,7 @@ class OrdinalSVMHead(BaseHead):
         for label, n_groups in groups_per_class(rows.y, rows.groups).items():
             require_two_groups(label, n_groups)
         self.machines_ = [
-            machine.fit_stream(rows.labelled(side)) for machine, side in _thresholds(self, rows.y)
+            machine.fit_stream(rows.with_labels(side)) for machine, side in _thresholds(self, rows.y)
         ]
         self._settle(n_images=int(rows.is_plain.sum()))
         return self

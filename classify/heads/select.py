@@ -1,4 +1,4 @@
-"""Which heads a comparison is of: those asked for, or those that suit its classes."""
+"""Selection of the heads to compare, and their checks against the classes."""
 
 from __future__ import annotations
 
@@ -10,17 +10,24 @@ from classify.heads.registry import HEADS, get_head
 DEFAULT_HEADS = ("dense", "logreg", "svm-linear", "svm-rbf")
 ALL = "all"
 BASELINE = "baseline"
-ENSEMBLE = "ensemble"  # of heads: none of the registry
-LEAST_ORDERED = 3  # two classes have an order whatever they are
+ENSEMBLE = "ensemble"  # averages the predictions of heads; not in the registry
 
 
-def known_heads(names: Sequence[str] | None) -> tuple[str, ...]:
-    """Return the heads asked for, once each; none asked for is no name.
+def is_ordinal(n_classes: int, *, ordered: bool) -> bool:
+    """Return whether classes are ordinal: ordered from worst to best, and three or more.
+
+    The order of two classes adds no information: a prediction is either right or wrong.
+    """
+    return ordered and n_classes >= 3
+
+
+def validate_heads(names: Sequence[str] | None) -> tuple[str, ...]:
+    """Return each requested head once; an empty tuple if none is requested (None).
 
     Raises
     ------
     CompareError
-        If one is unknown, or the names are an empty list.
+        If a name is unknown, or the sequence of names is empty.
     """
     if names is None:
         return ()
@@ -34,56 +41,51 @@ def known_heads(names: Sequence[str] | None) -> tuple[str, ...]:
 
 
 def needs_tensorflow(heads: Sequence[str] | None) -> bool:
-    """Return whether any of these heads trains a network; without names, the usual heads are meant."""
+    """Return whether any of these heads is a network; without names, the default heads are meant."""
     named = [name for name in heads or () if name != ENSEMBLE]
     return not named or any(name == ALL or (name in HEADS and get_head(name).tensorflow) for name in named)
 
 
-def suitable_heads(
-    asked: Sequence[str], *, classes: Sequence[str], ordered: bool, n_stores: int = 1
+def select_heads(
+    requested: Sequence[str], *, classes: Sequence[str], ordered: bool, n_stores: int = 1
 ) -> list[str]:
-    """Return the heads to compare, the baseline last; the ensemble is not among them.
+    """Return the heads to compare, the baseline last; the ensemble is not included.
 
     Parameters
     ----------
-    asked : sequence of str
-        From `known_heads`. Without a name: the usual heads, and beside them those that know an order, where
-        there is one.
+    requested : sequence of str
+        From `validate_heads`. If it is empty: the default heads, plus their ordinal counterparts if the
+        classes are ordinal.
     classes : sequence of str
     ordered : bool
-        Whether they go from worst to best.
+        Whether the classes are ordered from worst to best.
     n_stores : int, default=1
 
     Raises
     ------
     CompareError
-        If a head that needs ordered classes is asked for, and there are none; or the vote of a single head.
+        If a requested head needs ordinal classes and these are not, or an ensemble would have one member.
     """
-    graded = is_ordinal(classes, ordered=ordered)
-    for name in asked:
+    ordinal = is_ordinal(len(classes), ordered=ordered)
+    for name in requested:
         if name not in (ALL, ENSEMBLE):
             require_order(name, classes, ordered=ordered)
-    if ALL in asked:
-        names = [name for name, head in HEADS.items() if graded or not head.ordered]
-    elif named := [name for name in asked if name != ENSEMBLE]:
+    if ALL in requested:
+        names = [name for name, head in HEADS.items() if ordinal or not head.ordered]
+    elif named := [name for name in requested if name != ENSEMBLE]:
         names = named
     else:
-        siblings = [name for name, head in HEADS.items() if head.nominal in DEFAULT_HEADS]
-        names = [*DEFAULT_HEADS, *(siblings if graded else ())]
-    chosen = [name for name in names if name != BASELINE]
-    if ENSEMBLE in asked and len(chosen) * n_stores < 2:
-        there = f"{chosen[0]} alone is" if chosen else "none is"
-        raise CompareError(f"{ENSEMBLE}: the vote of several heads, but {there} compared. Name two or more")
-    return [*chosen, BASELINE]
-
-
-def is_ordinal(classes: Sequence[str], *, ordered: bool) -> bool:
-    """Tell whether the order of the classes says anything: three or more, from worst to best."""
-    return ordered and len(classes) >= LEAST_ORDERED
+        counterparts = [name for name, head in HEADS.items() if head.nominal in DEFAULT_HEADS]
+        names = [*DEFAULT_HEADS, *(counterparts if ordinal else ())]
+    selected = [name for name in names if name != BASELINE]
+    if ENSEMBLE in requested and len(selected) * n_stores < 2:
+        found = f"only {selected[0]} is" if selected else "none is"
+        raise CompareError(f"{ENSEMBLE}: needs two or more heads, but {found} compared. Name two or more")
+    return [*selected, BASELINE]
 
 
 def require_order(head: str, classes: Sequence[str], *, ordered: bool) -> None:
-    """Raise CompareError if the head is for ordered classes, three or more, and these are not."""
-    if get_head(head).ordered and not is_ordinal(classes, ordered=ordered):
-        why = "--order WORST,…,BEST says which" if not ordered else f"here are {len(classes)}"
-        raise CompareError(f"{head}: for three or more classes that go from worst to best; {why}")
+    """Raise CompareError if the head needs ordinal classes and these are not."""
+    if get_head(head).ordered and not is_ordinal(len(classes), ordered=ordered):
+        hint = "give the order with --order WORST,…,BEST" if not ordered else f"there are {len(classes)}"
+        raise CompareError(f"{head}: needs three or more classes that are ordered from worst to best; {hint}")

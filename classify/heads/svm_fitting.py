@@ -309,7 +309,7 @@ def _solve(
     def decide(where: IntArray, Z: Float64Array) -> None:
         decisions[where] = machines.decisions(Z, part[where])
 
-    for _ in scaled.each(decide):
+    for _ in scaled.map_blocks(decide):
         pass
     machine = approximate_machine(head)
     machine.classes_, machine.n_iter_ = classes, machines.n_iter
@@ -338,7 +338,9 @@ def _mapped(scaled: Scaled, features: Nystroem, spool: SpooledRows) -> RowStream
     """Return the rows as a map has them, kept in a file while they are needed: 2 GB for a million."""
     rows = scaled.stream
     position = []
-    for where, mapped in scaled.each(lambda where, Z: (where, features.transform(Z).astype(np.float32))):
+    for where, mapped in scaled.map_blocks(
+        lambda where, Z: (where, features.transform(Z).astype(np.float32))
+    ):
         spool.append(mapped)
         position.append(where)
     piece = SourceRows(source=spool, rows=np.arange(len(rows)), position=np.concatenate(position)[:, None])

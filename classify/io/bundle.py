@@ -105,7 +105,7 @@ class Bundle:
                 f"{features.shape}. {self._remedy()}"
             )
         from classify.heads.base import all_classes
-        from classify.heads.solvers.temperature import at_temperature
+        from classify.heads.solvers.temperature import apply_temperature
 
         first, end = self.manifest["columns"]
         said = all_classes(
@@ -113,7 +113,7 @@ class Bundle:
             labels=self.manifest["labels"],
             n_classes=len(self.classes),
         )
-        return at_temperature(said, self.manifest.get("temperature", 1.0))
+        return apply_temperature(said, self.manifest.get("temperature", 1.0))
 
     def _remedy(self) -> str:
         """Return which command makes the right features, store by store where there are several."""

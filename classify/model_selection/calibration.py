@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from classify.heads.registry import get_head
-from classify.heads.solvers.temperature import at_temperature, fit_temperature
+from classify.heads.solvers.temperature import apply_temperature, fit_temperature
 from classify.model_selection.grid_search import CandidateResult, Run, SearchSettings, first_failure, fit_task
 from classify.model_selection.protocol import EvaluationProtocol, OuterFold
 from classify.model_selection.tasks import FittedHead, SearchResult
@@ -69,7 +69,7 @@ def _scale(
 
 
 def _at(fitted: FittedHead, temperature: float) -> FittedHead:
-    return replace(fitted, probabilities=at_temperature(fitted.probabilities, temperature))
+    return replace(fitted, probabilities=apply_temperature(fitted.probabilities, temperature))
 
 
 def _temperature(

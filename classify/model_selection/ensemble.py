@@ -11,7 +11,7 @@ from classify.data.samples import Samples
 from classify.heads.registry import get_head
 from classify.heads.scoring import balanced_accuracy
 from classify.heads.select import ENSEMBLE
-from classify.heads.solvers.temperature import at_temperature
+from classify.heads.solvers.temperature import apply_temperature
 from classify.model_selection.grid_search import CandidateResult, Run, SearchSettings, first_failure, fit_task
 from classify.model_selection.predictions import average_entries
 from classify.model_selection.protocol import EvaluationProtocol, OuterFold
@@ -132,7 +132,7 @@ def _score(
     for k, (_, scored) in enumerate(fold.inner_folds):
         fitted_members = results[k * len(members) : (k + 1) * len(members)]
         votes = [
-            at_temperature(fitted.probabilities, member.temperature)
+            apply_temperature(fitted.probabilities, member.temperature)
             for fitted, member in zip(fitted_members, members, strict=True)
         ]
         predictions = average_entries(members[0].samples.for_search, scored, _mean(votes))

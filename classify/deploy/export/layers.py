@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from classify.heads.knn import NEAREST
+from classify.heads.knn import MIN_DISTANCE
 
 Tensor = Any  # keras.KerasTensor, which has no types
 
@@ -86,14 +86,14 @@ def log_sigmoid(score: Tensor) -> Tensor:
 
 
 def at_temperature(probabilities: Tensor, temperature: float) -> Tensor:
-    """Return probabilities (n, n_classes) as `classify.heads.solvers.temperature.at_temperature` does."""
+    """Return probabilities (n, n_classes) as `classify.heads.solvers.temperature.apply_temperature` does."""
     from keras import ops
 
-    from classify.heads.solvers.temperature import SMALLEST
+    from classify.heads.solvers.temperature import MIN_PROBABILITY
 
     if temperature == 1.0:
         return probabilities
-    logs = ops.log(ops.maximum(probabilities, SMALLEST))
+    logs = ops.log(ops.maximum(probabilities, MIN_PROBABILITY))
     return ops.softmax(ops.divide(logs, temperature), axis=1)
 
 
@@ -220,7 +220,7 @@ def knn(head: Any, rows: Tensor, *, name: str) -> Tensor:
     vote = layers.Embedding(len(kept), n_classes, dtype="float64", trainable=False, name=f"{name}_classes")
     votes = vote(found)  # (n, k, n_classes)
     vote.set_weights([np.eye(n_classes)[head.label_] * head.class_weight_])
-    distance = ops.maximum(ops.subtract(1.0, nearest), NEAREST)
+    distance = ops.maximum(ops.subtract(1.0, nearest), MIN_DISTANCE)
     total = ops.sum(ops.divide(votes, ops.expand_dims(distance, -1)), axis=1)
     shares = ops.divide(total, ops.sum(total, axis=1, keepdims=True))
     return ops.divide(ops.add(ops.multiply(shares, float(k)), 1.0 / n_classes), k + 1.0)

@@ -1,4 +1,4 @@
-"""Two sets of predictions of the same entries side by side: one figure, the difference, its interval."""
+"""Paired comparisons of predictions for the same entries: metric, difference and its interval."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ import numpy as np
 
 from classify.data.samples import Samples
 from classify.evaluation.bootstrap import bca_interval, bootstrap, jackknife
-from classify.evaluation.metrics import is_ordinal
 from classify.evaluation.studies.base import StudyContext
+from classify.evaluation.verdicts import NO_DIFFERENCE, primary_metric
 from classify.evaluation.weighted_metrics import GroupSums, confusion_metrics, group_sums
+from classify.heads.select import is_ordinal
 from classify.model_selection.predictions import EntryPredictions
 from featurize.base.typing import Float64Array
 
 ACCURACY, KAPPA, ERROR = "accuracy", "quadratic_kappa", "mean_absolute_error"
-_LEAST_DEFINED = 0.95  # share of the resamples without which there is no interval
+_MIN_DEFINED = 0.95  # fraction of resamples on which the metric must be defined for an interval
 
 
 @dataclass(frozen=True, kw_only=True)
 class Difference:
-    """How much more the second set's figure is, with the 95 % interval; None where it cannot be known."""
+    """Difference of a metric, second minus first, with its 95 % interval; None where undefined."""
 
     value: float | None
     low: float | None
@@ -31,88 +32,83 @@ class Difference:
 
     @property
     def verdict(self) -> str:
-        """One of "better", "worse" and "unsettled", where more is better."""
+        """One of "better", "worse" and "no detectable difference", if a higher metric is better."""
         if self.low is not None and self.low > 0:
             return "better"
-        return "worse" if self.high is not None and self.high < 0 else "unsettled"
+        return "worse" if self.high is not None and self.high < 0 else NO_DIFFERENCE
 
 
-def primary_metric(samples: Samples) -> str:
-    """Return what side-by-side figures rest on: weighted kappa where classes are ordered, else accuracy."""
-    return KAPPA if is_ordinal(ordered=samples.ordered, n_classes=len(samples.classes)) else ACCURACY
-
-
-def figure(predicted: EntryPredictions, *, samples: Samples, metric: str) -> float | None:
-    """Return one metric of some predictions, None where it is undefined."""
-    sums = _sums(predicted, samples)
+def metric_value(predictions: EntryPredictions, *, samples: Samples, metric: str) -> float | None:
+    """Return one metric of a set of predictions, or None if it is undefined."""
+    sums = _sums(predictions, samples)
     value = float(confusion_metrics(sums, np.ones((1, sums.n_groups)))[metric][0])
     return value if np.isfinite(value) else None
 
 
 def difference(
-    one: EntryPredictions, other: EntryPredictions, *, samples: Samples, metric: str, seed: int
+    first: EntryPredictions, second: EntryPredictions, *, samples: Samples, metric: str, seed: int
 ) -> Difference:
-    """Return how much the second set's figure is above that of the first.
+    """Return the metric of the second set of predictions minus the metric of the first.
 
     Parameters
     ----------
-    one, other : EntryPredictions
-        Of the same entries, in the same order.
+    first, second : EntryPredictions
+        Predictions for the same entries, in the same order.
     samples : Samples
         For the classes and their order.
     metric : str
-        Of predicted classes, as in `classify.evaluation.weighted_metrics.confusion_metrics`.
+        One of the metrics of `classify.evaluation.weighted_metrics.confusion_metrics`.
     seed : int
-        Of the resamples.
+        Seed of the resamples.
 
     Returns
     -------
     Difference
         With a BCa bootstrap interval over groups.
     """
-    here, there = _sums(one, samples), _sums(other, samples)
+    a, b = _sums(first, samples), _sums(second, samples)
 
     def statistic(weights: Float64Array) -> Mapping[str, Float64Array]:
-        return {metric: confusion_metrics(there, weights)[metric] - confusion_metrics(here, weights)[metric]}
+        return {metric: confusion_metrics(b, weights)[metric] - confusion_metrics(a, weights)[metric]}
 
-    value = float(statistic(np.ones((1, here.n_groups)))[metric][0])
+    value = float(statistic(np.ones((1, a.n_groups)))[metric][0])
     if not np.isfinite(value):
         return Difference(value=None, low=None, high=None)
-    if here.n_groups < 2:
+    if a.n_groups < 2:
         return Difference(value=value, low=None, high=None)
-    size = {"n_groups": here.n_groups, "n_entries": here.n_entries}
-    draws = bootstrap([statistic], **size, seed=seed)[0][metric]
+    size = {"n_groups": a.n_groups, "n_entries": a.n_entries}
+    resampled = bootstrap([statistic], **size, seed=seed)[0][metric]
     left_out = jackknife([statistic], **size)[0][metric]
-    defined = np.isfinite(draws)
-    if defined.mean() < _LEAST_DEFINED or not np.isfinite(left_out).all():
+    defined = np.isfinite(resampled)
+    if defined.mean() < _MIN_DEFINED or not np.isfinite(left_out).all():
         return Difference(value=value, low=None, high=None)
-    low, high = bca_interval(value, draws[defined], left_out)
+    low, high = bca_interval(value, resampled[defined], left_out)
     return Difference(value=value, low=low, high=high)
 
 
-def _sums(predicted: EntryPredictions, samples: Samples) -> GroupSums:
+def _sums(predictions: EntryPredictions, samples: Samples) -> GroupSums:
     return group_sums(
-        predicted.y,
-        predicted.probabilities,
-        predicted.group,
+        predictions.y,
+        predictions.probabilities,
+        predictions.group,
         classes=samples.classes,
         ordered=samples.ordered,
     )
 
 
 NOTE = (
-    "hyper-parameters of each side were chosen on the same folds, so all figures are a little high; "
-    "the difference is what counts"
+    "the hyper-parameters of each variant were chosen on the same folds, so all figures are slightly "
+    "optimistic; interpret the differences, not the figures"
 )
 
 
 @dataclass(frozen=True, kw_only=True)
-class SideBySide:
-    """Figures of several ways, and how each differs from the one before it."""
+class PairedComparison:
+    """Metric of several variants, and the difference of each variant to the previous one."""
 
     metric: str
-    figures: Mapping[str, float | None]
-    differences: Mapping[str, Difference]  # way → against the way before it
+    figures: Mapping[str, float | None]  # variant → metric
+    differences: Mapping[str, Difference]  # variant → difference to the previous variant
 
     def record(self) -> dict[str, Any]:
         """Return plain data for results.json."""
@@ -120,74 +116,84 @@ class SideBySide:
             "metric": self.metric,
             "figures": dict(self.figures),
             "differences": {
-                way: {
-                    "difference": one.value,
-                    "low": one.low,
-                    "high": one.high,
+                name: {
+                    "difference": difference.value,
+                    "low": difference.low,
+                    "high": difference.high,
                     "method": "BCa bootstrap over groups",
-                    "verdict": one.verdict,
+                    "verdict": difference.verdict,
                 }
-                for way, one in self.differences.items()
+                for name, difference in self.differences.items()
             },
             "note": NOTE,
         }
 
-    def words(self) -> str:
+    def text(self) -> str:
         """Return the figures in one line: ``a 0.812, b 0.840 (+2.8 points, 95 % interval +0.3 to +5.4)``."""
         parts = []
-        for way, value in self.figures.items():
-            shown = "undefined" if value is None else f"{value:.3f}"
-            if way in self.differences:
-                shown = f"{shown} ({change(self.differences[way], self.metric)})"
-            parts.append(f"{way} {shown}")
+        for name, value in self.figures.items():
+            text = "undefined" if value is None else f"{value:.3f}"
+            if name in self.differences:
+                text = f"{text} ({difference_text(self.differences[name], self.metric)})"
+            parts.append(f"{name} {text}")
         return ", ".join(parts)
 
 
-def side_by_side(
-    case: StudyContext, ways: Mapping[str, EntryPredictions], *, metric: str | None = None
-) -> SideBySide:
-    """Return figures of several sets of predictions of the same entries, each against the one before.
+def compare_predictions(
+    context: StudyContext, variants: Mapping[str, EntryPredictions], *, metric: str | None = None
+) -> PairedComparison:
+    """Return the metric of several sets of predictions for the same entries, and their differences.
 
     Parameters
     ----------
-    case : StudyContext
-    ways : mapping
+    context : StudyContext
+    variants : mapping
         Name → predictions, the simplest first.
     metric : str, optional
-        By default weighted kappa where classes are ordered, else accuracy.
+        By default the primary metric: weighted kappa if the classes are ordered, else accuracy.
     """
-    metric = metric or primary_metric(case.samples)
-    names = list(ways)
-    return SideBySide(
+    samples = context.samples
+    ordinal = is_ordinal(len(samples.classes), ordered=samples.ordered)
+    metric = metric or primary_metric(ordinal=ordinal)
+    names = list(variants)
+    return PairedComparison(
         metric=metric,
-        figures={name: figure(ways[name], samples=case.samples, metric=metric) for name in names},
+        figures={name: metric_value(variants[name], samples=samples, metric=metric) for name in names},
         differences={
-            name: difference(ways[before], ways[name], samples=case.samples, metric=metric, seed=case.seed)
-            for before, name in itertools.pairwise(names)
+            name: difference(
+                variants[previous], variants[name], samples=samples, metric=metric, seed=context.seed
+            )
+            for previous, name in itertools.pairwise(names)
         },
     )
 
 
-def metric_words(metric: str) -> str:
-    """Return a metric's name in words."""
-    return {KAPPA: "quadratic-weighted kappa", ERROR: "grades off on average"}.get(metric, metric)
+def metric_name(metric: str) -> str:
+    """Return the name of a metric for a sentence."""
+    return {KAPPA: "quadratic-weighted kappa", ERROR: "mean absolute error"}.get(metric, metric)
 
 
-def change(one: Difference, metric: str) -> str:
-    """Return a difference with its interval: of accuracy in points, else as it is."""
-    if one.value is None:
+def difference_text(difference: Difference, metric: str) -> str:
+    """Return a difference with its interval; a difference in accuracy is in percentage points."""
+    if difference.value is None:
         return "difference undefined"
-    if one.low is None or one.high is None:
-        return f"{_signed(one.value, metric)}, no interval"
-    return (
-        f"{_signed(one.value, metric)}, 95 % interval {_bare(one.low, metric)} to {_bare(one.high, metric)}"
-    )
+    unit = " points" if metric == ACCURACY else ""
+    value = f"{_signed(difference.value, metric)}{unit}"
+    if difference.low is None or difference.high is None:
+        return f"{value}, no interval"
+    return f"{value}, 95 % interval {_signed(difference.low, metric)} to {_signed(difference.high, metric)}"
+
+
+def effect_text(subject: str, difference: Difference) -> str:
+    """Return a sentence on the effect of a variant, where a higher metric is better."""
+    if difference.verdict == "better":
+        return f"{subject} improved the predictions."
+    if difference.verdict == "worse":
+        return f"{subject} made the predictions worse."
+    reason = "no interval could be computed" if difference.low is None else "the interval contains zero"
+    return f"{subject} made no detectable difference: {reason}."
 
 
 def _signed(value: float, metric: str) -> str:
-    return f"{_bare(value, metric)} points" if metric == ACCURACY else _bare(value, metric)
-
-
-def _bare(value: float, metric: str) -> str:
-    shown = f"{100 * value:+.1f}" if metric == ACCURACY else f"{value:+.3f}"
-    return shown.replace("-", "−")
+    text = f"{100 * value:+.1f}" if metric == ACCURACY else f"{value:+.3f}"
+    return text.replace("-", "−")

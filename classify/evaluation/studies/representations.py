@@ -1,4 +1,4 @@
-"""What the levels of the network before the final one bring."""
+"""Studies of the representation: earlier network levels, fused stores, ordered classes."""
 
 from __future__ import annotations
 
@@ -13,174 +13,167 @@ from classify.evaluation.studies.base import (
     fold_scores,
     out_of_fold_predictions,
 )
-from classify.evaluation.studies.compare import ERROR, Difference, change, metric_words, side_by_side
+from classify.evaluation.studies.compare import (
+    ERROR,
+    compare_predictions,
+    difference_text,
+    effect_text,
+    metric_name,
+)
 from classify.heads.registry import HEADS, get_head
+from classify.heads.select import is_ordinal
 from classify.model_selection.tasks import GridScores, SearchResult, choose_params
 
 _NAMES = {"final": "final level", "all": "all levels"}
 
 
-def study_levels(case: StudyContext) -> dict[str, Any]:
-    """Compare the head on the final level alone with the head on all, each with its own hyper-parameters.
+def study_levels(context: StudyContext) -> dict[str, Any]:
+    """Compare the head on the final level with the same head on all levels.
+
+    Hyper-parameters are chosen separately for both.
 
     Parameters
     ----------
-    case : StudyContext
+    context : StudyContext
 
     Returns
     -------
     dict
-        Figures and the paired difference.
+        Both figures and their paired difference.
 
     Raises
     ------
     CompareError
-        If the store holds one level.
+        If the store has one level only.
     """
-    samples = case.samples
+    samples = context.samples
     if len(samples.level_names) < 2:
         raise CompareError(
-            f"store {samples.store!r} holds the network's final features alone. Make one with all levels: "
+            f"store {samples.store!r} has the final level of the network only. Extract all levels with: "
             "featurize extract DATA --levels"
         )
-    points, folds = fold_scores(case)
-    ways = {
-        _NAMES[levels]: out_of_fold_predictions(case, _best_at(levels, points, folds).params)
-        for levels in LEVELS
-    }
-    sides = side_by_side(case, ways)
-    text = (
-        f"Levels ({case.head} on {samples.store}, out of fold, {metric_words(sides.metric)}): "
-        f"{sides.words()}. {_levels_gain(sides.differences[_NAMES['all']])}"
+    points, folds = fold_scores(context)
+    comparison = compare_predictions(
+        context,
+        {
+            _NAMES[levels]: out_of_fold_predictions(context, _best_at(levels, points, folds).params)
+            for levels in LEVELS
+        },
     )
-    return {**sides.record(), "level_names": list(samples.level_names), "text": text}
+    text = (
+        f"Levels ({context.head} on {samples.store}, out of fold, {metric_name(comparison.metric)}): "
+        f"{comparison.text()}. {effect_text('Earlier levels', comparison.differences[_NAMES['all']])}"
+    )
+    return {**comparison.record(), "level_names": list(samples.level_names), "text": text}
 
 
 def _best_at(levels: str, points: tuple[dict[str, Any], ...], folds: list[GridScores]) -> SearchResult:
-    """Choose among the grid points of one choice of levels, from scores of all."""
-    mine = [number for number, point in enumerate(points) if levels_of(point) == levels]
-    part = [GridScores(scores=tuple(fold.scores[i] for i in mine), seconds=fold.seconds) for fold in folds]
-    return choose_params([points[i] for i in mine], part)
+    """Return the best grid point that uses these levels, given the scores of all grid points."""
+    indices = [index for index, point in enumerate(points) if levels_of(point) == levels]
+    scores = [
+        GridScores(scores=tuple(fold.scores[i] for i in indices), seconds=fold.seconds) for fold in folds
+    ]
+    return choose_params([points[i] for i in indices], scores)
 
 
-def _levels_gain(gained: Difference) -> str:
-    if gained.verdict == "better":
-        return "The further levels paid here."
-    if gained.verdict == "worse":
-        return "The further levels did harm here."
-    return "Whether the further levels paid here is not settled: the interval holds zero."
+def study_fusion(context: StudyContext) -> dict[str, Any]:
+    """Compare the head on the fused store with the same head on the best single store.
 
-
-def study_fusion(case: StudyContext) -> dict[str, Any]:
-    """Compare the head on the fused store with the same head on the single store that suits it best.
-
-    Which single store that is, its own search says: on the folds, never on test.
+    The best single store has the highest search score on the folds of the training images.
 
     Parameters
     ----------
-    case : StudyContext
+    context : StudyContext
 
     Returns
     -------
     dict
-        Figures and the paired difference.
+        Both figures and their paired difference.
 
     Raises
     ------
     CompareError
         If no stores were fused.
     """
-    fused = [samples for samples in case.stores if samples.parts]
+    fused = [samples for samples in context.stores if samples.parts]
     if not fused:
-        raise CompareError("no stores were fused. Name two stores or more and add --fuse")
-    singles = [replace(case, samples=samples) for samples in case.stores if not samples.parts]
-    chosen = [(single, choose_on_folds(single)) for single in singles]
-    best, choice = max(chosen, key=lambda pair: round(pair[1].score or 0.0, 10))
-    both = replace(case, samples=fused[0])
-    alone, joined = best.samples.store, fused[0].store
-    sides = side_by_side(
-        case,
+        raise CompareError("no stores were fused. Pass two or more stores and add --fuse")
+    searches = []
+    for samples in context.stores:
+        if not samples.parts:
+            single = replace(context, samples=samples)
+            searches.append((single, choose_on_folds(single)))
+    best, search = max(searches, key=lambda pair: round(pair[1].score or 0.0, 10))
+    fused_context = replace(context, samples=fused[0])
+    name = fused[0].store
+    comparison = compare_predictions(
+        context,
         {
-            alone: out_of_fold_predictions(best, choice.params),
-            joined: out_of_fold_predictions(both, choose_on_folds(both).params),
+            best.samples.store: out_of_fold_predictions(best, search.params),
+            name: out_of_fold_predictions(fused_context, choose_on_folds(fused_context).params),
         },
     )
     text = (
-        f"Fusion ({case.head}, out of fold, {metric_words(sides.metric)}): {sides.words()}. "
-        f"{_fusion_gain(sides.differences[joined])}"
+        f"Fusion ({context.head}, out of fold, {metric_name(comparison.metric)}): {comparison.text()}. "
+        f"{effect_text('Fusing the stores', comparison.differences[name])}"
     )
-    return {**sides.record(), "store": joined, "text": text}
+    return {**comparison.record(), "store": name, "text": text}
 
 
-def _fusion_gain(gained: Difference) -> str:
-    if gained.verdict == "better":
-        return "Fusing the stores paid here."
-    if gained.verdict == "worse":
-        return "Fusing the stores did harm here."
-    return "Whether fusing the stores paid here is not settled: the interval holds zero."
-
-
-def study_order(case: StudyContext) -> dict[str, Any]:
-    """Compare an ordered head with its nominal sibling, both with their own hyper-parameters.
+def study_order(context: StudyContext) -> dict[str, Any]:
+    """Compare an ordered head with its nominal counterpart, each with its own hyper-parameters.
 
     Parameters
     ----------
-    case : StudyContext
+    context : StudyContext
 
     Returns
     -------
     dict
-        Figures and the paired difference in weighted kappa, and in grades off on average as ``error``.
+        Both figures and their paired difference in weighted kappa; the same for the mean absolute error as
+        ``error``.
 
     Raises
     ------
     CompareError
-        If the classes have no order, or are two only.
+        If the classes are not ordered, or if there are only two.
     """
-    samples = case.samples
-    if not samples.ordered or len(samples.classes) < 3:
+    samples = context.samples
+    if not is_ordinal(len(samples.classes), ordered=samples.ordered):
         raise CompareError(
-            "it needs three ordered classes or more. Say their order, lowest first, with "
+            "it needs three or more ordered classes. Give their order, lowest first, with: "
             f"--order {','.join(samples.classes)}"
         )
-    ordered = _ordered_head(case)
-    heads = (get_head(ordered).nominal, ordered)
-    ways = {}
-    for head in heads:
-        mine = replace(case, head=head)
-        ways[head] = out_of_fold_predictions(mine, choose_on_folds(mine).params)
-    sides = side_by_side(case, ways)
-    errors = side_by_side(case, ways, metric=ERROR)
-    off = ", ".join(f"{head} {value:.3f}" for head, value in errors.figures.items() if value is not None)
+    ordered = _ordered_head(context)
+    predictions = {}
+    for head in (get_head(ordered).nominal, ordered):
+        head_context = replace(context, head=head)
+        predictions[head] = out_of_fold_predictions(head_context, choose_on_folds(head_context).params)
+    comparison = compare_predictions(context, predictions)
+    errors = compare_predictions(context, predictions, metric=ERROR)
+    values = ", ".join(f"{head} {value:.3f}" for head, value in errors.figures.items() if value is not None)
     text = (
-        f"Ordering ({samples.store}, out of fold, {metric_words(sides.metric)}): {sides.words()}; grades off "
-        f"on average: {off} ({change(errors.differences[ordered], errors.metric)}). "
-        f"{_helped(sides.differences[ordered])}"
+        f"Ordering ({samples.store}, out of fold, {metric_name(comparison.metric)}): {comparison.text()}; "
+        f"{metric_name(ERROR)}: {values} ({difference_text(errors.differences[ordered], ERROR)}). "
+        f"{effect_text('Using the order of the classes', comparison.differences[ordered])}"
     )
-    return {"head": ordered, **sides.record(), "error": errors.record(), "text": text}
+    return {"head": ordered, **comparison.record(), "error": errors.record(), "text": text}
 
 
-def _ordered_head(case: StudyContext) -> str:
-    """Return the recommended head if it is ordered, else its ordered sibling, else the best of the others.
+def _ordered_head(context: StudyContext) -> str:
+    """Return the ordered head to study.
 
-    Which is best, the search of those that were compared says.
+    It is the recommended head if that is ordered, else its ordered counterpart, else the ordered head with
+    the best search score among the compared heads and their counterparts.
     """
-    siblings = {head.nominal: head.name for head in HEADS.values() if head.ordered and head.nominal}
-    if not siblings:
-        raise CompareError("no head takes the order of the classes into account")
-    mine = siblings.get(case.head, case.head)
-    if mine in siblings.values():
-        return mine
-    compared = dict.fromkeys(siblings.get(head, head) for head in case.heads)
-    able = [head for head in compared if head in siblings.values()]
-    if not able:
-        return siblings.get("logreg", next(iter(siblings.values())))
-    return max(able, key=lambda head: round(choose_on_folds(replace(case, head=head)).score or 0.0, 10))
-
-
-def _helped(gained: Difference) -> str:
-    if gained.verdict == "better":
-        return "Knowing the order helped here."
-    if gained.verdict == "worse":
-        return "Knowing the order did harm here."
-    return "Whether knowing the order helped here is not settled: the interval holds zero."
+    counterparts = {head.nominal: head.name for head in HEADS.values() if head.ordered and head.nominal}
+    if not counterparts:
+        raise CompareError("no head uses the order of the classes")
+    recommended = counterparts.get(context.head, context.head)
+    if recommended in counterparts.values():
+        return recommended
+    heads = dict.fromkeys(counterparts.get(head, head) for head in context.heads)
+    ordered = [head for head in heads if head in counterparts.values()]
+    if not ordered:
+        return counterparts.get("logreg", next(iter(counterparts.values())))
+    return max(ordered, key=lambda head: round(choose_on_folds(replace(context, head=head)).score or 0.0, 10))

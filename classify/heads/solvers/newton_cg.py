@@ -211,7 +211,7 @@ class Streamed(Problem):
         loss, gradient = self.model.rest(unknowns, penalty)
         if not np.isfinite(loss):
             return loss, gradient, None
-        parts = self.scaled.each(lambda rows, Z: self.model.loss_of(unknowns, Z, rows))
+        parts = self.scaled.map_blocks(lambda rows, Z: self.model.loss_of(unknowns, Z, rows))
         for more, slope in parts:
             loss += more
             gradient += slope

@@ -32,7 +32,7 @@ class Scaled:
     )
     variance: Float64Array
 
-    def each(
+    def map_blocks(
         self,
         work: Callable[[IntArray, Float64Array], T],
         *,
@@ -40,13 +40,13 @@ class Scaled:
         values: int | None = None,
     ) -> Iterator[T]:
         """Yield what some work makes of each block of scaled rows, (n_block, n_features), float64."""
-        return self.stream.each(
+        return self.stream.map_blocks(
             lambda position, X: work(position, self.scale(X)), chosen=chosen, values=values
         )
 
     def each_short(self, work: Callable[[IntArray, Float32Array], T]) -> Iterator[T]:
         """Yield the same for rows in float32 with a column of ones behind them."""
-        return self.stream.each(lambda position, X: work(position, self._scale_short(X)))
+        return self.stream.map_blocks(lambda position, X: work(position, self._scale_short(X)))
 
     def scale(self, X: Float32Array) -> Float64Array:
         """Return rows (n, n_features) as scikit-learn's transformer scales them."""
@@ -116,7 +116,7 @@ def fit_scaling(stream: RowStream, scaling: str, *, chosen: BoolArray | None = N
         unit = unit_rows(Z) if l2 else Z[:0]
         return len(X), centre, spread, np.array([unit.sum(), np.square(unit).sum()])
 
-    for more, centre, spread, unit in stream.each(moments, chosen=chosen):
+    for more, centre, spread, unit in stream.map_blocks(moments, chosen=chosen):
         # Chan, Golub & LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances".
         off = centre - mean
         mean += off * (more / (n + more))

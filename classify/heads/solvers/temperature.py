@@ -1,4 +1,4 @@
-"""Temperature scaling: one number that makes probabilities less sure, or surer, and changes no arg max."""
+"""Temperature scaling: one number that lowers or raises the confidence and leaves the arg max unchanged."""
 
 from __future__ import annotations
 
@@ -10,24 +10,25 @@ from scipy.optimize import minimize_scalar
 
 from featurize.base.typing import Float64Array
 
-RANGE = (0.05, 20.0)  # beyond that only heads go that are always right, or no better than chance
-SMALLEST = 1e-12  # probability that stands for 0, whose logarithm is not finite
+# Searched temperatures; only a head that is always right, or no better than chance, would need others.
+TEMPERATURE_RANGE = (0.05, 20.0)
+MIN_PROBABILITY = 1e-12  # replaces smaller probabilities, because the logarithm of 0 is not finite
 
 
 def fit_temperature(y: npt.ArrayLike, probabilities: npt.ArrayLike) -> float:
-    """Return the temperature at which the mean log loss is smallest.
+    """Return the temperature that minimises the mean log loss.
 
     Parameters
     ----------
     y : array-like of shape (n,), int
         Index of the true class.
     probabilities : array-like of shape (n, n_classes), float
-        Of images that the head was not fitted on.
+        Predictions for images that the head was not fitted on.
 
     Returns
     -------
     float
-        Above 1 where the head is too sure of itself; 1 where nothing is gained; within `RANGE`.
+        Within `TEMPERATURE_RANGE`: above 1 if the head is overconfident; 1 if no temperature lowers the loss.
 
     References
     ----------
@@ -37,24 +38,24 @@ def fit_temperature(y: npt.ArrayLike, probabilities: npt.ArrayLike) -> float:
 
 
 def temperature_of_scores(y: npt.ArrayLike, scores: npt.ArrayLike) -> float:
-    """Return the temperature for scores (n, n_classes) whose softmax is the probabilities.
+    """Return the temperature for scores (n, n_classes), such as logits, whose softmax is the probabilities.
 
-    As `fit_temperature`, and without its loss of digits where a probability is next to 0.
+    As `fit_temperature`, but without the loss of digits of probabilities close to 0.
     """
-    labels, logs = np.asarray(y, dtype=np.int64), np.asarray(scores, dtype=np.float64)
+    labels, logits = np.asarray(y, dtype=np.int64), np.asarray(scores, dtype=np.float64)
 
     def loss(log_temperature: float) -> float:
-        scaled = logs / math.exp(log_temperature)
+        scaled = logits / math.exp(log_temperature)
         scaled -= np.logaddexp.reduce(scaled, axis=1, keepdims=True)
         return -float(np.mean(scaled[np.arange(len(labels)), labels]))
 
-    low, high = (math.log(end) for end in RANGE)
-    found = minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-6})
-    return math.exp(found.x) if found.fun < loss(0.0) else 1.0
+    bounds = [math.log(end) for end in TEMPERATURE_RANGE]
+    result = minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-6})
+    return math.exp(result.x) if result.fun < loss(0.0) else 1.0
 
 
-def at_temperature(probabilities: npt.ArrayLike, temperature: float) -> Float64Array:
-    """Return probabilities raised to ``1 / temperature`` and scaled to sum to one; at 1 those given.
+def apply_temperature(probabilities: npt.ArrayLike, temperature: float) -> Float64Array:
+    """Return probabilities raised to ``1 / temperature`` and scaled to sum to one; unchanged at 1.
 
     Parameters
     ----------
@@ -65,7 +66,7 @@ def at_temperature(probabilities: npt.ArrayLike, temperature: float) -> Float64A
     Returns
     -------
     ndarray of shape (n, n_classes), float64
-        The order of the classes of each row stays what it was.
+        Within each row the order of the probabilities is unchanged.
     """
     if temperature == 1.0:
         return np.asarray(probabilities, dtype=np.float64)
@@ -74,5 +75,5 @@ def at_temperature(probabilities: npt.ArrayLike, temperature: float) -> Float64A
 
 
 def _logs(probabilities: npt.ArrayLike) -> Float64Array:
-    logs: Float64Array = np.log(np.maximum(np.asarray(probabilities, dtype=np.float64), SMALLEST))
+    logs: Float64Array = np.log(np.maximum(np.asarray(probabilities, dtype=np.float64), MIN_PROBABILITY))
     return logs

@@ -6,7 +6,8 @@ import sklearn.metrics
 from hypothesis import given, strategies as st
 from hypothesis.extra import numpy as arrays
 
-from classify.evaluation.metrics import grade_distances, is_ordinal, ordinal_metrics
+from classify.evaluation.metrics import grade_distances, ordinal_metrics
+from classify.heads.select import is_ordinal
 
 
 def test_by_hand():
@@ -45,6 +46,6 @@ def test_many_matrices_at_once():
 
 def test_distances_count_grades():
     np.testing.assert_array_equal(grade_distances(3), [[0, 1, 2], [1, 0, 1], [2, 1, 0]])
-    assert is_ordinal(ordered=True, n_classes=3)
-    assert not is_ordinal(ordered=True, n_classes=2)  # right or wrong is all there is
-    assert not is_ordinal(ordered=False, n_classes=3)
+    assert is_ordinal(3, ordered=True)
+    assert not is_ordinal(2, ordered=True)  # right or wrong is all there is
+    assert not is_ordinal(3, ordered=False)

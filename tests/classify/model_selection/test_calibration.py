@@ -11,7 +11,7 @@ from sklearn.preprocessing import Normalizer, StandardScaler
 
 from classify.data.samples import load_samples
 from classify.errors import CompareError
-from classify.heads.solvers.temperature import at_temperature, fit_temperature
+from classify.heads.solvers.temperature import apply_temperature, fit_temperature
 from classify.io.bundle import load_bundle
 from classify.jobs.compare import compare
 from classify.model_selection.calibration import apply_temperatures
@@ -56,7 +56,7 @@ def test_the_temperature_comes_from_the_folds_the_head_was_tuned_on(compared):
     expected = by_hand(samples, candidates[0].searches[0].params, protocol.outer_folds[0].inner_folds)
     assert head.temperature == pytest.approx(expected, rel=1e-3)
     np.testing.assert_array_equal(
-        head.fits[0].probabilities, at_temperature(candidates[0].fits[0].probabilities, head.temperature)
+        head.fits[0].probabilities, apply_temperature(candidates[0].fits[0].probabilities, head.temperature)
     )
     assert baseline is candidates[1]
 
@@ -68,7 +68,7 @@ def test_without_a_test_split_every_round_has_its_own_and_the_bundle_that_of_all
         expected = by_hand(samples, candidates[0].searches[k].params, one.inner_folds)
         np.testing.assert_allclose(
             head.fits[k].probabilities,
-            at_temperature(candidates[0].fits[k].probabilities, expected),
+            apply_temperature(candidates[0].fits[k].probabilities, expected),
             atol=1e-4,
         )
     expected = by_hand(samples, candidates[0].final_params, protocol.final.inner_folds)
@@ -103,7 +103,7 @@ def test_the_bundle_answers_at_the_temperature_that_was_tested(make_store, tmp_p
         features, digest = opened.plain(), opened.config_digest
     np.testing.assert_allclose(
         other.predict_proba(features, digest),
-        at_temperature(one.predict_proba(features, digest), other.manifest["temperature"]),
+        apply_temperature(one.predict_proba(features, digest), other.manifest["temperature"]),
     )
     first, second = (run.record["results"][0] for run in (plain, scaled))
     assert first["metrics"]["accuracy"] == second["metrics"]["accuracy"]

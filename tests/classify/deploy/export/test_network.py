@@ -18,7 +18,7 @@ from classify.deploy.export.network import GRAPHS, require_room
 from classify.deploy.export.svm import _votes, isotonic_nonincreasing
 from classify.errors import ExportError
 from classify.heads.registry import HEADS, SCALINGS, make_head
-from classify.heads.solvers.temperature import at_temperature as known_at_temperature
+from classify.heads.solvers.temperature import apply_temperature
 
 SVMS = ("svm-linear", "svm-rbf", "ordinal-svm")
 
@@ -141,7 +141,7 @@ def test_temperature(temperature):
     said = np.array([[1.0, 0.0, 0.0], [0.2, 0.3, 0.5], [1 - 2e-9, 1e-9, 1e-9], [1 / 3, 1 / 3, 1 / 3]])
     given = keras.Input((3,), dtype="float64")
     scaled = expression(given, at_temperature(given, temperature))
-    expected = known_at_temperature(said, temperature)
+    expected = apply_temperature(said, temperature)
     np.testing.assert_allclose(scaled(said), expected, rtol=1e-12, atol=1e-15)
     np.testing.assert_allclose(said[1] ** (1 / temperature) / sum(said[1] ** (1 / temperature)), expected[1])
 

@@ -7,7 +7,7 @@ from sklearn.calibration import CalibratedClassifierCV
 from sklearn.frozen import FrozenEstimator
 from sklearn.linear_model import LogisticRegression
 
-from classify.heads.solvers.temperature import RANGE, at_temperature, fit_temperature
+from classify.heads.solvers.temperature import TEMPERATURE_RANGE, apply_temperature, fit_temperature
 
 
 @pytest.fixture
@@ -32,27 +32,29 @@ def test_equals_scikit_learns_temperature():
     theirs = CalibratedClassifierCV(FrozenEstimator(head), method="temperature").fit(X[100:], y[100:])
     found = fit_temperature(y[100:], head.predict_proba(X[100:]))
     expected = theirs.predict_proba(X)
-    np.testing.assert_allclose(at_temperature(head.predict_proba(X), found), expected, atol=1e-4)
+    np.testing.assert_allclose(apply_temperature(head.predict_proba(X), found), expected, atol=1e-4)
 
 
 def test_by_hand():
     # (0.8, 0.2) at temperature 2: roots 0.8944, 0.4472, whose share is 2 to 1
-    np.testing.assert_allclose(at_temperature([[0.8, 0.2]], 2.0), [[2 / 3, 1 / 3]])
-    np.testing.assert_allclose(at_temperature([[0.5, 0.25, 0.25]], 0.5), [[4 / 6, 1 / 6, 1 / 6]])
+    np.testing.assert_allclose(apply_temperature([[0.8, 0.2]], 2.0), [[2 / 3, 1 / 3]])
+    np.testing.assert_allclose(apply_temperature([[0.5, 0.25, 0.25]], 0.5), [[4 / 6, 1 / 6, 1 / 6]])
 
 
 def test_a_temperature_of_one_leaves_every_bit():
     given = np.random.default_rng(1).dirichlet(np.ones(4), size=9)
-    assert at_temperature(given, 1.0).tobytes() == given.tobytes()
+    assert apply_temperature(given, 1.0).tobytes() == given.tobytes()
 
 
-@pytest.mark.parametrize(("y", "low", "high"), [([0, 1], RANGE[0], 0.1), ([1, 0], 19.9, RANGE[1])])
+@pytest.mark.parametrize(
+    ("y", "low", "high"), [([0, 1], TEMPERATURE_RANGE[0], 0.1), ([1, 0], 19.9, TEMPERATURE_RANGE[1])]
+)
 def test_always_right_or_always_wrong_stays_within_bounds(y, low, high):
     assert low <= fit_temperature(y, [[0.9, 0.1], [0.1, 0.9]]) <= high
 
 
 def test_zeros_stay_finite_and_keep_their_order():
-    scaled = at_temperature([[1.0, 0.0, 0.0], [0.0, 0.3, 0.7]], 5.0)
+    scaled = apply_temperature([[1.0, 0.0, 0.0], [0.0, 0.3, 0.7]], 5.0)
     assert np.isfinite(scaled).all()
     np.testing.assert_allclose(scaled.sum(axis=1), 1.0)
     np.testing.assert_array_equal(np.argmax(scaled, axis=1), [0, 2])
