@@ -65,7 +65,7 @@ class FeatureReader:
         self._build = partial(engine_for_config, precision=precision, device=device, gpu_memory=gpu_memory)
         self._engine: Engine | None = None
         self._decoder = Decoder(
-            RenderSettings.of_config(config, max_pixels=max_pixels),
+            RenderSettings.from_config(config, max_pixels=max_pixels),
             most_views=1,
             workers=workers,
             image_timeout=image_timeout,

@@ -85,7 +85,7 @@ def recompute_sample(
     backbone = get_backbone(store.backbone)
     named = weights if weights is not None else weights_file(store)
     found = config_weights(backbone, store.config, named, download=False)
-    rendering = RenderSettings.of_config(store.config, max_pixels=max_pixels_of(store))
+    rendering = RenderSettings.from_config(store.config, max_pixels=max_pixels_of(store))
     engine = engine_for_config(backbone, found, store.config, device=device)
     tolerance = _tolerance(store, engine.device)
     rows, rows_of_views = store.rows_of_contents(), store.rows_of_views()

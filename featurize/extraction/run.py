@@ -51,7 +51,7 @@ def make_stores(
     for size in dict.fromkeys(draft.config["input_size"] for draft in drafts):
         start = time.perf_counter()
         group = [draft for draft in drafts if draft.config["input_size"] == size]
-        rendering = RenderSettings.of_config(group[0].config, max_pixels=max_pixels)
+        rendering = RenderSettings.from_config(group[0].config, max_pixels=max_pixels)
         most_views = 1 + max(draft.most_views for draft in group)
         if cluster is None:
             decoder = decoders.of(rendering, most_views=most_views)

@@ -1,4 +1,4 @@
-"""One file to its views, as pixels in shared memory: the work of a decode worker."""
+"""Work of a decode process: one file to its views in shared memory, or to small WebP thumbnails."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ THUMBNAIL = 32  # side, in pixels
 
 @dataclass(frozen=True, kw_only=True)
 class RenderSettings:
-    """How files become pixels; the same for every file of a run."""
+    """Settings for decoding files and rendering views; the same for all files of a run."""
 
     size: int  # side of the square, in pixels
     resize: str
@@ -37,8 +37,8 @@ class RenderSettings:
     seed: int
 
     @classmethod
-    def of_config(cls, config: Mapping[str, Any], *, max_pixels: int) -> RenderSettings:
-        """Return the rendering of a store's config."""
+    def from_config(cls, config: Mapping[str, Any], *, max_pixels: int) -> RenderSettings:
+        """Return the render settings of a store's config."""
         views = dict(config["views"])
         seed = views.pop("seed")
         return cls(
@@ -51,172 +51,168 @@ class RenderSettings:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Return what `from_json` takes."""
+        """Return the settings as JSON-serialisable data for `from_json`."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> RenderSettings:
-        """Return the rendering that `to_json` described."""
+        """Return the settings from the data of `to_json`."""
         return cls(**{**values, "ranges": ViewRanges(**values["ranges"])})
 
 
 def region_bytes(size: int, n_views: int) -> int:
-    """Return the bytes that one decoded file takes in shared memory: its views, then its thumbnail."""
+    """Return the size of one decoded file in shared memory: its views, then its thumbnail."""
     return n_views * size * size * 3 + THUMBNAIL * THUMBNAIL * 3
 
 
 def read_region(
     region: mmap.mmap, *, offset: int, size: int, n_views: int
 ) -> tuple[tuple[npt.NDArray[np.uint8], ...], npt.NDArray[np.uint8]]:
-    """Return the views in that memory, (size, size, 3) each, and a copy of the (32, 32, 3) thumbnail."""
-    views, thumbnail = _places(memoryview(region)[offset:], size=size, n_views=n_views)
+    """Return the views at an offset, (size, size, 3) each, and a copy of the (32, 32, 3) thumbnail."""
+    views, thumbnail = _region_arrays(memoryview(region)[offset:], size=size, n_views=n_views)
     views.flags.writeable = False
     return tuple(views), thumbnail.copy()
 
 
-def _places(
+def _region_arrays(
     buffer: memoryview, *, size: int, n_views: int
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-    """Return where the views lie, (n_views, size, size, 3), and the thumbnail, (32, 32, 3)."""
+    """Return arrays in the buffer: views (n_views, size, size, 3) and thumbnail (32, 32, 3)."""
     values = np.frombuffer(buffer, np.uint8, count=region_bytes(size, n_views))
     end = n_views * size * size * 3
     return values[:end].reshape(n_views, size, size, 3), values[end:].reshape(THUMBNAIL, THUMBNAIL, 3)
 
 
-def render(request: dict[str, Any], rendering: RenderSettings, buffer: memoryview) -> dict[str, Any]:
-    """Decode one file into a buffer.
+def render(request: dict[str, Any], settings: RenderSettings, buffer: memoryview) -> dict[str, Any]:
+    """Decode one file and render its views into a buffer.
 
     Parameters
     ----------
     request : dict
-        "path"; "sha256" of the expected content, or None; "views", the numbers of those wanted.
-    rendering : RenderSettings
-        How.
+        "path"; "sha256", the expected digest of the content, or None; "views", the numbers of the views.
+    settings : RenderSettings
+        Settings for decoding and rendering.
     buffer : writable memoryview of bytes
-        Receives (n_views, size, size, 3) uint8, then the (32, 32, 3) thumbnail.
+        Receives the views, (n_views, size, size, 3) uint8, then the thumbnail, (32, 32, 3) uint8.
 
     Returns
     -------
     dict
-        "problem", "" or the reason why there is no picture; "seconds"; and of a picture "width", "height",
-        "phash" (decimal text: JSON has no 64-bit integers everywhere), "format", "mode" and "orientation".
+        "problem", "" or the reason why the file cannot be used; "seconds"; and if there is no problem
+        "width", "height", "phash" (as decimal text, because 64-bit integers are not portable in JSON),
+        "format", "mode" and "orientation".
     """
     from featurize.images.augment import render_views, view_parameters
-    from featurize.images.decode import (
-        SkippedImage,  # Pillow and OpenCV: in the worker only
-        read_image,
-    )
+    from featurize.images.decode import SkippedImage, read_image  # imports Pillow: in the worker only
 
     start = time.perf_counter()
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a damaged EXIF block is no news to anyone
-            picture = read_image(
+            warnings.simplefilter("ignore")  # such as Pillow's warnings about damaged EXIF data
+            image = read_image(
                 request["path"],
-                size=rendering.size,
-                resize=rendering.resize,
-                resample=rendering.resample,
-                max_pixels=rendering.max_pixels,
+                size=settings.size,
+                resize=settings.resize,
+                resample=settings.resample,
+                max_pixels=settings.max_pixels,
                 sha256=request["sha256"],
             )
     except SkippedImage as skipped:
         return {"problem": skipped.reason, "seconds": time.perf_counter() - start}
     numbers = request["views"]
-    views, thumbnail = _places(buffer, size=rendering.size, n_views=len(numbers))
-    thumbnail[:] = picture.thumbnail
-    warped = []  # place and parameters
-    for view, place in zip(numbers, views, strict=True):
+    views, thumbnail = _region_arrays(buffer, size=settings.size, n_views=len(numbers))
+    thumbnail[:] = image.thumbnail
+    parameters, targets = [], []  # of the augmented views
+    for view, target in zip(numbers, views, strict=True):
         if view == PLAIN:
-            place[:] = picture.pixels
+            target[:] = image.pixels
             continue
-        parameters = view_parameters(
-            request["sha256"], view, ranges=rendering.ranges, seed=rendering.seed, size=rendering.size
+        parameters.append(
+            view_parameters(
+                request["sha256"], view, ranges=settings.ranges, seed=settings.seed, size=settings.size
+            )
         )
-        warped.append((place, parameters))
-    if warped:
-        render_views(picture.pixels, [one for _, one in warped], [place for place, _ in warped])
+        targets.append(target)
+    if targets:
+        render_views(image.pixels, parameters, targets)
     return {
         "problem": "",
-        "width": picture.width,
-        "height": picture.height,
-        "phash": str(picture.phash),
-        "format": picture.format,
-        "mode": picture.mode,
-        "orientation": picture.orientation,
+        "width": image.width,
+        "height": image.height,
+        "phash": str(image.phash),
+        "format": image.format,
+        "mode": image.mode,
+        "orientation": image.orientation,
         "seconds": time.perf_counter() - start,
     }
 
 
-QUALITY = 70  # of WebP, which at that takes about a third of a JPEG that looks the same
-_DRAFT = 2  # a JPEG is decoded at this many times the side or more: its own scaling alone looks rough
+QUALITY = 70  # WebP quality; about a third of the size of a JPEG of the same visual quality
+_DRAFT = 2  # a JPEG is decoded to at least this multiple of the side, then resized with a better filter
 
 
 @dataclass(frozen=True, kw_only=True)
 class ThumbnailSettings:
-    """How files become small pictures; the same for every file of a list."""
+    """Settings for thumbnails; the same for all files of a list."""
 
-    sides: tuple[int, ...]  # longest side of each wanted picture, in pixels
+    sides: tuple[int, ...]  # longer side of each thumbnail, in pixels
     max_pixels: int
 
     def to_json(self) -> dict[str, Any]:
-        """Return what `from_json` takes."""
+        """Return the settings as JSON-serialisable data for `from_json`."""
         return dataclasses.asdict(self)
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> ThumbnailSettings:
-        """Return what `to_json` described."""
+        """Return the settings from the data of `to_json`."""
         return cls(sides=tuple(values["sides"]), max_pixels=values["max_pixels"])
 
 
-def make_thumbnails(request: dict[str, Any], shrinking: ThumbnailSettings) -> dict[str, Any]:
-    """Decode one file and return it small.
+def make_thumbnails(request: dict[str, Any], settings: ThumbnailSettings) -> dict[str, Any]:
+    """Decode one file and return thumbnails of it.
 
     Parameters
     ----------
     request : dict
         "path".
-    shrinking : ThumbnailSettings
-        How.
+    settings : ThumbnailSettings
+        Sizes and limits.
 
     Returns
     -------
     dict
-        "problem", "" or the reason why there is no picture; "seconds"; "sha256" of the content, "" where it
-        could not be read; and of a picture "small": for each side its "width", its "height" and its "data",
-        a WebP file in base 64.
+        "problem", "" or the reason why the file cannot be used; "seconds"; "sha256" of the content, "" if it
+        could not be read; and if there is no problem "small": for each side the "width", the "height" and
+        the "data", a WebP file in base 64.
     """
-    from featurize.images.decode import (
-        SkippedImage,  # Pillow: in the worker only
-        open_upright,
-        read_content,
-    )
+    from featurize.images.decode import SkippedImage, open_upright, read_content  # imports Pillow
 
     start = time.perf_counter()
     sha256, small = "", []
-    most = max(shrinking.sides)
+    largest = max(settings.sides)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a damaged EXIF block is no news to anyone
-            data = read_content(request["path"], max_pixels=shrinking.max_pixels)
+            warnings.simplefilter("ignore")  # such as Pillow's warnings about damaged EXIF data
+            data = read_content(request["path"], max_pixels=settings.max_pixels)
             sha256 = hashlib.sha256(data).hexdigest()
             with open_upright(
-                data, size=_DRAFT * most, resize="pad", max_pixels=shrinking.max_pixels
+                data, size=_DRAFT * largest, resize="pad", max_pixels=settings.max_pixels
             ) as upright:
                 size = upright.width, upright.height
-                small = [_webp(upright.image, side, size) for side in shrinking.sides]
+                small = [_webp(upright.image, side, size) for side in settings.sides]
     except SkippedImage as skipped:
         return {"problem": skipped.reason, "sha256": sha256, "seconds": time.perf_counter() - start}
     return {"problem": "", "sha256": sha256, "small": small, "seconds": time.perf_counter() - start}
 
 
 def fit_within(width: int, height: int, side: int) -> tuple[int, int]:
-    """Return the size of a picture whose longer side is at most `side`: never larger, never below 1 pixel."""
+    """Return the size of an image scaled down so that its longer side is at most `side`; at least 1 pixel."""
     scale = min(1.0, side / max(width, height))
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
 def encode_webp(image: Image.Image) -> bytes:
-    """Return an RGB image as a WebP file, without anything that was written about it."""
+    """Return an RGB image as a WebP file without metadata."""
     file = io.BytesIO()
     image.save(file, "WEBP", quality=QUALITY, method=4, icc_profile=b"", exif=b"", xmp=b"")
     return file.getvalue()

@@ -1,4 +1,4 @@
-"""Image files as small pictures for a page: upright, in proportion, encoded as WebP."""
+"""Thumbnails of image files as WebP, and the plain views of image files as arrays."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from featurize.images.pool import DECODE_MEMORY, IMAGE_TIMEOUT, Decoder, DecodeR
 from featurize.images.render import RenderSettings, ThumbnailSettings
 from featurize.images.worker import WorkerSettings
 
-LARGEST = 4096  # pixels; a picture that is larger is no thumbnail
+LARGEST = 4096  # pixels; largest side of a thumbnail
 
 
 @dataclass(frozen=True, kw_only=True)
 class Thumbnail:
-    """A small picture of one file, or the reason why there is none."""
+    """A thumbnail of one file, or the reason why there is none."""
 
-    data: bytes  # a WebP file; b"" where there is no picture
-    width: int  # of the small picture, in pixels; 0 where there is none
+    data: bytes  # a WebP file; b"" if there is a problem
+    width: int  # of the thumbnail, in pixels; 0 if there is a problem
     height: int
-    sha256: str  # of the file as it was read, so that a changed one is noticed; "" if it could not be read
+    sha256: str  # of the file content, so that a changed file is detected; "" if it could not be read
     problem: str  # "" or the reason
 
 
@@ -40,35 +40,35 @@ def thumbnails(
     image_timeout: float = IMAGE_TIMEOUT,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> list[Thumbnail]:
-    """Return small pictures of image files.
+    """Return thumbnails of image files.
 
-    They are decoded in processes with a deadline and a memory limit, as for extraction: what cannot be read
-    there cannot be read here, for the same reason.
+    Files are decoded as in extraction, in processes with a deadline and a memory limit, and are skipped for
+    the same reasons.
 
     Parameters
     ----------
     paths : sequence of Path
         Image files.
     side : int, default=128
-        Of the longer side, in pixels. A smaller picture stays as it is.
+        Length of the longer side, in pixels. Smaller images keep their size.
     workers : int, optional
-        Processes; one a core by default.
+        Number of processes; by default one per core.
     max_pixels : int, default=200_000_000
-        Larger pictures are not decoded.
+        Larger images are skipped before decoding.
     image_timeout : float, default=60.0
-        Seconds after which a file is given up.
+        Seconds after which a file is skipped.
     on_progress : callable, optional
         Called with (done, total).
 
     Returns
     -------
     list of Thumbnail
-        In the order of the files: upright by EXIF, RGB, transparent parts over white.
+        In the order of the files: upright according to EXIF, RGB, transparent areas over white.
 
     Raises
     ------
     ConfigError
-        If the side or the limit of pixels is out of range.
+        If `side` or `max_pixels` is out of range.
     """
     found = thumbnails_at(
         paths,
@@ -78,7 +78,7 @@ def thumbnails(
         image_timeout=image_timeout,
         on_progress=on_progress,
     )
-    return [one for (one,) in found]
+    return [thumbnail for (thumbnail,) in found]
 
 
 def thumbnails_at(
@@ -90,20 +90,23 @@ def thumbnails_at(
     image_timeout: float = IMAGE_TIMEOUT,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> list[tuple[Thumbnail, ...]]:
-    """Return of each file a small picture for each of some sides; it is decoded once. As `thumbnails`."""
-    shrinking = ThumbnailSettings(sides=tuple(sides), max_pixels=max_pixels)
+    """Return thumbnails of several sizes per file, decoding each file once. Other options as `thumbnails`."""
     if not sides or min(sides) < 1 or max(sides) > LARGEST or max_pixels < 1:
         raise ConfigError(
-            f"thumbnails of {', '.join(map(str, sides)) or 'no'} pixels, of pictures of up to {max_pixels} "
-            f"pixels: expected sides from 1 to {LARGEST}, and a limit from 1"
+            f"thumbnails with sides {', '.join(map(str, sides)) or 'none'} of images of up to {max_pixels} "
+            f"pixels: expected sides from 1 to {LARGEST} and a limit of at least 1"
         )
     if not paths:
         return []
-    setting = WorkerSettings(work=shrinking, image_timeout=image_timeout, memory_bytes=DECODE_MEMORY)
+    settings = WorkerSettings(
+        work=ThumbnailSettings(sides=tuple(sides), max_pixels=max_pixels),
+        image_timeout=image_timeout,
+        memory_bytes=DECODE_MEMORY,
+    )
     found: list[tuple[Thumbnail, ...]] = []
-    # The pictures come with the replies, so nothing is shared: a slot is as small as memory can be.
+    # Thumbnails are part of the replies, so no shared memory is needed: slots have the smallest size.
     with (
-        WorkerPool(setting, slot_bytes=1, workers=workers) as pool,
+        WorkerPool(settings, slot_bytes=1, workers=workers) as pool,
         closing(pool.replies(len(paths), lambda number: {"path": str(paths[number])})) as replies,
     ):
         for _, reply in replies:
@@ -119,23 +122,23 @@ def _thumbnails(reply: dict[str, Any], *, n: int) -> tuple[Thumbnail, ...]:
         return (Thumbnail(data=b"", width=0, height=0, sha256=sha256, problem=problem),) * n
     return tuple(
         Thumbnail(
-            data=base64.b64decode(one["data"]),
-            width=one["width"],
-            height=one["height"],
+            data=base64.b64decode(small["data"]),
+            width=small["width"],
+            height=small["height"],
             sha256=sha256,
             problem="",
         )
-        for one in reply["small"]
+        for small in reply["small"]
     )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ImageSquares:
-    """Pixels of the files that could be read, and why the others could not."""
+    """Pixels of readable files, and the reasons why other files are not readable."""
 
     pixels: npt.NDArray[np.uint8]  # (n_readable, size, size, 3), upright RGB
-    index: npt.NDArray[np.int64]  # (n_readable,) position of each square in the list of files
-    problems: dict[int, str]  # position → reason
+    index: npt.NDArray[np.int64]  # (n_readable,) positions in the list of files
+    problems: dict[int, str]  # position in the list of files → reason
 
 
 def image_squares(
@@ -146,14 +149,14 @@ def image_squares(
     workers: int | None = None,
     image_timeout: float = IMAGE_TIMEOUT,
 ) -> ImageSquares:
-    """Return the pixels that the plain view of each file has, all in memory at once.
+    """Return the pixels of the plain view of each file, all in memory at once.
 
     Parameters
     ----------
     paths : sequence of Path
         Image files.
     config : mapping
-        Of a store or bundle.
+        Config of a store or bundle.
     max_pixels, workers, image_timeout
         As in `featurize.extraction.inference.FeatureReader`.
     """
@@ -162,7 +165,7 @@ def image_squares(
     index: list[int] = []
     problems: dict[int, str] = {}
     with Decoder(
-        RenderSettings.of_config(config, max_pixels=max_pixels),
+        RenderSettings.from_config(config, max_pixels=max_pixels),
         most_views=1,
         workers=workers,
         image_timeout=image_timeout,
@@ -171,7 +174,7 @@ def image_squares(
             if decoded.problem:
                 problems[position] = decoded.problem
             else:
-                squares.append(decoded.views[0].copy())  # its memory is used again for the next file
+                squares.append(decoded.views[0].copy())  # the next file overwrites this memory
                 index.append(position)
     return ImageSquares(
         pixels=np.stack(squares) if squares else np.zeros((0, size, size, 3), np.uint8),

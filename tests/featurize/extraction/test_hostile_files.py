@@ -291,12 +291,13 @@ def test_workers_end_with_a_parent_that_is_killed(tmp_path):
     Image.new("RGB", (4, 4)).save(picture)
     code = (
         "import os, signal, sys\nfrom pathlib import Path\n"
-        "from featurize.images.pool import Request, decode_all\n"
-        "from featurize.images.render import Rendering\n"
+        "from featurize.images.pool import DecodeRequest, decode_all\n"
+        "from featurize.images.render import RenderSettings\n"
         "from featurize.images.augment import ViewRanges\n"
-        "r = Rendering(size=8, resize='squash', resample='bicubic',"
+        "r = RenderSettings(size=8, resize='squash', resample='bicubic',"
         " max_pixels=99, ranges=ViewRanges(), seed=0)\n"
-        f"stream = decode_all([Request(path=Path({str(picture)!r}))] * 50, r, workers=1)\nnext(stream)\n"
+        f"requests = [DecodeRequest(path=Path({str(picture)!r}))] * 50\n"
+        "stream = decode_all(requests, r, workers=1)\nnext(stream)\n"
         "import gc\nfrom featurize.images.worker import Worker\n"
         "print(*[w.process.pid for w in gc.get_objects() if isinstance(w, Worker)], flush=True)\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
