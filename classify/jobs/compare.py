@@ -128,7 +128,7 @@ def compare(
     """
     given, started = dict(locals()), time.perf_counter()
     from classify.data.load import load_same_dataset, require_in_memory
-    from classify.evaluation.studies import known_studies, run_studies
+    from classify.evaluation.studies import resolve_studies, run_studies
     from classify.io.provenance import run_provenance
     from classify.io.results import PARTS, RESULTS, Comparison
     from classify.jobs.record import make_record, write_run
@@ -136,7 +136,7 @@ def compare(
     from classify.model_selection.parallel import default_jobs
     from classify.model_selection.protocol import make_protocol
 
-    asked, studies = validate_heads(heads), known_studies(study)
+    asked, studies = validate_heads(heads), resolve_studies(study)
     if calibrate not in CALIBRATIONS:
         raise CompareError(f"calibrate is {calibrate!r}: expected {' or '.join(CALIBRATIONS)}")
     check_options(asked, dense=dense, seed=seed, device=device, gpu_memory=gpu_memory)

@@ -1,6 +1,6 @@
-"""Studies of the training images: what leaks would show, what more images, views, levels and order bring.
+"""Studies of the training images: leakage, learning curve, views, levels, fusion, class order, label quality.
 
-None of them ever looks at how a test image is graded. Importing this is cheap.
+No study uses the grades or predictions of test images. Importing this package loads no heavy library.
 """
 
 from __future__ import annotations
@@ -20,34 +20,31 @@ if TYPE_CHECKING:
     from classify.model_selection.protocol import EvaluationProtocol
 
 
-# Name → the function of this package that does it, and what it asks.
-STUDIES: Mapping[str, tuple[str, str]] = {
-    "leaks": ("views.study_leakage", "what folds over rows of views would have shown"),
-    "learning": ("learning_curve.study_learning_curve", "what more training images would bring"),
-    "views": ("views.study_augmentation", "whether the augmented views paid"),
-    "levels": ("representations.study_levels", "whether the levels before the final one paid"),
-    "fusion": ("representations.study_fusion", "whether the features of several stores side by side paid"),
-    "ordering": (
-        "representations.study_order",
-        "whether it helped to tell the head the order of the classes",
-    ),
-    "labels": ("label_quality.study_label_quality", "which grades to look at again: doubtful.csv"),
+# Name → function of this package.
+STUDIES: Mapping[str, str] = {
+    "leaks": "views.study_leakage",  # scores of folds that ignore groups or separate the views of an image
+    "learning": "learning_curve.study_learning_curve",  # accuracy with fewer and with more training images
+    "views": "views.study_augmentation",  # effect of the augmented views
+    "levels": "representations.study_levels",  # effect of the earlier network levels
+    "fusion": "representations.study_fusion",  # effect of fusing the features of several stores
+    "ordering": "representations.study_order",  # effect of using the order of the classes
+    "labels": "label_quality.study_label_quality",  # grades to review, written to doubtful.csv
 }
 ALL = "all"
 
 
-def known_studies(names: Iterable[str]) -> tuple[str, ...]:
-    """Return the studies asked for, once each, in the order of `STUDIES`; "all" is all of them.
+def resolve_studies(names: Iterable[str]) -> tuple[str, ...]:
+    """Return the requested studies without duplicates, in the order of `STUDIES`; "all" selects all of them.
 
     Raises
     ------
     CompareError
-        If one is unknown.
+        If a name is unknown.
     """
-    asked = set(names)
-    if unknown := sorted(asked - {*STUDIES, ALL}):
+    requested = set(names)
+    if unknown := sorted(requested - {*STUDIES, ALL}):
         raise CompareError(f"Unknown study {unknown[0]!r}: expected some of {', '.join((*STUDIES, ALL))}")
-    return tuple(name for name in STUDIES if ALL in asked or name in asked)
+    return tuple(name for name in STUDIES if ALL in requested or name in requested)
 
 
 def run_studies(
@@ -63,12 +60,12 @@ def run_studies(
     before_tensorflow: Callable[[], object] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """Do some studies of the recommended head; one that cannot be done says why.
+    """Run studies of the recommended head. A study that is not possible has a reason instead of results.
 
     Parameters
     ----------
     names : sequence of str
-        From `known_studies`.
+        From `resolve_studies`.
     candidates : sequence of CandidateResult
         All heads that were compared.
     protocol : EvaluationProtocol
@@ -76,14 +73,15 @@ def run_studies(
         Store and head, as in ``results.json``.
     settings : SearchSettings
     folder : Path
-        Where ``doubtful.csv`` goes.
+        The run folder, for ``doubtful.csv``.
     jobs, cache, before_tensorflow, on_progress
         As in `classify.model_selection.grid_search.run_candidates`.
 
     Returns
     -------
     dict
-        Name → plain data for ``results.json``, with a sentence or two as ``text``.
+        Name → JSON data for ``results.json``. ``text`` has the main result in one or two sentences,
+        ``reason`` exists only if the study was not possible.
     """
     if not names:
         return {}
@@ -91,26 +89,26 @@ def run_studies(
     from classify.model_selection.grid_search import make_runner
 
     run = make_runner(cache=cache, jobs=jobs, before_tensorflow=before_tensorflow, on_progress=on_progress)
-    found: dict[str, dict[str, Any]] = {}
+    results: dict[str, dict[str, Any]] = {}
     for name in names:
         try:
-            case = make_context(
+            context = make_context(
                 candidates, protocol, recommended=recommended, settings=settings, run=run, folder=folder
             )
-            module, _, function = STUDIES[name][0].rpartition(".")
+            module, _, function = STUDIES[name].rpartition(".")
             study: Callable[..., dict[str, Any]] = getattr(
                 importlib.import_module(f"{__name__}.{module}"), function
             )
-            found[name] = {"store": case.samples.store, "head": case.head, **study(case)}
-        except CompareError as error:  # a study must not take the comparison with it
-            found[name] = {"text": f"Study of {name} not done: {error}", "reason": str(error)}
-    return found
+            results[name] = {"store": context.samples.store, "head": context.head, **study(context)}
+        except CompareError as error:  # the comparison and the other studies are still valid
+            results[name] = {"text": f"Study {name!r} not possible: {error}", "reason": str(error)}
+    return results
 
 
 def study_lines(record: Mapping[str, Any]) -> list[str]:
-    """Return what the studies of a run say, to be printed line by line."""
+    """Return the results of a run's studies as lines to print."""
     return [
         line
-        for found in record.get("studies", {}).values()
-        for line in (found["text"], *(f"  {more}" for more in found.get("shown", ())))
+        for study in record.get("studies", {}).values()
+        for line in (study["text"], *(f"  {detail}" for detail in study.get("shown", ())))
     ]

@@ -1,4 +1,4 @@
-"""What the studies share: folds of the training images, a search over them, and predictions out of them."""
+"""Shared steps of the studies: folds of the training images, grid search, out-of-fold predictions."""
 
 from __future__ import annotations
 
@@ -25,32 +25,32 @@ from classify.model_selection.protocol import OUTER_FOLDS, EvaluationProtocol, O
 from classify.model_selection.tasks import FitTask, GridScores, SearchResult, choose_params, search_points
 from featurize.base.typing import Float64Array, IntArray
 
-Pairs = tuple[tuple[IntArray, IntArray], ...]
+Folds = tuple[tuple[IntArray, IntArray], ...]  # (images to fit on, images held out) of each fold
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class StudyContext:
-    """One head on one store, the folds of its training images, and the way tasks are run."""
+    """The head and store that a study is about, the folds of its training images, and how to run tasks."""
 
     samples: Samples
     head: str
-    heads: tuple[str, ...]  # all that could be fitted on this store
-    pairs: Pairs  # images to fit on and held out; every training image is held out once
+    heads: tuple[str, ...]  # all heads that could be fitted on this store
+    folds: Folds  # every training image is held out once
     settings: SearchSettings
     run: Run
     chosen: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)  # head → params of its bundle
-    stores: tuple[Samples, ...] = ()  # all that were compared, a fused one last
-    folder: Path | None = None  # of the run, where lists are written
+    stores: tuple[Samples, ...] = ()  # all stores that were compared; a fused one is last
+    folder: Path | None = None  # run folder, for tables that a study writes
 
     @property
     def seed(self) -> int:
-        """Of folds, heads and resamples."""
+        """Seed of folds, heads and resamples."""
         return self.settings.seed
 
     @property
     def images(self) -> IntArray:
-        """All training images, ascending."""
-        return np.sort(np.concatenate([held_out for _, held_out in self.pairs]))
+        """All training images, in ascending order."""
+        return np.sort(np.concatenate([held_out for _, held_out in self.folds]))
 
 
 def make_context(
@@ -62,46 +62,62 @@ def make_context(
     run: Run,
     folder: Path | None = None,
 ) -> StudyContext:
-    """Return the recommended head on its store, or the best one of the registry where that is none.
+    """Return the context of the recommended head on its store.
+
+    If the recommended head is not in the registry (an ensemble), the head of the same store with the best
+    score takes its place.
+
+    Parameters
+    ----------
+    candidates : sequence of CandidateResult
+        All heads that were compared.
+    protocol : EvaluationProtocol
+    recommended : mapping, optional
+        Store and head, as in ``results.json``.
+    settings : SearchSettings
+    run : callable
+        Runs tasks.
+    folder : Path, optional
+        The run folder.
 
     Raises
     ------
     CompareError
         If no head could be fitted.
     """
-    able = [candidate for candidate in candidates if candidate.final is not None and candidate.head in HEADS]
-    able = [candidate for candidate in able if get_head(candidate.head).grid != ({},)]  # not the baseline
-    if recommended is None or not able:
+    fitted = [
+        candidate for candidate in candidates if candidate.final is not None and candidate.head in HEADS
+    ]
+    fitted = [candidate for candidate in fitted if get_head(candidate.head).grid != ({},)]  # no baseline
+    if recommended is None or not fitted:
         raise CompareError("no head could be fitted. Compare others: --heads NAMES. See: classify heads")
-    place = (recommended["store"], recommended["head"])
+    store, head = recommended["store"], recommended["head"]
 
     def rank(candidate: CandidateResult) -> tuple[bool, bool, float]:
         score = candidate.searches[0].score
-        mine = (candidate.samples.store, candidate.head)
-        return mine != place, mine[0] != place[0], 0.0 if score is None else -round(score, 10)
+        name = (candidate.samples.store, candidate.head)
+        return name != (store, head), name[0] != store, 0.0 if score is None else -round(score, 10)
 
-    best = min(able, key=rank)
+    best = min(fitted, key=rank)
+    on_same_store = [candidate for candidate in fitted if candidate.samples is best.samples]
     return StudyContext(
         samples=best.samples,
         head=best.head,
-        heads=tuple(candidate.head for candidate in able if candidate.samples is best.samples),
-        pairs=study_pairs(best.samples, protocol, seed=settings.seed),
+        heads=tuple(candidate.head for candidate in on_same_store),
+        folds=study_folds(best.samples, protocol, seed=settings.seed),
         settings=settings,
         run=run,
-        chosen={
-            candidate.head: candidate.final_params or {}
-            for candidate in able
-            if candidate.samples is best.samples
-        },
-        stores=tuple({candidate.samples.store: candidate.samples for candidate in able}.values()),
+        chosen={candidate.head: candidate.final_params or {} for candidate in on_same_store},
+        stores=tuple({candidate.samples.store: candidate.samples for candidate in fitted}.values()),
         folder=folder,
     )
 
 
-def study_pairs(samples: Samples, protocol: EvaluationProtocol, *, seed: int) -> Pairs:
-    """Return grouped folds of all training images: those of the comparison, whose outcomes are remembered.
+def study_folds(samples: Samples, protocol: EvaluationProtocol, *, seed: int) -> Folds:
+    """Return grouped folds of all training images.
 
-    Where a val split chose the hyper-parameters there are none; they are made over train and val.
+    They are the folds of the comparison, so that its cached results are used. If a val split chose the
+    hyper-parameters, the comparison had no folds, and new ones are made over train and val.
     """
     last = protocol.outer_folds[0] if protocol.final is None else protocol.final
     if last.inner_folds:
@@ -113,72 +129,72 @@ def study_pairs(samples: Samples, protocol: EvaluationProtocol, *, seed: int) ->
     return tuple((images[fitted], images[held_out]) for fitted, held_out in folds.pairs)
 
 
-def fold_scores(case: StudyContext) -> tuple[tuple[dict[str, Any], ...], list[GridScores]]:
-    """Return the head's grid points, and of each fold their scores (no fold where it cannot be searched)."""
-    samples, nothing = case.samples, np.empty(0, dtype=np.int64)
-    options = case.settings.options(case.head, n_rows=samples.n_rows(samples.fit_images))
-    points = search_points(case.head, options, n_levels=len(samples.level_names))
-    work = OuterFold(inner_folds=case.pairs, fit=samples.fit_images, val=None, test=nothing)
-    tasks = score_tasks(samples, case.head, work, settings=case.settings, options=options)
-    return points, run_all(case, list(tasks))
+def fold_scores(context: StudyContext) -> tuple[tuple[dict[str, Any], ...], list[GridScores]]:
+    """Return the grid points of the head and their scores on each fold; no scores if nothing is searched."""
+    samples, no_images = context.samples, np.empty(0, dtype=np.int64)
+    options = context.settings.options(context.head, n_rows=samples.n_rows(samples.fit_images))
+    points = search_points(context.head, options, n_levels=len(samples.level_names))
+    fold = OuterFold(inner_folds=context.folds, fit=samples.fit_images, val=None, test=no_images)
+    tasks = score_tasks(samples, context.head, fold, settings=context.settings, options=options)
+    return points, run_all(context, list(tasks))
 
 
-def choose_on_folds(case: StudyContext) -> SearchResult:
+def choose_on_folds(context: StudyContext) -> SearchResult:
     """Return the hyper-parameters chosen on the folds."""
-    return choose_params(*fold_scores(case))
+    return choose_params(*fold_scores(context))
 
 
-def fit_tasks(case: StudyContext, params: Mapping[str, Any], pairs: Pairs) -> list[FitTask]:
-    """Return the tasks of fitting on one part of each pair and grading the other."""
+def fit_tasks(context: StudyContext, params: Mapping[str, Any], folds: Folds) -> list[FitTask]:
+    """Return one task per fold: fit on its training images, predict its held-out images."""
     return [
         FitTask(
-            samples=case.samples,
-            head=case.head,
+            samples=context.samples,
+            head=context.head,
             params=params,
             fit=fitted,
             test=held_out,
             val=None,
-            class_weight=case.settings.class_weight,
-            seed=case.seed,
+            class_weight=context.settings.class_weight,
+            seed=context.seed,
             return_head=False,
         )
-        for fitted, held_out in pairs
+        for fitted, held_out in folds
     ]
 
 
-def out_of_fold(case: StudyContext, params: Mapping[str, Any]) -> Float64Array:
-    """Return the probabilities of every training image by heads that were not fitted on its fold.
+def out_of_fold(context: StudyContext, params: Mapping[str, Any]) -> Float64Array:
+    """Return out-of-fold probabilities of every training image.
 
     Returns
     -------
     ndarray of shape (n_images, n_classes), float64
-        In the order of ``case.images``.
+        In the order of ``context.images``.
 
     Raises
     ------
     CompareError
         If the head cannot be fitted on one of the folds.
     """
-    outcomes = run_all(case, list(fit_tasks(case, params, case.pairs)))
-    held_out = np.concatenate([images for _, images in case.pairs])
-    probabilities = np.concatenate([outcome.probabilities for outcome in outcomes])
+    results = run_all(context, list(fit_tasks(context, params, context.folds)))
+    held_out = np.concatenate([images for _, images in context.folds])
+    probabilities = np.concatenate([result.probabilities for result in results])
     return np.asarray(probabilities[np.argsort(held_out, kind="stable")])
 
 
-def out_of_fold_predictions(case: StudyContext, params: Mapping[str, Any]) -> EntryPredictions:
+def out_of_fold_predictions(context: StudyContext, params: Mapping[str, Any]) -> EntryPredictions:
     """Return the out-of-fold predictions of every training entry."""
-    return average_entries(case.samples, case.images, out_of_fold(case, params))
+    return average_entries(context.samples, context.images, out_of_fold(context, params))
 
 
-def run_all(case: StudyContext, tasks: list[Any]) -> list[Any]:
-    """Run tasks.
+def run_all(context: StudyContext, tasks: list[Any]) -> list[Any]:
+    """Run tasks and return their results.
 
     Raises
     ------
     CompareError
         If one of them failed.
     """
-    outcomes = case.run(tasks) if tasks else []
-    if reason := first_failure(outcomes):
-        raise CompareError(f"{case.head} on {case.samples.store}: {reason}")
-    return outcomes
+    results = context.run(tasks) if tasks else []
+    if reason := first_failure(results):
+        raise CompareError(f"{context.head} on {context.samples.store}: {reason}")
+    return results

@@ -1,4 +1,4 @@
-"""Which grades to look at again, and why: ``doubtful.csv``."""
+"""Grades of training images to review: label errors, near duplicates and outliers, for ``doubtful.csv``."""
 
 from __future__ import annotations
 
@@ -16,160 +16,157 @@ from classify.io.results import DOUBTFUL, write_csv
 from classify.model_selection.predictions import EntryPredictions
 from featurize.base.typing import Float64Array, IntArray
 
-SHOWN = 5  # of the list, below the leaderboard
+SHOWN = 5  # entries printed below the leaderboard
 _HEADER = ("rank", "entry", "path", "grade", "looks_like", "doubt", "p_grade", "p_looks_like", "reason")
 
 
 @dataclass(frozen=True, kw_only=True)
 class DoubtfulEntry:
-    """One entry, or one image of it, that somebody should look at again."""
+    """An entry, or one of its images, whose grade should be reviewed."""
 
     entry: str
-    path: str  # "" where the entry has several images and all are meant
+    path: str  # "" if the whole of an entry with several images is meant
     grade: str
     reasons: tuple[str, ...]
     looks_like: str = ""
-    doubt: float | None = None  # of the grade; None where only features say something
+    doubt: float | None = None  # None if the entry was found by its features only
     p_grade: float | None = None
     p_looks_like: float | None = None
 
 
-def study_label_quality(case: StudyContext) -> dict[str, Any]:
-    """List training entries whose grade is doubtful, near duplicates and outliers, and write them as a table.
+def study_label_quality(context: StudyContext) -> dict[str, Any]:
+    """List training entries with doubtful grades, near duplicates and outliers, and write ``doubtful.csv``.
 
-    First stand grades that another one fits better, the most doubtful first; then images that are far more
-    alike than usual, but under two grades or in two splits; then those unlike all others. Of images of the
-    test split only features are looked at, never grades or predictions.
+    The list begins with grades that fit worse than another one, the most doubtful first. Near duplicates with
+    different grades or in different splits follow, then outliers. Of test images only the features are used,
+    never grades or predictions.
 
     Parameters
     ----------
-    case : StudyContext
+    context : StudyContext
 
     Returns
     -------
     dict
-        ``n_doubtful``, ``n_sure`` (those of them that look as another grade usually does), ``n_alike``,
-        ``n_outliers``, ``top`` (the first of the list) and ``thresholds``.
+        ``n_doubtful``, ``n_sure`` (doubtful entries that clearly look like another grade), ``n_alike`` (near
+        duplicates), ``n_outliers``, ``top`` (the first entries of the list) and ``thresholds``.
     """
-    samples = case.samples
-    found = out_of_fold_predictions(case, choose_on_folds(case).params)
-    rows, n_sure, thresholds = doubtful_grades(found, classes=samples.classes)
-    alike, far = near_duplicates(samples), far_from_all(samples, case.images)
-    listed = join_reasons([*rows, *alike, *far])
-    if case.folder is not None:
-        write_doubtful(case.folder, listed)
+    samples = context.samples
+    predictions = out_of_fold_predictions(context, choose_on_folds(context).params)
+    doubtful, n_sure, thresholds = doubtful_grades(predictions, classes=samples.classes)
+    duplicates, outlying = near_duplicates(samples), outlying_images(samples, context.images)
+    rows = merge_reasons([*doubtful, *duplicates, *outlying])
+    if context.folder is not None:
+        write_doubtful(context.folder, rows)
+    n_entries, counts = len(predictions.y), (n_sure, len(duplicates), len(outlying))
     return {
-        "n_entries": len(found.y),
-        "n_doubtful": len(rows),
+        "n_entries": n_entries,
+        "n_doubtful": len(doubtful),
         "n_sure": n_sure,
-        "n_alike": len(alike),
-        "n_outliers": len(far),
+        "n_alike": len(duplicates),
+        "n_outliers": len(outlying),
         "thresholds": dict(zip(samples.classes, thresholds, strict=True)),
-        "top": [_plain(one) for one in listed[: 4 * SHOWN]],
-        "shown": [
-            f"{one.path or one.entry} ({one.grade}): {'; '.join(one.reasons)}" for one in listed[:SHOWN]
-        ],
-        "text": _text(case, n_entries=len(found.y), counts=(n_sure, len(alike), len(far)), n=len(listed)),
+        "top": [_row_record(row) for row in rows[: 4 * SHOWN]],
+        "shown": [f"{row.path or row.entry} ({row.grade}): {'; '.join(row.reasons)}" for row in rows[:SHOWN]],
+        "text": _text(context, n_entries=n_entries, counts=counts, n_listed=len(rows)),
     }
 
 
 def doubtful_grades(
-    found: EntryPredictions, *, classes: Sequence[str]
+    predictions: EntryPredictions, *, classes: Sequence[str]
 ) -> tuple[list[DoubtfulEntry], int, list[float | None]]:
-    """Return entries whose grade another one fits better, the most doubtful first.
+    """Return entries whose grade fits worse than another one, the most doubtful first.
 
     Parameters
     ----------
-    found : EntryPredictions
-        Out of fold.
+    predictions : EntryPredictions
+        Out-of-fold predictions.
     classes : sequence of str
 
     Returns
     -------
     list of DoubtfulEntry
     int
-        How many of them look like another grade as much as is usual among those graded so.
+        Number of entries that clearly look like another grade (see `DoubtScores.sure`).
     list of float or None
-        Of each class the mean probability of the entries graded so; None where there are none.
+        Threshold of each class: its mean probability over the entries with that grade; None if there are
+        none.
     """
-    about = doubt_scores(found.y, found.probabilities)
-    order = np.argsort(-about.doubt, kind="stable")
+    scores = doubt_scores(predictions.y, predictions.probabilities)
+    order = np.argsort(-scores.doubt, kind="stable")
     rows = []
-    for i in order[about.doubt[order] > 0]:
-        mine, other = int(found.y[i]), int(about.other[i])
-        p_grade, p_other = float(found.probabilities[i, mine]), float(found.probabilities[i, other])
+    for i in order[scores.doubt[order] > 0]:
+        label, other = int(predictions.y[i]), int(scores.other[i])
+        p_grade, p_other = (float(predictions.probabilities[i, k]) for k in (label, other))
         rows.append(
             DoubtfulEntry(
-                entry=found.entry[i],
-                path=found.path[i] if found.n_images[i] == 1 else "",
-                grade=classes[mine],
+                entry=predictions.entry[i],
+                path=predictions.path[i] if predictions.n_images[i] == 1 else "",
+                grade=classes[label],
                 looks_like=classes[other],
-                doubt=float(about.doubt[i]),
+                doubt=float(scores.doubt[i]),
                 p_grade=p_grade,
                 p_looks_like=p_other,
                 reasons=(
-                    f"{'looks like' if about.sure[i] else 'may rather be'} {classes[other]} "
-                    f"(probability {p_other:.2f}, as {classes[mine]} {p_grade:.2f})",
+                    f"{'looks like' if scores.sure[i] else 'may be'} {classes[other]} "
+                    f"(probability {p_other:.2f}; {classes[label]}: {p_grade:.2f})",
                 ),
             )
         )
-    known = [float(value) if np.isfinite(value) else None for value in about.thresholds]
-    return rows, int(about.sure.sum()), known
+    thresholds = [float(value) if np.isfinite(value) else None for value in scores.thresholds]
+    return rows, int(scores.sure.sum()), thresholds
 
 
 def near_duplicates(samples: Samples) -> list[DoubtfulEntry]:
-    """Return training images far more alike than usual to one of another grade, or of another split."""
+    """Return training images that are near duplicates of an image with another grade or in another split."""
     images = np.flatnonzero(samples.fit | samples.scored)
     X = samples.plain[samples.content[images]][:, samples.columns("final")]
-    around = neighborhood(X, samples.group[images])
+    distances = neighborhood(X, samples.group[images])
     rows = []
-    for pair, distance in zip(images[around.pairs], around.distance, strict=True):
+    for pair, distance in zip(images[distances.pairs], distances.distance, strict=True):
         for image, other in (pair, pair[::-1]):
             if not samples.fit[image]:
                 continue
-            apart = samples.split[image] != samples.split[other]
-            if apart:
-                reason = (
-                    f"nearly the same features as {samples.path[other]} of the {samples.split[other]} split"
-                )
+            if samples.split[image] != samples.split[other]:
+                reason = f"near duplicate of {samples.path[other]} in the {samples.split[other]} split"
             elif samples.y[image] != samples.y[other]:
                 grade = samples.classes[samples.y[other]]
-                reason = f"nearly the same features as {samples.path[other]}, which is graded {grade}"
+                reason = f"near duplicate of {samples.path[other]}, which is graded {grade}"
             else:
                 continue
-            rows.append(_of_image(samples, image, f"{reason} (cosine {1 - distance:.3f})"))
+            rows.append(_image_row(samples, image, f"{reason} (cosine similarity {1 - distance:.3f})"))
     return rows
 
 
-def far_from_all(samples: Samples, images: Any) -> list[DoubtfulEntry]:
-    """Return training images unlike all others, the farthest first."""
+def outlying_images(samples: Samples, images: IntArray) -> list[DoubtfulEntry]:
+    """Return training images whose features are far from all others, the farthest first."""
     X = samples.plain[samples.content[images]][:, samples.columns("final")]
-    around = neighborhood(X, samples.group[images])
-    usual = float(np.median(around.typical))
+    distances = neighborhood(X, samples.group[images])
+    median = float(np.median(distances.typical))
     return [
-        _of_image(
+        _image_row(
             samples,
             images[i],
-            f"unlike all others (mean cosine distance to its neighbours {around.typical[i]:.2f}, usually "
-            f"{usual:.2f})",
+            f"outlier (mean cosine distance to its nearest neighbours {distances.typical[i]:.2f}, median of "
+            f"all images {median:.2f})",
         )
-        for i in outliers(around.typical)
+        for i in outliers(distances.typical)
     ]
 
 
-def join_reasons(rows: Sequence[DoubtfulEntry]) -> list[DoubtfulEntry]:
-    """Return one row an entry or image, in the order of its first reason."""
-    joined: dict[tuple[str, str], DoubtfulEntry] = {}
+def merge_reasons(rows: Sequence[DoubtfulEntry]) -> list[DoubtfulEntry]:
+    """Return one row per entry or image with all its reasons, at the position of the first reason."""
+    merged: dict[tuple[str, str], DoubtfulEntry] = {}
     for row in rows:
         key = (row.entry, row.path)
-        before = joined.get(key)
-        reasons = row.reasons if before is None else (*before.reasons, *row.reasons)
-        joined[key] = replace(before or row, reasons=tuple(dict.fromkeys(reasons)))
-    return list(joined.values())
+        earlier = merged.get(key)
+        reasons = row.reasons if earlier is None else (*earlier.reasons, *row.reasons)
+        merged[key] = replace(earlier or row, reasons=tuple(dict.fromkeys(reasons)))
+    return list(merged.values())
 
 
 def write_doubtful(folder: Path, rows: Sequence[DoubtfulEntry]) -> None:
-    """Write doubtful.csv: one line an entry or image, with the reason in words."""
+    """Write doubtful.csv: one line per entry or image, with the reasons as text."""
     write_csv(
         folder / DOUBTFUL,
         _HEADER,
@@ -191,7 +188,7 @@ def write_doubtful(folder: Path, rows: Sequence[DoubtfulEntry]) -> None:
     )
 
 
-def _of_image(samples: Samples, image: int, reason: str) -> DoubtfulEntry:
+def _image_row(samples: Samples, image: int, reason: str) -> DoubtfulEntry:
     return DoubtfulEntry(
         entry=samples.entry[image],
         path=samples.path[image],
@@ -200,7 +197,7 @@ def _of_image(samples: Samples, image: int, reason: str) -> DoubtfulEntry:
     )
 
 
-def _plain(row: DoubtfulEntry) -> dict[str, Any]:
+def _row_record(row: DoubtfulEntry) -> dict[str, Any]:
     return {
         "entry": row.entry,
         "path": row.path or None,
@@ -211,40 +208,40 @@ def _plain(row: DoubtfulEntry) -> dict[str, Any]:
     }
 
 
-def _text(case: StudyContext, *, n_entries: int, counts: tuple[int, int, int], n: int) -> str:
-    where = f"Labels ({case.head} on {case.samples.store}, out of fold)"
-    if not n:
-        return f"{where}: no grade of {n_entries} training entries is in doubt."
+def _text(context: StudyContext, *, n_entries: int, counts: tuple[int, int, int], n_listed: int) -> str:
+    where = f"Labels ({context.head} on {context.samples.store}, out of fold)"
+    if not n_listed:
+        return f"{where}: none of the grades of {n_entries} training entries is doubtful."
     return (
-        f"{where}: of {n_entries} training entries {counts[0]} clearly look like another grade; images "
-        f"nearly the same as one of another grade or split: {counts[1]}; unlike all others: {counts[2]}. "
-        f"{n} are listed in {DOUBTFUL}, to be looked at again from the top:"
+        f"{where}: training entries that clearly look like another grade: {counts[0]} of {n_entries}; near "
+        f"duplicates with another grade or in another split: {counts[1]}; outliers: {counts[2]}. Listed in "
+        f"{DOUBTFUL}: {n_listed}, the most doubtful first:"
     )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class DoubtScores:
-    """What each row looks like beside the grade it has."""
+    """For each row, how well other grades fit compared with its own grade."""
 
-    doubt: Float64Array  # (n,) above 0: another grade fits better, each by the measure of its own class
-    other: IntArray  # (n,) the grade that fits best of all others
-    sure: npt.NDArray[np.bool_]  # (n,) it fits better, and as well as is usual among those graded so
-    thresholds: Float64Array  # (n_classes,) mean probability of a class over the rows graded so
+    doubt: Float64Array  # (n,): above 0 where another grade fits better than the row's own
+    other: IntArray  # (n,): the best fitting other grade
+    sure: npt.NDArray[np.bool_]  # (n,): `other` fits better, and its probability reaches its threshold
+    thresholds: Float64Array  # (n_classes,): mean probability of each class over the rows with that grade
 
 
 def doubt_scores(y: npt.ArrayLike, probabilities: npt.ArrayLike) -> DoubtScores:
     """Return for each row by how much another grade fits better than its own, from −2 to 2.
 
-    Heads are surer of some classes than of others. So each probability is measured against what is usual in
-    its class: the mean over the rows that are graded so. The doubt is the greatest such surplus of any other
-    class, less that of the grade itself.
+    Heads are more confident for some classes than for others. Each probability is therefore compared with the
+    threshold of its class, the mean probability over the rows with that grade. The doubt is the largest
+    margin (probability minus threshold) of any other class, minus the margin of the row's own grade.
 
     Parameters
     ----------
     y : array-like of shape (n,), int
-        The grades; every class that has none is never the better one.
+        The grades. A class without rows is never the better fitting one.
     probabilities : array-like of shape (n, n_classes), float
-        Out of fold.
+        Out-of-fold probabilities.
 
     Returns
     -------
@@ -258,46 +255,45 @@ def doubt_scores(y: npt.ArrayLike, probabilities: npt.ArrayLike) -> DoubtScores:
     labels, scores = np.asarray(y, dtype=np.int64), np.asarray(probabilities, dtype=np.float64)
     n_classes = scores.shape[1]
     counts = np.bincount(labels, minlength=n_classes)
-    given = scores[np.arange(len(labels)), labels]
-    sums = np.bincount(labels, weights=given, minlength=n_classes)
+    p_own = scores[np.arange(len(labels)), labels]
+    sums = np.bincount(labels, weights=p_own, minlength=n_classes)
     thresholds = np.divide(sums, counts, out=np.full(n_classes, np.inf), where=counts > 0)
-    surplus = scores - thresholds  # (n, n_classes)
-    own = surplus[np.arange(len(labels)), labels].copy()
-    surplus[np.arange(len(labels)), labels] = -np.inf
-    other = np.argmax(surplus, axis=1)
-    best = surplus.max(axis=1)
+    margin = scores - thresholds  # (n, n_classes)
+    own = margin[np.arange(len(labels)), labels].copy()
+    margin[np.arange(len(labels)), labels] = -np.inf
+    other = np.argmax(margin, axis=1)
+    best = margin.max(axis=1)
     return DoubtScores(doubt=best - own, other=other, sure=(best >= 0) & (best > own), thresholds=thresholds)
 
 
 N_NEIGHBOURS = 10
-_CHUNK = 2**24  # cosines at once
-_LEAST = 1e-6  # distance below which rounding decides
-_FENCE, _OUTER_FENCE = 1.5, 3.0  # Tukey's, in distances between the quartiles
+_CHUNK = 2**24  # cosine distances per chunk
+_MIN_DISTANCE = 1e-6  # smaller distances are rounding errors
+_FENCE, _OUTER_FENCE = 1.5, 3.0  # Tukey's fences, in interquartile ranges
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Neighborhood:
-    """What lies around each image; those of its own group do not count."""
+    """Distances of each image to its neighbours; images of its own group do not count as neighbours."""
 
-    nearest: Float64Array  # (n,) cosine distance to the nearest of them
-    typical: Float64Array  # (n,) mean cosine distance to the nearest 10
-    usual: Float64Array  # (2,) first and third quartile of log `nearest`
-    pairs: IntArray  # (n_pairs, 2) images that lie far closer than usual, the closest first
-    distance: Float64Array  # (n_pairs,) of each pair
+    nearest: Float64Array  # (n,): cosine distance to the nearest neighbour
+    typical: Float64Array  # (n,): mean cosine distance to the 10 nearest neighbours
+    pairs: IntArray  # (n_pairs, 2): near duplicates, the closest pair first
+    distance: Float64Array  # (n_pairs,): cosine distance of each pair
 
 
 def neighborhood(X: npt.NDArray[np.float32], group: IntArray) -> Neighborhood:
-    """Return how close images are in direction from the mean of all.
+    """Return cosine distances between images, after centring the features.
 
-    Near duplicates are pairs whose distance is below the outer fence of the distances to the nearest
-    neighbour, on a logarithmic scale: first quartile less three times the distance between the quartiles.
+    Near duplicates are pairs with a distance below the lower outer fence of all nearest-neighbour distances,
+    on a logarithmic scale: first quartile − 3 × interquartile range.
 
     Parameters
     ----------
     X : ndarray of shape (n, n_features), float32
         Plain features.
     group : ndarray of shape (n,), int
-        Images that are known to belong together, and are no pair.
+        Group of each image; images of one group are not compared.
 
     Returns
     -------
@@ -309,48 +305,44 @@ def neighborhood(X: npt.NDArray[np.float32], group: IntArray) -> Neighborhood:
     measure of outliers: Kuan & Mueller, "Back to the basics: revisiting out-of-distribution detection
     baselines", arXiv:2207.03061.
     """
-    unit = _directions(X)
+    unit = _unit_vectors(X)
     nearest, typical = np.full(len(X), np.inf), np.full(len(X), np.inf)
     k = min(N_NEIGHBOURS, len(X) - 1)
     for rows, distance in _distances(unit, group):
         closest = np.sort(np.partition(distance, k - 1, axis=1)[:, :k], axis=1)
-        there = np.isfinite(closest)
+        finite = np.isfinite(closest)
         nearest[rows] = closest[:, 0]
-        total, count = np.where(there, closest, 0.0).sum(axis=1), there.sum(axis=1)
+        total, count = np.where(finite, closest, 0.0).sum(axis=1), finite.sum(axis=1)
         np.divide(total, count, out=typical[rows], where=count > 0)
-    known = nearest[np.isfinite(nearest)]
-    if not len(known):
-        nothing = np.empty((0, 2), dtype=np.int64)
-        return Neighborhood(
-            nearest=nearest, typical=typical, usual=np.zeros(2), pairs=nothing, distance=np.empty(0)
-        )
-    low, high = np.quantile(np.log(known), (0.25, 0.75))
-    limit = np.exp(low - _OUTER_FENCE * (high - low))
-    pairs = _closer_than(unit, group, limit) if high > low else []
-    pairs.sort()
+    pairs: list[tuple[float, int, int]] = []
+    finite_nearest = nearest[np.isfinite(nearest)]
+    if len(finite_nearest):
+        low, high = np.quantile(np.log(finite_nearest), (0.25, 0.75))
+        if high > low:
+            limit = float(np.exp(low - _OUTER_FENCE * (high - low)))
+            pairs = sorted(_pairs_closer_than(limit, unit, group))
     return Neighborhood(
         nearest=nearest,
         typical=typical,
-        usual=np.array([low, high]),
         pairs=np.array([pair[1:] for pair in pairs], dtype=np.int64).reshape(-1, 2),
         distance=np.array([pair[0] for pair in pairs], dtype=np.float64),
     )
 
 
 def outliers(typical: Float64Array) -> IntArray:
-    """Return images far from all others, the farthest first: beyond the fence of these distances.
+    """Return images whose mean distance is above the upper inner fence, the farthest first.
 
-    The inner fence, as cosine distances end soon after 1 and so have no long tail.
+    The inner fence is used, because cosine distances hardly exceed 1 and so have no long tail.
     """
-    known = np.isfinite(typical)
-    if not known.any():
+    finite = np.isfinite(typical)
+    if not finite.any():
         return np.empty(0, dtype=np.int64)
-    low, high = np.quantile(typical[known], (0.25, 0.75))
-    found = np.flatnonzero(known & (typical > high + _FENCE * (high - low)))
+    low, high = np.quantile(typical[finite], (0.25, 0.75))
+    found = np.flatnonzero(finite & (typical > high + _FENCE * (high - low)))
     return found[np.argsort(-typical[found], kind="stable")]
 
 
-def _directions(X: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def _unit_vectors(X: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     centred = X.astype(np.float64) - X.mean(axis=0, dtype=np.float64)
     length = np.linalg.norm(centred, axis=1, keepdims=True)
     unit = np.divide(centred, length, out=np.zeros_like(centred), where=length > 0)
@@ -360,22 +352,23 @@ def _directions(X: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 def _distances(
     unit: npt.NDArray[np.float32], group: IntArray
 ) -> Iterator[tuple[slice, npt.NDArray[np.float64]]]:
-    """Yield the cosine distances of some images to all; infinite within a group."""
-    at_once = max(1, _CHUNK // len(unit))
-    for start in range(0, len(unit), at_once):
-        rows = slice(start, min(start + at_once, len(unit)))
-        distance = np.maximum(1.0 - unit[rows] @ unit.T, _LEAST).astype(np.float64)
+    """Yield chunks of rows and their cosine distances to all images; infinite within a group."""
+    chunk_size = max(1, _CHUNK // len(unit))
+    for start in range(0, len(unit), chunk_size):
+        rows = slice(start, min(start + chunk_size, len(unit)))
+        distance = np.maximum(1.0 - unit[rows] @ unit.T, _MIN_DISTANCE).astype(np.float64)
         distance[group[rows, None] == group] = np.inf
         yield rows, distance
 
 
-def _closer_than(
-    unit: npt.NDArray[np.float32], group: IntArray, limit: float
+def _pairs_closer_than(
+    limit: float, unit: npt.NDArray[np.float32], group: IntArray
 ) -> list[tuple[float, int, int]]:
-    found = []
+    """Return the distance and both images of each pair of images closer than ``limit``."""
+    pairs = []
     for rows, distance in _distances(unit, group):
-        for here, there in zip(*np.nonzero(distance < limit), strict=True):
-            one, other = rows.start + int(here), int(there)
-            if one < other:
-                found.append((float(distance[here, other]), one, other))
-    return found
+        for i, j in zip(*np.nonzero(distance < limit), strict=True):
+            first, second = rows.start + int(i), int(j)
+            if first < second:
+                pairs.append((float(distance[i, second]), first, second))
+    return pairs

@@ -3,7 +3,7 @@
 import pytest
 
 from classify.data.samples import load_samples
-from classify.evaluation.studies.base import StudyContext, study_pairs
+from classify.evaluation.studies.base import StudyContext, study_folds
 from classify.model_selection.grid_search import SearchSettings, make_runner
 from classify.model_selection.protocol import make_protocol
 
@@ -20,7 +20,7 @@ def make_case(make_store):
             samples=samples,
             head=head,
             heads=heads or (head,),
-            pairs=study_pairs(samples, make_protocol(samples, seed=seed), seed=seed),
+            folds=study_folds(samples, make_protocol(samples, seed=seed), seed=seed),
             settings=settings,
             run=make_runner(cache=None, jobs=1),
         )

@@ -15,7 +15,7 @@ from classify.evaluation.studies.base import (
     make_context as best_case,
     out_of_fold,
     run_all,
-    study_pairs,
+    study_folds,
 )
 from classify.model_selection.grid_search import CandidateResult, SearchSettings
 from classify.model_selection.protocol import make_protocol
@@ -29,15 +29,15 @@ def test_the_folds_are_those_of_the_comparison(make_store, counts):
     samples = load_samples(make_store(counts=counts))
     protocol = make_protocol(samples, seed=3)
     last = protocol.final or protocol.outer_folds[0]
-    assert study_pairs(samples, protocol, seed=3) is last.inner_folds
+    assert study_folds(samples, protocol, seed=3) is last.inner_folds
 
 
 def test_beside_a_val_split_folds_are_made_over_train_and_val(make_store):
     samples = load_samples(make_store(counts={"train": 10, "val": 5, "test": 5}))
-    pairs = study_pairs(samples, make_protocol(samples, seed=0), seed=0)
-    held_out = np.concatenate([images for _, images in pairs])
+    folds = study_folds(samples, make_protocol(samples, seed=0), seed=0)
+    held_out = np.concatenate([images for _, images in folds])
     np.testing.assert_array_equal(np.sort(held_out), samples.fit_images)
-    assert not np.isin(np.concatenate([np.concatenate(pair) for pair in pairs]), samples.test_images).any()
+    assert not np.isin(np.concatenate([np.concatenate(fold) for fold in folds]), samples.test_images).any()
 
 
 def test_out_of_fold_probabilities_are_scikit_learns(make_case):
@@ -45,7 +45,7 @@ def test_out_of_fold_probabilities_are_scikit_learns(make_case):
     samples = case.samples
     found = out_of_fold(case, {"C": 0.1, "scaling": "standardise"})
     assert case.images.tolist() == samples.train_images.tolist()
-    for fitted, held_out in case.pairs:
+    for fitted, held_out in case.folds:
         rows = samples.rows(fitted)
         model = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, solver="newton-cholesky", tol=1e-6))
         expected = model.fit(rows.X, rows.y).predict_proba(samples.plain[samples.content[held_out]])

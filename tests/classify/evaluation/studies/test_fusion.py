@@ -1,4 +1,4 @@
-"""The worth of fusing: stores that tell the classes apart by different columns, or by the same."""
+"""Study of fusion: stores that separate the classes by different columns, or by the same ones."""
 
 from dataclasses import replace
 
@@ -28,11 +28,11 @@ def fused_case(make_case, make_store):
 @pytest.mark.parametrize(
     ("other", "sentence"),
     [
-        (slice(6, 12), "Fusing the stores paid here."),
-        (slice(0, 6), "is not settled: the interval holds zero"),
+        (slice(6, 12), "Fusing the stores improved the predictions."),
+        (slice(0, 6), "no detectable difference: the interval contains zero"),
     ],
 )
-def test_fusing_pays_where_the_stores_know_different_things(fused_case, other, sentence):
+def test_fusing_helps_where_the_stores_differ(fused_case, other, sentence):
     case = fused_case(slice(0, 6), other)
     found = study_fusion(case)
     assert sentence in found["text"]
@@ -50,5 +50,5 @@ def test_the_single_store_is_the_one_whose_search_scores_best(fused_case):
 
 
 def test_without_fused_stores_it_says_how_to_fuse(make_case):
-    with pytest.raises(CompareError, match="Name two stores or more and add --fuse"):
+    with pytest.raises(CompareError, match="Pass two or more stores and add --fuse"):
         study_fusion(make_case())

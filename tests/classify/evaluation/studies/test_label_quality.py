@@ -1,4 +1,4 @@
-"""Lists of doubtful grades: flipped ones are found, near duplicates and outliers say why."""
+"""Lists of doubtful grades: flipped grades, near duplicates and outliers."""
 
 import csv
 from dataclasses import replace
@@ -10,7 +10,7 @@ import pytest
 from classify.data.samples import load_samples
 from classify.evaluation.studies.label_quality import (
     DoubtfulEntry,
-    join_reasons,
+    merge_reasons,
     near_duplicates,
     study_label_quality,
     write_doubtful,
@@ -25,7 +25,7 @@ def read(folder):
 
 
 def flipped(samples, *, share, seed):
-    """Give a share of the training images another grade, evenly drawn; say which."""
+    """Return samples with another grade for a random share of the training images, and their paths."""
     generator = np.random.default_rng(seed)
     images = generator.choice(samples.train_images, round(share * len(samples.train_images)), replace=False)
     y = samples.y.copy()
@@ -34,7 +34,7 @@ def flipped(samples, *, share, seed):
 
 
 def share_on_top(folder, wrong, *, n_images):
-    """Return which share of what a perfect ranking would find stands in the top 5 % of the list."""
+    """Return the flipped grades in the top 5 % of the list, relative to a perfect ranking."""
     n_top = round(0.05 * n_images)
     top = [row["path"] for row in read(folder)[:n_top]]
     return len(wrong.intersection(top)) / min(n_top, len(wrong))
@@ -57,27 +57,27 @@ def test_flipped_grades_stand_at_the_top(make_case, tmp_path):
     assert found["shown"][0] == f"{first['path']} ({first['grade']}): {first['reason']}"
 
 
-def test_near_duplicates_are_told_of_across_grades_and_splits_only(make_case):
+def test_near_duplicates_are_listed_across_grades_and_splits_only(make_case):
     samples = make_case(n_features=20, counts={"train": 30, "test": 10}).samples
     plain, content = samples.plain.copy(), samples.content
     train, test = samples.train_images, samples.test_images
     low = train[samples.y[train] == 1]
     noise = 0.01 * np.random.default_rng(0).normal(size=20).astype(np.float32)
     plain[content[low[0]]] = plain[content[train[0]]] + noise  # another grade
-    plain[content[train[5]]] = plain[content[train[4]]] + noise  # the same grade: nothing to say
+    plain[content[train[5]]] = plain[content[train[4]]] + noise  # the same grade: not listed
     plain[content[test[0]]] = plain[content[train[9]]] + noise  # another split
     rows = {row.path: row.reasons[0] for row in near_duplicates(replace(samples, plain=plain))}
     assert set(rows) == {samples.path[image] for image in (train[0], low[0], train[9])}
-    there = f"nearly the same features as {samples.path[low[0]]}, which is graded low"
-    assert rows[samples.path[train[0]]].startswith(there)
-    assert "of the test split (cosine 1.000)" in rows[samples.path[train[9]]]
-    assert "graded" not in rows[samples.path[train[9]]]  # the grade of a test image is nobody's business
+    expected = f"near duplicate of {samples.path[low[0]]}, which is graded low"
+    assert rows[samples.path[train[0]]].startswith(expected)
+    assert "in the test split (cosine similarity 1.000)" in rows[samples.path[train[9]]]
+    assert "graded" not in rows[samples.path[train[9]]]  # the grade of a test image is not disclosed
 
 
-def test_reasons_of_one_image_are_one_row_and_the_first_decides_the_place(tmp_path):
+def test_reasons_of_one_image_are_merged_at_the_position_of_the_first(tmp_path):
     one = DoubtfulEntry(entry="e", path="a.jpg", grade="low", looks_like="high", doubt=0.5, reasons=("r1",))
     two = DoubtfulEntry(entry="f", path="b.jpg", grade="low", reasons=("r2",))
-    joined = join_reasons([one, two, replace(one, looks_like="", doubt=None, reasons=("r3",))])
+    joined = merge_reasons([one, two, replace(one, looks_like="", doubt=None, reasons=("r3",))])
     assert [row.reasons for row in joined] == [("r1", "r3"), ("r2",)]
     write_doubtful(tmp_path, joined)
     assert [(row["rank"], row["doubt"], row["reason"]) for row in read(tmp_path)] == [

@@ -1,4 +1,4 @@
-"""The leak meter: features that tell images apart but not their classes."""
+"""Study of leakage: features that identify images but not their classes."""
 
 from dataclasses import replace
 
@@ -22,13 +22,13 @@ def test_views_of_an_image_on_both_sides_show_skill_where_there_is_none(make_cas
     said = study_leakage(case)
     points = 100 * (found["by_row"] - found["grouped"])
     assert said["shown"][0] == (
-        f"{case.head}: grouped folds {found['grouped']:.3f}, folds over rows of 4 views "
+        f"{case.head}: grouped folds {found['grouped']:.3f}, folds over single views (4 per image) "
         f"{found['by_row']:.3f} ({points:+.1f} points)"
     )
-    assert "is leak, not skill: up to " in said["text"]
+    assert "without grouped folds, scores are up to " in said["text"]
 
 
-def test_the_naive_figure_is_that_of_scikit_learn(make_case):
+def test_the_naive_score_matches_scikit_learn(make_case):
     case = make_case(distance=1.0, n_views=3, view_noise=0.5)
     samples = case.samples
     rows = samples.rows(samples.fit_images)
@@ -64,7 +64,7 @@ def test_groups_that_are_ignored_leak_too(make_case):
 def test_without_views_and_groups_there_is_nothing_to_leak(make_case):
     found = study_leakage(make_case(n_views=0))
     assert found["heads"] == []
-    assert "naive folds are the grouped ones" in found["text"]
+    assert "not measured" in found["text"]
 
 
 def test_every_head_that_costs_little_is_searched_and_the_recommended_one_first(make_case):

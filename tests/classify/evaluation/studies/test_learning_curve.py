@@ -1,4 +1,4 @@
-"""Learning curves: what they say of more images."""
+"""Study of the learning curve."""
 
 from dataclasses import replace
 
@@ -13,11 +13,11 @@ from classify.model_selection.parallel import Failure
 @pytest.mark.parametrize(
     ("wanted", "found"), [(0.3, 1), (3.9, 2), (4, 4), (47, 40), (99, 50), (420, 400), (1999, 1000)]
 )
-def test_numbers_that_are_spoken_of_are_round(wanted, found):
+def test_round_numbers(wanted, found):
     assert round_number(wanted) == found
 
 
-def test_a_curve_that_climbs_is_prolonged_upwards(make_case):
+def test_a_rising_curve_is_extrapolated_upwards(make_case):
     """Twenty columns and classes that overlap: each further image helps."""
     case = make_case(counts={"train": 40, "test": 4}, n_features=60, distance=2.2, n_views=0)
     found = study_learning_curve(case)
@@ -30,7 +30,8 @@ def test_a_curve_that_climbs_is_prolonged_upwards(make_case):
     assert 0 < found["gains"][0]["gain"] < found["gains"][-1]["gain"] < 0.2
     for gain in found["gains"]:
         assert gain["low"] <= gain["gain"] <= gain["high"]
-    assert f"50 more images would bring about {100 * found['gains'][-1]['gain']:+.1f} points" in found["text"]
+    change = f"{100 * found['gains'][-1]['gain']:+.1f} points"
+    assert f"With 50 more images, the extrapolated change is {change}" in found["text"]
     assert study_learning_curve(case) == found
 
 

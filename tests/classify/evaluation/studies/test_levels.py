@@ -1,4 +1,4 @@
-"""The worth of levels: columns that tell the classes apart, in the final level or before it."""
+"""Study of levels: columns that separate the classes are in the final level or in earlier ones."""
 
 import pytest
 
@@ -12,15 +12,15 @@ LEVELS = {"level_names": ("1/2", "1/4", "final"), "level_ends": (4, 8, 12), "n_f
 @pytest.mark.parametrize(
     ("telling", "sentence"),
     [
-        (slice(0, 8), "The further levels paid here."),
-        (slice(8, 12), "Whether the further levels paid here is not settled"),
+        (slice(0, 8), "Earlier levels improved the predictions."),
+        (slice(8, 12), "Earlier levels made no detectable difference"),
     ],
 )
-def test_levels_pay_where_they_tell_the_classes_apart(make_case, telling, sentence):
+def test_levels_help_where_they_separate_the_classes(make_case, telling, sentence):
     case = make_case(**LEVELS, telling=telling, counts={"train": 30, "test": 4})
     found = study_levels(case)
     assert sentence in found["text"]
-    # The way that the search would choose is what a graded case finds.
+    # The variant that the search chooses has the same figure as a case that is predicted out of fold.
     chosen = choose_on_folds(case).params
     way = {"final": "final level", "all": "all levels"}[chosen["levels"]]
     whole = out_of_fold_predictions(case, chosen)

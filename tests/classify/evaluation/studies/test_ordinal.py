@@ -1,4 +1,4 @@
-"""Ordered heads beside their nominal siblings."""
+"""Study of class order: ordered heads against their nominal counterparts."""
 
 from dataclasses import replace
 
@@ -33,7 +33,7 @@ def ordered_case(make_case):
     return make
 
 
-def test_both_siblings_are_searched_and_graded_out_of_fold(ordered_case):
+def test_both_heads_are_searched_and_predicted_out_of_fold(ordered_case):
     case = ordered_case("logreg")
     found = study_order(case)
     assert found["head"] == "ordinal-logistic"
@@ -46,7 +46,7 @@ def test_both_siblings_are_searched_and_graded_out_of_fold(ordered_case):
         assert found["error"]["figures"][head] == pytest.approx(np.mean(np.abs(guess - whole.y)))
     assert found["metric"] == "quadratic_kappa"
     assert list(found["figures"]) == ["logreg", "ordinal-logistic"]
-    assert "grades off on average: logreg 0." in found["text"]
+    assert "mean absolute error: logreg 0." in found["text"]
 
 
 @pytest.mark.parametrize(

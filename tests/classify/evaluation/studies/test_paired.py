@@ -8,7 +8,7 @@ from scipy.stats import bootstrap
 from sklearn.metrics import cohen_kappa_score
 
 from classify.data.samples import load_samples
-from classify.evaluation.studies.compare import Difference, difference, figure, primary_metric
+from classify.evaluation.studies.compare import Difference, compare_predictions, difference, metric_value
 from classify.model_selection.predictions import EntryPredictions
 
 
@@ -39,7 +39,7 @@ def two_heads(n=80, seed=0):
     return y, one, other
 
 
-def test_the_interval_is_that_of_scipy(samples):
+def test_the_interval_matches_scipy(samples):
     y, one, other = two_heads()
     found = difference(predictions(y, one), predictions(y, other), samples=samples, metric="accuracy", seed=0)
     gained = (other == y).astype(float) - (one == y)
@@ -51,14 +51,14 @@ def test_the_interval_is_that_of_scipy(samples):
     assert found.verdict == "better"
 
 
-def test_kappa_is_scikit_learns_and_the_metric_of_ordered_classes(samples):
+def test_kappa_matches_scikit_learn_and_is_the_metric_of_ordered_classes(samples, make_case):
     y, one, _ = two_heads()
-    ordered = replace(samples, ordered=True)
-    assert (primary_metric(replace(samples, ordered=False)), primary_metric(ordered)) == (
-        "accuracy",
-        "quadratic_kappa",
+    for ordered, metric in ((True, "quadratic_kappa"), (False, "accuracy")):
+        context = make_case(samples=replace(samples, ordered=ordered))
+        assert compare_predictions(context, {"one": predictions(y, one)}).metric == metric
+    found = metric_value(
+        predictions(y, one), samples=replace(samples, ordered=True), metric="quadratic_kappa"
     )
-    found = figure(predictions(y, one), samples=ordered, metric="quadratic_kappa")
     assert found == pytest.approx(cohen_kappa_score(y, one, weights="quadratic"))
 
 
@@ -71,8 +71,8 @@ def test_groups_are_drawn_as_a_whole(samples):
     assert difference(*fourfold, samples=samples, metric="accuracy", seed=0) == alone
 
 
-def test_equal_predictions_differ_by_nothing(samples):
+def test_equal_predictions_have_no_difference(samples):
     y, one, _ = two_heads()
     found = difference(predictions(y, one), predictions(y, one), samples=samples, metric="accuracy", seed=0)
     assert found == Difference(value=0.0, low=0.0, high=0.0)
-    assert found.verdict == "unsettled"
+    assert found.verdict == "no detectable difference"

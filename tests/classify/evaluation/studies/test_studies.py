@@ -1,4 +1,4 @@
-"""Studies within a comparison: which there are, what they are kept from, and what is remembered."""
+"""Studies within a comparison: names, independence of test images, cached results."""
 
 import json
 from dataclasses import replace
@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from classify.cli.main import cli
 from classify.data.samples import load_samples
 from classify.errors import CompareError
-from classify.evaluation.studies import STUDIES, known_studies, run_studies, study_lines
+from classify.evaluation.studies import STUDIES, resolve_studies, run_studies, study_lines
 from classify.jobs.compare import compare
 from classify.model_selection import cache
 from classify.model_selection.grid_search import SearchSettings, run_candidates
@@ -22,14 +22,14 @@ GRADES = ("1_low", "2_middle", "3_award")
 
 
 def test_studies_are_known_by_name_in_one_order():
-    assert known_studies(("labels", "leaks", "labels")) == ("leaks", "labels")
-    assert known_studies(("all",)) == tuple(STUDIES)
-    assert known_studies(()) == ()
+    assert resolve_studies(("labels", "leaks", "labels")) == ("leaks", "labels")
+    assert resolve_studies(("all",)) == tuple(STUDIES)
+    assert resolve_studies(()) == ()
     with pytest.raises(CompareError, match="Unknown study 'leek': expected some of leaks, learning"):
-        known_studies(("leek",))
+        resolve_studies(("leek",))
 
 
-def test_a_comparison_does_them_and_a_second_one_computes_nothing(make_store, tmp_path, monkeypatch):
+def test_a_second_comparison_reads_the_studies_from_the_cache(make_store, tmp_path, monkeypatch):
     tasks, run_tasks = [], cache.run_tasks
 
     def watched(work, **options):
@@ -45,7 +45,7 @@ def test_a_comparison_does_them_and_a_second_one_computes_nothing(make_store, tm
     for name in ("leaks", "learning", "views", "levels", "labels"):
         assert (studies[name]["store"], studies[name]["head"]) == ("efficientnet_lite0", "logreg")
     assert studies["ordering"]["text"].startswith(
-        "Study of ordering not done: it needs three ordered classes"
+        "Study 'ordering' not possible: it needs three or more ordered classes"
     )
     assert (one.folder / "doubtful.csv").is_file()
     tasks.clear()
@@ -63,7 +63,7 @@ def test_a_comparison_does_them_and_a_second_one_computes_nothing(make_store, tm
         pytest.param({"train": 7, "val": 3, "test": 6}, marks=pytest.mark.slow),
     ],
 )
-def test_none_of_them_looks_at_a_test_image(make_store, tmp_path, counts):
+def test_no_study_uses_test_images(make_store, tmp_path, counts):
     samples = load_samples(make_store(**{**STORE, "counts": counts}))
     generator = np.random.default_rng(0)
     test = samples.test_images
@@ -110,6 +110,6 @@ def test_an_unknown_study_is_refused_before_any_work(make_store, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_where_no_head_could_be_fitted_each_study_says_so(make_store, tmp_path):
+def test_without_a_fitted_head_each_study_has_a_reason(make_store, tmp_path):
     done = compare([make_store()], heads=("baseline",), study=("leaks",), out=tmp_path / "run", jobs=1)
     assert "no head could be fitted" in done.record["studies"]["leaks"]["reason"]
