@@ -25,15 +25,49 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# No test is timed, and CI fails on the same examples every time.
-settings.register_profile("folio", deadline=None, derandomize=bool(os.environ.get("CI")))
-settings.load_profile("folio")
+# No test has a deadline, and CI fails on the same examples every time.
+settings.register_profile("folio", max_examples=25, deadline=None, derandomize=bool(os.environ.get("CI")))
+settings.register_profile("long", settings.get_profile("folio"), max_examples=200)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add ``--long``."""
+    parser.addoption(
+        "--long", action="store_true", help="also run the tests marked long, and more of each random test"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Choose the number of examples before test modules, which read it, are imported."""
+    settings.load_profile("long" if config.getoption("--long") else "folio")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deselect tests marked ``long`` unless ``--long`` is given."""
+    if config.getoption("--long"):
+        return
+    long = [item for item in items if item.get_closest_marker("long")]
+    config.hook.pytest_deselected(items=long)
+    items[:] = [item for item in items if not item.get_closest_marker("long")]
+
+
+@pytest.fixture(scope="session")
+def long(request) -> bool:
+    """True with ``--long``: repeat more, use more networks."""
+    return request.config.getoption("--long")
 
 
 @pytest.fixture(scope="session", autouse=True)
-def own_cache(tmp_path_factory) -> None:
-    """Keep what tests cache apart from what the person who runs them has cached."""
-    os.environ["FOLIO_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+def own_cache(tmp_path_factory) -> Path:
+    """Keep what tests cache apart from what the person who runs them has cached.
+
+    All workers of a run share it, so that a network is converted once.
+    """
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared_cache"
+    folder.mkdir(exist_ok=True)
+    os.environ["FOLIO_CACHE"] = str(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

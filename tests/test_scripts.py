@@ -381,7 +381,15 @@ def test_test_runs_lint_types_and_the_suite(checkout):
     calls = checkout.calls()[2:]
     assert calls[:3] == ["ruff check .", "ruff format --check .", "python -m mypy"]
     assert calls[3].startswith("python -m pytest ")
+    assert "--long" not in calls[3]
     assert len(calls) == 4
+
+
+def test_long_runs_all_of_it(checkout):
+    assert checkout.call("scripts/test", "--long").returncode == 0
+    calls = checkout.calls()
+    assert calls[2:5] == ["ruff check .", "ruff format --check .", "python -m mypy"]
+    assert "--long" in calls[5].split()
 
 
 def test_arguments_of_test_go_to_pytest_alone(checkout):

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import sklearn.metrics
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 from hypothesis.extra import numpy as arrays
 
 from classify.errors import CompareError
@@ -85,7 +85,6 @@ def test_with_two_classes_the_auc_is_that_of_the_second():
     assert got["roc_auc"] == pytest.approx(3 / 4)
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.data(), st.integers(2, 5), st.integers(1, 30))
 def test_agrees_with_scikit_learn_and_never_yields_nan(data, n_classes, n):
     classes = tuple(f"class {k}" for k in range(n_classes))

@@ -1,13 +1,12 @@
 """Images set aside: whole groups, of every class."""
 
 import numpy as np
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 
 from classify.heads.grouping import validation_images
 
 
 @given(st.data())
-@settings(max_examples=200, deadline=None)
 def test_images_set_aside_part_no_group_and_empty_no_class(data):
     n_classes = data.draw(st.integers(2, 5))
     sizes = data.draw(st.lists(st.integers(2, 12), min_size=n_classes, max_size=n_classes))

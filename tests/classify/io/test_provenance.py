@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 
 from classify.cli.main import cli
 from classify.errors import CompareError
@@ -46,7 +46,6 @@ needs_bash = pytest.mark.skipif(BASH is None, reason="needs bash, which reads th
 
 
 @needs_bash
-@settings(max_examples=60)
 @given(
     st.lists(
         st.binary(max_size=12).filter(lambda name: b"\0" not in name)

@@ -47,7 +47,7 @@ def test_there_is_none_under_another_key(tmp_path):
     assert load_model(tmp_path, KEY[::-1]) is None
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(place=st.integers(0, 10**6), bit=st.integers(0, 7))
 def test_a_flipped_bit_is_noticed_wherever_it_is(tmp_path, place, bit):
     save_model(tmp_path, KEY, _model())

@@ -6,7 +6,7 @@ import zlib
 import h5py
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 
 from featurize.cli.main import store_facts
 from featurize.errors import StoreError
@@ -202,7 +202,6 @@ raw = (
 )
 
 
-@settings(max_examples=60, deadline=None)
 @given(name=names | raw)
 def test_any_file_name_comes_back_as_it_was(tmp_path_factory, name):
     path = tmp_path_factory.mktemp("names") / "s.h5"

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 from scipy.optimize import minimize
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
@@ -102,7 +102,6 @@ def test_far_out_scores_have_probabilities_too():
     assert found[2, 1] == pytest.approx(np.exp(-40) * (np.e - 1 / np.e), rel=1e-9)
 
 
-@settings(max_examples=40, deadline=None)
 @given(
     n_rows=st.integers(6, 60),
     n_columns=st.integers(1, 80),

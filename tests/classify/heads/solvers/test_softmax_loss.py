@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, strategies as st
 from scipy.special import expit, softmax
 from sklearn.linear_model import LogisticRegression
 from sklearn.utils.class_weight import compute_class_weight
@@ -50,7 +50,6 @@ def test_solutions_are_scikit_learn_s(n_classes, shape, class_weight):
         np.testing.assert_allclose(ours.intercept, theirs_centred, atol=1e-5)
 
 
-@settings(max_examples=40, deadline=None)
 @given(
     n_rows=st.integers(6, 60),
     n_columns=st.integers(1, 80),
