@@ -381,14 +381,9 @@ SERVE = """
 import sys
 sys.path.insert(0, {folder!r})
 import stand_in
-from featurize import backbones, cli, engines
-from featurize.extraction import fill
-def create_engine(backbone, weights, *, input_size=None, **_):
-    return stand_in.MeanEngine(size=input_size or backbone.size, delay=0.3)
-backbones.BACKBONES = stand_in.registry()
-engines.create_engine = create_engine
-fill.PART_CONTENTS = 4
-cli.main()
+from featurize.cli.main import main
+stand_in.install(delay=0.3, part=4)
+main()
 """
 
 
@@ -435,8 +430,8 @@ def test_stopped_it_says_how_to_go_on_and_goes_on(portfolio, tmp_path, name, sta
 @pytest.mark.skipif(os.name == "nt", reason="signals are POSIX")
 def test_ctrl_c_twice_ends_at_once(tmp_path):
     code = (
-        "import time\nfrom featurize.base.terminal import orderly_stop\n"
-        "with orderly_stop():\n"
+        "import time\nfrom featurize.base.terminal import graceful_stop\n"
+        "with graceful_stop():\n"
         "    try:\n        print('ready', flush=True)\n        time.sleep(60)\n"
         "    finally:\n        print('tidying', flush=True)\n        time.sleep(60)\n"
     )
