@@ -1,7 +1,11 @@
-"""The dense head's network in Keras (imported on first use): how features are scaled, and the layers."""
+"""Keras network of the dense head: scaling layers, network, epochs of rows on disk, training curves.
+
+Keras is imported on first use.
+"""
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -19,25 +23,25 @@ if TYPE_CHECKING:
     import keras
 
 
-ROWS_A_PASS = 8192  # bounds memory
-_NOMINAL, _ORDINAL = "dense_head", "ordinal_dense_head"  # a network's name, kept in its file
+ROWS_PER_PASS = 8192  # bounds memory
+NOMINAL_NETWORK, ORDINAL_NETWORK = "dense_head", "ordinal_dense_head"  # name of the network in its file
 
 
 def scaling_layers(X: np.ndarray, scaling: str) -> list[keras.layers.Layer]:
-    """Return the layers that scale raw features, fitted on X (n_rows, n_features), float32.
+    """Return layers that scale raw features, fitted on X (n_rows, n_features), float32.
 
-    "standardise": each column to mean 0 and standard deviation 1; constant columns to 0, as scikit-learn has
-    it. "l2": each row to length 1, times a constant that brings the columns to the size batch norm's epsilon
-    expects.
+    "standardise" scales each column to mean 0 and standard deviation 1; constant columns become 0, as in
+    scikit-learn. "l2" scales each row to length 1, times sqrt(n_features), so that the columns are not small
+    compared with the epsilon of batch norm.
     """
     mean = variance = np.zeros(X.shape[1])
     if scaling != "l2":
         mean, variance = X.mean(axis=0, dtype=np.float64), X.var(axis=0, dtype=np.float64)
-    return layers_of_moments(mean, variance, scaling)
+    return moment_scaling_layers(mean, variance, scaling)
 
 
-def layers_of_moments(mean: np.ndarray, variance: np.ndarray, scaling: str) -> list[keras.layers.Layer]:
-    """Return the same from the mean and variance of each column, (n_features,) float64."""
+def moment_scaling_layers(mean: np.ndarray, variance: np.ndarray, scaling: str) -> list[keras.layers.Layer]:
+    """Return scaling layers from the mean and variance of each column, (n_features,) float64."""
     import keras
 
     if scaling == "l2":
@@ -46,8 +50,8 @@ def layers_of_moments(mean: np.ndarray, variance: np.ndarray, scaling: str) -> l
             keras.layers.Rescaling(float(len(mean)) ** 0.5, name="rescale"),
         ]
     variance = variance.copy()
-    # A constant column's mean is rounded to float32 too: divided by nearly nothing, that rounding would be
-    # data.
+    # The mean of a constant column is rounded to float32. Divided by a standard deviation close to 0, the
+    # rounding error would look like data.
     variance[variance <= (1e-6 * mean) ** 2] = 1.0
     return [keras.layers.Normalization(mean=mean, variance=variance, name="standardise")]
 
@@ -59,25 +63,25 @@ def build_network(
     units: Sequence[int],
     dropout: float,
     seed: int,
-    before: Sequence[keras.layers.Layer] = (),
+    scaling: Sequence[keras.layers.Layer] = (),
     thresholds: np.ndarray | None = None,
 ) -> keras.Sequential:
-    """Return the network, its weights drawn: batch norm, ReLU layers, batch norm, dropout, classes.
+    """Return the network with initial weights: batch norm, ReLU layers, batch norm, dropout, classes.
 
     Parameters
     ----------
     n_features, n_classes : int
-        Two classes get one sigmoid unit, the probability of the second; more get a softmax, or a cumulative
-        link.
+        Two classes have one sigmoid unit, the probability of the second class; more have a softmax, or a
+        cumulative link.
     units : sequence of int
         Widths of the ReLU layers.
     dropout : float
-        Share of the last layer's inputs that is dropped in training.
+        Fraction of the inputs of the last layer that is dropped in training.
     seed : int
-    before : sequence of layers
-        Put between input and first batch norm; no weights are learned there.
+    scaling : sequence of layers
+        Layers between the input and the first batch norm; they are not trained.
     thresholds : ndarray of shape (n_classes - 1,), optional
-        Of ordered classes: where those of the cumulative link start, ascending.
+        For ordered classes: initial thresholds of the cumulative link, ascending.
     """
     import keras
 
@@ -85,135 +89,146 @@ def build_network(
     seeds = [int(s) >> 1 for s in np.random.SeedSequence(seed).generate_state(len(units) + 2)]
 
     def dense(width: int, activation: str, index: int, name: str) -> keras.layers.Layer:
-        first = keras.initializers.GlorotUniform(seed=seeds[index])
-        return layers.Dense(width, activation=activation, kernel_initializer=first, name=name)
+        initializer = keras.initializers.GlorotUniform(seed=seeds[index])
+        return layers.Dense(width, activation=activation, kernel_initializer=initializer, name=name)
 
     if thresholds is not None and n_classes > 2:
-        first = keras.initializers.GlorotUniform(seed=seeds[len(units)])
-        score = layers.Dense(1, use_bias=False, kernel_initializer=first, name="score")
-        last = [score, *link_layers(n_classes)]
+        initializer = keras.initializers.GlorotUniform(seed=seeds[len(units)])
+        score = layers.Dense(1, use_bias=False, kernel_initializer=initializer, name="score")
+        output = [score, *link_layers(n_classes)]
     else:
         width, activation = (1, "sigmoid") if n_classes == 2 else (n_classes, "softmax")
-        last = [dense(width, activation, len(units), "probabilities")]
+        output = [dense(width, activation, len(units), "probabilities")]
     network = keras.Sequential(
         [
             keras.Input((n_features,), dtype="float32", name="features"),
-            *before,
+            *scaling,
             layers.BatchNormalization(name="norm_features"),
             *[dense(size, "relu", i, f"dense_{i + 1}") for i, size in enumerate(units)],
             layers.BatchNormalization(name="norm_dense"),
             layers.Dropout(dropout, seed=seeds[-1], name="dropout"),
-            *last,
+            *output,
         ],
-        name=_NOMINAL if thresholds is None else _ORDINAL,
+        name=NOMINAL_NETWORK if thresholds is None else ORDINAL_NETWORK,
     )
     if thresholds is not None and n_classes > 2:
         set_thresholds(network, thresholds)
     return network
 
 
-def is_ordinal(network: keras.Sequential) -> bool:
-    """Return whether a network was built for ordered classes."""
-    return network.name == _ORDINAL
-
-
 def scale_rows(layers: Sequence[keras.layers.Layer], X: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Return these rows as the layers scale them, part by part: whole copies of X are what fills memory."""
+    """Return the given rows of X scaled by the layers; part by part, because copies of X take memory."""
     scaled = np.empty((len(rows), X.shape[1]), dtype=np.float32)
-    for start in range(0, len(rows), ROWS_A_PASS):
-        part = X[rows[start : start + ROWS_A_PASS]]
+    for start in range(0, len(rows), ROWS_PER_PASS):
+        part = X[rows[start : start + ROWS_PER_PASS]]
         for layer in layers:
             part = layer(part)
-        scaled[start : start + ROWS_A_PASS] = part
+        scaled[start : start + ROWS_PER_PASS] = part
     return scaled
 
 
-MOST_IMAGES = 2**16  # of a stretch: at most steps as many as an epoch of so many images has
-MOST_VALIDATION = 2**14  # images that decide when to stop; they are looked at after each stretch
-RUN_IMAGES = 4096  # neighbours on disk that are read together, some ten chunks of the store
-_COPIES = 6  # of a stretch in memory: as read, scaled and as a tensor, each once more for the next one
+MAX_CHUNK_IMAGES = 2**16  # bounds the number of steps per epoch
+MAX_VALIDATION_IMAGES = 2**14  # evaluated after each epoch
+RUN_IMAGES = 4096  # consecutive images on disk that are read together: about ten HDF5 chunks of the store
+_COPIES = 6  # of a chunk in memory: as read, scaled and as a tensor, for this chunk and the next one
 
 
 class StreamedEpochs:
-    """Images in stretches without an end, each once a pass, by one view that is drawn at random."""
+    """Epochs of rows on disk: an endless sequence of chunks of images, one random view per image.
+
+    A pass is a sequence of chunks that holds each training image once.
+
+    Parameters
+    ----------
+    rows : RowStream
+    label : ndarray of shape (n_rows,), int
+        Class index of each row.
+    train : ndarray of shape (n_rows,), bool
+        True for training rows.
+    seed : int
+
+    Attributes
+    ----------
+    labels : ndarray of shape (n_train_images,), int
+        Class indices of the training images, in their order on disk.
+    n_images : int
+        Maximum number of images per chunk.
+    """
 
     def __init__(
-        self, rows: RowStream, label: npt.NDArray[np.integer], *, kept: npt.NDArray[np.bool_], seed: int
+        self, rows: RowStream, label: npt.NDArray[np.integer], *, train: npt.NDArray[np.bool_], seed: int
     ) -> None:
         self.rows, self.seed = rows, seed
         self.images = rows_by_image(rows.image)
-        place = np.full(len(rows), -1, dtype=np.int64)  # on disk, of each row
+        disk_position = np.full(len(rows), -1, dtype=np.int64)  # of each row
         start = 0
         for piece in rows.pieces:
-            place[piece.position.ravel()] = np.arange(start, start + piece.position.size)
+            disk_position[piece.position.ravel()] = np.arange(start, start + piece.position.size)
             start += piece.position.size
-        wanted = np.flatnonzero(kept[self.images.plain])
-        self.order = wanted[np.argsort(place[self.images.plain[wanted]], kind="stable")]  # of images, on disk
+        images = np.flatnonzero(train[self.images.plain])
+        self.order = images[np.argsort(disk_position[self.images.plain[images]], kind="stable")]
         self.label = label[self.images.plain]  # (n_images,)
         self.labels = self.label[self.order]
         affordable = rows.working_bytes // (_COPIES * 4 * rows.n_features)
-        self.n_images = int(max(1, min(MOST_IMAGES, affordable, len(self.order))))
+        self.n_images = int(max(1, min(MAX_CHUNK_IMAGES, affordable, len(self.order))))
 
-    def each(self, before: Sequence[keras.layers.Layer]) -> Generator[dict[str, np.ndarray]]:
-        """Yield the scaled rows of one stretch after another, as `dense_training.Rows` names them."""
+    def epochs(self, scaling: Sequence[keras.layers.Layer]) -> Generator[dict[str, np.ndarray]]:
+        """Yield the scaled rows of each chunk, with the names of `dense_training.EpochData`."""
         with ThreadPoolExecutor(1) as reader:
-            plan = self._plan()
-            ahead = reader.submit(self._read, next(plan), before)
+            chunks = self._chunks()
+            pending = reader.submit(self._read, next(chunks), scaling)
             try:
                 while True:
-                    ready = ahead.result()
-                    ahead = reader.submit(self._read, next(plan), before)
-                    yield ready
-                    del ready
+                    data = pending.result()
+                    pending = reader.submit(self._read, next(chunks), scaling)
+                    yield data
+                    del data
             finally:
-                ahead.cancel()
+                pending.cancel()
 
-    def _plan(self) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
-        """Yield the images of each stretch, and the row of each that is shown."""
+    def _chunks(self) -> Iterator[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]]:
+        """Yield the images of each chunk, and one random row of each image."""
         n = len(self.order)
         run = min(RUN_IMAGES, max(1, self.n_images // 16))
         runs = np.array_split(self.order, -(-n // run))
-        number = 0
-        while True:
+        for number in itertools.count():  # number of the pass
             generator = np.random.default_rng([self.seed, number])
             shuffled = np.concatenate([runs[k] for k in generator.permutation(len(runs))])
-            for some in np.array_split(shuffled, -(-n // self.n_images)):
-                view = (generator.random(len(some)) * self.images.count[some]).astype(np.int64)
-                yield some, self.images.rows[self.images.start[some] + view]
-            number += 1
+            for chunk in np.array_split(shuffled, -(-n // self.n_images)):
+                view = (generator.random(len(chunk)) * self.images.count[chunk]).astype(np.int64)
+                yield chunk, self.images.rows[self.images.start[chunk] + view]
 
     def _read(
         self,
-        stretch: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]],
-        before: Sequence[keras.layers.Layer],
+        chunk: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]],
+        scaling: Sequence[keras.layers.Layer],
     ) -> dict[str, np.ndarray]:
-
-        images, row = stretch
-        every = np.arange(len(images))
+        images, row = chunk
+        index = np.arange(len(images))
         return {
-            "X": scale_rows(before, self.rows.take(row), every),
-            "start": every,
-            "count": np.ones_like(every),
+            "X": scale_rows(scaling, self.rows.take(row), index),
+            "start": index,
+            "count": np.ones_like(index),
             "y": self.label[images],
         }
 
 
-_DIGITS = 5  # more than any plot shows
+_DIGITS = 5  # decimals of stored curves: more than a plot can show
 
 
 def training_curves(estimator: Any) -> dict[str, Any] | None:
-    """Return how a fitted head was trained, epoch by epoch; None of a head that has no epochs.
+    """Return the loss and accuracy of each epoch of a fitted head; None if the head has no epochs.
 
     Parameters
     ----------
     estimator : estimator
-        Fitted, not loaded.
+        Fitted, not loaded from a file.
 
     Returns
     -------
     dict or None
-        ``epochs``, ``best_epoch`` (the one kept, counted from 1), and ``loss``, ``accuracy``, ``val_loss``
-        and ``val_accuracy``: one figure an epoch, None where it is not finite.
+        ``epochs``, ``best_epoch`` (of the restored weights, counted from 1), and ``loss``, ``accuracy``,
+        ``val_loss`` and ``val_accuracy``: one value per epoch, None if it is not finite.
     """
     history = getattr(estimator, "history_", None)
     if history is None:
@@ -221,16 +236,16 @@ def training_curves(estimator: Any) -> dict[str, Any] | None:
     return {
         "epochs": estimator.n_iter_,
         "best_epoch": estimator.best_epoch_,
-        **{name: [_rounded(figure) for figure in figures] for name, figures in history.items()},
+        **{name: [_rounded(value) for value in values] for name, values in history.items()},
     }
 
 
-def _rounded(figure: float) -> float | None:
-    return round(figure, _DIGITS) if math.isfinite(figure) else None
+def _rounded(value: float) -> float | None:
+    return round(value, _DIGITS) if math.isfinite(value) else None
 
 
-def write_curves(log_dir: str | Path, history: dict[str, list[float]]) -> None:
-    """Write epoch_loss and epoch_accuracy, train and validation, as Keras' TensorBoard callback would."""
+def write_tensorboard(log_dir: str | Path, history: dict[str, list[float]]) -> None:
+    """Write epoch_loss and epoch_accuracy for training and validation, like Keras' TensorBoard callback."""
     import tensorflow as tf
 
     for part, prefix in (("train", ""), ("validation", "val_")):

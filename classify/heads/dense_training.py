@@ -1,7 +1,7 @@
-"""One training step of the dense head, in plain TensorFlow operations (imported on first use).
+"""Training of the dense head in plain TensorFlow operations (imported on first use).
 
-They say what Keras' layers and optimizer do (a test compares them): that is traced in a third of the time,
-and Adam's step, which moves most of the memory, becomes one fused operation in place.
+The operations compute what Keras' layers and optimizer compute, which a test verifies. They are traced in a
+third of the time, and Adam's update, which moves most of the memory, is one fused in-place operation.
 """
 
 from __future__ import annotations
@@ -30,24 +30,24 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 
-# Keras' defaults. Adam: Kingma & Ba, arXiv:1412.6980, the form before section 2.1.
+# Defaults of Keras. Adam: Kingma & Ba, arXiv:1412.6980, in the form given just before section 2.1.
 _MOMENTUM, _VARIANCE_MOMENTUM, _EPSILON = 0.9, 0.999, 1e-7
 _NORM_MOMENTUM, _NORM_EPSILON = 0.99, 1e-3
 
 
 class TrainingState(NamedTuple):
-    """All that training changes, as lists of `tf.Variable`; weights and moving are the network's own."""
+    """Variables updated by training, as lists of `tf.Variable`; weights and moving belong to the network."""
 
-    weights: list  # trainable, in the network's order; behind them, what gives a link's thresholds
-    moving: list  # mean and variance of each batch norm, in the network's order
-    first: list  # Adam's moments, one for each weight
-    second: list
+    weights: list  # trainable, in the order of the network; with a cumulative link its free parameters follow
+    moving: list  # moving mean and variance of each batch norm, in the order of the network
+    first: list  # Adam's first moments, one per weight
+    second: list  # Adam's second moments
     best: list  # weights, then moving means and variances, of the best epoch
-    steps: tf.Variable  # float32 scalar: steps done
+    steps: tf.Variable  # float32 scalar: number of steps
 
 
 def initial_state(network: keras.Sequential) -> TrainingState:
-    """Return the state that training of a fresh network starts from; it trains the network's own weights."""
+    """Return the initial training state of a new network; training updates the network in place."""
     import tensorflow as tf
 
     norms = [network.get_layer(name) for name in ("norm_features", "norm_dense")]
@@ -60,15 +60,15 @@ def initial_state(network: keras.Sequential) -> TrainingState:
     return TrainingState(weights, moving, first, second, best, steps=tf.Variable(0.0))
 
 
-def take_best(state: TrainingState, network: keras.Sequential) -> None:
-    """Put the best epoch's weights and statistics into the network."""
+def restore_best(state: TrainingState, network: keras.Sequential) -> None:
+    """Set the weights and moving statistics of the network to those of the best epoch."""
     for variable, value in zip((*state.weights, *state.moving), state.best, strict=True):
         variable.assign(value)
     if has_link(network):
         set_thresholds(network, ordered_thresholds(state.weights[-1].numpy()))
 
 
-def make_step(
+def train_step(
     state: TrainingState,
     X: tf.Tensor,
     y: tf.Tensor,
@@ -78,14 +78,14 @@ def make_step(
     mask_seed: tf.Tensor,
     dropout: float,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Make one step; return its sum of weighted losses and number of right answers."""
+    """Train on one batch; return its sum of weighted losses and its number of correct predictions."""
     import tensorflow as tf
 
     weights = [variable.read_value() for variable in state.weights]
     with tf.GradientTape() as tape:
         tape.watch(weights)
         logits, moments = _forward(weights, X, mask_seed=mask_seed, dropout=dropout)
-        loss, correct = _sums(logits, y, weight)
+        loss, correct = _loss_and_correct(logits, y, weight)
         mean_loss = loss / tf.cast(tf.size(y), tf.float32)
     gradients = tape.gradient(mean_loss, weights)
     step = state.steps.assign_add(1.0)
@@ -112,18 +112,18 @@ def make_step(
 def validate(
     state: TrainingState, X: tf.Tensor, y: tf.Tensor, weight: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Return the sum of weighted losses and the number of right answers on validation rows."""
+    """Return the sum of weighted losses and the number of correct predictions on validation rows."""
     weights, moving = ([variable.read_value() for variable in part] for part in (state.weights, state.moving))
     logits, _ = _forward(weights, X, moving=moving)
-    return _sums(logits, y, weight)
+    return _loss_and_correct(logits, y, weight)
 
 
-def keep_best(state: TrainingState) -> tf.Tensor:
-    """Keep weights and statistics as the best epoch's; return True: a branch of a graph returns something."""
+def save_best(state: TrainingState) -> tf.Tensor:
+    """Save weights and moving statistics as the best ones; return True, because `tf.cond` needs a value."""
     import tensorflow as tf
 
-    for kept, variable in zip(state.best, (*state.weights, *state.moving), strict=True):
-        kept.assign(variable)
+    for saved, variable in zip(state.best, (*state.weights, *state.moving), strict=True):
+        saved.assign(variable)
     return tf.constant(True)
 
 
@@ -135,7 +135,10 @@ def _forward(
     mask_seed: tf.Tensor | None = None,
     dropout: float = 0.0,
 ) -> tuple[tf.Tensor, list[tf.Tensor]]:
-    """Return the logits, and the moments that the batch norms used: the batch's own where none are given."""
+    """Return the logits (with a cumulative link the log probabilities) and the moments used by batch norm.
+
+    The moments are those of the batch unless `moving` is given.
+    """
     import tensorflow as tf
 
     scale, shift, *dense, last_scale, last_shift, kernel, bias = weights
@@ -146,10 +149,10 @@ def _forward(
     X, last_moments = _normalise(X, moving and moving[2:])
     X = X * last_scale + last_shift
     if mask_seed is not None and dropout:
-        kept = tf.random.stateless_uniform(tf.shape(X), mask_seed) >= dropout
-        X = tf.where(kept, X / (1.0 - dropout), 0.0)
-    linked = kernel.shape[-1] < bias.shape[0]  # one score, and several thresholds on it
-    logits = log_probabilities(X @ kernel, bias) if linked else X @ kernel + bias
+        mask = tf.random.stateless_uniform(tf.shape(X), mask_seed) >= dropout
+        X = tf.where(mask, X / (1.0 - dropout), 0.0)
+    has_cumulative_link = kernel.shape[-1] < bias.shape[0]  # one score, and several thresholds
+    logits = log_probabilities(X @ kernel, bias) if has_cumulative_link else X @ kernel + bias
     return logits, [*moments, *last_moments]
 
 
@@ -160,30 +163,30 @@ def _normalise(X: tf.Tensor, moments: Sequence | None) -> tuple[tf.Tensor, Seque
     return (X - mean) * tf.math.rsqrt(variance + _NORM_EPSILON), (mean, variance)
 
 
-def _sums(logits: tf.Tensor, y: tf.Tensor, weight: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Return the sum of weighted cross-entropies and the number of right answers."""
+def _loss_and_correct(logits: tf.Tensor, y: tf.Tensor, weight: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return the sum of weighted cross-entropies and the number of correct predictions."""
     import tensorflow as tf
 
     if logits.shape[-1] == 1:
         logits = logits[:, 0]
         losses = tf.nn.sigmoid_cross_entropy_with_logits(tf.cast(y, tf.float32), logits)
-        right = tf.equal(logits > 0, y > 0)
+        correct = tf.equal(logits > 0, y > 0)
     else:
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(y, logits)
-        right = tf.equal(tf.argmax(logits, axis=1), y)
-    return tf.reduce_sum(losses * weight), tf.reduce_sum(tf.cast(right, tf.float32))
+        correct = tf.equal(tf.argmax(logits, axis=1), y)
+    return tf.reduce_sum(losses * weight), tf.reduce_sum(tf.cast(correct, tf.float32))
 
 
-FIGURES = ("loss", "accuracy", "val_loss", "val_accuracy")  # of an epoch
+METRICS = ("loss", "accuracy", "val_loss", "val_accuracy")  # of each epoch
 
-stopping = threading.Event()  # while it is set, training in any thread ends early, with an error
+stop_requested = threading.Event()  # while set, training in any thread ends early with an error
 _tracing = threading.Lock()
 
 
-class Rows(NamedTuple):
+class EpochData(NamedTuple):
     """Scaled training rows by image, as in `classify.heads.grouping.ImageRows`, and plain validation rows."""
 
-    X: Any  # (n_rows, n_features) float32, the rows of an image side by side
+    X: Any  # (n_rows, n_features) float32, the rows of an image are adjacent
     start: Any  # (n_images,) int64
     count: Any  # (n_images,) int64
     y: Any  # (n_images,) int64
@@ -192,29 +195,34 @@ class Rows(NamedTuple):
     class_weight: Any  # (n_classes,) float32
 
 
-def as_tensors(**arrays: Any) -> Rows:
-    """Return the fields of `Rows` as tensors of their types, on the device that training will use."""
+def as_tensors(**arrays: Any) -> EpochData:
+    """Return the fields of `EpochData` as tensors of their types, on the device used for training."""
     import tensorflow as tf
 
     floats = ("X", "X_val", "class_weight")
-    return Rows(**{k: tf.cast(v, tf.float32 if k in floats else tf.int64) for k, v in arrays.items()})
+    return EpochData(**{k: tf.cast(v, tf.float32 if k in floats else tf.int64) for k, v in arrays.items()})
 
 
-def as_rows(held: Mapping[str, Any], shown: Iterator[Mapping[str, Any]]) -> Iterator[Rows]:
-    """Yield the rows of each epoch: those shown, the last of them for ever, beside those held out."""
-    first = as_tensors(**held, **next(shown))
-    yield first
-    for more in shown:
-        fresh = as_tensors(X_val=first.X_val, y_val=first.y_val, class_weight=first.class_weight, **more)
-        yield (first := fresh)
-        del fresh
+def epoch_data(
+    validation: Mapping[str, Any], training_data: Iterator[Mapping[str, Any]]
+) -> Iterator[EpochData]:
+    """Yield the data of each epoch: the items of `training_data`, the last one repeated without end.
+
+    The validation tensors are created once and shared.
+    """
+    current = as_tensors(**validation, **next(training_data))
+    yield current
+    shared = {"X_val": current.X_val, "y_val": current.y_val, "class_weight": current.class_weight}
+    for arrays in training_data:
+        current = as_tensors(**shared, **arrays)
+        yield current
     while True:
-        yield first
+        yield current
 
 
 def train(
     network: keras.Sequential,
-    rows: Iterable[Rows],
+    data: Iterable[EpochData],
     epoch: Callable,
     *,
     epochs: int,
@@ -223,68 +231,69 @@ def train(
     patience: int,
     seed: int,
 ) -> tuple[dict[str, list[float]], int]:
-    """Train a network until its validation loss stops improving, and leave it as it was after the best epoch.
+    """Train a network until its validation loss stops improving, and restore the best epoch.
 
     Parameters
     ----------
     network : keras.Sequential
-        Fresh, as from `build_network`.
-    rows : iterable of Rows
-        Those of each epoch; as many as there are epochs, at least.
+        New, as from `build_network`.
+    data : iterable of EpochData
+        Data of each epoch; at least `epochs` items.
     epoch : callable
-        `epoch_function` of that network's shape.
+        `epoch_function` for a network of this shape.
     epochs, batch_size, learning_rate, patience, seed
         As in `classify.heads.dense.DenseHead`.
 
     Returns
     -------
     dict of list of float
-        By name in `FIGURES`, of each epoch that was run.
+        Values of each metric in `METRICS` for each epoch run.
     int
-        The best epoch, counted from 1.
+        Best epoch, counted from 1.
 
     Raises
     ------
     FitError
-        If the loss is never finite, or `stopping` is set.
+        If the loss is never finite, or `stop_requested` is set.
     """
     state = initial_state(network)
-    history: dict[str, list[float]] = {name: [] for name in FIGURES}
-    best, best_loss = 0, np.inf
+    history: dict[str, list[float]] = {name: [] for name in METRICS}
+    best_epoch, best_loss = 0, np.inf
     number = 0
-    for number, shown in zip(range(1, epochs + 1), rows, strict=False):
-        if stopping.is_set():
-            raise FitError("The dense head's training was stopped before its end. Start it again.")
-        draws = np.array([seed % 2**31, number], dtype=np.int32)
-        floats, whole = (np.float32(best_loss), np.float32(learning_rate)), np.int64(batch_size)
-        figures = epoch(state, shown, draws, *floats, whole).numpy()
-        for name, figure in zip(FIGURES, figures.tolist(), strict=True):
-            history[name].append(figure)
+    for number, rows in zip(range(1, epochs + 1), data, strict=False):
+        if stop_requested.is_set():
+            raise FitError("The training of the dense head was stopped. Start it again.")
+        epoch_seed = np.array([seed % 2**31, number], dtype=np.int32)
+        metrics = epoch(
+            state, rows, epoch_seed, np.float32(best_loss), np.float32(learning_rate), np.int64(batch_size)
+        ).numpy()
+        for name, value in zip(METRICS, metrics.tolist(), strict=True):
+            history[name].append(value)
         if history["val_loss"][-1] < best_loss:
-            best, best_loss = number, history["val_loss"][-1]
-        elif number - best >= patience:
+            best_epoch, best_loss = number, history["val_loss"][-1]
+        elif number - best_epoch >= patience:
             break
-    if not best:
+    if not best_epoch:
         raise FitError(
-            f"The dense head's loss is not finite after {number} epochs with learning rate "
-            f"{learning_rate}: expected a finite one. Lower the learning rate."
+            f"The loss of the dense head is not finite after {number} epochs with learning rate "
+            f"{learning_rate}: expected a finite loss. Lower the learning rate."
         )
-    take_best(state, network)
-    return history, best
+    restore_best(state, network)
+    return history, best_epoch
 
 
 def epoch_function(
     n_features: int, n_classes: int, units: Sequence[int], dropout: float, *, ordinal: bool = False
 ) -> Callable:
-    """Return the compiled ``epoch(state, rows, seed, best_loss, rate, batch_size) -> figures``.
+    """Return the compiled ``epoch(state, data, seed, best_loss, rate, batch_size) -> metrics``.
 
-    An epoch draws one view of each image and the order of the images from `seed` (2 int32). It makes as many
-    steps as full batches and a rest would, but of sizes equal to within one: a rest of one image would leave
-    batch norm without a variance, and a short one would weigh its images more than others. `figures` is a
-    float32 tensor: loss and accuracy over the epoch's own batches, then loss and accuracy on the validation
-    rows afterwards. If that loss is below `best_loss`, the state is kept as the best one.
+    An epoch draws one view of each image and the order of the images from `seed` (2 int32). The number of
+    steps is ceil(n_images / batch_size), but the batch sizes differ by one at most: a last batch of one image
+    would have no variance for batch norm, and the images of a small last batch would weigh more than others.
+    `metrics` is a float32 tensor: loss and accuracy over the batches of the epoch, then loss and accuracy on
+    the validation rows after it. If this validation loss is below `best_loss`, the state is saved as best.
     """
-    with _tracing:  # threads that need the same one wait for it
+    with _tracing:  # a thread that needs a function that another thread is tracing waits for it
         return _compile_epoch(n_features, n_classes, tuple(units), float(dropout), ordinal=ordinal)
 
 
@@ -296,69 +305,69 @@ def _compile_epoch(
 
     def epoch(
         state: TrainingState,
-        rows: Rows,
+        data: EpochData,
         seed: tf.Tensor,
         best_loss: tf.Tensor,
         rate: tf.Tensor,
         batch_size: tf.Tensor,
     ) -> tf.Tensor:
-        n = tf.size(rows.y, out_type=tf.int64)
+        n = tf.size(data.y, out_type=tf.int64)
         n_batches = (n + batch_size - 1) // batch_size
-        row, y, mask_seed = _draw(rows, seed)
+        row, y, mask_seed = _sample_views(data, seed)
 
         def step(batch: tf.Tensor, loss: tf.Tensor, correct: tf.Tensor) -> tuple:
             part = slice(batch * n // n_batches, (batch + 1) * n // n_batches)
-            X, weight = tf.gather(rows.X, row[part]), tf.gather(rows.class_weight, y[part])
+            X, weight = tf.gather(data.X, row[part]), tf.gather(data.class_weight, y[part])
             mask = tf.random.fold_in(mask_seed, batch)
-            sums = make_step(state, X, y[part], weight, rate=rate, mask_seed=mask, dropout=dropout)
+            sums = train_step(state, X, y[part], weight, rate=rate, mask_seed=mask, dropout=dropout)
             return batch + 1, loss + sums[0], correct + sums[1]
 
         start = (tf.constant(0, tf.int64), tf.constant(0.0), tf.constant(0.0))
         _, loss, correct = tf.while_loop(lambda batch, *_: batch < n_batches, step, start)
-        val_weight = tf.gather(rows.class_weight, rows.y_val)
-        val_loss, val_correct = validate(state, rows.X_val, rows.y_val, val_weight)
-        n_val = tf.cast(tf.size(rows.y_val), tf.float32)
-        tf.cond(val_loss / n_val < best_loss, lambda: keep_best(state), lambda: tf.constant(False))
+        val_weight = tf.gather(data.class_weight, data.y_val)
+        val_loss, val_correct = validate(state, data.X_val, data.y_val, val_weight)
+        n_val = tf.cast(tf.size(data.y_val), tf.float32)
+        tf.cond(val_loss / n_val < best_loss, lambda: save_best(state), lambda: tf.constant(False))
         n = tf.cast(n, tf.float32)
         return tf.stack([loss / n, correct / n, val_loss / n_val, val_correct / n_val])
 
-    thresholds = np.arange(n_classes - 1.0) if ordinal else None  # of the right shape
+    thresholds = np.arange(n_classes - 1.0) if ordinal else None  # only the shape matters
     network = build_network(
         n_features, n_classes, units=units, dropout=dropout, seed=0, thresholds=thresholds
     )
     state = initial_state(network)
-    whole, real = tf.TensorSpec([], tf.int64), tf.TensorSpec([])
-    features, numbers = tf.TensorSpec([None, n_features]), tf.TensorSpec([None], tf.int64)
-    # Without autograph, which would spend most of a second on rewriting this source.
+    integer, real = tf.TensorSpec([], tf.int64), tf.TensorSpec([])
+    features, integers = tf.TensorSpec([None, n_features]), tf.TensorSpec([None], tf.int64)
+    # Autograph is not needed, and would take most of a second.
     return tf.function(epoch, autograph=False).get_concrete_function(
         state,
-        Rows(features, numbers, numbers, numbers, features, numbers, tf.TensorSpec([n_classes])),
+        EpochData(features, integers, integers, integers, features, integers, tf.TensorSpec([n_classes])),
         tf.TensorSpec([2], tf.int32),
         best_loss=real,
         rate=real,
-        batch_size=whole,
+        batch_size=integer,
     )
 
 
-def _draw(rows: Rows, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Return one row of each image and its class, in a random order, and a seed for the dropout."""
+def _sample_views(data: EpochData, seed: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Return one random row of each image and its class, in random order, and a seed for dropout."""
     import tensorflow as tf
 
     order_seed, view_seed, mask_seed = tf.unstack(tf.random.split(seed, 3))
-    shape = tf.shape(rows.y)
+    shape = tf.shape(data.y)
     order = tf.argsort(tf.random.stateless_uniform(shape, order_seed), stable=True)
-    draw = tf.random.stateless_uniform(shape, view_seed, dtype=tf.float64)
-    row = rows.start + tf.cast(draw * tf.cast(rows.count, tf.float64), tf.int64)
-    return tf.gather(row, order), tf.gather(rows.y, order), mask_seed
+    uniform = tf.random.stateless_uniform(shape, view_seed, dtype=tf.float64)
+    row = data.start + tf.cast(uniform * tf.cast(data.count, tf.float64), tf.int64)
+    return tf.gather(row, order), tf.gather(data.y, order), mask_seed
 
 
 def start_tensorflow() -> bool:
-    """Import TensorFlow, to compute each operation in one thread; return whether that is on a GPU.
+    """Import TensorFlow with one thread per operation; return whether it has a GPU.
 
-    So several fits can run side by side, and one alone gives the same bytes. Where TensorFlow has computed
-    something before, its threads are what they were.
+    With one thread per operation several fits can run in parallel, and a single fit gives the same bytes. The
+    number of threads does not change if TensorFlow has already computed something in this process.
     """
-    import keras  # noqa: F401  # imported here, while other work goes on
+    import keras  # noqa: F401  # imported here, in parallel with other work
     import tensorflow as tf
 
     with contextlib.suppress(RuntimeError):
@@ -366,8 +375,8 @@ def start_tensorflow() -> bool:
     return bool(tf.config.list_logical_devices("GPU"))
 
 
-def in_one_thread() -> bool:
-    """Tell whether TensorFlow, which has started, computes each operation in one thread."""
+def is_single_threaded() -> bool:
+    """Return whether TensorFlow, already started, runs each operation in one thread."""
     import tensorflow as tf
 
     return tf.config.threading.get_intra_op_parallelism_threads() == 1

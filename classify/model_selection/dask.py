@@ -179,9 +179,9 @@ def run_task(
     if get_head(task.head).tensorflow:
         start_networks(partial(use_device, device, gpu_memory=gpu_memory))
         training = sys.modules["classify.heads.dense_training"]
-        if not training.in_one_thread():
+        if not training.is_single_threaded():
             raise WorkerRefusedError("has used TensorFlow in several threads before. Restart it")
-        training.stopping.clear()
+        training.stop_requested.clear()
     _running["token"] = token
     try:
         with tempfile.TemporaryDirectory(prefix="folio-") as folder:
@@ -200,7 +200,7 @@ def stop(token: str) -> None:
     """Stop the training that this worker runs, if it runs it for this client."""
     training = sys.modules.get("classify.heads.dense_training")
     if training is not None and _running.get("token") == token:
-        training.stopping.set()
+        training.stop_requested.set()
 
 
 def _write_logs(task: Task, logs: Logs) -> None:

@@ -208,7 +208,7 @@ class _ParallelRun:
     def _stop(self) -> None:
         training = sys.modules.get("classify.heads.dense_training")
         if training is not None:
-            training.stopping.set()
+            training.stop_requested.set()
         # Loky's own thread fails if the pool is killed while a task is still in its queue: wait up to 1 s.
         deadline = time.monotonic() + 1.0
         while time.monotonic() < deadline and not all(f.running() or f.done() for f in self.running):
@@ -218,7 +218,7 @@ class _ParallelRun:
                 self.processes.shutdown(wait=True, kill_workers=True)
         self.threads.shutdown(cancel_futures=True)
         if training is not None:
-            training.stopping.clear()
+            training.stop_requested.clear()
 
 
 def longest_first(indices: Sequence[int], tasks: Sequence[Task]) -> list[int]:

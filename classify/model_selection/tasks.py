@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from classify.data.entries import entry_numbers, has_repeats
-from classify.data.levels import LEVELS, at_each_level, levels_of, without_levels
+from classify.data.levels import LEVELS, levels_of, with_levels, without_levels
 from classify.data.samples import Samples
 from classify.errors import CompareError
 from classify.heads.base import all_classes
@@ -132,7 +132,7 @@ class FitTask:
             seed=self.seed,
             class_weight=self.class_weight,
         )
-        if self.samples.stored is not None:
+        if self.samples.on_disk is not None:
             return self._run_on_disk_rows(estimator, levels=levels)
         rows = self.samples.rows(self.fit, levels=levels)
         validation: dict[str, Any] = {}
@@ -239,7 +239,7 @@ def search_points(head: str, options: Mapping[str, Any], *, n_levels: int = 1) -
     """
     grid = grid_points(get_head(head))
     searched = any(grid)  # the baseline has no hyper-parameters, so its levels are not searched either
-    points = at_each_level(grid, n_levels=n_levels if searched else 1)
+    points = with_levels(grid, n_levels=n_levels if searched else 1)
     return tuple({**options, **point} for point in points) or ({**options},)
 
 
@@ -256,7 +256,7 @@ def _notes(estimator: Any, params: Mapping[str, Any]) -> tuple[str, ...]:
 
 def reason_unstreamable(samples: Samples, head: str) -> str:
     """Return why a head cannot be fitted on rows that stay on disk; "" if it can be."""
-    if samples.stored is None or hasattr(import_object(get_head(head).factory), "fit_stream"):
+    if samples.on_disk is None or hasattr(import_object(get_head(head).factory), "fit_stream"):
         return ""
     n_rows = samples.n_rows(samples.fit_images)
     return f"this head stores all {n_rows:,} training rows, which do not fit in memory. Raise --memory"
@@ -274,9 +274,9 @@ def fit_stream(estimator: Any, task: FitTask, *, levels: str) -> None:
     rows = task.samples.stream(task.fit, levels=levels)
     validation: dict[str, Any] = {}
     if task.val is not None and "X_val" in inspect.signature(estimator.fit_stream).parameters:
-        from classify.heads.dense_network import MOST_VALIDATION
+        from classify.heads.dense_network import MAX_VALIDATION_IMAGES
 
-        drawn = np.random.default_rng(task.seed).permutation(len(task.val))[:MOST_VALIDATION]
+        drawn = np.random.default_rng(task.seed).permutation(len(task.val))[:MAX_VALIDATION_IMAGES]
         images = task.val[np.sort(drawn)]
         val_rows = task.samples.stream(images, views=False, levels=levels)
         validation = {"X_val": val_rows.take(np.arange(len(images))), "y_val": val_rows.y}
@@ -294,6 +294,6 @@ def predict_stream(estimator: Any, task: FitTask, *, levels: str) -> npt.NDArray
     def predict(position: IntArray, X: npt.NDArray[np.float32]) -> tuple[IntArray, npt.NDArray[Any]]:
         return position, X if is_network else estimator.predict_proba(X)
 
-    for position, block in rows.each(predict):
+    for position, block in rows.map_blocks(predict):
         probabilities[position] = estimator.predict_proba(block) if is_network else block
     return probabilities

@@ -54,7 +54,7 @@ def test_one_batch_epochs_are_keras_own(blobs, n_classes, class_weight):
     head.fit(X, y, X_val=X, y_val=y)
 
     network = net.build_network(
-        12, n_classes, units=(16, 8), dropout=0.0, seed=4, before=net.scaling_layers(X, "standardise")
+        12, n_classes, units=(16, 8), dropout=0.0, seed=4, scaling=net.scaling_layers(X, "standardise")
     )
     loss = "binary_crossentropy" if n_classes == 2 else "sparse_categorical_crossentropy"
     network.compile(optimizer=keras.optimizers.Adam(1e-3), loss=loss, metrics=["accuracy"])
@@ -191,8 +191,8 @@ def test_a_class_with_one_group_is_refused_unless_validation_is_given(blobs):
     [
         ({"epochs": 0}, "epochs is 0: expected a positive"),
         ({"units": (8, 0)}, "units is 0: expected a positive"),
-        ({"dropout": 1.0}, r"dropout is 1\.0: expected a share"),
-        ({"validation_fraction": 0}, "validation_fraction is 0: expected a share"),
+        ({"dropout": 1.0}, r"dropout is 1\.0: expected a number"),
+        ({"validation_fraction": 0}, "validation_fraction is 0: expected a number"),
         ({"learning_rate": 1e30, "units": (8,)}, "not finite after .* Lower the learning rate"),
     ],
 )

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from classify.heads.dense_network import training_curves, write_curves
-from classify.heads.dense_training import FIGURES
+from classify.heads.dense_network import training_curves, write_tensorboard
+from classify.heads.dense_training import METRICS
 
 pytest.importorskip("tensorboard")
 
@@ -17,8 +17,8 @@ def test_tensorboard_reads_the_curves(tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     from tensorboard.util.tensor_util import make_ndarray
 
-    history = {name: [1 / epoch, 0.5, 0.25 * epoch] for epoch, name in enumerate(FIGURES, start=1)}
-    write_curves(tmp_path, history)
+    history = {name: [1 / epoch, 0.5, 0.25 * epoch] for epoch, name in enumerate(METRICS, start=1)}
+    write_tensorboard(tmp_path, history)
     assert sorted(p.name for p in Path(tmp_path).iterdir()) == ["train", "validation"]
     for part, prefix in (("train", ""), ("validation", "val_")):
         events = EventAccumulator(str(tmp_path / part))

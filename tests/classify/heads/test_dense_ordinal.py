@@ -67,7 +67,7 @@ def test_an_epoch_of_several_steps_is_that_of_the_written_out_likelihood(class_w
     for number in (1, 2, 3):
         seed = np.array([2, number], np.int32)
         figures = epoch(state, rows, seed, np.float32(0), np.float32(3e-3), np.int64(32)).numpy()
-        row, losses = training._draw(rows, seed)[0].numpy(), []
+        row, losses = training._sample_views(rows, seed)[0].numpy(), []
         for part in (row[:23], row[23:46], row[46:]):
             with tf.GradientTape() as tape:
                 score = trunk(X[part], training=True)

@@ -36,7 +36,7 @@ def test_an_epoch_of_several_steps_is_keras_own(blobs, n_classes):
     for number in range(1, 4):
         seed = np.array([2, number], np.int32)
         figures = epoch(state, rows, seed, np.float32(0), np.float32(3e-3), np.int64(32)).numpy()
-        row = training._draw(rows, seed)[0].numpy()
+        row = training._sample_views(rows, seed)[0].numpy()
         assert sorted(row) == list(range(70))
         losses = [theirs.train_on_batch(X[part], y[part]) for part in (row[:23], row[23:46], row[46:])]
         np.testing.assert_allclose(figures[0], np.average(losses, weights=[23, 23, 24]), rtol=1e-4)
@@ -111,8 +111,8 @@ def test_a_fit_in_another_thread_can_be_stopped(blobs):
         )
         time.sleep(0.5)
         assert not endless.done()
-        training.stopping.set()
+        training.stop_requested.set()
         try:
             assert "was stopped" in str(endless.exception(timeout=60))
         finally:
-            training.stopping.clear()
+            training.stop_requested.clear()
