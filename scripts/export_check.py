@@ -124,7 +124,7 @@ def grade(bundle: Bundle, files: Sequence[Path], readers: PartReaders) -> None:
         readers=readers,
     )
     listed = [InputFile(file=file, path=str(file), entry=str(file)) for file in files]
-    predict_files(bundle, listed, found, together=[str(k) for k in range(len(files))])
+    predict_files(bundle, listed, found, entry_keys=[str(k) for k in range(len(files))])
 
 
 def decode_time(files: Sequence[Path], config, *, rounds: int) -> float:

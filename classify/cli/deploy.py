@@ -12,7 +12,7 @@ import click
 from classify.cli.options import PATH, device_options
 from classify.data import ENTRIES
 from classify.deploy.export.formats import FORMATS
-from classify.deploy.serve.server import Server, running_server
+from classify.deploy.serve.server import Server, serve
 from featurize.base.terminal import default_of, progress_bar
 from featurize.base.text import human_bytes, printable
 
@@ -75,66 +75,66 @@ def predict_command(
 
 @click.command("serve")
 @click.argument("bundle_or_run", type=PATH)
-@click.option("--host", default=default_of(running_server, "host"), help="Address to listen at.")
+@click.option("--host", default=default_of(serve, "host"), help="Address to listen at.")
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
-    default=default_of(running_server, "port"),
+    default=default_of(serve, "port"),
     help="0: any free one.",
 )
 @click.option("--weights", type=PATH, help="The backbone's weights, where the bundle does not carry them.")
 @click.option(
     "--max-upload",
     type=click.FloatRange(0.001, 2000),
-    default=default_of(running_server, "max_upload"),
+    default=default_of(serve, "max_upload"),
     metavar="MB",
     help="Of one file, in millions of bytes.",
 )
 @click.option(
     "--max-pixels",
     type=click.IntRange(min=1),
-    default=default_of(running_server, "max_pixels"),
+    default=default_of(serve, "max_pixels"),
     metavar="N",
     help="Of one picture.",
 )
 @click.option(
     "--rate",
     type=click.IntRange(min=1),
-    default=default_of(running_server, "rate"),
+    default=default_of(serve, "rate"),
     help="Requests a minute from one address.",
 )
 @device_options()[0]
 @device_options()[1]
 @click.option("--open", "open_page", is_flag=True, help="Open the page in the browser.")
 def serve_command(bundle_or_run: Path, open_page: bool, **options: Any) -> None:
-    """Show a page to drop images on, and grade them with a bundle or the recommended head of a run.
+    """Serve a web page that predicts grades with a bundle, or with the recommended head of a run.
 
     \b
     classify serve artifacts/runs/DATA --open
     classify serve artifacts/runs/DATA/bundles/vgg16__logreg --port 9000
     curl -F image=@poster.jpg http://127.0.0.1:8765/grade
 
-    Only this machine can reach the page unless --host says otherwise. Images are graded and forgotten.
-    Ctrl-C ends it.
+    Only this machine can reach the page, unless --host names another address. Images are not kept.
+    Stop the server with Ctrl-C.
     """  # noqa: D301 - click reads the \b
-    with running_server(bundle_or_run, **options) as server:
+
+    def show(server: Server) -> None:
         for line in _server_summary(server):
             click.echo(line)
         for note in server.notes:
             click.echo(f"Note: {printable(note)}", err=True)
-        if server.open_to_others:
-            also = " and look at the examples" if server.about["examples"] else ""
+        if server.is_public:
+            examples = " and see the examples" if server.about["examples"] else ""
             click.echo(
-                f"Warning: {options['host']} can be reached from other machines, and there is no password: "
-                f"whoever can reach it can have images graded{also}.",
+                f"Warning: {options['host']} can be reached from other machines without a password: anyone "
+                f"who can reach it can send images{examples}.",
                 err=True,
             )
         if open_page:
             click.launch(server.url)
-        try:
-            server.run()
-        except KeyboardInterrupt:  # the way to end it
-            click.echo("Ended.", err=True)
+
+    serve(bundle_or_run, on_ready=show, **options)
+    click.echo("Stopped.", err=True)
 
 
 def _server_summary(server: Server) -> list[str]:
@@ -142,11 +142,11 @@ def _server_summary(server: Server) -> list[str]:
     classes = ", ".join(printable(name) for name in about["classes"])
     examples = f", with {about['examples']} examples" if about["examples"] else ""
     return [
-        f"Grading at {server.url}   (Ctrl-C ends it)",
+        f"Serving at {server.url}   (stop with Ctrl-C)",
         f"  {printable(str(server.bundle))}: {about['head']} on {' + '.join(about['backbones'])}{examples}",
         f"  classes: {classes}",
-        f"  limits: {limits.max_upload / 1e6:,g} MB a file, {limits.max_pixels / 1e6:,g} megapixels, "
-        f"{limits.rate} requests a minute",
+        f"  limits: {limits.max_upload / 1e6:,g} MB per file, {limits.max_pixels / 1e6:,g} megapixels per image, "
+        f"{limits.rate} requests per minute",
     ]
 
 

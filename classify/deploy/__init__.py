@@ -1,1 +1,1 @@
-"""Fitted heads at work: predict, export, serve."""
+"""Use of bundles on new images: predict, export, serve."""

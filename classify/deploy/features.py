@@ -1,4 +1,4 @@
-"""Features of new images as a bundle's head was fitted on them: by one backbone, or by several in turn."""
+"""Features of new images under the config that a bundle's head was fitted with."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class BundleFeatures:
-    """Features of the files that every backbone could read, and why the others have none."""
+    """Features of the files that every backbone could read, and the problems of the others."""
 
-    features: tuple[npt.NDArray[np.float32], ...]  # one a bundle, (n_readable, its n_features)
+    features: tuple[npt.NDArray[np.float32], ...]  # one per bundle, (n_readable, n_features of the bundle)
     index: npt.NDArray[np.int64]  # (n_readable,) position of each row in the list of files
     problems: Mapping[int, str]  # position → reason
-    notes: tuple[str, ...]  # what the user should know
-    parts: Mapping[str, npt.NDArray[np.float32]]  # config digest → rows of that backbone alone, as in index
+    notes: tuple[str, ...]  # messages for the user
+    parts: Mapping[str, npt.NDArray[np.float32]]  # config digest → features of that backbone, rows as `index`
 
 
 class PartReaders:
-    """The backbones of bundles, each kept ready once it has read files. Use as a context manager.
+    """Feature readers of several backbones, each loaded on first use. Use as a context manager.
 
     Parameters
     ----------
-    options : object
-        Of `featurize.FeatureReader`, for all of them.
+    **options
+        Options of `featurize.extraction.inference.FeatureReader`, the same for all backbones.
     """
 
     def __init__(self, **options: Any) -> None:
@@ -47,11 +47,11 @@ class PartReaders:
     def __enter__(self) -> PartReaders:
         return self
 
-    def __exit__(self, *ended: object) -> None:
+    def __exit__(self, *exc_info: object) -> None:
         self.close()
 
     def close(self) -> None:
-        """End all their processes."""
+        """Stop the processes of all readers."""
         while self._open:
             self._open.popitem()[1].close()
 
@@ -64,7 +64,7 @@ class PartReaders:
         precision: str | None,
         on_progress: Callable[[int, int], None] | None,
     ) -> ImageFeatures:
-        """Return what `featurize.image_features` does."""
+        """Return the features of files; see `featurize.extraction.inference.image_features`."""
         from featurize.extraction.inference import FeatureReader
 
         key = part.config_digest, precision
@@ -90,58 +90,58 @@ def bundle_features(
     readers: PartReaders | None = None,
     precision: str | None = None,
 ) -> BundleFeatures:
-    """Return the plain-view features of image files, as each of some bundles needs them.
+    """Return the plain-view features of image files, for each of several bundles.
 
-    Every backbone reads all files, once; a file has features where all of them could read it.
+    Every backbone reads each file once. A file has features if all backbones could read it.
 
     Parameters
     ----------
     bundles : sequence of Bundle
-        That grade together; one alone as a rule.
+        The members of an ensemble, or one bundle.
     files : sequence of Path
     weights : path-like, optional
-        The weights that did not come along with the bundles.
+        Weights that the bundles do not contain.
     device, gpu_memory, on_progress
         As in `classify.deploy.predict.predict`.
     readers : PartReaders, optional
-        Backbones that stay ready, which then know the device; by default each is built for this call.
+        Loaded backbones to use; their device then applies. By default each backbone is loaded for this call.
     precision : str, optional
-        Instead of the one that features were made in.
+        Precision of the networks; by default the one in which the features were extracted.
 
     Raises
     ------
     BundleError
         If the weights of a backbone are missing.
     EngineError
-        If this machine computes neither in the precision of the features nor in float32.
+        If this machine supports neither the precision of the features nor float32.
     """
     import numpy as np
 
     from classify.data.fusion import fuse_rows
 
-    sources = {part.config_digest: part for bundle in bundles for part in bundle.parts}
-    carried = part_weights(bundles[0].path, list(sources.values()), weights)
+    parts = {part.config_digest: part for bundle in bundles for part in bundle.parts}
+    weights_files = part_weights(bundles[0].path, list(parts.values()), weights)
     found: dict[str, ImageFeatures] = {}
     notes: list[str] = []
-    for k, part in enumerate(sources.values()):
+    for k, part in enumerate(parts.values()):
 
-        def told(done: int, total: int, before: int = k) -> None:
+        def progress_of_part(done: int, total: int, n_before: int = k) -> None:
             if on_progress is not None:
-                on_progress(before * total + done, len(sources) * total)
+                on_progress(n_before * total + done, len(parts) * total)
 
-        found[part.config_digest], note = _part_features(
+        found[part.config_digest], part_notes = _part_features(
             part,
             files,
-            weights=carried[k],
+            weights=weights_files[k],
             device=device,
             gpu_memory=gpu_memory,
-            on_progress=told,
+            on_progress=progress_of_part,
             readers=readers,
             precision=precision,
         )
-        notes += [f"{part.store}: {line}" if len(sources) > 1 else line for line in note]
-    index = reduce(np.intersect1d, [one.index for one in found.values()]) if len(found) > 1 else None
-    rows = {digest: _rows(one, index) for digest, one in found.items()}
+        notes += [f"{part.store}: {note}" if len(parts) > 1 else note for note in part_notes]
+    index = reduce(np.intersect1d, [part.index for part in found.values()]) if len(found) > 1 else None
+    rows = {digest: _rows(part, index) for digest, part in found.items()}
     return BundleFeatures(
         features=tuple(
             rows[bundle.parts[0].config_digest]
@@ -154,7 +154,9 @@ def bundle_features(
         ),
         index=next(iter(found.values())).index if index is None else index,
         problems={
-            position: why for one in reversed(found.values()) for position, why in one.problems.items()
+            position: reason
+            for part in reversed(found.values())
+            for position, reason in part.problems.items()
         },
         notes=tuple(dict.fromkeys(notes)),
         parts=rows,
@@ -162,47 +164,47 @@ def bundle_features(
 
 
 def _rows(found: ImageFeatures, index: npt.NDArray[np.int64] | None) -> npt.NDArray[np.float32]:
-    """Return the features of the files at these positions, in their order; of all without positions."""
+    """Return the features of the files at these positions, in their order; all features for None."""
     if index is None:
         return found.features
-    place = {position: row for row, position in enumerate(found.index.tolist())}
-    return found.features[[place[position] for position in index.tolist()]]
+    row_of = {position: row for row, position in enumerate(found.index.tolist())}
+    return found.features[[row_of[position] for position in index.tolist()]]
 
 
 def part_weights(
-    where: Path, parts: Sequence[BundlePart], given: str | os.PathLike[str] | None
+    bundle: Path, parts: Sequence[BundlePart], weights: str | os.PathLike[str] | None
 ) -> list[Path | None]:
-    """Return the weights file of each part, None for published ones; one that is given is for what lacks.
+    """Return the weights file of each part; None stands for published weights.
 
     Parameters
     ----------
-    where : Path
-        The bundle, for the message.
+    bundle : Path
+        Folder of the bundle, for error messages.
     parts : sequence of BundlePart
-        Each once.
-    given : path-like, optional
-        A file that did not come along.
+        Parts of different configs.
+    weights : path-like, optional
+        Weights file for the part whose weights the bundle does not contain.
 
     Raises
     ------
     BundleError
-        If weights are missing, or the one file could be those of several.
+        If weights are missing, or it is unclear which part `weights` belongs to.
     """
-    lacking = [part for part in parts if part.missing and part.config["weights"]["kind"] != "random"]
-    if given is not None and len(parts) > 1 and len(lacking) != 1:
-        which = ", ".join(part.store for part in lacking) or "none"
+    missing = [part for part in parts if part.missing and part.config["weights"]["kind"] != "random"]
+    if weights is not None and len(parts) > 1 and len(missing) != 1:
+        names = ", ".join(part.store for part in missing) or "no backbone"
         raise BundleError(
-            f"{where}: --weights {os.fspath(given)} is one file, but of this bundle's {len(parts)} "
-            f"backbones {which} lack theirs. Make the bundle anew where the weights are"
+            f"{bundle}: --weights {os.fspath(weights)} is one file, but this bundle has {len(parts)} "
+            f"backbones; without weights: {names}. Create the bundle again where the weights are installed"
         )
-    for part in lacking if given is None else []:
-        whose = f"its backbone ({part.missing})" if len(parts) == 1 else f"{part.store} ({part.missing})"
+    for part in missing if weights is None else []:
+        owner = f"its backbone ({part.missing})" if len(parts) == 1 else f"{part.store} ({part.missing})"
         raise BundleError(
-            f"{where}: this bundle lacks the weights of {whose}. Name the file with: --weights FILE"
+            f"{bundle}: this bundle lacks the weights of {owner}. Name the file with: --weights FILE"
         )
-    if given is None:
+    if weights is None:
         return [part.weights for part in parts]
-    return [Path(given) if len(parts) == 1 or part in lacking else part.weights for part in parts]
+    return [Path(weights) if len(parts) == 1 or part in missing else part.weights for part in parts]
 
 
 def _part_features(
@@ -231,10 +233,11 @@ def _part_features(
             on_progress=on_progress,
         )
 
-    made_in = part.config["precision"]
+    fitted_in = part.config["precision"]
     try:
         return run(precision), ()
     except EngineError:
-        if made_in == "float32" or precision is not None:
+        if fitted_in == "float32" or precision is not None:
             raise
-        return run("float32"), (f"made in {made_in}, which this machine lacks: graded in float32",)
+        note = f"features for fitting are in {fitted_in}, not supported by this machine: float32 is used"
+        return run("float32"), (note,)

@@ -1,10 +1,10 @@
-"""New images graded by a bundle: every input is in a row, and a file that could not be read says why."""
+"""Predicted grades of new images: one row per file or entry, with the reason where there is no prediction."""
 
 from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -14,6 +14,8 @@ from classify.errors import BundleError
 from classify.io.grades import PredictedGrade, PredictResult
 from classify.io.manifest import MANIFEST
 from classify.io.results import RESULTS, read_record
+from featurize.base.files import as_paths
+from featurize.base.text import plural
 from featurize.errors import ConfigError, DatasetError
 
 if TYPE_CHECKING:
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
 
 def predict(
     bundle_or_run: str | os.PathLike[str],
-    inputs: Sequence[str | os.PathLike[str]],
+    inputs: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
     *,
     weights: str | os.PathLike[str] | None = None,
     entries: str | None = None,
@@ -34,19 +36,19 @@ def predict(
     gpu_memory: float | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> PredictResult:
-    """Grade image files and folders of them.
+    """Predict the grades of image files and of folders of images.
 
     Parameters
     ----------
     bundle_or_run : path-like
-        A bundle, or a run folder, which means its recommended head.
-    inputs : sequence of path-like
-        Files, and folders whose files are all graded, sub-folders included.
+        A bundle, or a run folder: its recommended head.
+    inputs : path-like or iterable of path-like
+        Image files, and folders searched with their sub-folders.
     weights : path-like, optional
-        The backbone's weights, where they did not come along with the bundle.
+        The backbone's weights, if the bundle does not contain them.
     entries : {"folder", "image"}, optional
-        Whether the images of one sub-folder of a given folder are one entry, graded as a whole, or each
-        image is graded by itself. By default as it was when the head was fitted.
+        "folder": the images of one sub-folder of a given folder are one entry with one grade. "image": each
+        image is an entry. By default as in fitting.
     device : str
         ``auto``, ``cpu``, ``gpu``, ``gpu:N``, or several as in ``gpu:0,gpu:2``.
     gpu_memory : float, optional
@@ -57,18 +59,17 @@ def predict(
     Returns
     -------
     PredictResult
-        One row an entry, or a file where images are graded by themselves, in the order of the inputs and,
-        within a folder, of its paths; a file that is given twice counts once, and a path where nothing is
-        has a row with its problem.
+        One row per entry, in the order of the inputs and, within a folder, of its paths. A file given twice
+        has one row; a missing file has a row with its problem.
 
     Raises
     ------
     BundleError
         If the bundle cannot be used.
     ConfigError
-        If the device, the share of its memory or what an entry is are not written as they should be.
+        If `device`, `gpu_memory` or `entries` is invalid.
     DatasetError
-        If none of the inputs is a file or a folder with files.
+        If no input is a file or a folder with files.
     """
     from classify.deploy.features import bundle_features
     from classify.io.bundle import load_bundle
@@ -77,178 +78,181 @@ def predict(
     check_device(device, gpu_memory=gpu_memory)
     if entries not in (None, *ENTRIES):
         raise ConfigError(f"entries is {entries!r}: expected {' or '.join(ENTRIES)}")
-    listed, notes = _listed([Path(one) for one in inputs])
+    files, notes = _find_files(as_paths(inputs))
     bundle = load_bundle(bundle_folder(bundle_or_run))
     by_entry = entries == "folder" or (entries is None and bool(bundle.join))
-    members = bundle.members or (bundle,)
-    found = bundle_features(
-        members,
-        [one.file for one in listed if not one.problem],
+    features = bundle_features(
+        bundle.members or (bundle,),
+        [file.file for file in files if not file.problem],
         weights=weights,
         device=device,
         gpu_memory=gpu_memory,
         on_progress=on_progress,
     )
-    together = [one.entry if by_entry else str(k) for k, one in enumerate(listed)]
-    grades = predict_files(bundle, listed, found, together=together)
-    notes = (*notes, *found.notes, *_said(bundle, listed, by_entry=by_entry, asked=entries is not None))
+    entry_keys = [file.entry if by_entry else str(k) for k, file in enumerate(files)]
+    grades = predict_files(bundle, files, features, entry_keys=entry_keys)
+    entry_notes = _entry_notes(bundle, files, by_entry=by_entry, is_chosen=entries is not None)
     return PredictResult(
         bundle=bundle.path,
         head=str(bundle.manifest["head"]),
         store=str(bundle.manifest.get("store", "")),
         classes=bundle.classes,
         grades=grades,
-        notes=notes,
+        notes=(*notes, *features.notes, *entry_notes),
     )
 
 
 def bundle_folder(path: str | os.PathLike[str]) -> Path:
-    """Return the bundle's folder; of a run, that of its recommended head.
+    """Return a bundle's folder; for a run, the folder of its recommended bundle.
 
     Raises
     ------
     BundleError
-        If the path is neither, or the run recommends none.
+        If the path is neither a bundle nor a run, or the run has no recommended head.
     """
     folder = Path(path)
     if (folder / MANIFEST).is_file():
         return folder
     if not (folder / RESULTS).is_file():
-        found = (
-            "holds neither" if folder.is_dir() else "not a folder" if folder.exists() else "no such folder"
+        problem = (
+            "no bundle or run" if folder.is_dir() else "not a folder" if folder.exists() else "no such folder"
         )
         raise BundleError(
-            f"{folder}: {found}; expected a bundle ({MANIFEST}) or a run ({RESULTS}). "
-            "Make one with: classify compare STORE"
+            f"{folder}: {problem}; expected a bundle ({MANIFEST}) or a run ({RESULTS}). "
+            "Create one with: classify compare STORE"
         )
     record = read_record(folder)
     recommended = record.get("recommended", "missing")
     if recommended is None:
         raise BundleError(
-            f"{folder}: this run recommends no head: only the baseline could be fitted; see its {RESULTS}"
+            f"{folder}: no recommended head: only the baseline could be fitted; see its {RESULTS}"
         )
-    place = recommended.get("bundle") if isinstance(recommended, dict) else None
-    if not isinstance(place, str) or PurePosixPath(place).is_absolute() or ".." in PurePosixPath(place).parts:
+    name = recommended.get("bundle") if isinstance(recommended, dict) else None
+    if not isinstance(name, str) or PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
         raise BundleError(
-            f"{folder / RESULTS}: 'recommended' does not name a bundle of this run. Make the run anew, or "
+            f"{folder / RESULTS}: 'recommended' is not a bundle of this run. Run the comparison again, or "
             "name one of its bundles"
         )
-    return folder / place
+    return folder / name
 
 
-def _listed(inputs: Sequence[Path]) -> tuple[list[InputFile], tuple[str, ...]]:
-    """Return everything that will have a row, once each, and what else the user should know."""
+def _find_files(inputs: Sequence[Path]) -> tuple[list[InputFile], tuple[str, ...]]:
+    """Return the input files, each once, and notes for the user."""
     from featurize.images.dataset import find_images
 
     if not inputs:
-        raise DatasetError("no image to grade: name files or folders")
-    found: dict[str, InputFile] = {}  # by absolute path: an image that is named twice is graded once
+        raise DatasetError("no input: name image files or folders")
+    found: dict[str, InputFile] = {}  # by absolute path, so that each file occurs once
     notes: list[str] = []
-    for given in inputs:
-        if not given.is_dir():
-            problem = "" if given.exists() else "no such file"
-            one = InputFile(file=given, path=os.fspath(given), entry=os.fspath(given), problem=problem)
-            found.setdefault(os.path.abspath(given), one)
+    for path in inputs:
+        if not path.is_dir():
+            problem = "" if path.exists() else "no such file"
+            shown = os.fspath(path)
+            file = InputFile(file=path, path=shown, entry=shown, problem=problem)
+            found.setdefault(os.path.abspath(path), file)
             continue
-        images = find_images(given)
+        images = find_images(path)
         if not images:
-            notes.append(f"{given}: no file in this folder")
+            notes.append(f"{path}: no file in this folder")
         for relative in images:
             first, _, rest = relative.partition("/")
-            path = os.fspath(given / relative)
-            entry = os.fspath(given / first) if rest else path
-            one = InputFile(file=given / relative, path=path, entry=entry, folder=os.fspath(given))
-            found.setdefault(os.path.abspath(path), one)
-    if all(one.problem for one in found.values()):
+            shown = os.fspath(path / relative)
+            entry = os.fspath(path / first) if rest else shown
+            file = InputFile(file=path / relative, path=shown, entry=entry, folder=os.fspath(path))
+            found.setdefault(os.path.abspath(shown), file)
+    if all(file.problem for file in found.values()):
         reason = notes[0] if notes else f"{inputs[0]}: no such file or folder"
         raise DatasetError(f"{reason}. Name image files, or a folder of them")
     return list(found.values()), tuple(notes)
 
 
-def _said(bundle: Bundle, listed: Sequence[InputFile], *, by_entry: bool, asked: bool) -> tuple[str, ...]:
-    """Say how entries of several images are graded, and which images are in no folder of their entry."""
+def _entry_notes(
+    bundle: Bundle, files: Sequence[InputFile], *, by_entry: bool, is_chosen: bool
+) -> tuple[str, ...]:
+    """Return notes about entries of several images, and about images directly in a given folder."""
     from classify.data.entries import portfolio_line
 
     notes = []
-    sizes = Counter(one.entry for one in listed if one.entry != one.path)
+    sizes = Counter(file.entry for file in files if file.entry != file.path)
     if max(sizes.values(), default=0) > 1:
-        line = portfolio_line(
-            n_images=sum(sizes.values()), n_entries=len(sizes), join=bundle.join or JOINS[0]
-        )
-        if not by_entry:
-            line = f"{line.partition(':')[0]}: graded image by image, not entry by entry"
-        notes.append(line if by_entry or asked else f"{line} (--entries folder does that)")
-    alone = Counter(one.folder for one in listed if one.entry == one.path and one.folder)
-    for folder, n_images in alone.items() if by_entry else ():
+        n_images, n_entries = sum(sizes.values()), len(sizes)
+        if by_entry:
+            line = portfolio_line(n_images=n_images, n_entries=n_entries, join=bundle.join or JOINS[0])
+        else:
+            entries = plural(n_entries, "entry", "entries")
+            line = f"{n_images:,} images of {entries}: one prediction per image, not per entry"
+            if not is_chosen:
+                line += "; use --entries folder for one per entry"
+        notes.append(line)
+    direct = Counter(file.folder for file in files if file.entry == file.path and file.folder)
+    for folder, n_images in direct.items() if by_entry else ():
         if n_images > 1:
             notes.append(
-                f"{n_images} images lie in {folder} itself: each is an entry of its own. If they are one "
-                "entry, name the folder above"
+                f"{n_images:,} images are directly in {folder}: each is an entry of its own. If they are one "
+                "entry, name the parent folder"
             )
     return tuple(notes)
 
 
 @dataclass(frozen=True, kw_only=True)
 class InputFile:
-    """A file to grade, or a path where there is none."""
+    """A file to predict, or a missing one."""
 
     file: Path
-    path: str  # to show
-    entry: str
-    folder: str = ""  # the given one that it is in
-    problem: str = ""
+    path: str  # for display
+    entry: str  # for display: the sub-folder of the given folder, or the file
+    folder: str = ""  # the given folder that contains it
+    problem: str = ""  # reason why it cannot be read
 
 
 def predict_files(
-    bundle: Bundle, listed: Sequence[InputFile], found: BundleFeatures, *, together: Sequence[str]
+    bundle: Bundle, files: Sequence[InputFile], features: BundleFeatures, *, entry_keys: Sequence[str]
 ) -> tuple[PredictedGrade, ...]:
-    """Grade files; those that are one entry, as one.
+    """Predict the grade of each entry from the features of its files.
 
     Parameters
     ----------
     bundle : Bundle
-    listed : sequence of InputFile
-    found : BundleFeatures
-        Of those listed without a problem, in their order.
-    together : sequence of str
-        One a file: equal ones are graded as one.
+    files : sequence of InputFile
+    features : BundleFeatures
+        Features of the files without a problem, in their order.
+    entry_keys : sequence of str
+        One per file; files with equal keys are one entry.
 
     Returns
     -------
     tuple of PredictedGrade
-        In the order in which each first occurs.
+        One per entry, in the order of each entry's first file.
     """
     import numpy as np
 
     from classify.data.entries import number_names
 
-    problems = [one.problem for one in listed]
-    given = np.flatnonzero([not one.problem for one in listed])
-    for position, reason in found.problems.items():
-        problems[given[position]] = reason
-    row = number_names(together)
+    problems = [file.problem for file in files]
+    candidates = np.flatnonzero([not file.problem for file in files])
+    for position, reason in features.problems.items():
+        problems[candidates[position]] = reason
+    entry = number_names(entry_keys)
     probabilities: dict[int, npt.NDArray[np.float64]] = {}
-    if len(found.index):
-        order = np.argsort(found.index)  # so that sums do not depend on which file was read first
-        graded, place = np.unique(row[given[found.index[order]]], return_inverse=True)
-        said = [
-            _entry_probabilities(member, features[order], place, n=len(graded))
-            for member, features in zip(bundle.members or (bundle,), found.features, strict=True)
-        ]
-        probabilities = dict(zip(graded.tolist(), np.mean(said, axis=0), strict=True))
-    images: dict[int, list[int]] = {}
-    for k, number in enumerate(row.tolist()):
-        images.setdefault(number, []).append(k)
-    return tuple(
-        _grade(bundle, [(listed[k], problems[k]) for k in members], probabilities.get(number))
-        for number, members in images.items()
-    )
+    if len(features.index):
+        order = np.argsort(features.index)  # so that sums do not depend on the order of decoding
+        readable, position = np.unique(entry[candidates[features.index[order]]], return_inverse=True)
+        members = zip(bundle.members or (bundle,), features.features, strict=True)
+        mean = np.mean(
+            [_entry_probabilities(member, X[order], position, n=len(readable)) for member, X in members],
+            axis=0,
+        )  # (n_entries, n_classes)
+        probabilities = dict(zip(readable.tolist(), mean, strict=True))
+    images: dict[int, list[tuple[InputFile, str]]] = {}
+    for number, file, problem in zip(entry.tolist(), files, problems, strict=True):
+        images.setdefault(number, []).append((file, problem))
+    return tuple(_predicted_grade(bundle, images[number], probabilities.get(number)) for number in images)
 
 
 def _entry_probabilities(
     bundle: Bundle, features: npt.NDArray[np.float32], entry: npt.NDArray[np.int64], *, n: int
 ) -> npt.NDArray[np.float64]:
-    """Return the probabilities of n entries from the features of their images (n_images, n_features)."""
+    """Return the class probabilities of n entries from the features of their images."""
     from classify.data.entries import group_means
 
     digest = bundle.manifest["config_digest"]
@@ -257,20 +261,20 @@ def _entry_probabilities(
     return group_means(bundle.predict_proba(features, digest), entry, n=n)
 
 
-def _grade(
+def _predicted_grade(
     bundle: Bundle,
     images: Sequence[tuple[InputFile, str]],
     probabilities: npt.NDArray[np.float64] | None,
 ) -> PredictedGrade:
-    """Return the row of images that are graded as one, each with its problem or ""."""
+    """Return the row of one entry from its images, each with its problem or ""."""
     several = len(images) > 1
-    bad = [f"{one.path}: {problem}" if several else problem for one, problem in images if problem]
+    bad = [f"{file.path}: {problem}" if several else problem for file, problem in images if problem]
     row = () if probabilities is None else tuple(probabilities.tolist())
     return PredictedGrade(
         path="" if several else images[0][0].path,
         entry=images[0][0].entry,
         n_images=len(images) - len(bad),
-        grade=bundle.classes[row.index(max(row))] if row else "",  # the first of equal ones
+        grade=bundle.classes[row.index(max(row))] if row else "",  # the first of equal maxima
         confidence=max(row) if row else None,
         probabilities=row,
         problem="; ".join(bad),

@@ -194,7 +194,7 @@ def _grades(
         precision=precision,
     )
     listed = [InputFile(file=file, path=os.fspath(file), entry=os.fspath(file)) for file in files]
-    grades = predict_files(bundle, listed, found, together=[str(k) for k in range(len(files))])
+    grades = predict_files(bundle, listed, found, entry_keys=[str(k) for k in range(len(files))])
     return {k: grade.probabilities for k, grade in enumerate(grades) if grade.probabilities}
 
 

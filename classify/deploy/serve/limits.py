@@ -1,4 +1,8 @@
-"""Who may ask a page on this machine: not every web page that happens to be open in its browser."""
+"""Checks of requests before the application: origin, arrival time, buffered bytes.
+
+A web page of any other site that is open in a browser on this machine could send requests to the server;
+`check_request` refuses them.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +22,7 @@ from waitress.task import ErrorTask  # type: ignore[import-untyped]
 from waitress.utilities import Error, RequestEntityTooLarge  # type: ignore[import-untyped]
 
 LOOPBACK_NAMES = ("localhost", "localhost.localdomain", "ip6-localhost")
-HEADERS = {
+RESPONSE_HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
         "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -33,26 +37,26 @@ HEADERS = {
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether a host, as given to ``--host``, is reached from this machine alone."""
+    """Return whether a host, as given to ``--host``, can be reached from this machine only."""
     address = _address(host)
     return address.is_loopback if address is not None else host.lower() in LOOPBACK_NAMES
 
 
-def known_host(asked: str, *, host: str) -> bool:
-    """Tell whether a request was sent to a name of this server.
+def is_own_host(host_header: str, *, host: str) -> bool:
+    """Return whether a request was sent to a name or address of this server.
 
-    A foreign web page can have its own domain name point at this machine (DNS rebinding); the browser then
-    takes the server for that page's own, but still names the domain. An address cannot be had that way.
+    A foreign web page can let its own domain name point to this machine (DNS rebinding). The browser then
+    treats the server as that page's own, but still sends the domain name. Addresses cannot be faked that way.
 
     Parameters
     ----------
-    asked : str
+    host_header : str
         The Host header.
     host : str
-        What the server is bound to.
+        Host that the server is bound to.
     """
     try:
-        name = (urlsplit(f"//{asked}").hostname or "").rstrip(".")
+        name = (urlsplit(f"//{host_header}").hostname or "").rstrip(".")
     except ValueError:
         return False
     address = _address(name)
@@ -66,41 +70,42 @@ def known_host(asked: str, *, host: str) -> bool:
     }
 
 
-def refusal(method: str, headers: Mapping[str, str], *, host: str) -> tuple[int, str] | None:
-    """Return status and reason where a request is to be refused for where it comes from, else None.
+def check_request(method: str, headers: Mapping[str, str], *, host: str) -> tuple[int, str] | None:
+    """Return status and reason if a request must be refused because of its origin, else None.
 
     Parameters
     ----------
     method : str
-        Of the request: GET, POST and so on.
+        GET, POST and so on.
     headers : mapping
-        Its headers, by their names in lower case.
+        Request headers; the keys are lower case.
     host : str
-        What the server is bound to.
+        Host that the server is bound to.
     """
-    asked = headers.get("host", "")
-    if not known_host(asked, host=host):
-        return 400, "the Host of this request is no name of this server: open it as it was printed"
-    reading = method in ("GET", "HEAD")
-    if not reading and is_cross_site(headers.get("origin"), headers.get("sec-fetch-site"), asked=asked):
-        return 403, "another web page sent this request: only this server's own page may"
+    host_header = headers.get("host", "")
+    if not is_own_host(host_header, host=host):
+        return 400, "the Host header is not an address of this server: open the page at the printed URL"
+    if method not in ("GET", "HEAD") and is_cross_site(
+        headers.get("origin"), headers.get("sec-fetch-site"), host_header=host_header
+    ):
+        return 403, "this request comes from another web page: only the server's own page may send it"
     return None
 
 
-def is_cross_site(origin: str | None, site: str | None, *, asked: str) -> bool:
-    """Tell whether a browser says that another web page sends this request; programs say nothing.
+def is_cross_site(origin: str | None, fetch_site: str | None, *, host_header: str) -> bool:
+    """Return whether a browser marks a request as sent by another web page; other clients set no marks.
 
     Parameters
     ----------
-    origin, site : str, optional
+    origin, fetch_site : str, optional
         The headers Origin and Sec-Fetch-Site.
-    asked : str
+    host_header : str
         The Host header.
     """
-    if site not in (None, "same-origin", "none"):
+    if fetch_site not in (None, "same-origin", "none"):
         return True
     try:
-        return origin is not None and urlsplit(origin).netloc != asked
+        return origin is not None and urlsplit(origin).netloc != host_header
     except ValueError:
         return True
 
@@ -112,66 +117,66 @@ def _address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
         return None
 
 
-REQUEST_TIME = 600.0  # seconds for a request to arrive whole; time that it had to wait does not count
-MOST_DISCARDED = 2_000_000_000  # bytes of a refused body that are read, so that its sender hears the reason
+REQUEST_TIMEOUT = 600.0  # seconds for a request to arrive; time in which it had to wait does not count
+MAX_DISCARDED = 2_000_000_000  # bytes of a refused body that are read, so that the client gets the reason
 
 _REASONS = {400: "Bad Request", 403: "Forbidden", 408: "Request Timeout"}
 
 
-class ByteBudget:
-    """How many bytes of requests there are, received or on their way in, over all connections.
+class BodyBudget:
+    """Buffered bytes of request bodies, over all connections.
 
     Parameters
     ----------
     n_bytes : int
-        Beyond which connections wait until requests have been answered; where none is whole, the one that
-        began first goes on.
+        Limit; above it, connections stop receiving until requests have been answered. If no request is
+        complete, the connection that began first goes on.
     """
 
     def __init__(self, n_bytes: int) -> None:
         self.n_bytes = n_bytes
-        self._held: dict[Any, int] = {}  # connection → bytes; those that receive, in the order they began
-        self._receiving: dict[Any, None] = {}
+        self._bytes: dict[Any, int] = {}  # connection → buffered bytes
+        self._receiving: dict[Any, None] = {}  # connections with an incomplete request, oldest first
         self._lock = threading.Lock()
 
-    def note(self, connection: Any, n_bytes: int, *, receiving: bool) -> None:
-        """Note how many bytes a connection holds, and whether a request of it is only partly there."""
+    def update(self, connection: Any, n_bytes: int, *, receiving: bool) -> None:
+        """Set a connection's buffered bytes, and whether it has an incomplete request."""
         with self._lock:
-            self._held[connection] = n_bytes
+            self._bytes[connection] = n_bytes
             if not n_bytes:
-                del self._held[connection]
+                del self._bytes[connection]
             if receiving:
                 self._receiving.setdefault(connection)
             else:
                 self._receiving.pop(connection, None)
 
     def must_wait(self, connection: Any) -> bool:
-        """Tell whether a connection is to receive nothing for now."""
+        """Return whether a connection must not receive now."""
         with self._lock:
-            if sum(self._held.values()) < self.n_bytes:
+            if sum(self._bytes.values()) < self.n_bytes:
                 return False
-            if self._held.keys() - self._receiving.keys():  # what is whole will be answered, and make room
+            if self._bytes.keys() - self._receiving.keys():  # complete requests: answering them frees buffers
                 return True
             return next(iter(self._receiving), connection) is not connection
 
 
 class GuardedParser(HTTPRequestParser):
-    """A request as it arrives. What is refused is told by its headers, and its body is kept nowhere."""
+    """An arriving request. It is checked once its headers are complete; a refused body is not stored."""
 
     expect_continue: bool
 
     def __init__(self, adj: Any, *, host: str) -> None:
         super().__init__(adj)
         self.host = host
-        self.waited = 0.0  # seconds
-        self._begun = time.monotonic()
-        self._looked_at = False
-        self._to_discard = -1  # bytes of the body that are still to come; -1: it is kept
+        self.waited = 0.0  # seconds in which the budget stopped it
+        self._started = time.monotonic()
+        self._headers_checked = False
+        self._to_discard = -1  # bytes of a refused body still to come; -1 if the body is stored
 
     def received(self, data: bytes) -> int:
-        """Take bytes of the request; return how many of them were its own."""
-        if time.monotonic() - self._begun - self.waited > REQUEST_TIME:
-            self._refuse(408, f"this request did not arrive within {REQUEST_TIME:g} seconds")
+        """Parse received bytes; return how many of them belong to this request."""
+        if time.monotonic() - self._started - self.waited > REQUEST_TIMEOUT:
+            self._refuse(408, f"the request did not arrive within {REQUEST_TIMEOUT:g} seconds")
             self.completed, self._to_discard = True, -1
             return len(data)
         if self._to_discard >= 0:
@@ -180,25 +185,26 @@ class GuardedParser(HTTPRequestParser):
             self.completed = not self._to_discard
             return n
         n = int(super().received(data))
-        if self.headers_finished and not self._looked_at:
-            self._looked_at = True
-            self._look()
+        if self.headers_finished and not self._headers_checked:
+            self._headers_checked = True
+            self._check_headers()
         return n
 
-    def _look(self) -> None:
-        """Settle, now that the headers are there, what becomes of the body."""
+    def _check_headers(self) -> None:
+        """Decide, when the headers are complete, whether the body is stored, discarded or not read."""
         if self.error is None and not self.empty:
             headers = {name.lower().replace("_", "-"): value for name, value in self.headers.items()}
-            refused = refusal(getattr(self, "command", ""), headers, host=self.host)
+            refused = check_request(getattr(self, "command", ""), headers, host=self.host)
             if refused is not None:
                 self._refuse(*refused)
         if self.error is None:
             return
-        # Who asks first (as curl does with what is large) hears it now; who sends anyway, once it has sent.
-        sends_anyway = 0 < self.content_length <= MOST_DISCARDED and not self.expect_continue
-        self.expect_continue = False  # else it would be asked to go on
-        self.completed = not sends_anyway
-        self._to_discard = self.content_length if sends_anyway else -1
+        # A client that sends "Expect: 100-continue" (curl, for large bodies) gets the error now; every other
+        # client gets it after its body, because many ignore a response while they are still sending.
+        read_body = 0 < self.content_length <= MAX_DISCARDED and not self.expect_continue
+        self.expect_continue = False  # otherwise Waitress would answer "100 Continue"
+        self.completed = not read_body
+        self._to_discard = self.content_length if read_body else -1
 
     def _refuse(self, code: int, reason: str) -> None:
         self.error = Error(reason)
@@ -207,68 +213,69 @@ class GuardedParser(HTTPRequestParser):
 
 
 class JsonErrorTask(ErrorTask):
-    """What is refused before the application sees it, in the application's own form."""
+    """Response to a request that is refused before the application, in the application's JSON form."""
 
     def execute(self) -> None:
-        """Write the answer."""
+        """Write the response."""
         error = self.request.error
-        said = error.body
+        message = error.body
         if isinstance(error, RequestEntityTooLarge):
-            said = f"this request is far too large: {self.channel.limits_in_words}"
-        body = json.dumps({"error": said}).encode("ascii") + b"\n"
+            message = f"request too large: {self.channel.size_limits}"
+        body = json.dumps({"error": message}).encode("ascii") + b"\n"
         self.status = f"{error.code} {error.reason}"
         self.response_headers.append(("Content-Type", "application/json"))
-        self.response_headers += HEADERS.items()
+        self.response_headers += RESPONSE_HEADERS.items()
         self.set_close_on_finish()
         self.content_length = len(body)
         self.write(body)
 
 
 class GuardedChannel(HTTPChannel):
-    """A connection. Subclasses, one a server, say what it is bound to and what its connections share."""
+    """A connection. Each server has a subclass with these class attributes."""
 
     error_task_class = JsonErrorTask
-    host: str
-    room: ByteBudget
-    limits_in_words: str
+    host: str  # host that the server is bound to
+    budget: BodyBudget  # shared by all connections
+    size_limits: str  # text for error messages
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.parser_class = partial(GuardedParser, host=self.host)
-        self._waits_since: float | None = None
-        self._noting = threading.RLock()
+        self._waiting_since: float | None = None
+        self._update_lock = threading.RLock()
 
     def readable(self) -> bool:
-        """Tell whether to receive anything now."""
+        """Return whether to receive data now."""
         if not super().readable():
             return False
-        waits = self.request is not None and self.room.must_wait(self)
+        waits = self.request is not None and self.budget.must_wait(self)
         now = time.monotonic()
-        if self._waits_since is not None and self.request is not None:
-            self.request.waited += now - self._waits_since
-        self._waits_since = now if waits else None
+        if self._waiting_since is not None and self.request is not None:
+            self.request.waited += now - self._waiting_since
+        self._waiting_since = now if waits else None
         if waits:
-            self.last_activity = time.time()  # its silence is our doing
+            self.last_activity = time.time()  # no idle timeout while the server makes it wait
         return not waits
 
     def received(self, data: bytes) -> bool:
-        """Take bytes."""
-        taken = bool(super().received(data))
-        self._note()
-        return taken
+        """Parse received bytes."""
+        parsed = bool(super().received(data))
+        self._update_budget()
+        return parsed
 
     def service(self) -> None:
-        """Answer a request, in one of the server's threads."""
+        """Answer a request in a worker thread."""
         super().service()
-        self._note()
+        self._update_budget()
 
     def handle_close(self) -> None:
         """Close the connection."""
         super().handle_close()
-        self._note()
+        self._update_budget()
 
-    def _note(self) -> None:
-        with self._noting:  # else a thread could note something of a connection that has just been closed
-            there = [*self.requests, *filter(None, [self.request])] if self.connected else []
-            n_bytes = sum(0 if one.error else one.body_bytes_received for one in there)
-            self.room.note(self, n_bytes, receiving=bool(there) and self.request is not None)
+    def _update_budget(self) -> None:
+        with self._update_lock:  # otherwise a thread could add a connection that has just been closed
+            requests = [*self.requests, *filter(None, [self.request])] if self.connected else []
+            n_bytes = sum(0 if request.error else request.body_bytes_received for request in requests)
+            receiving = bool(requests) and self.request is not None
+            self.budget.update(self, n_bytes, receiving=receiving)

@@ -1,4 +1,4 @@
-"""The job of ``classify serve``: a bundle made ready, a port bound, requests answered until it is ended."""
+"""Server behind ``classify serve``: load a bundle, bind a port, answer requests."""
 
 from __future__ import annotations
 
@@ -6,79 +6,82 @@ import errno
 import ipaddress
 import logging
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from classify.deploy.serve import Limits
 from featurize.engines.device import check_device
 from featurize.errors import ConfigError
 
 if TYPE_CHECKING:
     from flask import Flask
 
-    from classify.deploy.serve.app import Limits
-
-
-PAGE_THREADS = 16  # beside those of requests to grade, so that the page itself is there while they wait
-CONNECTIONS = 256
-SILENCE = 60  # seconds after which a connection without a request is closed
-GOODBYE = 2.0  # seconds for the threads to send off, at the end, what has been answered
+HOST, PORT = "127.0.0.1", 8765
+PAGE_THREADS = 16  # in addition to one per queued request, so that the page loads while requests wait
+MAX_CONNECTIONS = 256
+IDLE_TIMEOUT = 60  # seconds after which a connection without a request is closed
+SHUTDOWN_TIMEOUT = 2.0  # seconds for the threads to send the responses that are ready
 
 
 @dataclass(frozen=True, kw_only=True)
 class Server:
-    """A server that listens."""
+    """A listening server."""
 
-    url: str  # on this machine
+    url: str  # to open on this machine
     bundle: Path
-    about: dict[str, Any]  # as under /about
+    about: dict[str, Any]  # content of /about
     limits: Limits
-    open_to_others: bool  # more than this machine can reach it
-    notes: tuple[str, ...]  # what the user should know
+    is_public: bool  # other machines can reach it
+    notes: tuple[str, ...]  # messages for the user
     _sockets: dict[int, Any]
 
     def run(self) -> None:
-        """Answer requests until the process is asked to end, which is raised."""
+        """Answer requests until a signal raises an exception, such as KeyboardInterrupt."""
         from waitress import wasyncore  # type: ignore[import-untyped]
 
         wasyncore.loop(timeout=1.0, map=self._sockets, use_poll=True)
 
 
-@contextmanager
-def running_server(
+def serve(
     bundle_or_run: str | os.PathLike[str],
     *,
-    host: str = "127.0.0.1",
-    port: int = 8765,
+    host: str = HOST,
+    port: int = PORT,
     weights: str | os.PathLike[str] | None = None,
     device: str = "auto",
     gpu_memory: float | None = None,
-    max_upload: float = 25.0,
-    max_pixels: int = 200_000_000,
-    rate: int = 1200,
-) -> Iterator[Server]:
-    """Load a bundle, bind a port and yield the server; ends all it has started.
+    max_upload: float = Limits.max_upload / 1e6,
+    max_pixels: int = Limits.max_pixels,
+    rate: int = Limits.rate,
+    on_ready: Callable[[Server], None] | None = None,
+) -> None:
+    """Serve a web page and a JSON endpoint that predict grades; return after Ctrl-C.
 
     Parameters
     ----------
-    bundle_or_run, weights, device, gpu_memory
-        As in `classify.deploy.predict.predict`.
+    bundle_or_run : path-like
+        A bundle, or a run folder: its recommended head.
     host : str
-        Address to listen at. Any but a loopback one lets others in, and there is no password.
+        Address to listen on. Any but a loopback address lets other machines in, without a password.
     port : int
-        0 takes a free one.
+        0 takes a free port.
+    weights : path-like, optional
+        The backbone's weights, if the bundle does not contain them.
+    device : str
+        ``auto``, ``cpu``, ``gpu``, ``gpu:N``, or several as in ``gpu:0,gpu:2``.
+    gpu_memory : float, optional
+        Fraction of the GPU's memory to take; grows on demand by default.
     max_upload : float
-        Megabytes (a million bytes) of one file; a request may hold four times as much in all.
+        Megabytes (millions of bytes) per file; a request may hold four times as much.
     max_pixels : int
-        Of one picture; a JPEG counts as it is decoded.
+        Pixels per image; a JPEG counts at the scale at which it is decoded.
     rate : int
-        Requests a minute from one address.
-
-    Yields
-    ------
-    Server
+        Requests per minute and client address.
+    on_ready : callable, optional
+        Called once with the `Server` when it accepts requests; ``server.url`` is the page's address.
 
     Raises
     ------
@@ -87,66 +90,100 @@ def running_server(
     ConfigError
         If the port is taken, or the address is not one of this machine.
     """
-    from classify.deploy.serve.app import Limits, make_app
-    from classify.deploy.serve.grader import Grader, GradingQueue
+    with running_server(
+        bundle_or_run,
+        host=host,
+        port=port,
+        weights=weights,
+        device=device,
+        gpu_memory=gpu_memory,
+        max_upload=max_upload,
+        max_pixels=max_pixels,
+        rate=rate,
+    ) as server:
+        if on_ready is not None:
+            on_ready(server)
+        with suppress(KeyboardInterrupt):
+            server.run()
+
+
+@contextmanager
+def running_server(
+    bundle_or_run: str | os.PathLike[str],
+    *,
+    host: str = HOST,
+    port: int = PORT,
+    weights: str | os.PathLike[str] | None = None,
+    device: str = "auto",
+    gpu_memory: float | None = None,
+    max_upload: float = Limits.max_upload / 1e6,
+    max_pixels: int = Limits.max_pixels,
+    rate: int = Limits.rate,
+) -> Iterator[Server]:
+    """Yield a listening server with its bundle loaded; stop its threads and processes at the end.
+
+    Parameters and errors are those of `serve`.
+    """
+    from classify.deploy.serve.app import make_app
     from classify.deploy.serve.limits import is_loopback
+    from classify.deploy.serve.predictor import PredictionQueue, Predictor
     from classify.deploy.serve.uploads import private_folder
 
     check_device(device, gpu_memory=gpu_memory)
     limits = Limits(max_upload=int(max_upload * 1e6), max_pixels=max_pixels, rate=rate)
-    grader = Grader(
+    predictor = Predictor(
         bundle_or_run,
         weights=weights,
         device=device,
         gpu_memory=gpu_memory,
         max_pixels=limits.max_pixels,
     )
-    with grader, private_folder() as folder:
+    with predictor, private_folder() as folder:
         sockets: dict[int, Any] = {}
-        with GradingQueue(lambda listed, together: grader.grade(listed, together=together)) as queue:
-            app = make_app(grader, queue, folder=folder, host=host, limits=limits)
-            server = _bound(app, host=host, port=port, limits=limits, sockets=sockets)
+        with PredictionQueue(predictor.predict) as queue:
+            app = make_app(predictor, queue, folder=folder, host=host, limits=limits)
+            server = _listening_server(app, host=host, port=port, limits=limits, sockets=sockets)
             try:
-                grader.warm_up(folder)
+                predictor.warm_up(folder)
                 yield Server(
                     url=_url(host, _port(server)),
-                    bundle=grader.bundle.path,
+                    bundle=predictor.bundle.path,
                     about=app.config["ABOUT"],
                     limits=limits,
-                    open_to_others=not is_loopback(host),
-                    notes=grader.notes,
+                    is_public=not is_loopback(host),
+                    notes=predictor.notes,
                     _sockets=sockets,
                 )
             finally:
                 _stop_listening(sockets)
-                queue.close()  # those who wait hear of it
-                server.task_dispatcher.shutdown(cancel_pending=True, timeout=GOODBYE)
+                queue.close()  # waiting requests get an answer
+                server.task_dispatcher.shutdown(cancel_pending=True, timeout=SHUTDOWN_TIMEOUT)
                 _close(sockets)
 
 
-def _bound(app: Flask, *, host: str, port: int, limits: Limits, sockets: dict[int, Any]) -> Any:
-    """Return waitress' server of this application, listening."""
+def _listening_server(app: Flask, *, host: str, port: int, limits: Limits, sockets: dict[int, Any]) -> Any:
+    """Return a listening Waitress server for an application."""
     from waitress import create_server
 
-    from classify.deploy.serve.grader import MOST_REQUESTS
+    from classify.deploy.serve.predictor import MAX_REQUESTS
 
-    logging.getLogger("waitress").setLevel(logging.ERROR)  # that requests wait is no news: they may
+    logging.getLogger("waitress").setLevel(logging.ERROR)  # no warning per queued request
     try:
         server = create_server(
             app,
             map=sockets,
             host=host,
             port=port,
-            threads=MOST_REQUESTS + PAGE_THREADS,
-            connection_limit=CONNECTIONS,
-            backlog=CONNECTIONS,
-            channel_timeout=SILENCE,
-            # What is larger is not even kept; up to there the application says what the limit is.
+            threads=MAX_REQUESTS + PAGE_THREADS,
+            connection_limit=MAX_CONNECTIONS,
+            backlog=MAX_CONNECTIONS,
+            channel_timeout=IDLE_TIMEOUT,
+            # Waitress does not store larger bodies; for smaller ones the application names the limit.
             max_request_body_size=limits.max_request + limits.max_upload,
             ident=None,
         )
     except ValueError:
-        raise ConfigError(f"--host {host}: no address of this machine. Try --host 127.0.0.1") from None
+        raise ConfigError(f"--host {host}: not an address of this machine. Try --host 127.0.0.1") from None
     except OSError as error:
         _close(sockets)
         reason = (error.strerror or str(error)).lower()
@@ -154,24 +191,26 @@ def _bound(app: Flask, *, host: str, port: int, limits: Limits, sockets: dict[in
             reason = "taken by another program"
         if error.errno in (errno.EADDRINUSE, errno.EACCES):
             raise ConfigError(f"port {port} of {host}: {reason}. Choose another with --port") from None
-        raise ConfigError(f"--host {host}: cannot be listened at ({reason}). Try --host 127.0.0.1") from None
-    channel = _channel_class(host=host, limits=limits)
-    for one in list(sockets.values()):
-        one.channel_class = channel
+        raise ConfigError(f"--host {host}: cannot listen on it ({reason}). Try --host 127.0.0.1") from None
+    channel_class = _channel_class(host=host, limits=limits)
+    for channel in list(sockets.values()):
+        channel.channel_class = channel_class
     return server
 
 
 def _channel_class(*, host: str, limits: Limits) -> type:
-    from classify.deploy.serve.limits import ByteBudget, GuardedChannel
+    from classify.deploy.serve.limits import BodyBudget, GuardedChannel
     from classify.deploy.serve.uploads import megabytes
 
-    said = f"one may have {megabytes(limits.max_request)}, a file {megabytes(limits.max_upload)}"
-    shared = {"host": host, "room": ByteBudget(limits.most_held), "limits_in_words": said}
-    return type("Channel", (GuardedChannel,), shared)
+    size_limits = (
+        f"at most {megabytes(limits.max_request)} per request and {megabytes(limits.max_upload)} per file"
+    )
+    attributes = {"host": host, "budget": BodyBudget(limits.max_buffered), "size_limits": size_limits}
+    return type("Channel", (GuardedChannel,), attributes)
 
 
 def _url(host: str, port: int) -> str:
-    """Return what to open on this machine: where every address is listened at, the loopback one."""
+    """Return the URL to open on this machine: a loopback address if the server listens on all addresses."""
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
@@ -182,19 +221,20 @@ def _url(host: str, port: int) -> str:
 
 
 def _port(server: Any) -> int:
-    """Return the port that was bound; a name of several addresses has one of each."""
+    """Return the bound port; a host name with several addresses has one listening socket for each."""
     if hasattr(server, "effective_listen"):
         return int(server.effective_listen[0][1])
     return int(server.effective_port)
 
 
 def _stop_listening(sockets: dict[int, Any]) -> None:
-    """Take no further connection; those that are open stay open."""
+    """Accept no further connection; open ones stay open."""
     from waitress import wasyncore
 
-    for one in list(sockets.values()):
-        if getattr(one, "accepting", False):
-            wasyncore.dispatcher.close(one)  # not what wakes the loop up, which its own `close` ends too
+    for dispatcher in list(sockets.values()):
+        if getattr(dispatcher, "accepting", False):
+            # Only the socket: the server's own `close` would also close the trigger that wakes the loop.
+            wasyncore.dispatcher.close(dispatcher)
 
 
 def _close(sockets: dict[int, Any]) -> None:

@@ -1,4 +1,7 @@
-"""Uploaded files: written once under names of our own, told to be images or not by nobody here, deleted."""
+"""Uploaded files: written to a private folder under random names, deleted after the request.
+
+File names and media types sent by the client are never trusted; decoding decides what is an image.
+"""
 
 from __future__ import annotations
 
@@ -21,24 +24,24 @@ from werkzeug.formparser import FormDataParser
 from classify.deploy.predict import InputFile
 from featurize.base.text import printable
 
-FIELD = "image"  # of the form
-LONGEST_NAME = 300  # characters of a file's name that are sent back
+FIELD = "image"  # form field with the files
+MAX_NAME = 300  # characters of a file name that are returned
 
 
 class UploadRequest(Request):
-    """A request whose files go straight to one private folder, under names that nobody chose.
+    """A request whose files are written to one private folder under random names.
 
-    The application puts that folder's path into its config as ``UPLOAD_FOLDER``.
+    The application sets the folder's path as ``UPLOAD_FOLDER`` in its config.
     """
 
     @property
     def written(self) -> list[tuple[Path, IO[bytes]]]:
-        """Every file of the request that has been begun."""
-        found: list[tuple[Path, IO[bytes]]] = self.environ.setdefault("folio.written", [])
-        return found
+        """Files of the request so far, complete or not."""
+        written: list[tuple[Path, IO[bytes]]] = self.environ.setdefault("folio.written", [])
+        return written
 
     def make_form_data_parser(self) -> FormDataParser:
-        """Return a parser that says when it does not understand a form, rather than find nothing in it."""
+        """Return a form parser that raises on a malformed form; Flask's default returns an empty one."""
         parser = super().make_form_data_parser()
         parser.silent = False
         return parser
@@ -57,7 +60,7 @@ class UploadRequest(Request):
         self.written.append((path, file))
         return file
 
-    def forget(self) -> None:
+    def delete_uploads(self) -> None:
         """Delete every file of the request."""
         while self.written:
             path, file = self.written.pop()
@@ -66,67 +69,62 @@ class UploadRequest(Request):
             path.unlink(missing_ok=True)
 
 
-def upload_files(request: UploadRequest, *, most_bytes: int) -> tuple[list[InputFile], str]:
-    """Return the files of a request as files to grade, and what all of them together are called, or "".
+def uploaded_files(request: UploadRequest, *, max_bytes: int) -> tuple[list[InputFile], str]:
+    """Return the uploaded files, and the name of the entry that they form together, or "".
 
     Parameters
     ----------
     request : UploadRequest
-    most_bytes : int
-        Of one file; a larger one has that as its problem.
+    max_bytes : int
+        Limit per file; a larger file gets a problem.
 
     Raises
     ------
     BadRequest
-        If the form is not understood.
+        If the form is malformed.
     """
     try:
-        files, entry = request.files.getlist(FIELD), printable(request.form.get("entry", "")[:LONGEST_NAME])
+        uploads = request.files.getlist(FIELD)
+        entry = printable(request.form.get("entry", "")[:MAX_NAME])
     except UnicodeDecodeError:
         raise BadRequest(
-            f"the name of a file is not UTF-8. Give it another one: curl -F '{FIELD}=@FILE;filename=NAME'"
+            f"a file name is not UTF-8. Send another name: curl -F '{FIELD}=@FILE;filename=NAME'"
         ) from None
     except ValueError:
-        raise BadRequest(
-            "this form is cut short, or not the multipart/form-data that it says it is"
-        ) from None
-    found = []
-    for sent in files:
-        stream: Any = sent.stream
+        raise BadRequest("the form is truncated or not multipart/form-data, as its header claims") from None
+    files = []
+    for upload in uploads:
+        stream: Any = upload.stream
         n_bytes = stream.seek(0, 2)
-        stream.close()  # what is still buffered is on disk now
-        if not n_bytes and not sent.filename:
-            continue  # a form that was sent without choosing a file
+        stream.close()  # flushes the buffer to disk
+        if not n_bytes and not upload.filename:
+            continue  # a form submitted without a file
         problem = ""
-        if n_bytes > most_bytes:
-            problem = f"too large: {megabytes(n_bytes)}, the limit is {megabytes(most_bytes)} (--max-upload)"
-        name = printable((sent.filename or "image")[:LONGEST_NAME])
-        found.append(
-            InputFile(
-                file=Path(stream.name),
-                path=name,
-                entry=entry or name,
-                problem=problem,
-            )
-        )
-    return found, entry
+        if n_bytes > max_bytes:
+            problem = f"too large: {megabytes(n_bytes)}, the limit is {megabytes(max_bytes)} (--max-upload)"
+        name = printable((upload.filename or "image")[:MAX_NAME])
+        files.append(InputFile(file=Path(stream.name), path=name, entry=entry or name, problem=problem))
+    return files, entry
 
 
 def megabytes(n_bytes: int) -> str:
-    """Return a count of bytes in millions, as ``--max-upload`` is typed."""
+    """Return a byte count in megabytes (millions of bytes), the unit of ``--max-upload``."""
     return f"{n_bytes / 1e6:,.4g} MB"
 
 
 PREFIX = "folio-serve-"
-LOCK = "in-use"  # held as long as the server lives; the system lets go of it when the process ends
+LOCK = "in-use"  # locked while the server runs; the system unlocks it when the process ends
 
 
 @contextmanager
 def private_folder() -> Iterator[Path]:
-    """Yield a new folder that nobody else can look into, and delete it at the end."""
+    """Yield a new folder that other users cannot read; delete it at the end.
+
+    Folders of servers that ended without deleting theirs are deleted first.
+    """
     parent = Path(tempfile.gettempdir())
-    for left in parent.glob(f"{PREFIX}*"):
-        _delete_if_left(left)
+    for folder in parent.glob(f"{PREFIX}*"):
+        _delete_if_abandoned(folder)
     with tempfile.TemporaryDirectory(prefix=PREFIX, ignore_cleanup_errors=True) as name:
         folder = Path(name)
         with FileLock(folder / LOCK):
@@ -134,12 +132,12 @@ def private_folder() -> Iterator[Path]:
             yield folder / "files"
 
 
-def _delete_if_left(folder: Path) -> None:
-    """Delete the folder of a server that has ended without doing so itself; no other's, and no link."""
+def _delete_if_abandoned(folder: Path) -> None:
+    """Delete a folder of this user if no running server holds its lock; links are never followed."""
     with contextlib.suppress(OSError):
-        found = folder.lstat()
-        own = not hasattr(os, "getuid") or found.st_uid == os.getuid()
-        if not stat.S_ISDIR(found.st_mode) or not own or not (folder / LOCK).is_file():
+        status = folder.lstat()
+        own = not hasattr(os, "getuid") or status.st_uid == os.getuid()
+        if not stat.S_ISDIR(status.st_mode) or not own or not (folder / LOCK).is_file():
             return
         with contextlib.suppress(Timeout), FileLock(folder / LOCK, timeout=0):
             shutil.rmtree(folder / "files", ignore_errors=True)

@@ -1,4 +1,4 @@
-"""New images graded: a row for every file, the comparison's grades, CSV that opens rightly."""
+"""Predictions for new images: one row per file or entry, equal to those of the comparison; CSV and JSON."""
 
 import csv
 import json
@@ -63,52 +63,65 @@ def network(store, monkeypatch):
 
 
 @pytest.mark.parametrize("head", ["logreg", "svm-linear", "baseline"])
-def test_grades_are_those_of_the_comparison(run, images, network, head):
+def test_predictions_are_those_of_the_comparison(run, images, network, head):
     bundle = run.folder / "bundles" / f"efficientnet_lite0__{head}"
-    graded = predict(bundle, [images])
+    result = predict(bundle, [images])
     with (run.folder / "predictions.csv").open(encoding="utf-8", newline="") as stream:
         rows = [row for row in csv.DictReader(stream) if row["head"] == head]
-    said = {row["path"]: row for row in rows}
-    assert len(graded.grades) == len(said) == 12
-    for grade in graded.grades:
-        row = said[os.path.relpath(grade.path, images.parent).replace(os.sep, "/")]
+    expected = {row["path"]: row for row in rows}
+    assert len(result.grades) == len(expected) == 12
+    for grade in result.grades:
+        row = expected[os.path.relpath(grade.path, images.parent).replace(os.sep, "/")]
         assert grade.grade == row["predicted_class"]
         assert [f"{value:.6f}" for value in grade.probabilities] == [row["p_award"], row["p_low"]]
         assert grade.confidence == max(grade.probabilities)
 
 
-def test_a_run_means_its_recommended_head(run):
+def test_a_run_stands_for_its_recommended_head(run):
     assert bundle_folder(run.folder) == run.folder / run.recommended["bundle"]
 
 
-def test_every_file_has_its_row(run, images, network, tmp_path):
+def test_every_file_has_a_row(run, images, network, tmp_path):
     broken = tmp_path / "notes.txt"
     broken.write_text("hello")
     first = sorted(images.rglob("*.jpg"))[0]
-    graded = predict(run.folder, [broken, first, images])
-    assert len(graded.grades) == 1 + 12  # the one that was named twice has one row
-    assert graded.n_failed == 1
-    assert graded.grades[0].path == str(broken)
-    assert (graded.grades[0].grade, graded.grades[0].confidence) == ("", None)
-    assert graded.grades[0].problem == "not an image"
-    assert graded.grades[1].path == graded.grades[1].entry == str(first)
+    result = predict(run.folder, [broken, first, images])
+    assert len(result.grades) == 1 + 12  # the file given twice has one row
+    assert result.n_failed == 1
+    assert result.grades[0].path == str(broken)
+    assert (result.grades[0].grade, result.grades[0].confidence) == ("", None)
+    assert result.grades[0].problem == "not an image"
+    assert result.grades[1].path == result.grades[1].entry == str(first)
 
 
-def test_entries_of_several_images_are_graded_image_by_image_and_it_says_so(run, images, network):
-    graded = predict(run.folder, [images])
-    assert {grade.entry for grade in graded.grades} == {str(images / "award"), str(images / "low")}
-    assert graded.notes == (
-        "12 images of 2 entries: graded image by image, not entry by entry (--entries folder does that)",
+def test_note_that_entries_are_predicted_image_by_image(run, images, network):
+    result = predict(run.folder, [images])
+    assert {grade.entry for grade in result.grades} == {str(images / "award"), str(images / "low")}
+    assert result.notes == (
+        "12 images of 2 entries: one prediction per image, not per entry; use --entries folder "
+        "for one per entry",
     )
-    asked = predict(run.folder, [images], entries="image")
-    assert asked.grades == graded.grades
-    assert asked.notes == ("12 images of 2 entries: graded image by image, not entry by entry",)
+    chosen = predict(run.folder, [images], entries="image")
+    assert chosen.grades == result.grades
+    assert chosen.notes == ("12 images of 2 entries: one prediction per image, not per entry",)
     assert predict(run.folder, [images / "low"]).notes == ()
     both = predict(run.folder, [images / "low", images, images / "low"])
     assert len(both.grades) == 12
     assert both.notes == (
-        "6 images of 1 entry: graded image by image, not entry by entry (--entries folder does that)",
+        "6 images of 1 entry: one prediction per image, not per entry; use --entries folder "
+        "for one per entry",
     )
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_a_single_path_is_one_file(run, images, network, kind):
+    """Not a sequence of characters: "/" would be the whole disk."""
+    file = sorted(images.rglob("*.jpg"))[0]
+    assert file.is_absolute()
+    (row,) = predict(str(run.folder), kind(file)).grades
+    assert (row.path, row.problem) == (str(file), "")
+    assert predict(run.folder, kind(images)).grades == predict(run.folder, [images]).grades
+    assert predict(run.folder, (path for path in [file])).grades == (row,)
 
 
 @pytest.fixture
@@ -139,30 +152,28 @@ def portfolio_images(portfolios, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("join", ["probabilities", "features"])
-def test_a_folder_of_entries_has_the_comparisons_grades_entry_by_entry(
-    portfolios, portfolio_images, tmp_path, join
-):
+def test_predictions_of_entries_are_those_of_the_comparison(portfolios, portfolio_images, tmp_path, join):
     run = compare([portfolios], heads=("logreg",), join=join, out=tmp_path / "run", jobs=1)
-    graded = predict(run.folder, [portfolio_images])
+    result = predict(run.folder, [portfolio_images])
     with (run.folder / "predictions.csv").open(encoding="utf-8", newline="") as stream:
-        said = {
+        expected = {
             row["entry"].replace("/", "_"): row for row in csv.DictReader(stream) if row["head"] == "logreg"
         }
-    assert len(graded.grades) == len(said) == 4
-    for grade in graded.grades:
-        row = said[Path(grade.entry).name]
+    assert len(result.grades) == len(expected) == 4
+    for grade in result.grades:
+        row = expected[Path(grade.entry).name]
         assert (grade.path, grade.n_images, grade.problem) == ("", 3, "")
         assert grade.grade == row["predicted_class"]
         assert [f"{value:.6f}" for value in grade.probabilities] == [row["p_award"], row["p_low"]]
-    assert graded.notes == (
-        f"12 images of 4 entries: graded entry by entry, by the mean of their images' {join}",
+    assert result.notes == (
+        f"12 images of 4 entries: one prediction per entry, from the mean {join} of its images",
     )
     assert load_bundle(bundle_folder(run.folder)).join == join
-    (found, *_) = grades_json(graded)
+    (found, *_) = grades_json(result)
     assert (found["path"], found["n_images"]) == (None, 3)
 
 
-def test_an_entry_is_graded_from_what_could_be_read(portfolios, portfolio_images, tmp_path):
+def test_unreadable_images_of_an_entry_are_left_out(portfolios, portfolio_images, tmp_path):
     bundle = fit(portfolios, head="logreg", params={"C": 0.1}, out=tmp_path / "bundle").bundle
     first, second, *_ = sorted(portfolio_images.iterdir())
     bad, *good = sorted(first.iterdir())
@@ -185,53 +196,51 @@ def test_an_entry_is_graded_from_what_could_be_read(portfolios, portfolio_images
     assert rows[0]["entry"] == str(first)
 
 
-def test_images_of_entries_can_be_graded_one_by_one(portfolios, portfolio_images, tmp_path):
+def test_images_of_entries_can_be_predicted_one_by_one(portfolios, portfolio_images, tmp_path):
     bundle = fit(portfolios, head="logreg", params={"C": 0.1}, out=tmp_path / "bundle").bundle
-    graded = predict(bundle, [portfolio_images], entries="image")
-    assert len(graded.grades) == 12
-    assert all(grade.n_images == 1 and grade.path for grade in graded.grades)
-    assert graded.notes == ("12 images of 4 entries: graded image by image, not entry by entry",)
+    result = predict(bundle, [portfolio_images], entries="image")
+    assert len(result.grades) == 12
+    assert all(grade.n_images == 1 and grade.path for grade in result.grades)
+    assert result.notes == ("12 images of 4 entries: one prediction per image, not per entry",)
     with pytest.raises(ConfigError, match="entries is 'file': expected folder or image"):
         predict(bundle, [portfolio_images], entries="file")
 
 
-def test_images_in_no_folder_of_their_entry_are_entries_and_it_says_so(
-    portfolios, portfolio_images, tmp_path
-):
+def test_images_directly_in_the_given_folder_are_entries(portfolios, portfolio_images, tmp_path):
     bundle = fit(portfolios, head="logreg", params={"C": 0.1}, out=tmp_path / "bundle").bundle
     inside = sorted(portfolio_images.iterdir())[0]
-    graded = predict(bundle, [inside])
-    assert [grade.n_images for grade in graded.grades] == [1, 1, 1]
-    assert graded.notes == (
-        f"3 images lie in {inside} itself: each is an entry of its own. If they are one entry, name the "
-        "folder above",
+    result = predict(bundle, [inside])
+    assert [grade.n_images for grade in result.grades] == [1, 1, 1]
+    assert result.notes == (
+        f"3 images are directly in {inside}: each is an entry of its own. If they are one entry, name the "
+        "parent folder",
     )
     assert predict(bundle, [inside], entries="image").notes == ()
 
 
-def test_a_bad_input_takes_no_other_with_it(run, images, network, tmp_path):
+def test_a_missing_input_does_not_affect_the_others(run, images, network, tmp_path):
     (tmp_path / "empty").mkdir()
-    graded = predict(run.folder, [tmp_path / "gone.jpg", tmp_path / "empty", images / "low"])
-    assert (graded.grades[0].path, graded.grades[0].problem) == (str(tmp_path / "gone.jpg"), "no such file")
-    assert [bool(grade.grade) for grade in graded.grades] == [False, *[True] * 6]
-    assert graded.grades[1:] == predict(run.folder, [images / "low"]).grades
-    assert graded.notes == (f"{tmp_path / 'empty'}: no file in this folder",)
+    result = predict(run.folder, [tmp_path / "gone.jpg", tmp_path / "empty", images / "low"])
+    assert (result.grades[0].path, result.grades[0].problem) == (str(tmp_path / "gone.jpg"), "no such file")
+    assert [bool(grade.grade) for grade in result.grades] == [False, *[True] * 6]
+    assert result.grades[1:] == predict(run.folder, [images / "low"]).grades
+    assert result.notes == (f"{tmp_path / 'empty'}: no file in this folder",)
 
 
 @pytest.mark.parametrize(
     "recommended", [..., 3, [], {}, {"bundle": None}, {"bundle": "/etc"}, {"bundle": "../../b"}]
 )
-def test_a_record_that_recommends_nothing_usable_is_refused(run, recommended):
+def test_a_record_without_a_usable_recommendation_is_refused(run, recommended):
     record = json.loads((run.folder / "results.json").read_text())
     record["recommended"] = recommended
     if recommended is ...:
         del record["recommended"]
     (run.folder / "results.json").write_text(json.dumps(record))
-    with pytest.raises(BundleError, match=r"results\.json: 'recommended' does not name a bundle"):
+    with pytest.raises(BundleError, match=r"results\.json: 'recommended' is not a bundle"):
         bundle_folder(run.folder)
 
 
-def test_a_place_where_nothing_can_be_written_is_said_first(tmp_path):
+def test_an_output_path_that_cannot_be_written(tmp_path):
     with pytest.raises(DatasetError, match="a folder; expected the name of a CSV file"):
         check_output(tmp_path)
     with pytest.raises(DatasetError, match=r"cannot be written: .*nowhere is no folder"):
@@ -261,7 +270,7 @@ def test_the_csv_opens_in_a_spreadsheet(run, network, tmp_path):
     )
 
 
-def test_a_name_that_is_a_formula_is_only_text(run, network, tmp_path, monkeypatch):
+def test_a_file_name_that_looks_like_a_formula(run, network, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "=cmd()").write_text("0")
     out = tmp_path / "grades.csv"
@@ -277,7 +286,7 @@ def test_json_has_null_where_there_is_no_grade(run, network, tmp_path):
     assert found["problem"] == "not an image"
 
 
-def test_what_is_not_there_is_refused(run, tmp_path):
+def test_missing_paths_are_refused(run, tmp_path):
     with pytest.raises(DatasetError, match=r"nowhere: no such file or folder"):
         predict(run.folder, [tmp_path / "nowhere"])
     (tmp_path / "empty").mkdir()
@@ -285,11 +294,11 @@ def test_what_is_not_there_is_refused(run, tmp_path):
         predict(run.folder, [tmp_path / "empty"])
     with pytest.raises(BundleError, match=r"no such folder; expected a bundle"):
         bundle_folder(tmp_path / "nothing")
-    with pytest.raises(BundleError, match=r"holds neither; expected a bundle"):
+    with pytest.raises(BundleError, match=r"no bundle or run; expected a bundle"):
         bundle_folder(tmp_path / "empty")
 
 
-def test_grading_with_a_classical_head_imports_no_tensorflow_of_its_own(run, tmp_path):
+def test_a_classical_head_does_not_import_tensorflow(run, tmp_path):
     """What the network's engine needs is the engine's business."""
     (tmp_path / "a.jpg").write_text("x")
     code = (
@@ -313,34 +322,34 @@ def test_grading_with_a_classical_head_imports_no_tensorflow_of_its_own(run, tmp
 
 
 @pytest.mark.parametrize(
-    "made_in", [{"precision": "float16"}, {"precision": "bfloat16", "engine": "openvino"}], ids=str
+    "fitted_in", [{"precision": "float16"}, {"precision": "bfloat16", "engine": "openvino"}], ids=str
 )
-def test_a_precision_that_this_machine_lacks_falls_back_and_says_so(
-    make_store, tmp_path, monkeypatch, made_in
-):
+def test_an_unsupported_precision_falls_back_to_float32(make_store, tmp_path, monkeypatch, fitted_in):
     bundle = fit(
-        make_store(counts={"train": 8}, config=made_in),
+        make_store(counts={"train": 8}, config=fitted_in),
         head="logreg",
         params={"C": 1.0},
         out=tmp_path / "bundle",
     ).bundle
-    asked = []
+    precisions = []
 
     def image_features(paths, config, *, precision=None, **options):
-        asked.append(precision)
+        precisions.append(precision)
         if precision is None:
-            raise EngineError("this processor does not compute in it by itself")
+            raise EngineError("this processor has no instructions for it")
         return ImageFeatures(features=np.zeros((1, 8), np.float32), index=np.array([0]), problems={})
 
     monkeypatch.setattr("featurize.extraction.inference.image_features", image_features)
     (tmp_path / "a.jpg").write_text("0")
-    graded = predict(bundle, [tmp_path / "a.jpg"])
-    assert asked == [None, "float32"]
-    lacks = f"made in {made_in['precision']}, which this machine lacks: graded in float32"
-    assert graded.notes == (lacks,)
+    result = predict(bundle, [tmp_path / "a.jpg"])
+    assert precisions == [None, "float32"]
+    precision = fitted_in["precision"]
+    assert result.notes == (
+        f"features for fitting are in {precision}, not supported by this machine: float32 is used",
+    )
 
 
-def test_a_bundle_without_its_weights_says_which_option_helps(make_store, tmp_path):
+def test_missing_weights_name_the_option(make_store, tmp_path):
     config = {"weights": {"kind": "file", "sha256": "1" * 64, "seed": None}}
     store = make_store(counts={"train": 8}, config=config)
     bundle = fit(store, head="logreg", params={"C": 1.0}, out=tmp_path / "bundle").bundle

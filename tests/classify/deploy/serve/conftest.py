@@ -1,4 +1,4 @@
-"""Bundles that grade by colour, and servers of them: in this process and as processes of their own."""
+"""Bundles that predict by colour, and servers for them in this process or in their own."""
 
 from __future__ import annotations
 

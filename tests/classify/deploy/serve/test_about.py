@@ -1,17 +1,18 @@
-"""What is told of a bundle: its manifest's facts, and no place on this machine."""
+"""Content of /about: facts of the manifest, no path of this machine."""
 
 import json
 
-from classify.deploy.serve.app import Limits, describe_bundle, figures
-from classify.deploy.serve.grader import Grader
+from classify.deploy.serve import Limits
+from classify.deploy.serve.app import describe_bundle, metric_rows
+from classify.deploy.serve.predictor import Predictor
 from classify.jobs.compare import compare
 
 LIMITS = Limits(max_upload=1_500_000, max_pixels=7, rate=9)
 
 
-def test_it_is_what_the_manifest_says(bundle):
+def test_facts_are_those_of_the_manifest(bundle):
     manifest = json.loads((bundle / "manifest.json").read_text())
-    about = describe_bundle(Grader(bundle), LIMITS)
+    about = describe_bundle(Predictor(bundle), LIMITS)
     assert about["classes"] == manifest["classes"] == ["award", "low", "middle"]
     assert (about["head"], about["head_title"]) == ("logreg", "Logistic regression")
     assert (about["bundle"], about["dataset"], about["ordered"]) == (bundle.name, "colours", False)
@@ -25,13 +26,13 @@ def test_an_ensemble_names_all_its_backbones(make_store, tmp_path):
     options = {"counts": {"train": 8, "test": 4}}
     stores = [make_store(**options), make_store("vgg16", config={"backbone": "vgg16"}, **options)]
     run = compare(stores, heads=("logreg", "nearest-mean", "ensemble"), out=tmp_path / "run", jobs=1)
-    about = describe_bundle(Grader(run.folder / "bundles" / "ensemble"), LIMITS)
-    assert about["head_title"] == "the vote of several heads"
+    about = describe_bundle(Predictor(run.folder / "bundles" / "ensemble"), LIMITS)
+    assert about["head_title"] == "ensemble of several heads"
     assert set(about["backbones"]) == {"efficientnet_lite0", "vgg16"}
     assert about["examples"] is None
 
 
-def test_figures_are_those_that_there_are():
+def test_missing_metrics_are_left_out():
     metrics = {"accuracy": 0.71049, "log_loss": 1.2, "quadratic_kappa": None, "unknown": 3.0}
-    assert figures({"metrics": metrics}) == [("Accuracy", "0.710"), ("Log loss", "1.200")]
-    assert figures({"metrics": {}}) == []
+    assert metric_rows({"metrics": metrics}) == [("Accuracy", "0.710"), ("Log loss", "1.200")]
+    assert metric_rows({"metrics": {}}) == []

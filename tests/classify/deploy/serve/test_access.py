@@ -1,10 +1,16 @@
-"""Whose requests are answered: a table of what browsers and programs send."""
+"""Accepted and refused origins: headers that browsers and other clients send."""
 
 import socket
 
 import pytest
 
-from classify.deploy.serve.limits import HEADERS, is_cross_site, is_loopback, known_host, refusal
+from classify.deploy.serve.limits import (
+    RESPONSE_HEADERS,
+    check_request,
+    is_cross_site,
+    is_loopback,
+    is_own_host,
+)
 
 
 @pytest.mark.parametrize(
@@ -22,12 +28,12 @@ from classify.deploy.serve.limits import HEADERS, is_cross_site, is_loopback, kn
         ("", False),
     ],
 )
-def test_what_only_this_machine_can_reach(host, loopback):
+def test_loopback_hosts(host, loopback):
     assert is_loopback(host) is loopback
 
 
 @pytest.mark.parametrize(
-    ("asked", "known"),
+    ("host_header", "own"),
     [
         ("127.0.0.1:8765", True),
         ("127.0.0.1", True),
@@ -44,12 +50,12 @@ def test_what_only_this_machine_can_reach(host, loopback):
         ("", False),
     ],
 )
-def test_a_server_of_this_machine_alone_knows_its_names(asked, known):
-    assert known_host(asked, host="127.0.0.1") is known
+def test_own_hosts_of_a_loopback_server(host_header, own):
+    assert is_own_host(host_header, host="127.0.0.1") is own
 
 
 @pytest.mark.parametrize(
-    ("asked", "known"),
+    ("host_header", "own"),
     [
         ("192.168.1.7:8765", True),
         ("[fe80::1]:8765", True),
@@ -59,16 +65,16 @@ def test_a_server_of_this_machine_alone_knows_its_names(asked, known):
         ("evil.example:8765", False),
     ],
 )
-def test_a_server_for_others_knows_addresses_and_its_own_name(asked, known):
-    assert known_host(asked, host="0.0.0.0") is known
+def test_own_hosts_of_a_public_server(host_header, own):
+    assert is_own_host(host_header, host="0.0.0.0") is own
 
 
-def test_a_server_bound_to_a_name_knows_it():
-    assert known_host("studio.example:80", host="Studio.example")
+def test_own_host_of_a_server_bound_to_a_name():
+    assert is_own_host("studio.example:80", host="Studio.example")
 
 
 @pytest.mark.parametrize(
-    ("origin", "site", "expected"),
+    ("origin", "fetch_site", "expected"),
     [
         (None, None, False),  # a program
         ("http://localhost:8765", "same-origin", False),
@@ -83,26 +89,34 @@ def test_a_server_bound_to_a_name_knows_it():
         ("http://[::1", None, True),
     ],
 )
-def test_what_another_page_sends_is_told(origin, site, expected):
-    assert is_cross_site(origin, site, asked="localhost:8765") is expected
+def test_cross_site_requests(origin, fetch_site, expected):
+    assert is_cross_site(origin, fetch_site, host_header="localhost:8765") is expected
 
 
-def test_another_page_may_link_but_not_send():
+def test_other_pages_may_link_but_not_send():
     cross = {"host": "localhost:8765", "origin": "http://evil.example", "sec-fetch-site": "cross-site"}
-    assert refusal("GET", cross, host="127.0.0.1") is None
-    assert refusal("HEAD", cross, host="127.0.0.1") is None
+    assert check_request("GET", cross, host="127.0.0.1") is None
+    assert check_request("HEAD", cross, host="127.0.0.1") is None
     for method in ("POST", "PUT", "OPTIONS", "DELETE", "whatever"):
-        code, reason = refusal(method, cross, host="127.0.0.1")
-        assert (code, reason) == (403, "another web page sent this request: only this server's own page may")
-    code, reason = refusal("GET", {"host": "evil.example"}, host="127.0.0.1")
+        code, reason = check_request(method, cross, host="127.0.0.1")
+        assert (code, reason) == (
+            403,
+            "this request comes from another web page: only the server's own page may send it",
+        )
+    code, reason = check_request("GET", {"host": "evil.example"}, host="127.0.0.1")
     assert code == 400
-    assert reason.startswith("the Host of this request is no name of this server")
-    assert refusal("GET", {}, host="127.0.0.1") is not None
+    assert reason.startswith("the Host header is not an address of this server")
+    assert check_request("GET", {}, host="127.0.0.1") is not None
 
 
-def test_pages_may_fetch_from_nowhere_else_and_be_framed_by_nobody():
-    policy = dict(part.strip().split(" ", 1) for part in HEADERS["Content-Security-Policy"].split(";"))
+def test_content_security_policy():
+    policy = dict(
+        part.strip().split(" ", 1) for part in RESPONSE_HEADERS["Content-Security-Policy"].split(";")
+    )
     assert policy["default-src"] == policy["frame-ancestors"] == policy["form-action"] == "'none'"
     assert policy["script-src"] == policy["connect-src"] == "'self'"
-    assert "unsafe" not in HEADERS["Content-Security-Policy"]
-    assert (HEADERS["Cache-Control"], HEADERS["X-Content-Type-Options"]) == ("no-store", "nosniff")
+    assert "unsafe" not in RESPONSE_HEADERS["Content-Security-Policy"]
+    assert (RESPONSE_HEADERS["Cache-Control"], RESPONSE_HEADERS["X-Content-Type-Options"]) == (
+        "no-store",
+        "nosniff",
+    )

@@ -1,4 +1,4 @@
-"""What the application answers, by Flask's own client: grades, refusals in words, and nothing left behind."""
+"""Responses of the Flask application: predictions, error messages, deleted uploads."""
 
 import io
 import json
@@ -7,9 +7,10 @@ import struct
 import pytest
 from PIL import Image
 
-from classify.deploy.serve.app import Limits, make_app
-from classify.deploy.serve.grader import Grader, GradingQueue
-from classify.deploy.serve.limits import HEADERS
+from classify.deploy.serve import Limits
+from classify.deploy.serve.app import make_app
+from classify.deploy.serve.limits import RESPONSE_HEADERS
+from classify.deploy.serve.predictor import PredictionQueue, Predictor
 from featurize import FolioError
 
 LIMITS = Limits(max_upload=100_000, max_pixels=1_000_000, rate=1000)
@@ -20,23 +21,21 @@ def make_client(bundle, network, tmp_path):
     """Make a client of an application; ``client.folder`` is where its uploads go."""
     opened = []
 
-    def make(*, of=bundle, limits=LIMITS, host="127.0.0.1", grade=None, **options):
-        grader = Grader(of, workers=1, max_pixels=limits.max_pixels)
-        queue = GradingQueue(
-            grade or (lambda files, together: grader.grade(files, together=together)), **options
-        )
-        opened.append((grader, queue))
+    def make(*, of=bundle, limits=LIMITS, host="127.0.0.1", predict=None, **options):
+        predictor = Predictor(of, workers=1, max_pixels=limits.max_pixels)
+        queue = PredictionQueue(predict or predictor.predict, **options)
+        opened.append((predictor, queue))
         folder = tmp_path / f"uploads {len(opened)}"
         folder.mkdir()
-        app = make_app(grader, queue, folder=folder, host=host, limits=limits)
+        app = make_app(predictor, queue, folder=folder, host=host, limits=limits)
         client = app.test_client()
         client.folder = folder
         return client
 
     yield make
-    for grader, queue in opened:
+    for predictor, queue in opened:
         queue.close()
-        grader.__exit__()
+        predictor.__exit__()
 
 
 @pytest.fixture
@@ -54,7 +53,7 @@ def grade(as_form):
     return send
 
 
-def test_an_image_is_graded(client, grade, coloured):
+def test_one_image(client, grade, coloured):
     reply = grade(client, ("poster.png", coloured.picture((230, 20, 20))))
     assert reply.status_code == 200
     (row,) = reply.json
@@ -71,7 +70,7 @@ def test_an_image_is_graded(client, grade, coloured):
     assert list(client.folder.iterdir()) == []
 
 
-def test_several_are_graded_each_and_the_bad_ones_named(client, grade, coloured):
+def test_several_images_with_unreadable_ones(client, grade, coloured):
     good = coloured.picture((20, 230, 20))
     reply = grade(
         client,
@@ -94,7 +93,7 @@ def test_several_are_graded_each_and_the_bad_ones_named(client, grade, coloured)
     assert list(client.folder.iterdir()) == []
 
 
-def test_an_entry_is_graded_as_a_whole(client, grade, coloured):
+def test_an_entry_gets_one_prediction(client, grade, coloured):
     files = [
         ("1.png", coloured.picture((230, 20, 20))),
         ("2.png", coloured.picture((20, 230, 20))),
@@ -112,7 +111,7 @@ def test_an_entry_is_graded_as_a_whole(client, grade, coloured):
         assert p == pytest.approx((single[0][name] + single[1][name]) / 2, abs=1e-12)
 
 
-def test_the_page_gets_rows_whatever_can_be_graded(client, as_form):
+def test_the_page_always_gets_rows(client, as_form):
     body, kind = as_form([("a", b"x")])
     reply = client.post("/grade?rows", data=body, content_type=kind)
     assert reply.status_code == 200
@@ -140,7 +139,7 @@ def gif_of(width, height):
         (gif_of(60_000, 60_000), 413, "too many pixels: "),
     ],
 )
-def test_what_cannot_be_graded_is_refused_with_the_reason(client, grade, data, status, reason):
+def test_unreadable_files_get_a_status_and_the_reason(client, grade, data, status, reason):
     reply = grade(client, ("name", data))
     assert reply.status_code == status
     assert reply.json["error"].startswith(reason)
@@ -149,7 +148,7 @@ def test_what_cannot_be_graded_is_refused_with_the_reason(client, grade, data, s
     assert list(client.folder.iterdir()) == []
 
 
-def test_a_file_of_just_the_limit_is_not_too_large(make_client, grade, coloured):
+def test_a_file_of_exactly_the_limit_is_accepted(make_client, grade, coloured):
     data = coloured.picture((230, 20, 20))
     exactly = make_client(limits=Limits(max_upload=len(data)))
     assert grade(exactly, ("a", data)).status_code == 200
@@ -157,10 +156,10 @@ def test_a_file_of_just_the_limit_is_not_too_large(make_client, grade, coloured)
     assert grade(below, ("a", data)).status_code == 413
 
 
-def test_a_request_of_more_than_four_files_of_the_largest_size_is_refused(client, grade):
+def test_a_request_larger_than_four_maximum_files_is_refused(client, grade):
     reply = grade(client, *[(str(k), bytes(99_000)) for k in range(5)])
     assert reply.status_code == 413
-    assert reply.json == {"error": "more than 0.4 MB in one request, or too many parts of a form"}
+    assert reply.json == {"error": "more than 0.4 MB in one request, or too many form parts"}
     many = grade(client, *[(str(k), b"x") for k in range(101)])
     assert many.status_code == 413
     assert list(client.folder.iterdir()) == []
@@ -178,13 +177,13 @@ def test_a_request_of_more_than_four_files_of_the_largest_size_is_refused(client
             400,
             'no file under "image". Try: curl -F image=@poster.jpg http',
         ),
-        (b"--b\r\nnonsense", "multipart/form-data; boundary=b", 400, "this form is cut short, or not the"),
-        (b"nonsense", "multipart/form-data", 400, "this form is cut short, or not the multipart/form-data"),
+        (b"--b\r\nnonsense", "multipart/form-data; boundary=b", 400, "the form is truncated or not"),
+        (b"nonsense", "multipart/form-data", 400, "the form is truncated or not multipart/form-data"),
         (
             b'--b\r\nContent-Disposition: form-data; name="image"; filename="\xff.png"\r\n\r\nx\r\n--b--\r\n',
             "multipart/form-data; boundary=b",
             400,
-            "the name of a file is not UTF-8. Give it another one: curl -F 'image=@FILE;filename=NAME'",
+            "a file name is not UTF-8. Send another name: curl -F 'image=@FILE;filename=NAME'",
         ),
         (
             b'--b\r\nContent-Disposition: form-data; name="image"\r\n\r\nposter.jpg\r\n--b--\r\n',
@@ -200,30 +199,30 @@ def test_a_request_of_more_than_four_files_of_the_largest_size_is_refused(client
         ),
     ],
 )
-def test_a_request_that_is_not_understood_says_what_would_be(client, sent, kind, status, said):
+def test_malformed_forms(client, sent, kind, status, said):
     reply = client.post("/grade", data=sent, content_type=kind)
     assert reply.status_code == status
     assert reply.json["error"].startswith(said)
     assert list(client.folder.iterdir()) == []
 
 
-def test_a_field_of_text_has_its_limit(client, as_form, coloured):
+def test_text_fields_are_limited(client, as_form, coloured):
     body, kind = as_form([("a.png", coloured.picture((1, 2, 3)))], entry="e" * 200_000)
     assert client.post("/grade", data=body, content_type=kind).status_code == 413
 
 
-def test_there_is_nothing_else_and_it_says_so(client):
+def test_unknown_paths_and_methods(client):
     assert client.get("/nowhere").status_code == 404
-    assert client.get("/nowhere").json == {"error": "nothing there. There are: /, /grade, /about, /health"}
+    assert client.get("/nowhere").json == {"error": "not found. Available: /, /grade, /about, /health"}
     wrong = client.get("/grade")
     assert (wrong.status_code, set(wrong.headers["Allow"].split(", "))) == (405, {"OPTIONS", "POST"})
-    assert wrong.json == {"error": "not done this way: POST images to /grade, GET the others"}
+    assert wrong.json == {"error": "method not allowed: POST images to /grade, GET everything else"}
     assert client.get("/static/../app.py").status_code == 404
     assert client.get("/static/%2e%2e/app.py").status_code == 404
     assert client.get("/health").json == {"status": "ok"}
 
 
-def test_every_answer_says_what_a_browser_may_do(client):
+def test_every_response_has_the_security_headers(client):
     with client.get("/static/page.js") as script:
         script.get_data()
     for reply in (
@@ -233,59 +232,59 @@ def test_every_answer_says_what_a_browser_may_do(client):
         client.get("/nowhere"),
         client.post("/grade"),
     ):
-        named = {name: reply.headers.get(name) for name in HEADERS}
-        cached = {**HEADERS, "Cache-Control": named["Cache-Control"]}
+        named = {name: reply.headers.get(name) for name in RESPONSE_HEADERS}
+        cached = {**RESPONSE_HEADERS, "Cache-Control": named["Cache-Control"]}
         assert named == cached
         assert "Access-Control-Allow-Origin" not in reply.headers
         assert "Set-Cookie" not in reply.headers
 
 
-def test_other_pages_and_other_names_are_refused(client, grade, coloured):
+def test_other_origins_and_hosts_are_refused(client, grade, coloured):
     image = ("a.png", coloured.picture((1, 2, 3)))
     assert grade(client, image, Origin="http://localhost").status_code == 200
     for headers in ({"Origin": "http://evil.example"}, {"Sec-Fetch-Site": "cross-site"}, {"Origin": "null"}):
         reply = grade(client, image, **headers)
         assert (reply.status_code, reply.json) == (
             403,
-            {"error": "another web page sent this request: only this server's own page may"},
+            {"error": "this request comes from another web page: only the server's own page may send it"},
         )
     for path in ("/", "/about", "/examples/0.webp", "/nowhere"):
         reply = client.get(path, headers={"Host": "evil.example"})
         assert reply.status_code == 400
-        assert reply.json["error"].startswith("the Host of this request is no name of this server")
+        assert reply.json["error"].startswith("the Host header is not an address of this server")
 
 
-def test_more_than_the_rate_is_told_to_wait_whatever_it_says_it_is(make_client, grade, coloured):
+def test_the_rate_is_limited_per_real_address(make_client, grade, coloured):
     client, image = make_client(limits=Limits(rate=3)), ("a.png", coloured.picture((1, 2, 3)))
     statuses = [grade(client, image, **{"X-Forwarded-For": f"10.0.0.{k}"}).status_code for k in range(5)]
     assert statuses == [200, 200, 200, 429, 429]
     reply = grade(client, image)
-    assert reply.json == {"error": "more than 3 requests in a minute (--rate): wait a little"}
+    assert reply.json == {"error": "more than 3 requests in a minute (--rate): try again later"}
     assert 1 <= int(reply.headers["Retry-After"]) <= 60
     assert client.get("/about").status_code == 200
     body, kind = b"", "multipart/form-data; boundary=b"
     other = client.post("/grade", data=body, content_type=kind, environ_base={"REMOTE_ADDR": "10.0.0.9"})
-    assert other.status_code == 400  # another address has its own count
+    assert other.status_code == 400  # another address has its own counter
 
 
-def test_a_full_server_says_when_to_come_again(make_client, grade, coloured):
-    reply = grade(make_client(most_requests=0), ("a.png", coloured.picture((1, 2, 3))))
+def test_a_full_queue_returns_retry_after(make_client, grade, coloured):
+    reply = grade(make_client(max_requests=0), ("a.png", coloured.picture((1, 2, 3))))
     assert (reply.status_code, reply.headers["Retry-After"]) == (503, "5")
-    assert reply.json == {"error": "0 requests are being graded already: try again in a moment"}
+    assert reply.json == {"error": "0 requests are in progress already: try again in a moment"}
 
 
 @pytest.mark.parametrize(
     ("error", "status", "said"),
     [
-        (FolioError("/home/ann/bundle: the network is gone"), 503, "the server cannot grade at the moment"),
-        (ZeroDivisionError("of /home/ann"), 500, "a fault of the server (ZeroDivisionError)"),
+        (FolioError("/home/ann/bundle: the network is gone"), 503, "the server cannot predict at the moment"),
+        (ZeroDivisionError("of /home/ann"), 500, "internal error (ZeroDivisionError)"),
     ],
 )
-def test_a_failure_names_no_path_to_a_client(make_client, grade, coloured, caplog, error, status, said):
-    def fail(files, together):
+def test_errors_contain_no_path(make_client, grade, coloured, caplog, error, status, said):
+    def fail(files, entry_keys):
         raise error
 
-    client = make_client(grade=fail)
+    client = make_client(predict=fail)
     reply = grade(client, ("a.png", coloured.picture((1, 2, 3))))
     assert reply.status_code == status
     assert reply.json["error"].startswith(said)
@@ -295,7 +294,7 @@ def test_a_failure_names_no_path_to_a_client(make_client, grade, coloured, caplo
     assert list(client.folder.iterdir()) == []
 
 
-def test_no_answer_names_a_path_of_this_machine(make_client, grade, coloured, bundle_with_examples, store):
+def test_responses_contain_no_path(make_client, grade, coloured, bundle_with_examples, store):
     client = make_client(of=bundle_with_examples)
     good = coloured.picture((230, 20, 20))
     told = [
@@ -310,14 +309,14 @@ def test_no_answer_names_a_path_of_this_machine(make_client, grade, coloured, bu
             assert str(folder) not in reply.text
 
 
-def test_without_examples_there_are_none(client, grade, coloured):
+def test_bundle_without_examples(client, grade, coloured):
     assert client.get("/examples/0.webp").status_code == 404
     assert client.get("/about").json["examples"] is None
     assert "nearest" not in grade(client, ("a", coloured.picture((1, 2, 3)))).json[0]
     assert 'id="nearest-about"' not in client.get("/").text
 
 
-def test_with_examples_the_nearest_are_shown(make_client, grade, coloured, bundle_with_examples):
+def test_bundle_with_examples(make_client, grade, coloured, bundle_with_examples):
     client = make_client(of=bundle_with_examples)
     assert client.get("/about").json["examples"] == 24
     (row,) = grade(client, ("a", coloured.picture(coloured.colour("low", 3)))).json
@@ -337,7 +336,7 @@ def test_with_examples_the_nearest_are_shown(make_client, grade, coloured, bundl
     assert grade(client, ("a", b"x")).json["grades"][0]["nearest"] == []
 
 
-def test_the_page_escapes_what_a_bundle_says(make_client, bundle, tmp_path):
+def test_the_page_escapes_names_of_the_bundle(make_client, bundle, tmp_path):
     hostile = "<img src=x onerror=alert(1)>"
     manifest = json.loads((bundle / "manifest.json").read_text())
     client = make_client()

@@ -1,4 +1,4 @@
-"""Requests as they arrive, on the real connections of a server and on its parser alone."""
+"""Parsing, refusing and buffering of requests: the parser alone, and a server with real connections."""
 
 import hashlib
 import http.client
@@ -11,9 +11,8 @@ import pytest
 from waitress import wasyncore
 from waitress.adjustments import Adjustments
 
-from classify.deploy.serve import limits as limits_module, server as server_module
-from classify.deploy.serve.app import Limits
-from classify.deploy.serve.limits import ByteBudget, GuardedChannel, GuardedParser
+from classify.deploy.serve import Limits, limits as limits_module, server as server_module
+from classify.deploy.serve.limits import BodyBudget, GuardedChannel, GuardedParser
 
 OWN = b"Host: 127.0.0.1\r\n"
 
@@ -26,12 +25,12 @@ def post(length: int, headers: bytes = OWN) -> bytes:
     return b"POST /grade HTTP/1.1\r\n" + headers + b"Content-Length: %d\r\n\r\n" % length
 
 
-def test_a_request_of_its_own_page_is_kept_whole():
+def test_a_request_of_the_own_page_is_stored():
     one = parser()
     assert one.received(post(5)) == len(post(5))
     assert not one.completed
     assert one.received(b"he") == 2
-    assert one.received(b"lloGET") == 3  # the rest is of the next request
+    assert one.received(b"lloGET") == 3  # the rest belongs to the next request
     assert one.completed
     assert one.error is None
     assert one.get_body_stream().read() == b"hello"
@@ -48,11 +47,11 @@ def test_a_request_of_its_own_page_is_kept_whole():
         (OWN, 10**9, 413),
     ],
 )
-def test_the_body_of_what_is_refused_is_read_and_kept_nowhere(headers, length, code):
+def test_the_body_of_a_refused_request_is_read_but_not_stored(headers, length, code):
     one = parser()
     one.received(post(length, headers))
     assert one.error.code == code
-    assert not one.completed  # else its sender would be cut off before it heard the reason
+    assert not one.completed  # otherwise the connection would close before the client got the reason
     for _ in range(2):
         one.received(bytes(length // 2))
     assert one.completed
@@ -60,19 +59,19 @@ def test_the_body_of_what_is_refused_is_read_and_kept_nowhere(headers, length, c
 
 
 @pytest.mark.parametrize(("length", "code"), [(10, 400), (10**15, 413)])
-def test_who_asks_first_is_refused_at_once(length, code):
+def test_expect_100_continue_is_refused_at_once(length, code):
     one = parser()
     one.received(post(length, b"Host: evil.example\r\nExpect: 100-continue\r\n"))
     assert (one.completed, one.expect_continue, one.error.code) == (True, False, code)
 
 
-def test_a_body_without_end_is_not_waited_for():
+def test_an_endless_body_is_not_read():
     one = parser()
     one.received(post(10**15))
     assert (one.completed, one.error.code) == (True, 413)
 
 
-def test_a_body_in_chunks_is_held_to_the_limit():
+def test_a_chunked_body_is_limited():
     one = parser()
     one.received(b"POST /grade HTTP/1.1\r\n" + OWN + b"Transfer-Encoding: chunked\r\n\r\n")
     assert not one.completed
@@ -81,7 +80,7 @@ def test_a_body_in_chunks_is_held_to_the_limit():
     assert (one.completed, one.error.code) == (True, 413)
 
 
-def test_a_request_that_trickles_is_given_up(monkeypatch):
+def test_a_slow_request_times_out(monkeypatch):
     now = [0.0]
     monkeypatch.setattr(limits_module.time, "monotonic", lambda: now[0])
     one = parser()
@@ -89,39 +88,39 @@ def test_a_request_that_trickles_is_given_up(monkeypatch):
         now[0] = float(second)
         one.received(b"G" if second == 0 else b"x")
     assert not one.completed
-    one.waited, now[0] = 100.0, 690.0  # it was made to wait for a while
+    one.waited, now[0] = 100.0, 690.0  # 100 seconds of waiting for the budget
     one.received(b"x")
     assert not one.completed
     now[0] = 701.0
     assert one.received(b"xyz") == 3
     assert (one.completed, one.error.code) == (True, 408)
-    assert one.error.body == "this request did not arrive within 600 seconds"
+    assert one.error.body == "the request did not arrive within 600 seconds"
 
 
-def test_beyond_the_room_connections_wait_for_answers_and_one_goes_on_where_none_is_due():
-    room, connections = ByteBudget(100), [object() for _ in range(3)]
+def test_connections_wait_above_the_budget_unless_no_request_is_complete():
+    budget, connections = BodyBudget(100), [object() for _ in range(3)]
     a, b, _ = connections
-    room.note(a, 60, receiving=True)
-    room.note(b, 30, receiving=True)
-    assert [room.must_wait(one) for one in connections] == [False, False, False]
-    room.note(b, 40, receiving=True)
-    assert [room.must_wait(one) for one in connections] == [False, True, True]
-    room.note(a, 500, receiving=False)  # it is whole now, and not yet answered
-    assert [room.must_wait(one) for one in connections] == [True, True, True]
-    room.note(a, 0, receiving=False)
-    assert [room.must_wait(one) for one in connections] == [False, False, False]
-    room.note(b, 0, receiving=False)
-    assert room._held == room._receiving == {}
+    budget.update(a, 60, receiving=True)
+    budget.update(b, 30, receiving=True)
+    assert [budget.must_wait(one) for one in connections] == [False, False, False]
+    budget.update(b, 40, receiving=True)
+    assert [budget.must_wait(one) for one in connections] == [False, True, True]
+    budget.update(a, 500, receiving=False)  # complete, and not answered yet
+    assert [budget.must_wait(one) for one in connections] == [True, True, True]
+    budget.update(a, 0, receiving=False)
+    assert [budget.must_wait(one) for one in connections] == [False, False, False]
+    budget.update(b, 0, receiving=False)
+    assert budget._bytes == budget._receiving == {}
 
 
 @pytest.fixture(scope="module")
 def small(start, bundle):
-    """A server of files up to 100 kB, 400 kB a request, 3.2 MB in all."""
+    """A server with limits of 100 kB per file, 400 kB per request and 3.2 MB of buffers."""
     return start(bundle, "--max-upload", "0.1")
 
 
 def talk(server, data: bytes) -> bytes:
-    """Send bytes and return all that comes back until the other side ends it."""
+    """Send bytes; return everything received until the server closes the connection."""
     with socket.create_connection(server.address, timeout=60) as connection:
         connection.sendall(data)
         found = b""
@@ -130,17 +129,17 @@ def talk(server, data: bytes) -> bytes:
         return found
 
 
-def test_a_sender_that_asks_is_refused_before_it_sends(small):
+def test_a_client_that_expects_100_continue_is_refused_before_its_body(small):
     said = talk(small, post(10**7, OWN + b"Expect: 100-continue\r\n"))
     assert said.startswith(b"HTTP/1.1 413 ")
-    assert b'{"error": "this request is far too large: one may have 0.4 MB, a file 0.1 MB"}' in said
+    assert b'{"error": "request too large: at most 0.4 MB per request and 0.1 MB per file"}' in said
 
 
-def test_a_sender_that_sends_all_the_same_hears_the_reason(small, as_form):
+def test_a_client_gets_the_reason_after_its_body(small, as_form):
     body, kind = as_form([("huge.jpg", bytes(20_000_000))])
     reply = small.ask("POST", "/grade", body, content_type=kind)
     assert reply.status == 413
-    assert reply.json == {"error": "this request is far too large: one may have 0.4 MB, a file 0.1 MB"}
+    assert reply.json == {"error": "request too large: at most 0.4 MB per request and 0.1 MB per file"}
     assert reply.headers["Content-Type"] == "application/json"
     assert reply.headers["X-Content-Type-Options"] == "nosniff"
 
@@ -149,21 +148,25 @@ def test_a_sender_that_sends_all_the_same_hears_the_reason(small, as_form):
     ("data", "status", "said"),
     [
         (b"nonsense\r\n\r\n", b"HTTP/1.0 400 ", b'{"error": '),
-        (b"GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n", b"HTTP/1.1 400 ", b"is no name of this server"),
-        (b"GET / HTTP/1.1\r\n\r\n", b"HTTP/1.1 400 ", b"is no name of this server"),
+        (
+            b"GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n",
+            b"HTTP/1.1 400 ",
+            b"is not an address of this server",
+        ),
+        (b"GET / HTTP/1.1\r\n\r\n", b"HTTP/1.1 400 ", b"is not an address of this server"),
         (b"POST /grade HTTP/1.1\r\n" + OWN + b"Content-Length: -5\r\n\r\n", b"HTTP/1.1 400 ", b'{"error": '),
         ((b"GET / HTTP/1.1\r\n" + OWN + b"X: ").ljust(2**18, b"y"), b"HTTP/1.0 431 ", b'{"error": '),
     ],
 )
-def test_what_is_no_request_is_refused_as_json(small, data, status, said):
+def test_malformed_requests_are_refused_as_json(small, data, status, said):
     found = talk(small, data)
     assert found.startswith(status)
     assert said in found
     assert found.endswith(b"}\n")
 
 
-def test_more_than_there_is_room_for_arrives_one_by_one_and_whole(as_form):
-    """Each of 30 requests is 0.39 MB; while none is answered there is room for 3.2 MB, and one more."""
+def test_above_the_budget_requests_arrive_one_by_one_and_complete(as_form):
+    """30 requests of 0.39 MB; while none is answered, the server buffers 3.2 MB and one more request."""
     limits, gate, sockets = Limits(max_upload=100_000), threading.Event(), {}
 
     def answer(environ, start_response):
@@ -172,7 +175,7 @@ def test_more_than_there_is_room_for_arrives_one_by_one_and_whole(as_form):
         start_response("200 OK", [("Content-Type", "text/plain")])
         return [hashlib.sha256(body).hexdigest().encode()]
 
-    server = server_module._bound(answer, host="127.0.0.1", port=0, limits=limits, sockets=sockets)
+    server = server_module._listening_server(answer, host="127.0.0.1", port=0, limits=limits, sockets=sockets)
     options = {"timeout": 0.05, "map": sockets, "use_poll": True}
     loop = threading.Thread(target=wasyncore.loop, kwargs=options, daemon=True)
     loop.start()
@@ -193,7 +196,7 @@ def test_more_than_there_is_room_for_arrives_one_by_one_and_whole(as_form):
     with ThreadPoolExecutor(30) as clients:
         asked = [clients.submit(send, number) for number in range(30)]
         most, quiet = 0, 0
-        while quiet < 10:  # until nothing more has come for half a second
+        while quiet < 10:  # until nothing has arrived for half a second
             time.sleep(0.05)
             quiet = quiet + 1 if most and received() == most else 0
             most = received()
@@ -201,6 +204,6 @@ def test_more_than_there_is_room_for_arrives_one_by_one_and_whole(as_form):
         replies = [one.result(60) for one in asked]
     server.task_dispatcher.shutdown()
     wasyncore.close_all(sockets)
-    at_a_time = 30 * 8192  # bytes that all connections take in one round
-    assert limits.most_held <= most <= limits.most_held + limits.max_request + at_a_time
+    at_a_time = 30 * 8192  # bytes that all connections may receive in one iteration of the loop
+    assert limits.max_buffered <= most <= limits.max_buffered + limits.max_request + at_a_time
     assert all(said == sent for said, sent in replies)

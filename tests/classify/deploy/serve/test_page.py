@@ -1,4 +1,4 @@
-"""The page in a real browser: dropped, chosen and pasted images are graded, whatever they are called."""
+"""The page in a real browser: predictions for dropped, chosen and pasted images with any file names."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def settled(page, *, timeout: float = 60_000) -> None:
 
 
 def drop(page, files: dict[str, bytes]) -> None:
-    """Drop files, which the page gets as a browser would hand them over."""
+    """Drop files on the page with the events that a browser sends."""
     script = """(files) => {
       const transfer = new DataTransfer();
       for (const [name, bytes] of files)
@@ -70,22 +70,22 @@ def drop(page, files: dict[str, bytes]) -> None:
 
 
 def cards(page) -> dict[str, str]:
-    """Return what each card says, by the name on it."""
+    """Return the text of each card by file name."""
     return {card.locator(".name").text_content(): card.inner_text() for card in page.locator(".card").all()}
 
 
 def fits(page) -> bool:
-    """Tell whether nothing sticks out to the right."""
+    """Return whether the page has no horizontal overflow."""
     return page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 390])
-def test_it_is_readable_in_every_state(opened, coloured, assert_accessible, width, dark):
+def test_page_is_accessible_in_every_state(opened, coloured, assert_accessible, width, dark):
     page = opened(width=width, dark=dark)
     assert_accessible(page)
     assert fits(page)
-    page.get_by_text("About this grader").click()
+    page.get_by_text("About this model").click()
     good = coloured.picture(coloured.colour("low", 2))
     broken = [file("cut short.png", good[:60]), file("w" * 200, b"x"), file("long name " * 20, good)]
     choose(page, file("good.png", good), *broken)
@@ -97,23 +97,23 @@ def test_it_is_readable_in_every_state(opened, coloured, assert_accessible, widt
     assert (sum(map(int, re.findall(r"\d+", background)[:3])) < 200) is dark
 
 
-def test_chosen_images_are_graded_as_the_endpoint_grades_them(opened, server, coloured):
+def test_chosen_images_get_the_predictions_of_the_endpoint(opened, server, coloured):
     files = {
         f"{grade} {k}.png": coloured.picture(coloured.colour(grade, k))
         for grade in coloured.CLASSES
         for k in (1, 6)
     }
-    said = server.grade(*files.items()).json
+    rows = server.grade(*files.items()).json
     page = opened()
     with page.expect_file_chooser() as chooser:
         page.get_by_role("button", name="Choose images").click()
     assert chooser.value.is_multiple()
     chooser.value.set_files([file(name, data) for name, data in files.items()])
     settled(page)
-    assert page.locator("#status").text_content() == "6 graded: 2 award, 2 low, 2 middle."
+    assert page.locator("#status").text_content() == "6 predicted: 2 award, 2 low, 2 middle."
     shown = cards(page)
     assert list(shown) == sorted(files)
-    for row in said:
+    for row in rows:
         text = shown[row["path"]]
         for name, p in row["probabilities"].items():
             percent = "< 1 %" if p < 0.005 else "> 99 %" if p > 0.995 else f"{p * 100:.0f} %"
@@ -121,15 +121,15 @@ def test_chosen_images_are_graded_as_the_endpoint_grades_them(opened, server, co
         assert row["grade"] in text.split("\n")[1:3]
 
 
-def test_dropped_images_are_graded(opened, coloured):
+def test_dropped_images_get_predictions(opened, coloured):
     page = opened()
     drop(page, {"a.png": coloured.picture((230, 20, 20)), "b.png": coloured.picture((20, 20, 230))})
     assert page.locator(".card .grade").all_text_contents() == ["award", "middle"]
     drop(page, {"c.png": coloured.picture((20, 230, 20))})
-    assert page.locator("#status").text_content() == "3 graded: 1 award, 1 low, 1 middle."
+    assert page.locator("#status").text_content() == "3 predicted: 1 award, 1 low, 1 middle."
 
 
-def test_a_pasted_image_is_graded(opened, coloured):
+def test_a_pasted_image_gets_a_prediction(opened, coloured):
     page = opened()
     page.evaluate(
         """(bytes) => {
@@ -148,13 +148,13 @@ def test_hostile_names_are_only_text(opened, coloured):
     data = coloured.picture((230, 20, 20))
     drop(page, dict.fromkeys(HOSTILE, data))
     assert list(cards(page)) == list(HOSTILE.values())
-    assert page.locator("#status").text_content() == f"{len(HOSTILE)} graded: {len(HOSTILE)} award."
+    assert page.locator("#status").text_content() == f"{len(HOSTILE)} predicted: {len(HOSTILE)} award."
     assert page.locator(".name *").count() == 0
     assert page.locator("main script, main iframe, main [onerror]").count() == 0
     assert fits(page)
 
 
-def test_what_cannot_be_graded_says_why(opened, coloured, assert_accessible, tmp_path):
+def test_a_card_without_a_prediction_shows_the_reason(opened, coloured, assert_accessible, tmp_path):
     page = opened()
     good = coloured.picture((230, 20, 20))
     sent = {"cut.png": good[:60], "notes.txt": b"hello", "empty.png": b"", "fine.png": good, "large.tif": b""}
@@ -170,14 +170,14 @@ def test_what_cannot_be_graded_says_why(opened, coloured, assert_accessible, tmp
         "empty.png": "empty file",
         "large.tif": "too large: 26 MB, the limit is 25 MB",
     }
-    assert page.locator("#status").text_content() == "1 graded: 1 award. 4 could not be graded."
+    assert page.locator("#status").text_content() == "1 predicted: 1 award. 4 without a prediction."
     assert not page.get_by_role("button", name="Try again").is_visible()
-    page.get_by_role("button", name="not graded 4").click()
+    page.get_by_role("button", name="no prediction 4").click()
     assert page.locator(".card:visible").count() == 4
     assert_accessible(page)
 
 
-def test_the_nearest_training_images_are_shown(opened, server, coloured):
+def test_similar_training_images_are_shown(opened, server, coloured):
     page = opened()
     data = coloured.picture(coloured.colour("middle", 4))
     (row,) = server.grade(("a.png", data)).json
@@ -190,20 +190,20 @@ def test_the_nearest_training_images_are_shown(opened, server, coloured):
         assert image.get_attribute("src") == near["picture"]
         assert image.get_attribute("alt") == near["name"]
         assert image.evaluate("(image) => image.naturalWidth") == 48
-    assert page.locator(".near .its").all_text_contents() == [near["grade"] for near in row["nearest"]]
-    assert page.locator(".near .like").all_text_contents() == [
+    assert page.locator(".near .label").all_text_contents() == [near["grade"] for near in row["nearest"]]
+    assert page.locator(".near .similarity").all_text_contents() == [
         f"{near['similarity']:.2f}" for near in row["nearest"]
     ]
 
 
-def test_without_examples_no_word_of_them(start, bundle, opened, coloured):
+def test_without_examples_no_similar_images_are_mentioned(start, bundle, opened, coloured):
     page = opened(start(bundle))
     choose(page, file("a.png", coloured.picture((230, 20, 20))))
     assert page.locator(".near, #nearest-about").count() == 0
     assert page.locator(".card").count() == 1
 
 
-def test_it_works_by_keyboard_alone(opened, coloured, tmp_path):
+def test_keyboard_operation(opened, coloured, tmp_path):
     page = opened()
 
     def tab_to(name: str) -> None:
@@ -218,7 +218,7 @@ def test_it_works_by_keyboard_alone(opened, coloured, tmp_path):
         raise AssertionError(f"{name} cannot be reached by the Tab key")
 
     with page.expect_file_chooser() as chooser:
-        tab_to("Choose images")  # its answers tell that choosers are watched by now: Enter could come first
+        tab_to("Choose images")  # a round trip, so that the chooser is watched before Enter
         page.keyboard.press("Enter")
     sure, unsure = coloured.picture((255, 0, 0)), coloured.picture((120, 110, 110))
     chooser.value.set_files([file("sure.png", sure), file("unsure.png", unsure), file("bad.png", b"x")])
@@ -230,7 +230,7 @@ def test_it_works_by_keyboard_alone(opened, coloured, tmp_path):
     with page.expect_download() as download:
         page.keyboard.press("Enter")
     assert download.value.suggested_filename == "grades.csv"
-    tab_to("not graded")
+    tab_to("no prediction")
     page.keyboard.press("Space")
     assert page.locator(".card:visible .name").all_text_contents() == ["bad.png"]
     page.keyboard.press("Space")
@@ -242,11 +242,20 @@ def test_it_works_by_keyboard_alone(opened, coloured, tmp_path):
     assert page.evaluate("document.activeElement.id") == "choose-files"
 
 
-def test_the_csv_is_that_of_predict(
+def test_downloaded_csv_equals_the_csv_of_predict(
     opened, server, coloured, network, bundle_with_examples, tmp_path, monkeypatch
 ):
-    names = ["a.png", "=b.png", 'c "quoted", too.png', "-d\n.png", "not one.png"]
-    data = [coloured.picture((230, 20, 20))] * 4 + [b"hello"]
+    names = [
+        "a.png",
+        "=b.png",
+        'c "quoted", too.png',
+        "-d\n.png",
+        " =e.png",
+        "\uff1df.png",
+        "\t@g.png",
+        "not one.png",
+    ]
+    data = [coloured.picture((230, 20, 20))] * 7 + [b"hello"]
     folder = tmp_path / "work"
     folder.mkdir()
     for name, content in zip(names, data, strict=True):
@@ -273,11 +282,14 @@ def test_the_csv_is_that_of_predict(
         "'=b.png",
         'c "quoted", too.png',
         r"'-d\n.png",
+        "' =e.png",
+        "'\uff1df.png",
+        r"'\t@g.png",
         "not one.png",
     ]
 
 
-def test_a_folder_can_be_graded_entry_by_entry(opened, server, coloured, tmp_path):
+def test_folders_can_be_entries(opened, server, coloured, tmp_path):
     files = {
         "ann/1.png": (230, 20, 20),
         "ann/2.png": (200, 60, 60),
@@ -304,7 +316,7 @@ def test_a_folder_can_be_graded_entry_by_entry(opened, server, coloured, tmp_pat
     assert f"{row['confidence'] * 100:.0f} %" in shown["class of 26/ann"] or row["confidence"] > 0.995
 
 
-def test_a_busy_server_is_asked_again(opened, coloured, open_page):
+def test_requests_are_repeated_while_the_server_is_busy(opened, coloured, open_page):
     page, refused = opened(), []
 
     def busy_at_first(route) -> None:
@@ -316,13 +328,13 @@ def test_a_busy_server_is_asked_again(opened, coloured, open_page):
 
     page.route("**/grade*", busy_at_first)
     choose(page, *[file(f"{k}.png", coloured.picture((230, 20, 20))) for k in range(3)])
-    assert page.locator("#status").text_content() == "3 graded: 3 award."
+    assert page.locator("#status").text_content() == "3 predicted: 3 award."
     assert len(refused) == 2
     assert all("503" in complaint for complaint in open_page.complaints)
     open_page.complaints.clear()
 
 
-def test_a_server_that_has_gone_is_named_and_asked_again_on_request(opened, coloured, open_page):
+def test_try_again_after_the_server_was_unreachable(opened, coloured, open_page):
     page = opened()
     page.route("**/grade*", lambda route: route.abort())
     choose(page, file("a.png", coloured.picture((230, 20, 20))))
@@ -331,9 +343,9 @@ def test_a_server_that_has_gone_is_named_and_asked_again_on_request(opened, colo
     open_page.complaints.clear()
     page.unroute("**/grade*")
     page.get_by_role("button", name="Try again").click()
-    page.get_by_text("1 graded: 1 award.").wait_for()
+    page.get_by_text("1 predicted: 1 award.").wait_for()
 
 
-def test_without_scripts_the_page_says_how_else(server, open_page):
+def test_without_javascript_the_page_shows_the_curl_command(server, open_page):
     page = open_page(server.url, java_script_enabled=False)
     assert f"curl -F image=@poster.jpg {server.url}grade" in page.locator("noscript").inner_text()

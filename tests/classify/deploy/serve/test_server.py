@@ -1,4 +1,4 @@
-"""The server as a process: it grades as `classify predict` does, and ends, refuses and cleans up in order."""
+"""Server processes: predictions of `classify predict`, errors at the start, clean shutdown."""
 
 import json
 import signal
@@ -19,7 +19,7 @@ from featurize import ConfigError
 from featurize._version import __version__
 
 
-def test_grades_are_those_of_predict(server, coloured, bundle_with_examples, tmp_path):
+def test_predictions_are_those_of_predict(server, coloured, bundle_with_examples, tmp_path):
     files = [
         (f"{grade} {k}.png", coloured.picture(coloured.colour(grade, k)))
         for grade in coloured.CLASSES
@@ -37,12 +37,12 @@ def test_grades_are_those_of_predict(server, coloured, bundle_with_examples, tmp
     assert [row["grade"] for row in said] == ["award"] * 2 + ["low"] * 2 + ["middle"] * 2 + [None] * 2
 
 
-def test_it_says_where_it_is_and_what_it_takes(server, bundle_with_examples):
+def test_printed_summary_and_about(server, bundle_with_examples):
     assert server.said == [
-        f"Grading at {server.url}   (Ctrl-C ends it)\n",
+        f"Serving at {server.url}   (stop with Ctrl-C)\n",
         f"  {bundle_with_examples}: logreg on efficientnet_lite0, with 24 examples\n",
         "  classes: award, low, middle\n",
-        "  limits: 25 MB a file, 200 megapixels, 1200 requests a minute\n",
+        "  limits: 25 MB per file, 200 megapixels per image, 1200 requests per minute\n",
     ]
     about = server.ask("GET", "/about").json
     assert (about["dataset"], about["bundle"], about["version"]) == ("colours", "with examples", __version__)
@@ -54,15 +54,15 @@ def test_it_says_where_it_is_and_what_it_takes(server, bundle_with_examples):
     }
 
 
-def test_it_ends_when_asked_to_and_leaves_nothing(start, bundle, coloured):
+def test_ctrl_c_stops_it_and_leaves_no_file(start, bundle, coloured):
     server = start(bundle)
     assert server.grade(("a.png", coloured.picture((1, 2, 3)))).status == 200
     assert server.end(signal.SIGINT) == 0
     assert list(server.temporary.iterdir()) == []
-    assert server.errors.read_text() == "Ended.\n"
+    assert server.errors.read_text() == "Stopped.\n"
 
 
-def test_whoever_waits_when_it_ends_hears_of_it(start, bundle, coloured):
+def test_queued_requests_get_an_answer_at_shutdown(start, bundle, coloured):
     server, image = start(bundle), ("a.png", coloured.picture((230, 20, 20)))
     server.gate.touch()
     with ThreadPoolExecutor(24) as clients:
@@ -78,15 +78,15 @@ def test_whoever_waits_when_it_ends_hears_of_it(start, bundle, coloured):
     assert {reply.status for reply in replies} == {200, 503}  # what was under way has been graded
     for reply in replies:
         if reply.status == 503:
-            assert reply.json == {"error": "the server is ending"}
+            assert reply.json == {"error": "the server is shutting down"}
             assert reply.headers["Retry-After"] == "5"
         else:
             assert reply.json[0]["grade"] == "award"
     assert list(server.temporary.iterdir()) == []
-    assert server.errors.read_text() == "Ended.\n"
+    assert server.errors.read_text() == "Stopped.\n"
 
 
-def test_a_connection_that_says_nothing_keeps_nobody_waiting(server, coloured):
+def test_silent_connections_block_nobody(server, coloured):
     silent = [socket.create_connection(server.address) for _ in range(100)]
     for one in silent[::2]:
         one.sendall(b"POST /grade HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000\r\n\r\nhalf of it")
@@ -99,7 +99,7 @@ def test_a_connection_that_says_nothing_keeps_nobody_waiting(server, coloured):
     assert server.left() == ["in-use"]
 
 
-def test_a_client_that_goes_away_leaves_nothing(server, coloured, as_form):
+def test_a_client_that_disconnects_leaves_no_file(server, coloured, as_form):
     body, kind = as_form([("a.png", coloured.picture((1, 2, 3), size=(3000, 3000)))])
     for end in (len(body) // 2, len(body)):
         with socket.create_connection(server.address) as connection:
@@ -113,8 +113,8 @@ def test_a_client_that_goes_away_leaves_nothing(server, coloured, as_form):
 @pytest.mark.parametrize(
     ("host", "said"),
     [
-        ("203.0.113.7", r"--host 203\.0\.113\.7: cannot be listened at \(.*\)\. Try --host 127\.0\.0\.1$"),
-        ("no such host", r"--host no such host: no address of this machine\. Try --host 127\.0\.0\.1$"),
+        ("203.0.113.7", r"--host 203\.0\.113\.7: cannot listen on it \(.*\)\. Try --host 127\.0\.0\.1$"),
+        ("no such host", r"--host no such host: not an address of this machine\. Try --host 127\.0\.0\.1$"),
     ],
 )
 def test_an_address_of_another_machine_is_refused(bundle, network, host, said):
@@ -129,7 +129,7 @@ def test_a_taken_port_is_refused(server, bundle, network):
         pass
 
 
-def test_what_is_no_bundle_is_refused(tmp_path):
+def test_a_missing_bundle_is_refused(tmp_path):
     with (
         pytest.raises(BundleError, match="no such folder; expected a bundle"),
         running_server(tmp_path / "nothing"),
@@ -137,14 +137,14 @@ def test_what_is_no_bundle_is_refused(tmp_path):
         pass
 
 
-def test_a_run_means_its_recommended_head(store, network, tmp_path):
+def test_a_run_stands_for_its_recommended_head(store, network, tmp_path):
     run = compare([store], heads=("logreg",), out=tmp_path / "run", jobs=1, with_examples=True)
     with running_server(run.folder, port=0) as server:
         assert server.bundle == run.folder / run.recommended["bundle"]
         assert server.about["examples"] == 24
 
 
-def test_weights_that_are_missing_are_found_missing_at_the_start(make_store, network, tmp_path):
+def test_missing_weights_are_reported_at_the_start(make_store, network, tmp_path):
     from classify.jobs.fit import fit
 
     config = {"weights": {"kind": "file", "sha256": "1" * 64, "seed": None}}
@@ -156,7 +156,7 @@ def test_weights_that_are_missing_are_found_missing_at_the_start(make_store, net
         pass
 
 
-def test_a_device_that_is_none_is_refused(bundle):
+def test_an_unknown_device_is_refused(bundle):
     with pytest.raises(ConfigError), running_server(bundle, port=0, device="toaster"):
         pass
 
@@ -172,28 +172,28 @@ def test_a_device_that_is_none_is_refused(bundle):
         ("192.168.1.7", "http://192.168.1.7:80/"),
     ],
 )
-def test_what_is_printed_can_be_opened(host, url):
+def test_url(host, url):
     assert _url(host, 80) == url
 
 
-def test_who_lets_others_in_is_warned(bundle, bundle_with_examples, network, monkeypatch):
+def test_public_hosts_are_warned_about(bundle, bundle_with_examples, network, monkeypatch):
     def asked_to_end(server):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(Server, "run", asked_to_end)
-    warned = "can be reached from other machines, and there is no password: whoever can reach it can have"
+    warned = "can be reached from other machines without a password: anyone who can reach it can send images"
     for of, host, said in [
-        (bundle, "0.0.0.0", f"Warning: 0.0.0.0 {warned} images graded.\nEnded.\n"),
+        (bundle, "0.0.0.0", f"Warning: 0.0.0.0 {warned}.\nStopped.\n"),
         (
             bundle_with_examples,
             "::",
-            f"Warning: :: {warned} images graded and look at the examples.\nEnded.\n",
+            f"Warning: :: {warned} and see the examples.\nStopped.\n",
         ),
-        (bundle, "127.0.0.1", "Ended.\n"),
+        (bundle, "127.0.0.1", "Stopped.\n"),
     ]:
         done = CliRunner().invoke(cli, ["serve", str(of), "--host", host, "--port", "0"])
         assert (done.exit_code, done.stderr) == (0, said)
-        assert done.stdout.startswith("Grading at http://")
+        assert done.stdout.startswith("Serving at http://")
 
 
 def has_ipv6():
@@ -206,7 +206,7 @@ def has_ipv6():
 
 
 @pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6 loopback")
-def test_an_ipv6_address_is_listened_at(start, bundle, coloured):
+def test_ipv6(start, bundle, coloured):
     server = start(bundle, "--host", "::1")
     assert server.url.startswith("http://[::1]:")
     assert server.grade(("a.png", coloured.picture((1, 2, 3)))).status == 200

@@ -1,4 +1,4 @@
-"""The folder for uploads: private, deleted, and what a killed server left behind deleted by the next."""
+"""Upload folder: private, deleted at the end; the next server deletes the folder of a killed one."""
 
 import os
 import subprocess
@@ -15,7 +15,7 @@ def temporary(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_it_is_private_and_goes(temporary):
+def test_folder_is_private_and_deleted(temporary):
     with private_folder() as folder:
         (folder / "upload").write_text("x")
         outer = folder.parent
@@ -25,7 +25,7 @@ def test_it_is_private_and_goes(temporary):
     assert list(temporary.iterdir()) == []
 
 
-def test_what_a_killed_server_left_is_deleted_and_nothing_else(temporary):
+def test_only_the_folder_of_a_killed_server_is_deleted(temporary):
     code = (
         "import os, sys, tempfile; tempfile.tempdir = sys.argv[1]\n"
         "from classify.deploy.serve.uploads import private_folder\n"

@@ -1,25 +1,25 @@
-"""Uploaded files: under names of our own, gone with the request, and called what they were called."""
+"""Uploaded files: random names on disk, deleted with the request, the client's names only for display."""
 
 import pytest
 from flask import Flask, request
 
-from classify.deploy.serve.uploads import UploadRequest, megabytes, upload_files
+from classify.deploy.serve.uploads import UploadRequest, megabytes, uploaded_files
 
 
 @pytest.fixture
 def receive(tmp_path, as_form):
-    """Send files to an application that looks at them; return what it saw."""
+    """Send files to an application that reads them; return what it read."""
 
-    def send(files, *, entry="", most_bytes=1000):
+    def send(files, *, entry="", max_bytes=1000):
         app, seen = Flask(__name__), []
         app.request_class = UploadRequest
         app.config["UPLOAD_FOLDER"] = tmp_path
 
         @app.post("/")
         def look():
-            for one in upload_files(request, most_bytes=most_bytes)[0]:
+            for one in uploaded_files(request, max_bytes=max_bytes)[0]:
                 seen.append((one, one.file.read_bytes(), one.file.stat().st_mode & 0o777))
-            request.forget()
+            request.delete_uploads()
             return ""
 
         body, kind = as_form(files, entry=entry)
@@ -44,7 +44,7 @@ HOSTILE = [
 ]
 
 
-def test_names_are_only_shown(receive, tmp_path):
+def test_names_are_only_displayed(receive, tmp_path):
     seen = receive([(sent, b"%d" % k) for k, (sent, _) in enumerate(HOSTILE)])
     assert [one.path for one, _, _ in seen] == [shown for _, shown in HOSTILE]
     assert [one.entry for one, _, _ in seen] == [shown for _, shown in HOSTILE]
@@ -53,10 +53,10 @@ def test_names_are_only_shown(receive, tmp_path):
         assert one.file.parent == tmp_path
         assert len(one.file.name) == 32
         assert set(one.file.name) <= set("0123456789abcdef")
-    assert list(tmp_path.iterdir()) == []  # forgotten
+    assert list(tmp_path.iterdir()) == []  # deleted
 
 
-def test_sizes_are_told_to_the_byte(receive):
+def test_the_size_limit_is_exact(receive):
     seen = receive([("a", bytes(1000)), ("b", bytes(1001)), ("c", b"")])
     assert [one.problem for one, _, _ in seen] == [
         "",
@@ -65,12 +65,12 @@ def test_sizes_are_told_to_the_byte(receive):
     ]
 
 
-def test_an_entry_has_the_name_it_is_given(receive):
+def test_an_entry_has_the_name_of_the_form(receive):
     seen = receive([("a", b"1"), ("b", b"2")], entry="Ann\x1b")
     assert [(one.path, one.entry) for one, _, _ in seen] == [("a", "Ann\\x1b"), ("b", "Ann\\x1b")]
 
 
-def test_megabytes_are_millions():
+def test_megabytes_are_millions_of_bytes():
     assert [megabytes(n) for n in (25_000_000, 1_500_000, 100, 2_000_000_000)] == [
         "25 MB",
         "1.5 MB",
