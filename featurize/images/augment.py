@@ -1,6 +1,6 @@
-"""The seeded affine augmentation, as parameters and as pixels.
+"""Seeded affine augmentation: parameters of views, and their rendering with OpenCV.
 
-It means what Keras' legacy ``ImageDataGenerator`` means by the same numbers, with ``fill_mode="nearest"``.
+Parameters have the same meaning as in Keras' legacy ``ImageDataGenerator`` with ``fill_mode="nearest"``.
 """
 
 from __future__ import annotations
@@ -15,31 +15,31 @@ import numpy.typing as npt
 
 from featurize.errors import ConfigError
 
-PLAIN = 0  # the number of the plain view; augmented views count from 1
+PLAIN = 0  # number of the plain view; augmented views are numbered from 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class ViewRanges:
-    """Ranges that the parameters of augmented views are drawn from, uniformly.
+    """Ranges from which the parameters of augmented views are drawn uniformly.
 
-    As in Keras, `height_shift` bounds ``tx`` and `width_shift` bounds ``ty``, although ``tx`` moves a picture
-    along its width since Keras put its matrix into (x, y) order.
+    As in Keras, `height_shift` bounds ``tx`` and `width_shift` bounds ``ty``, although ``tx`` shifts an image
+    along its width since Keras changed its matrix to (x, y) order.
     """
 
-    rotation: float = 40.0  # degrees, either way
-    width_shift: float = 0.2  # fraction of the size, either way
-    height_shift: float = 0.2  # fraction of the size, either way
-    shear: float = 0.2  # degrees, as Keras has it: 0.2 is nearly nothing
-    zoom_low: float = 0.8  # below 1 magnifies; drawn for each axis
+    rotation: float = 40.0  # degrees, in both directions
+    width_shift: float = 0.2  # fraction of the size, in both directions
+    height_shift: float = 0.2  # fraction of the size, in both directions
+    shear: float = 0.2  # degrees, as in Keras: 0.2 has almost no effect
+    zoom_low: float = 0.8  # below 1 magnifies; drawn separately for each axis
     zoom_high: float = 1.2
     horizontal_flip: bool = True
     vertical_flip: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse ranges that make no view."""
+        """Raise a ConfigError for invalid ranges."""
         _check_range("rotation", self.rotation, 0, 180)
         _check_range("shear", self.shear, 0, 89)
-        # Keras takes a shift of 1 or more as pixels; here it is always a fraction.
+        # In Keras a shift of 1 or more is in pixels; here it is always a fraction.
         _check_range("width shift", self.width_shift, 0, 0.99)
         _check_range("height shift", self.height_shift, 0, 0.99)
         _check_range("zoom", self.zoom_low, 0.01, 100)
@@ -52,7 +52,7 @@ class ViewRanges:
 
 @dataclass(frozen=True, kw_only=True)
 class ViewParameters:
-    """One affine view, under the names and in the units of Keras' ``apply_transform``."""
+    """Parameters of one affine view, with the names and units of Keras' ``apply_transform``."""
 
     theta: float = 0.0  # degrees
     tx: float = 0.0  # pixels
@@ -67,21 +67,21 @@ class ViewParameters:
 def view_parameters(sha256: str, view: int, *, ranges: ViewRanges, seed: int, size: int) -> ViewParameters:
     """Draw the parameters of one augmented view.
 
-    They depend on the arguments only, so a view is the same in any order, process or resumed run. Each number
-    has its own place in the stream: changing one range leaves the other parameters as they were.
+    They depend only on the arguments, so a view is the same in any order, process or resumed run. Each
+    parameter has a fixed position in the random stream: changing one range does not change the others.
 
     Parameters
     ----------
     sha256 : str
-        Content hash of the image file, hexadecimal.
+        Hash of the file content, hexadecimal.
     view : int
-        1 for the first augmented view; there is no upper end.
+        Number of the augmented view, from 1.
     ranges : ViewRanges
-        What to draw from.
+        Ranges of the parameters.
     seed : int
-        Of the whole augmentation.
+        Seed of the augmentation.
     size : int
-        Side of the square picture in pixels; shifts are fractions of it.
+        Side of the square image in pixels; shifts are fractions of it.
 
     Returns
     -------
@@ -95,7 +95,7 @@ def view_parameters(sha256: str, view: int, *, ranges: ViewRanges, seed: int, si
         raise ConfigError(f"There is no augmented view {view}. Views are numbered from 1")
     digest = hashlib.sha256(f"{seed}/{sha256}/{view}".encode()).digest()
     key = np.frombuffer(digest[:16], dtype="<u8").astype(np.uint64)
-    # random_raw, because NumPy may change how its distributions use the stream, but not the stream.
+    # NumPy may change how its distributions use the stream, but the output of random_raw is fixed.
     raw = np.random.Philox(key=key).random_raw(8)
     unit = [int(word >> np.uint64(11)) * 2.0**-53 for word in raw]  # each in [0, 1)
     return ViewParameters(
@@ -111,14 +111,14 @@ def view_parameters(sha256: str, view: int, *, ranges: ViewRanges, seed: int, si
 
 
 def render_view(pixels: npt.NDArray[np.uint8], parameters: ViewParameters) -> npt.NDArray[np.uint8]:
-    """Return one view of a picture: one affine warp, bilinear, the border repeated outward.
+    """Return one view of an image: one bilinear affine warp with replicated border pixels.
 
     Parameters
     ----------
     pixels : ndarray of shape (size, size, 3), uint8
         Left unchanged.
     parameters : ViewParameters
-        Of the view.
+        Parameters of the view.
 
     Returns
     -------
@@ -133,9 +133,9 @@ def render_view(pixels: npt.NDArray[np.uint8], parameters: ViewParameters) -> np
 def render_views(
     pixels: npt.NDArray[np.uint8],
     parameters: Iterable[ViewParameters],
-    places: Iterable[npt.NDArray[np.uint8]],
+    outputs: Iterable[npt.NDArray[np.uint8]],
 ) -> None:
-    """Render several views of a picture, each into its place, an array like ``pixels``; see `render_view`."""
+    """Render several views of an image into `outputs`, arrays like `pixels`; see `render_view`."""
     import cv2
 
     if pixels.ndim != 3 or pixels.shape[0] != pixels.shape[1] or pixels.dtype != np.uint8:
@@ -143,31 +143,31 @@ def render_views(
             f"Expected square uint8 pixels (size, size, 3). Received {pixels.dtype} {pixels.shape}"
         )
     size = pixels.shape[0]
-    # OpenCV warps four channels in three quarters of the time that it takes for three.
-    four = cv2.cvtColor(pixels, cv2.COLOR_RGB2RGBA)
-    warped = np.empty_like(four)
-    for one, place in zip(parameters, places, strict=True):
-        # OpenCV from version 5 interpolates at the exact place; up to version 4 it rounded to 1/32 pixel.
+    # OpenCV warps four channels in three quarters of the time of three.
+    four_channels = cv2.cvtColor(pixels, cv2.COLOR_RGB2RGBA)
+    warped = np.empty_like(four_channels)
+    for view, output in zip(parameters, outputs, strict=True):
+        # OpenCV 5 interpolates at exact coordinates; earlier versions rounded them to 1/32 pixel.
         cv2.warpAffine(
-            four,
-            _matrix(one, size)[:2],
+            four_channels,
+            _matrix(view, size)[:2],
             (size, size),
             dst=warped,
             flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
             borderMode=cv2.BORDER_REPLICATE,
         )
-        cv2.cvtColor(warped, cv2.COLOR_RGBA2RGB, dst=place)
+        cv2.cvtColor(warped, cv2.COLOR_RGBA2RGB, dst=output)
 
 
 def _matrix(parameters: ViewParameters, size: int) -> npt.NDArray[np.float64]:
-    """Return the (3, 3) matrix that takes a pixel (x, y, 1) of the view to its place in the picture."""
+    """Return the (3, 3) matrix that maps a pixel (x, y, 1) of the view to coordinates in the image."""
     theta, shear = math.radians(parameters.theta), math.radians(parameters.shear)
     rotation = np.array(
         [[math.cos(theta), -math.sin(theta), 0], [math.sin(theta), math.cos(theta), 0], [0, 0, 1]]
     )
     shift = np.array([[1, 0, parameters.tx], [0, 1, parameters.ty], [0, 0, 1]])
     sheared = np.array([[1, -math.sin(shear), 0], [0, math.cos(shear), 0], [0, 0, 1]])
-    # A flip of the finished view is a mirror about the centre, applied to its coordinates first.
+    # A flip of the finished view mirrors its coordinates about the centre before all other steps.
     mirror_x, mirror_y = (-1 if parameters.flip_horizontal else 1), (-1 if parameters.flip_vertical else 1)
     zoom = np.diag([parameters.zx * mirror_x, parameters.zy * mirror_y, 1])
     centre = size / 2 - 0.5
@@ -182,4 +182,4 @@ def _between(unit: float, low: float, high: float) -> float:
 
 def _check_range(name: str, value: float, low: float, high: float) -> None:
     if not low <= value <= high:  # also refuses NaN
-        raise ConfigError(f"The {name} range {value} makes no sense. Expected a number from {low} to {high}")
+        raise ConfigError(f"The {name} range {value} is invalid. Expected a number from {low} to {high}")

@@ -1,4 +1,4 @@
-"""Pillow's pixel modes brought to RGB: alpha over white, any depth to 8 bits."""
+"""Decode image files with Pillow: upright, 8-bit RGB, alpha over white, resized to a square."""
 
 from __future__ import annotations
 
@@ -18,24 +18,48 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from featurize.errors import ConfigError, ImageError
 from featurize.images.files import UnreadableFile, open_regular, unreadable
-from featurize.images.skip_reasons import SKIP_REASONS, is_truncated, why_not_identified
+from featurize.images.skip_reasons import is_truncated, unidentified_reason
 
-_FULL_SCALE_16 = 65535
+RESIZES = ("squash", "crop", "pad")
+RESAMPLES = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
+}
+# EPS would start Ghostscript; of the others Pillow reads only the header.
+_NOT_DECODED = frozenset({"EPS", "BUFR", "GRIB", "HDF5", "WMF", "MPEG"})
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_ORIENTATION = 0x0112  # EXIF tag
+_DCT_GAIN = 64  # a JPEG can be decoded at 1/8 of its width and height
+# First 8 of 32 basis vectors of the type-II DCT, not normalised, as in SciPy's dct.
+_LOW_FREQUENCIES = 2 * np.cos(np.pi / 64 * np.outer(np.arange(8), 2 * np.arange(32) + 1))
+_TIE = 1e-5  # far above the rounding error of a sum of 1024 products with values up to 255
+_LARGE_FILE = 256 * 1024 * 1024  # bytes; larger files are identified before they are read into memory
+_FULL_SCALE_16 = 65535  # white in 16 bits
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Return a loaded image as 8-bit RGB, its transparent parts over white.
+    """Convert a loaded image to 8-bit RGB, with transparent areas over white.
 
-    16-bit gray is scaled to 8 bits and rounded. 32-bit integers and floats say nothing about what white is:
-    they are read on the smallest usual scale that holds the largest value (255, 65535 or 2**31 - 1 for
-    integers; 1, 255 or 65535 for floats, beyond that the value itself). Negative or no number: black.
-    Colour profiles are not applied, except that CIELAB is taken to sRGB.
+    16-bit gray is scaled to 8 bits and rounded. For 32-bit integers and floats the file does not define
+    white; it is taken to be the smallest usual full scale that no value exceeds (255, 65535 or 2**31 - 1 for
+    integers; 1, 255 or 65535 for floats, else the largest value). Negative values and NaN become black.
+    Colour profiles are not applied, except that CIELAB is converted to sRGB.
     """
     if image.mode.startswith("I;16"):
         return _gray(np.asarray(image), _FULL_SCALE_16, image.info.get("transparency"))
     if image.mode == "I":
         values = np.asarray(image)
-        # Pillow spreads PPM over 16 bits whatever its own maximum, so a dark one must not be stretched.
+        # Pillow scales PPM to 16 bits whatever its maximum, so a dark image must not be stretched.
         scales = (_FULL_SCALE_16, 2**31 - 1) if image.format == "PPM" else (255, _FULL_SCALE_16, 2**31 - 1)
         return _gray(values, _smallest_scale(values, scales))
     if image.mode == "F":
@@ -73,41 +97,12 @@ def _from_lab(image: Image.Image) -> Image.Image:
         ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), "LAB", "RGB"
     )
     converted = ImageCms.applyTransform(image, transform)
-    assert converted is not None  # only None in place
+    assert converted is not None  # None only with inPlace=True
     return converted
 
 
-RESIZES = ("squash", "crop", "pad")
-RESAMPLES = {
-    "nearest": Image.Resampling.NEAREST,
-    "bilinear": Image.Resampling.BILINEAR,
-    "bicubic": Image.Resampling.BICUBIC,
-    "lanczos": Image.Resampling.LANCZOS,
-}
-
-__all__ = ["RESAMPLES", "RESIZES", "SKIP_REASONS", "DecodedImage", "SkippedImage", "read_image"]
-
-# EPS would start Ghostscript; the others are only recognised, their pixels can never be read.
-_NOT_DECODED = frozenset({"EPS", "BUFR", "GRIB", "HDF5", "WMF", "MPEG"})
-_UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-_ORIENTATION = 0x0112  # EXIF tag
-_DCT_GAIN = 64  # JPEG can be decoded at 1/8 of its width and height
-# The first 8 of 32 cosines, as in SciPy's dct of type II, which does not normalise them.
-_LOW_FREQUENCIES = 2 * np.cos(np.pi / 64 * np.outer(np.arange(8), 2 * np.arange(32) + 1))
-_TIE = 1e-5  # rounding moves a sum of 1024 products with 255 by less than a thousandth of it
-_LARGE_FILE = 256 * 1024 * 1024  # bytes from which a file is identified before it is read whole
-
-
 class SkippedImage(ImageError):
-    """A file that gives no picture; ``reason`` starts with one of `SKIP_REASONS`."""
+    """An image file that cannot be used; ``reason`` starts with one of `SKIP_REASONS`."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -116,24 +111,24 @@ class SkippedImage(ImageError):
 
 @dataclass(frozen=True, kw_only=True)
 class DecodedImage:
-    """A decoded image."""
+    """A decoded image, resized to a square."""
 
     pixels: npt.NDArray[np.uint8]  # (size, size, 3), upright RGB
-    width: int  # of the original, upright, in pixels
+    width: int  # of the upright original, in pixels
     height: int
     phash: int  # 64-bit perceptual hash of `pixels`
-    thumbnail: npt.NDArray[np.uint8]  # (32, 32, 3), area means of `pixels`
-    format: str  # of the content, as Pillow calls it: "JPEG"
-    mode: str  # Pillow's, before it became RGB: "CMYK"
+    thumbnail: npt.NDArray[np.uint8]  # (32, 32, 3), `pixels` averaged over areas
+    format: str  # of the content, as named by Pillow: "JPEG"
+    mode: str  # Pillow's mode before the conversion to RGB: "CMYK"
     orientation: int  # EXIF, 1 to 8; 1 is upright
 
 
 @dataclass(frozen=True, kw_only=True)
 class UprightImage:
-    """A decoded image that is not yet brought to a size."""
+    """A decoded image before resizing."""
 
-    image: Image.Image  # RGB; of a JPEG perhaps at a smaller scale
-    width: int  # of the original, upright, in pixels
+    image: Image.Image  # RGB; a JPEG may be scaled down
+    width: int  # of the upright original, in pixels
     height: int
     format: str
     mode: str
@@ -149,9 +144,9 @@ def read_image(
     max_pixels: int = 200_000_000,
     sha256: str | None = None,
 ) -> DecodedImage:
-    """Read one image file, turn it upright and bring it to the network's size in one antialiased step.
+    """Read one image file, turn it upright and resize it to the input size in one antialiased step.
 
-    The content decides what a file is, not its name. Safe to call from several threads.
+    The format is detected from the content, not from the file name. Thread-safe.
 
     Parameters
     ----------
@@ -160,14 +155,14 @@ def read_image(
     size : int
         Side of the square, in pixels.
     resize : {"squash", "crop", "pad"}, default="squash"
-        Stretch to the square, or keep the centre square, or keep all and fill up with white.
+        Stretch to the square, crop the centre square, or pad with white.
     resample : {"nearest", "bilinear", "bicubic", "lanczos"}, default="bicubic"
-        Pillow's filter, antialiased (but for "nearest") when it makes smaller.
+        Pillow's filter; all but "nearest" are antialiased when scaling down.
     max_pixels : int, default=200_000_000
-        Larger pictures are skipped before decoding. A JPEG counts as it is decoded: at the smallest of the
+        Larger images are skipped before decoding. A JPEG counts at its decoded size: the smallest of the
         scales 1, 1/2, 1/4, 1/8 that still covers the square.
     sha256 : str, optional
-        What the content is expected to be.
+        Expected digest of the content.
 
     Returns
     -------
@@ -176,9 +171,9 @@ def read_image(
     Raises
     ------
     SkippedImage
-        With the reason, if the file is not a readable image.
+        If the file is not a readable image; `reason` says why.
     ConfigError
-        If an option is unknown.
+        If an option is invalid.
     """
     _check_options(size, resize, resample, max_pixels)
     data = read_content(path, max_pixels=max_pixels, sha256=sha256)
@@ -197,7 +192,7 @@ def read_image(
 
 
 def load_decoders() -> None:
-    """Load at once what the first picture would load: libraries take memory that is not the picture's."""
+    """Load Pillow's plugins now, so that the memory limit for a file need not include them."""
     Image.init()
 
 
@@ -205,23 +200,26 @@ def _check_options(size: int, resize: str, resample: str, max_pixels: int) -> No
     if resize not in RESIZES:
         raise ConfigError(f"Unknown --resize {resize!r}. Choose one of: {', '.join(RESIZES)}")
     if resample not in RESAMPLES:
-        raise ConfigError(f"Unknown resampling filter {resample!r}. Choose one of: {', '.join(RESAMPLES)}")
+        raise ConfigError(f"Unknown --resample {resample!r}. Choose one of: {', '.join(RESAMPLES)}")
     if size < 1 or max_pixels < 1:
-        raise ConfigError(f"Sizes in pixels start at 1. Received size {size} and --max-pixels {max_pixels}")
+        raise ConfigError(
+            f"Expected sizes of at least 1 pixel. Received size {size} and --max-pixels {max_pixels}"
+        )
 
 
 def read_content(path: str | os.PathLike[str], *, max_pixels: int, sha256: str | None = None) -> bytes:
-    """Return the whole content, so that what was hashed is what is decoded.
+    """Return the complete content, so that the same bytes are hashed and decoded.
 
     Raises
     ------
     SkippedImage
-        If the file cannot be read, is empty or not what it was, or is large and no image.
+        If the file cannot be read, is empty, has changed, or is large and not an image.
     """
     try:
         with open_regular(path) as file:
             if os.fstat(file.fileno()).st_size > _LARGE_FILE:
-                _identify(file, max_pixels=max_pixels)  # a film, say, is not read into memory
+                # So that a large video, for example, is not read into memory.
+                _identify(file, max_pixels=max_pixels)
                 file.seek(0)
             data = file.read()
     except UnreadableFile as error:
@@ -239,26 +237,26 @@ def read_content(path: str | os.PathLike[str], *, max_pixels: int, sha256: str |
 
 @contextmanager
 def open_upright(data: bytes, *, size: int, resize: str, max_pixels: int) -> Iterator[UprightImage]:
-    """Decode the content of an image file, a JPEG at the smallest scale that covers `size`.
+    """Decode the content of an image file; a JPEG at the smallest scale that covers `size`.
 
-    What is raised while it is open, for want of memory above all, is a fault of that file too.
+    Exceptions in the ``with`` block, such as a lack of memory, also become a `SkippedImage` of this file.
 
     Parameters
     ----------
     data : bytes
         From `read_content`.
     size, resize, max_pixels
-        As in `read_image`. "pad" asks for a longer side of `size`, the others for a shorter one.
+        As in `read_image`. `size` is the longer side for "pad", else the shorter side.
 
     Raises
     ------
     SkippedImage
-        With the reason, if there is no picture in it.
+        If the content is not a readable image; `reason` says why.
     """
     try:
         with _identify(io.BytesIO(data), max_pixels=max_pixels) as image:
             format_, mode = image.format or "", image.mode
-            turned = _orientation(image) if format_ == "TIFF" else 1  # forgotten once it is loaded
+            turned = _orientation(image) if format_ == "TIFF" else 1  # lost once the pixels are loaded
             rgb, (width, height) = _decode(image, size=size, resize=resize, max_pixels=max_pixels)
             yield UprightImage(
                 image=rgb,
@@ -270,20 +268,20 @@ def open_upright(data: bytes, *, size: int, resize: str, max_pixels: int) -> Ite
             )
     except SkippedImage:
         raise
-    except Exception as error:  # decoders raise whatever they like; every one of them means this file
-        raise SkippedImage(_damage(error, io.BytesIO(data))) from error
+    except Exception as error:  # decoders raise exceptions of any type
+        raise SkippedImage(_damage_reason(error, io.BytesIO(data))) from error
 
 
 def _identify(file: BinaryIO, *, max_pixels: int) -> ImageFile.ImageFile:
-    """Return the image with its pixels not yet read."""
+    """Return the opened image; its pixels are not read yet."""
     Image.MAX_IMAGE_PIXELS = _DCT_GAIN * max_pixels
     Image.init()
     try:
         return Image.open(file, formats=[name for name in Image.ID if name not in _NOT_DECODED])
     except UnidentifiedImageError as error:
-        raise SkippedImage(why_not_identified(file)) from error
+        raise SkippedImage(unidentified_reason(file)) from error
     except Exception as error:
-        raise SkippedImage(_damage(error, file)) from error
+        raise SkippedImage(_damage_reason(error, file)) from error
 
 
 def _decode(
@@ -292,39 +290,39 @@ def _decode(
     """Return the upright RGB image, and the upright width and height of the original."""
     width, height = image.size
     if min(width, height) < 1:
-        raise SkippedImage(f"damaged: it says that it is {width} x {height} pixels")
+        raise SkippedImage(f"damaged: the header gives a size of {width} x {height} pixels")
     scaled = isinstance(image, JpegImageFile)
     if scaled:
         image.draft(None, _covering(width, height, size, resize))
     if image.width * image.height > max_pixels:
-        how = f" (read at {image.width} x {image.height})" if image.size != (width, height) else ""
+        scale = f" (read at {image.width} x {image.height})" if image.size != (width, height) else ""
         raise SkippedImage(
-            f"too many pixels: {width} x {height}{how}, the limit is {max_pixels} (--max-pixels)"
+            f"too many pixels: {width} x {height}{scale}, the limit is {max_pixels} (--max-pixels)"
         )
     image.load()
     orientation = _orientation(image)
     upright = to_rgb(image)
     if orientation in _UPRIGHT:
         upright = upright.transpose(_UPRIGHT[orientation])
-    if not scaled:  # TIFF turns itself while it loads
+    if not scaled:  # Pillow turns a TIFF upright while loading, so `image.size` may be swapped
         return upright, upright.size
     return upright, (height, width) if orientation >= 5 else (width, height)
 
 
 def _covering(width: int, height: int, size: int, resize: str) -> tuple[int, int]:
-    """Return the least size that a scaled decoding must have, for ``draft``."""
+    """Return the smallest size that decoding at a reduced scale may give, for ``draft``."""
     if resize != "pad":
         return size, size
-    long_side = max(width, height)  # only this one becomes `size`
+    long_side = max(width, height)  # only the longer side becomes `size`
     return max(1, size * width // long_side), max(1, size * height // long_side)
 
 
 def _orientation(image: Image.Image) -> int:
-    """Return the EXIF orientation, 1 to 8; 1 (upright) where EXIF is missing or damaged."""
+    """Return the EXIF orientation, 1 to 8; 1 (upright) if EXIF is missing or damaged."""
     try:
         orientation = image.getexif().get(_ORIENTATION, 1)
         return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
-    except Exception:  # damaged EXIF raises almost anything and says nothing about the pixels
+    except Exception:  # damaged EXIF raises almost any exception; the pixels may be fine
         return 1
 
 
@@ -343,19 +341,19 @@ def _square(image: Image.Image, size: int, resize: str, resample: Image.Resampli
 
 
 def _phash(image: Image.Image) -> int:
-    """Return the number that imagehash.phash gives, without its imports: SciPy takes 0.2 s a process."""
+    """Return the value of imagehash.phash without importing SciPy, which takes 0.2 s per process."""
     gray = np.asarray(image.convert("L").resize((32, 32), Image.Resampling.LANCZOS), dtype=np.float64)
     low = _LOW_FREQUENCIES @ gray @ _LOW_FREQUENCIES.T  # (8, 8)
     below, above = np.sort(low, axis=None)[31:33]
-    if above - below < _TIE:  # the median lies between equal numbers, which imagehash's own rounding orders
+    if above - below < _TIE:  # equal values around the median: their order depends on rounding in imagehash
         import imagehash
 
         return int(str(imagehash.phash(image)), 16)
     return int.from_bytes(np.packbits(low > (below + above) / 2).tobytes(), "big")
 
 
-def _damage(error: Exception, file: BinaryIO) -> str:
-    """Return the reason for what a decoder raised on a file: one line, the same on every run."""
+def _damage_reason(error: Exception, file: BinaryIO) -> str:
+    """Return the skip reason for an exception of a decoder: one line, the same in every run."""
     if isinstance(error, Image.DecompressionBombError):
         return "too many pixels: far over the limit (--max-pixels)"
     if isinstance(error, MemoryError):

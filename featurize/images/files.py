@@ -1,4 +1,4 @@
-"""Find files below a folder in an order of their own, and open those that are regular files, nothing else."""
+"""List the files below a folder, and open and hash regular files only."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from pathlib import Path
 
 from featurize.errors import DatasetError, ImageError
 
-# What operating systems leave among pictures; so does every name that starts with a dot.
-_LITTER = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx"})
+# System files that are ignored, in addition to all names that start with a dot.
+_SYSTEM_FILES = frozenset({"thumbs.db", "ehthumbs.db", "desktop.ini", "__macosx"})
 
 
 class UnreadableFile(ImageError):
-    """A name under a class folder that cannot be read as a file; ``reason`` is what the user is told."""
+    """A path that cannot be read as a file; ``reason`` is the skip reason shown to the user."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -28,7 +28,7 @@ def open_regular(path: str | os.PathLike[str]) -> io.BufferedReader:
     Parameters
     ----------
     path : path-like
-        Symbolic links are followed. Pipes, sockets and devices are never opened, so none of them can block.
+        Symbolic links are followed. Pipes, sockets and devices are never opened, so they cannot block.
 
     Returns
     -------
@@ -38,9 +38,9 @@ def open_regular(path: str | os.PathLike[str]) -> io.BufferedReader:
     Raises
     ------
     UnreadableFile
-        "not a regular file", or "unreadable: " and what the operating system says.
+        With the reason "not a regular file", or "unreadable: " and the message of the operating system.
     """
-    # A pipe may take the file's place after the check: so open without waiting, and check again.
+    # The file may be replaced by a pipe after the check: open it without blocking and check again.
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
@@ -55,7 +55,7 @@ def open_regular(path: str | os.PathLike[str]) -> io.BufferedReader:
 
 
 def unreadable(error: OSError | ValueError) -> str:
-    """Return the reason for a file that the operating system would not read, without its path."""
+    """Return the skip reason for an error of the operating system, without the path."""
     detail = error.strerror if isinstance(error, OSError) else str(error)
     return f"unreadable: {detail or type(error).__name__}"
 
@@ -66,7 +66,7 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
     Raises
     ------
     UnreadableFile
-        As `open_regular`, or when reading fails half-way.
+        As `open_regular`, or if reading fails.
     """
     with open_regular(path) as file:
         try:
@@ -81,29 +81,29 @@ def list_folder(root: Path, folder: str) -> tuple[list[str], list[str], int]:
     Parameters
     ----------
     root : Path
-        Where relative paths start.
+        Folder that paths are relative to.
     folder : str
-        Relative path, "/" between its parts; "" for `root` itself.
+        Relative path with "/" between its parts; "" for `root` itself.
 
     Returns
     -------
     folders : list of str
-        Names of the folders in it, linked ones included, sorted by bytes.
+        Names of the folders in it, including symbolic links to folders, sorted by bytes.
     files : list of str
         Relative paths of everything else in it, sorted by bytes.
     ignored : int
-        How many names were passed over: hidden ones and what operating systems leave behind.
+        Number of ignored names: hidden and system files.
 
     Raises
     ------
     DatasetError
-        If the folder cannot be listed: what is in it would be missing without a word.
+        If the folder cannot be listed, because its files would be missing without notice.
     """
     folders, files, ignored = [], [], 0
     try:
         with os.scandir(root / folder) as listing:
             for item in listing:
-                if item.name.startswith(".") or item.name.lower() in _LITTER:
+                if item.name.startswith(".") or item.name.lower() in _SYSTEM_FILES:
                     ignored += 1
                 elif _is_folder(item):
                     folders.append(item.name)
@@ -115,24 +115,25 @@ def list_folder(root: Path, folder: str) -> tuple[list[str], list[str], int]:
 
 
 def files_below(root: Path, folder: str) -> tuple[list[str], int]:
-    """Return the relative paths of all files below a folder, unsorted, and the count of ignored names.
+    """Return the relative paths of all files below a folder, unsorted, and the number of ignored names.
 
-    Linked folders are followed, but not back to a folder that they lie in. Raises as `list_folder`.
+    Symbolic links to folders are followed, unless they lead back to a folder that contains them. Raises as
+    `list_folder`.
     """
     found: list[str] = []
     n_ignored = 0
     parents = [folder[:end] for end, letter in enumerate(folder) if letter == "/"]
-    above = frozenset(_identity(root, parent) for parent in ["", *parents] if parent != folder)
-    stack = [(folder, above)]  # no recursion: paths may be thousands of folders deep
+    ancestors = frozenset(_identity(root, parent) for parent in ["", *parents] if parent != folder)
+    stack = [(folder, ancestors)]  # no recursion: paths may be thousands of folders deep
     while stack:
-        here, above = stack.pop()
-        identity = _identity(root, here)
-        if identity in above:
+        current, ancestors = stack.pop()
+        identity = _identity(root, current)
+        if identity in ancestors:
             continue
-        folders, files, ignored = list_folder(root, here)
+        folders, files, ignored = list_folder(root, current)
         found += files
         n_ignored += ignored
-        stack += [(_join(here, name), above | {identity}) for name in folders]
+        stack += [(_join(current, name), ancestors | {identity}) for name in folders]
     return found, n_ignored
 
 
@@ -143,7 +144,7 @@ def _join(folder: str, name: str) -> str:
 def _is_folder(item: os.DirEntry[str]) -> bool:
     try:
         return item.is_dir()
-    except OSError:  # such as a link to itself: listed as a file, and found unreadable
+    except OSError:  # such as a link to itself: listed as a file, which is then unreadable
         return False
 
 
@@ -158,5 +159,5 @@ def _identity(root: Path, folder: str) -> tuple[int, int]:
 def _cannot_list(root: Path, folder: str, error: OSError) -> DatasetError:
     return DatasetError(
         f"{root / folder}: cannot list this folder ({error.strerror}), so its images would be missing. "
-        f"Give it read permission, or move it out of {root}"
+        f"Grant read permission, or move it out of {root}"
     )

@@ -1,4 +1,4 @@
-"""Which folder of a tree is which split and which class."""
+"""Folder layouts: which folders are splits and classes, and the order of the classes."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ _ALIASES = {
     "new": ("new", "unlabelled", "unlabeled", "ungraded"),
 }
 _SPLIT_OF = {alias: split for split, aliases in _ALIASES.items() for alias in aliases}
-# Only to tell a folder of pictures from empty class folders beside a note; otherwise content decides.
-_PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".gif", ".bmp", ".avif", ".jp2")
+# Only used to distinguish a folder of images from empty class folders next to a note.
+_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".gif", ".bmp", ".avif", ".jp2")
 LAYOUTS = (
     "DATA/train/CLASS/... with DATA/test/CLASS/..., or DATA/CLASS/..., or DATA/new/... for ungraded images"
 )
@@ -29,23 +29,23 @@ LAYOUTS = (
 
 @dataclass(frozen=True, kw_only=True)
 class ClassFolder:
-    """A folder whose files, at any depth, are images of one class in one split."""
+    """A folder that contains, at any depth, the images of one class in one split."""
 
-    folder: str  # relative to the root; "" is the root itself
+    folder: str  # relative to the root; "" for the root itself
     split: str  # one of SPLITS
     class_name: str  # "" for ungraded images
-    files: list[str]  # relative to the root
+    files: list[str]  # paths relative to the root
 
 
 @dataclass(kw_only=True)
 class Layout:
-    """What a folder tree holds, filled in while it is read."""
+    """Class folders and other files of a folder tree; filled while the tree is read."""
 
     root: Path
     has_split: bool = False
-    places: list[ClassFolder] = field(default_factory=list)
-    outside: list[str] = field(default_factory=list)  # files in none of the places
-    ignored: int = 0  # names passed over
+    class_folders: list[ClassFolder] = field(default_factory=list)
+    outside: list[str] = field(default_factory=list)  # files in no class folder
+    ignored: int = 0  # number of hidden and system names
 
 
 def read_layout(root: Path) -> Layout:
@@ -54,7 +54,7 @@ def read_layout(root: Path) -> Layout:
     Raises
     ------
     DatasetError
-        If it is none of the layouts; the text says what and where, and what to change.
+        If the tree has none of the layouts; the message says where and what to change.
     """
     layout = Layout(root=root)
     folders, files, layout.ignored = list_folder(layout.root, "")
@@ -63,36 +63,36 @@ def read_layout(root: Path) -> Layout:
         layout.has_split = True
         layout.outside += files
         _read_splits(layout, split_folders, folders)
-    elif lonely := [split_folders[split] for split in ("val", "test") if split in split_folders]:
+    elif held_out := [split_folders[split] for split in ("val", "test") if split in split_folders]:
         raise DatasetError(
-            f"{root}: there is {_quoted(lonely)} but no 'train' folder. Put the training images into "
+            f"{root}: there is {_quoted(held_out)} but no 'train' folder. Put the training images into "
             f"{root / 'train'}/CLASS/..., or rename it if it is a class"
         )
     else:
         class_folders = [name for name in folders if name not in split_folders.values()]
-        _add_classes(layout, {name: _tidy(name) for name in class_folders}, "train")
-        pictures = [name for name in files if name.lower().endswith(_PICTURE_SUFFIXES)]
-        nothing_below = "new" not in split_folders and not any(place.files for place in layout.places)
-        if nothing_below and (pictures or (files and not folders)):
-            layout.places = [ClassFolder(folder="", split="new", class_name="", files=files)]
+        _add_classes(layout, {name: _normalized(name) for name in class_folders}, "train")
+        images = [name for name in files if name.lower().endswith(_IMAGE_SUFFIXES)]
+        no_classes = "new" not in split_folders and not any(folder.files for folder in layout.class_folders)
+        if no_classes and (images or (files and not folders)):
+            layout.class_folders = [ClassFolder(folder="", split="new", class_name="", files=files)]
         else:
             layout.outside += files
     _check_not_empty(layout)
     if "new" in split_folders:
-        _add_place(layout, split_folders["new"], "new", "")
-    if not any(place.files for place in layout.places):
-        raise DatasetError(f"{root}: no images in it. Expected {LAYOUTS}")
+        _add_folder(layout, split_folders["new"], "new", "")
+    if not any(folder.files for folder in layout.class_folders):
+        raise DatasetError(f"{root}: no images found. Expected {LAYOUTS}")
     return layout
 
 
 def _split_folders(root: Path, folders: Iterable[str]) -> dict[str, str]:
-    """Return the folder of each split there is."""
+    """Return the folder name of each split that exists."""
     found: dict[str, str] = {}
     for name in folders:
         split = _SPLIT_OF.get(name.lower())
         if split in found:
             raise DatasetError(
-                f"{root}: {found[split]!r} and {name!r} are both the split {split!r}. Merge them into one"
+                f"{root}: {found[split]!r} and {name!r} both mean the split {split!r}. Merge them"
             )
         if split:
             found[split] = name
@@ -100,11 +100,11 @@ def _split_folders(root: Path, folders: Iterable[str]) -> dict[str, str]:
 
 
 def _read_splits(layout: Layout, split_folders: dict[str, str], folders: list[str]) -> None:
-    """Add the classes of train, val and test; the split's own name is stripped from the end of theirs."""
+    """Add the classes of train, val and test; a split suffix is stripped from their names."""
     unknown = [name for name in folders if name not in split_folders.values()]
     if unknown:
         raise DatasetError(
-            f"{layout.root}: {_quoted(unknown)} beside 'train' is not a split. Expected only val, test or "
+            f"{layout.root}: {_quoted(unknown)} next to 'train' is not a split. Expected only val, test or "
             "new (ungraded images) there: rename it, move it away, or, if it is a class, move it into 'train'"
         )
     for split in SPLITS[:-1]:
@@ -115,12 +115,14 @@ def _read_splits(layout: Layout, split_folders: dict[str, str], folders: list[st
         layout.outside += loose
         layout.ignored += ignored
         _add_classes(layout, {f"{folder}/{name}": _class_name(name, split) for name in names}, split)
-    classes = {split: sorted(p.class_name for p in layout.places if p.split == split) for split in SPLITS}
+    classes = {
+        split: sorted(p.class_name for p in layout.class_folders if p.split == split) for split in SPLITS
+    }
     if not classes["train"]:
         folder = split_folders["train"]
         raise DatasetError(
-            f"{layout.root / folder}: no class folders in it. Put the training images into "
-            f"{layout.root / folder}/CLASS/..., one folder a class"
+            f"{layout.root / folder}: no class folders found. Put the training images into "
+            f"{layout.root / folder}/CLASS/..., one folder per class"
         )
     for split in ("val", "test"):
         if extra := [name for name in classes[split] if name not in classes["train"]]:
@@ -136,30 +138,30 @@ def _add_classes(layout: Layout, class_names: dict[str, str], split: str) -> Non
     for folder, class_name in class_names.items():
         if class_name in first:
             raise DatasetError(
-                f"{layout.root}: {first[class_name]!r} and {folder!r} are both the class {class_name!r}. "
+                f"{layout.root}: {first[class_name]!r} and {folder!r} both mean the class {class_name!r}. "
                 f"Merge them or rename one"
             )
         first[class_name] = folder
-        _add_place(layout, folder, split, class_name)
+        _add_folder(layout, folder, split, class_name)
 
 
-def _add_place(layout: Layout, folder: str, split: str, class_name: str) -> None:
+def _add_folder(layout: Layout, folder: str, split: str, class_name: str) -> None:
     files, ignored = files_below(layout.root, folder)
-    layout.places.append(ClassFolder(folder=folder, split=split, class_name=class_name, files=files))
+    layout.class_folders.append(ClassFolder(folder=folder, split=split, class_name=class_name, files=files))
     layout.ignored += ignored
 
 
 def _check_not_empty(layout: Layout) -> None:
-    for place in layout.places:
-        if not place.files:
+    for folder in layout.class_folders:
+        if not folder.files:
             raise DatasetError(
-                f"{layout.root / place.folder}: no files in it, class {place.class_name!r} is empty there. "
+                f"{layout.root / folder.folder}: no files found, so class {folder.class_name!r} is empty. "
                 f"Add images or remove the folder"
             )
 
 
 def _class_name(folder: str, split: str) -> str:
-    name = _tidy(folder)
+    name = _normalized(folder)
     for alias in _ALIASES[split]:
         stem, suffix = name[: -len(alias) - 1], name[-len(alias) - 1 :]
         if stem and suffix.lower() in {f"_{alias}", f"-{alias}", f" {alias}"}:
@@ -167,7 +169,7 @@ def _class_name(folder: str, split: str) -> str:
     return name
 
 
-def _tidy(name: str) -> str:
+def _normalized(name: str) -> str:
     return unicodedata.normalize("NFC", name).strip() or name
 
 
@@ -175,7 +177,7 @@ def _quoted(names: Iterable[str]) -> str:
     return ", ".join(repr(name) for name in names)
 
 
-# Grade scales, worst (or least) first. Names at one place are synonyms. Only ever a suggestion to the user.
+# Grade scales from worst (or least) to best. Names in one tuple are synonyms. Used only for suggestions.
 SCALES: tuple[tuple[tuple[str, ...], ...], ...] = (
     (  # height
         ("lowest", "very low"),
@@ -230,14 +232,14 @@ SCALES: tuple[tuple[tuple[str, ...], ...], ...] = (
     tuple((f"{letter}{sign}",) for letter in "fedcba" for sign in ("-", "", "+")),
 )
 
-# Words that name what is graded, not the grade: "low quality", "grade a", "minor damage".
+# Words that are not part of the grade itself: "low quality", "grade a", "minor damage".
 _FILLERS = frozenset({"quality", "grade", "grades", "graded", "level", "damage", "severity", "rating"})
 _NUMBERED = re.compile(r"([0-9]+)(?:[\s_.)-].*)?", re.DOTALL)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClassOrder:
-    """Classes in label order, whether that order means something, and an order worth suggesting."""
+    """Classes in label order, whether they are ordered, and a suggested order."""
 
     classes: tuple[str, ...]
     ordered: bool
@@ -245,35 +247,35 @@ class ClassOrder:
 
 
 def order_classes(names: Iterable[str], *, order: Sequence[str] | None = None) -> ClassOrder:
-    """Put class names in label order.
+    """Return class names in label order.
 
     Parameters
     ----------
     names : iterable of str
-        The classes found, each once, NFC-normalised.
+        The distinct class names, NFC-normalised.
     order : sequence of str, optional
-        All of them, worst first. Makes the classes ordered.
+        All classes from worst to best. The classes are then ordered.
 
     Returns
     -------
     ClassOrder
-        The given order; else by number where every name starts with its own (``1_low``, ``10_best``); else
-        alphabetical, with a suggestion where all the names are grades of one scale.
+        In the given order; else sorted by number if every name starts with a different one (``1_low``,
+        ``10_best``); else alphabetical, with a suggested order if all names are grades of one scale.
 
     Raises
     ------
     ConfigError
-        If `order` is not exactly the classes, each once.
+        If `order` does not list every class exactly once.
     """
     found = tuple(sorted(names))
     if order is not None:
-        wanted = tuple(unicodedata.normalize("NFC", name.strip()) for name in order)
-        if tuple(sorted(wanted)) != found:
+        given = tuple(unicodedata.normalize("NFC", name.strip()) for name in order)
+        if tuple(sorted(given)) != found:
             raise ConfigError(
-                f"The order {_listed(wanted)} is not the classes {_listed(found)}. "
-                f"Name each class once, lowest first: --order {_typed(suggest_order(found) or found)}"
+                f"The order {_bracketed(given)} does not match the classes {_bracketed(found)}. "
+                f"Name each class once, lowest first: --order {_as_option(suggest_order(found) or found)}"
             )
-        return ClassOrder(classes=wanted, ordered=True, suggested=None)
+        return ClassOrder(classes=given, ordered=True, suggested=None)
     numbers = _numbers(found)
     if numbers is not None:
         by_number = tuple(sorted(found, key=numbers.__getitem__))
@@ -282,36 +284,36 @@ def order_classes(names: Iterable[str], *, order: Sequence[str] | None = None) -
 
 
 def suggest_order(names: Sequence[str]) -> tuple[str, ...] | None:
-    """Return the names from the lowest grade up if they are different grades of one scale, else None."""
+    """Return the names from lowest to highest if they are different grades of one scale, else None."""
     if len(names) < 2:
         return None
     words = [_grade_words(name) for name in names]
     for scale in SCALES:
-        place = {synonym: rank for rank, synonyms in enumerate(scale) for synonym in synonyms}
-        ranks = [place.get(word) for word in words]
-        known = [rank for rank in ranks if rank is not None]
-        if len(set(known)) == len(names):
-            return tuple(name for _, name in sorted(zip(known, names, strict=True)))
+        rank_of = {synonym: rank for rank, synonyms in enumerate(scale) for synonym in synonyms}
+        ranks = [rank_of.get(word) for word in words]
+        found = [rank for rank in ranks if rank is not None]
+        if len(set(found)) == len(names):
+            return tuple(name for _, name in sorted(zip(found, names, strict=True)))
     return None
 
 
 def _numbers(names: Sequence[str]) -> Mapping[str, int] | None:
-    """Return the number in front of each name, or None where one lacks it or two share it."""
+    """Return the leading number of each name; None if one has no number or two share one."""
     matches = {name: _NUMBERED.fullmatch(name) for name in names}
     numbers = {name: int(match[1]) for name, match in matches.items() if match}
     return numbers if len(names) > 1 and len(set(numbers.values())) == len(names) else None
 
 
 def _grade_words(name: str) -> str:
-    # A sign at the end stays ("A-"); a separator between words becomes a space.
+    # A sign at the end is kept ("A-"); separators between words become spaces.
     words = re.sub(r"(?<=[^\W_])[\s_-]+(?=[^\W_])", " ", name.casefold().strip()).split()
     return " ".join([word for word in words if word not in _FILLERS] or words)
 
 
-def _listed(names: Sequence[str]) -> str:
+def _bracketed(names: Sequence[str]) -> str:
     return "[" + ", ".join(repr(name) for name in names) + "]"
 
 
-def _typed(names: Sequence[str]) -> str:
+def _as_option(names: Sequence[str]) -> str:
     text = ",".join(names)
     return text if re.fullmatch(r"[\w.,+-]*", text) else f"'{text}'"

@@ -11,6 +11,7 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
+from featurize.base.text import split_names
 from featurize.images.augment import ViewRanges
 from featurize.images.dataset import Dataset, ImageFile, load_dataset
 from featurize.images.duplicates import Duplicates, DuplicateSet, find_duplicates
@@ -81,7 +82,7 @@ class ScanReport:
 def scan(
     root: str | os.PathLike[str],
     *,
-    order: Sequence[str] | None = None,
+    order: str | Sequence[str] | None = None,
     entries: str = "folder",
     workers: int | None = None,
     on_progress: OnProgress | None = None,
@@ -95,8 +96,8 @@ def scan(
     ----------
     root : path-like
         The data set, laid out as for extraction.
-    order : sequence of str, optional
-        All classes, lowest first.
+    order : str or sequence of str, optional
+        All classes, lowest first. A ``str`` is split at commas, as on the command line.
     entries : {"folder", "image"}, default="folder"
         Whether the first folder under a class is one entry, or each image is.
     workers : int, optional
@@ -118,7 +119,10 @@ def scan(
     """
     tell = on_progress or (lambda stage, done, total: None)
     dataset = load_dataset(
-        root, entries=entries, order=order, on_file=lambda done, total: tell("hashing", done, total)
+        root,
+        entries=entries,
+        order=split_names(order) if order is not None else None,
+        on_file=lambda done, total: tell("hashing", done, total),
     )
     pictures = _look(dataset, workers=workers, tell=tell)
     readable = [image for image in dataset.images if image.sha256 in pictures.good]

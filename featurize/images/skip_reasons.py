@@ -1,4 +1,4 @@
-"""Why a file gives no picture: the closed set of kinds, and what is told apart by them."""
+"""Skip reasons of image files: the fixed set of kinds, detection by content, and the CSV list."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import BinaryIO, Literal
 from featurize.base.text import plural, safe_cell
 from featurize.errors import ConfigError
 
-# Every reason is one of these kinds; ": " and a detail may follow.
+# Every reason starts with one of these kinds; ": " and a detail may follow. They are stored in files.
 SKIP_REASONS = (
     "unreadable",
     "not a regular file",
@@ -26,7 +26,8 @@ SKIP_REASONS = (
     "timed out",
     "decoder crashed",
 )
-# May be gone at the next run; a file skipped for another kind is known by its content from then on.
+# Kinds that may not apply in the next run, which tries such files again. Other files are skipped by their
+# content hash from then on.
 TRANSIENT = frozenset(
     {
         "unreadable",
@@ -37,7 +38,7 @@ TRANSIENT = frozenset(
         "decoder crashed",
     }
 )
-UNKNOWN = "unknown"  # no reason that this version gives
+UNKNOWN = "unknown"  # kind of a reason that this version does not use
 
 
 def kind_of(reason: str) -> str:
@@ -47,25 +48,25 @@ def kind_of(reason: str) -> str:
 
 
 def detail_of(reason: str) -> str:
-    """Return what a skip reason says beyond its kind; "" when it says no more."""
+    """Return the detail of a skip reason after its kind; "" if there is none."""
     return reason.partition(":")[2].strip() if kind_of(reason) != UNKNOWN else reason
 
 
 def is_transient(reason: str) -> bool:
-    """Tell whether a skipped file may be readable at the next run."""
+    """Return whether a skipped file may be readable in the next run."""
     return kind_of(reason) in TRANSIENT
 
 
 def count_kinds(reasons: Iterable[str]) -> dict[str, int]:
-    """Return how many reasons there are of each kind, the most frequent kind first."""
+    """Return the number of reasons per kind, the most frequent kind first."""
     return dict(Counter(map(kind_of, reasons)).most_common())
 
 
 _CONVERT = "convert it to JPEG or PNG"
-_ENDS = 64  # bytes looked at, at either end
+_ENDS = 64  # bytes examined at the beginning and at the end of a file
 
-# First bytes of what people put among pictures by mistake, and what to do about it.
-_OTHERS: tuple[tuple[bytes, str], ...] = (
+# First bytes of other files that are often found among images, and advice.
+_OTHER_FORMATS: tuple[tuple[bytes, str], ...] = (
     (b"%PDF", f"it is a PDF; export its pages as images, or {_CONVERT}"),
     (b"%!PS", f"it is PostScript; {_CONVERT}"),
     (b"\xc5\xd0\xd3\xc6", f"it is PostScript; {_CONVERT}"),
@@ -75,10 +76,10 @@ _OTHERS: tuple[tuple[bytes, str], ...] = (
 _HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
 
 
-def why_not_identified(file: BinaryIO) -> str:
-    """Return the reason: "not an image", or "truncated" or "damaged" for what begins as an image does."""
+def unidentified_reason(file: BinaryIO) -> str:
+    """Return the skip reason of a file that Pillow cannot identify: not an image, truncated or damaged."""
     head = _read(file, 0, _ENDS)
-    for start, advice in _OTHERS:
+    for start, advice in _OTHER_FORMATS:
         if head.startswith(start):
             return f"not an image: {advice}"
     if head[4:8] == b"ftyp" and head[8:12] in _HEIC_BRANDS:
@@ -93,7 +94,7 @@ def why_not_identified(file: BinaryIO) -> str:
 
 
 def is_truncated(file: BinaryIO) -> bool:
-    """Return whether a file that begins as an image ends before the end that its format promises."""
+    """Return whether a file begins like an image but ends before the end defined by its format."""
     head = _read(file, 0, _ENDS)
     length = file.seek(0, os.SEEK_END)
     tail = _read(file, max(0, length - _ENDS), _ENDS)
@@ -105,7 +106,7 @@ def is_truncated(file: BinaryIO) -> bool:
         return not tail.rstrip(b"\0").endswith(b";")
     if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
         return length < 8 + int.from_bytes(head[4:8], "little")
-    if head.startswith((b"II*\0", b"MM\0*")):  # TIFF: its directory lies anywhere, often at the end
+    if head.startswith((b"II*\0", b"MM\0*")):  # TIFF: the directory may be anywhere, often at the end
         return length < _end_of_tiff_directory(file, byteorder="little" if head.startswith(b"I") else "big")
     if head[4:12] == b"ftypavif":
         return length < _end_of_boxes(file, length)
@@ -119,11 +120,11 @@ def _end_of_tiff_directory(file: BinaryIO, *, byteorder: Literal["little", "big"
 
 
 def _end_of_boxes(file: BinaryIO, length: int) -> int:
-    """Return where the last of the boxes ends that an ISO media file is made of."""
+    """Return the end of the last box of an ISO media file."""
     end = 0
     while end < length:
         size = int.from_bytes(_read(file, end, 4), "big")
-        if size < 8:  # the two special sizes: to the end of the file, and more than 4 GiB
+        if size < 8:  # special sizes: 0, up to the end of the file; 1, more than 4 GiB
             return length
         end += size
     return end
@@ -139,7 +140,7 @@ COLUMNS = ("path", "split", "class", "reason", "detail")
 
 @dataclass(frozen=True, kw_only=True)
 class SkippedFile:
-    """One file without features."""
+    """A file without features, and the reason."""
 
     path: str  # relative to the data set
     split: str
@@ -148,17 +149,17 @@ class SkippedFile:
 
     @property
     def kind(self) -> str:
-        """What kind of reason it is; one of `featurize.images.skip_reasons.SKIP_REASONS`."""
+        """Kind of the reason, one of `SKIP_REASONS`, or `UNKNOWN`."""
         return kind_of(self.reason)
 
     @property
     def detail(self) -> str:
-        """What the reason says beyond its kind."""
+        """Detail of the reason after its kind; "" if there is none."""
         return detail_of(self.reason)
 
 
 def count_skipped(reasons: Iterable[str]) -> str:
-    """Return how many files were skipped, by the kind of their reasons, as a line of text."""
+    """Return a line of text with the number of skipped files, in total and per kind of reason."""
     kinds = count_kinds(reasons)
     n = sum(kinds.values())
     each = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
@@ -166,10 +167,10 @@ def count_skipped(reasons: Iterable[str]) -> str:
 
 
 def write_skipped(path: Path, skipped: Iterable[SkippedFile]) -> None:
-    """Write a table that opens rightly in a spreadsheet and runs nothing there: UTF-8 with a byte order mark.
+    """Write a CSV table of skipped files, in UTF-8 with a byte order mark so that spreadsheets detect it.
 
-    A cell that a spreadsheet would take for a formula gets a leading apostrophe; bytes and control characters
-    that cannot be shown are written as escapes.
+    Cells that a spreadsheet would evaluate as a formula get a leading apostrophe; control characters and
+    undecodable bytes are escaped.
 
     Raises
     ------
@@ -186,5 +187,5 @@ def write_skipped(path: Path, skipped: Iterable[SkippedFile]) -> None:
     except OSError as error:
         raise ConfigError(
             f"--skipped {path}: cannot be written ({error.strerror or error}). "
-            "Name a file in a folder that is there"
+            "Give a file in an existing folder"
         ) from error

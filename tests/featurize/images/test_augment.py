@@ -210,7 +210,7 @@ def test_changing_one_range_leaves_the_other_parameters():
 @pytest.mark.parametrize(
     ("ranges", "message"),
     [
-        ({"rotation": -1}, "rotation range -1 makes no sense. Expected a number from 0 to 180"),
+        ({"rotation": -1}, "rotation range -1 is invalid. Expected a number from 0 to 180"),
         ({"shear": 90}, "shear range 90"),
         ({"width_shift": 1.0}, "width shift range 1.0"),
         ({"height_shift": math.nan}, "height shift range nan"),

@@ -121,23 +121,23 @@ def test_files_in_no_class_are_listed_and_litter_is_counted(tmp_path):
 @pytest.mark.parametrize(
     ("paths", "message"),
     [
-        ([*SPLIT, "extra/x.jpg"], r"'extra' beside 'train' is not a split\. .*val, test or new .*rename it"),
+        ([*SPLIT, "extra/x.jpg"], r"'extra' next to 'train' is not a split\. .*val, test or new .*rename it"),
         (["test/a/1.jpg", "b/1.jpg"], "there is 'test' but no 'train' folder"),
         (
             [*SPLIT, "test/c/1.jpg"],
             r"class 'c' is in test but not in train\. train has 'a', 'b'; test has 'a', 'c'",
         ),
-        ([*SPLIT, "train/a_train/1.jpg"], "'train/a' and 'train/a_train' are both the class 'a'. Merge them"),
-        ([*SPLIT, "val/a/1.jpg", "valid/a/1.jpg"], "'val' and 'valid' are both the split 'val'. Merge them"),
+        ([*SPLIT, "train/a_train/1.jpg"], "'train/a' and 'train/a_train' both mean the class 'a'. Merge"),
+        ([*SPLIT, "val/a/1.jpg", "valid/a/1.jpg"], "'val' and 'valid' both mean the split 'val'. Merge them"),
         (
             [*SPLIT, "train/c/.hidden"],
-            "train/c: no files in it, class 'c' is empty there. Add images or remove",
+            "train/c: no files found, so class 'c' is empty. Add images or remove",
         ),
-        (["a/1.jpg", "b/.hidden"], "b: no files in it, class 'b' is empty there"),
-        (["b/.hidden", "README.txt"], "b: no files in it, class 'b' is empty there"),
-        (["train/1.jpg"], "train: no class folders in it. Put the training images into .*/train/CLASS"),
-        ([".hidden"], "no images in it. Expected DATA/train/CLASS"),
-        (["new/.hidden"], "no images in it. Expected DATA/train/CLASS"),
+        (["a/1.jpg", "b/.hidden"], "b: no files found, so class 'b' is empty"),
+        (["b/.hidden", "README.txt"], "b: no files found, so class 'b' is empty"),
+        (["train/1.jpg"], "train: no class folders found. Put the training images into .*/train/CLASS"),
+        ([".hidden"], "no images found. Expected DATA/train/CLASS"),
+        (["new/.hidden"], "no images found. Expected DATA/train/CLASS"),
     ],
 )
 def test_trees_that_are_no_data_set(tmp_path, paths, message):
@@ -147,7 +147,7 @@ def test_trees_that_are_no_data_set(tmp_path, paths, message):
 
 
 def test_a_root_that_is_no_folder(tmp_path):
-    with pytest.raises(DatasetError, match=r"missing: no such folder\. Give a folder laid out as DATA/train"):
+    with pytest.raises(DatasetError, match=r"missing: no such folder\. Give a folder with the layout DATA"):
         load_dataset(tmp_path / "missing")
     (tmp_path / "file").touch()
     with pytest.raises(DatasetError, match="file: not a folder"):
@@ -162,7 +162,7 @@ def test_the_two_spellings_of_an_accent_are_one_class(tmp_path):
     )
     assert dataset.classes == (composed,)
     make(tmp_path / "both", [f"{composed}/1.jpg", f"{decomposed}/1.jpg"])
-    with pytest.raises(DatasetError, match="are both the class"):
+    with pytest.raises(DatasetError, match="both mean the class"):
         load_dataset(tmp_path / "both")
 
 
@@ -310,7 +310,7 @@ def test_a_given_order_is_the_label_order(tmp_path):
 )
 def test_an_order_must_be_exactly_the_classes(tmp_path, order):
     with pytest.raises(
-        ConfigError, match=r"is not the classes \['award', 'low', 'middle'\].*--order low,middle,award"
+        ConfigError, match=r"not match the classes \['award', 'low', 'middle'\].*--order low,middle,award"
     ):
         load_dataset(make(tmp_path, TUTORIAL), order=order)
 

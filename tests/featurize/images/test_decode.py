@@ -487,9 +487,7 @@ def test_whatever_a_decoder_raises_is_this_files_reason(tmp_path, monkeypatch, e
 def test_options_are_checked_before_the_file(tmp_path):
     with pytest.raises(ConfigError, match=r"Unknown --resize 'fit'\. Choose one of: squash, crop, pad"):
         read_image(tmp_path, size=32, resize="fit")
-    with pytest.raises(
-        ConfigError, match=r"Unknown --resample 'cubic'\. Choose one of: nearest, bilinear"
-    ):
+    with pytest.raises(ConfigError, match=r"Unknown --resample 'cubic'\. Choose one of: nearest, bilinear"):
         read_image(tmp_path, size=32, resample="cubic")
     with pytest.raises(ConfigError, match="Received size 0"):
         read_image(tmp_path, size=0)
