@@ -1,10 +1,28 @@
-"""Heads fitted on cached features, compared without leaks, and used to grade new images.
+"""Classifier heads on stored image features: compared without leaks, then used to grade new images.
 
->>> import classify
->>> run = classify.compare("artifacts/features/task_2/efficientnet_lite0.h5")  # doctest: +SKIP
->>> grades = classify.predict(run.folder, "new_pictures")  # doctest: +SKIP
+Example::
 
-Names are imported on first use, so that ``import classify`` costs nothing.
+    run = classify.compare("artifacts/features/task_2/efficientnet_lite0.h5")
+    result = classify.predict(run.folder, "new_images")
+
+Functions and data:
+
+    compare       tune, fit and test heads on one or several stores
+    fit           fit one head on one store and write it as a bundle
+    predict       predict the grades of new images
+    load_bundle   load a fitted head with its classes and its config
+    export        write a bundle as one network for Keras, TensorFlow, ONNX or OpenVINO
+    serve         serve a bundle as a local web page and a JSON endpoint
+    HEADS         the available heads by name
+
+Errors, each with a message that names the next step:
+
+    FolioError    base class of all errors of featurize and classify
+    BundleError   a bundle cannot be loaded or does not fit the features
+    CompareError  stores, heads or folds cannot be compared
+    ExportError   a bundle cannot be exported
+
+Each name is imported on first use, so ``import classify`` is fast.
 """
 
 from __future__ import annotations
@@ -15,6 +33,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from classify.deploy.export.export import export as export
     from classify.deploy.predict import predict as predict
+    from classify.deploy.serve.server import serve as serve
     from classify.errors import (
         BundleError as BundleError,
         CompareError as CompareError,
@@ -24,17 +43,20 @@ if TYPE_CHECKING:
     from classify.io.bundle import load_bundle as load_bundle
     from classify.jobs.compare import compare as compare
     from classify.jobs.fit import fit as fit
+    from featurize.errors import FolioError as FolioError
 
 _MODULES = {
-    "compare": "jobs.compare",
-    "fit": "jobs.fit",
-    "predict": "deploy.predict",
-    "load_bundle": "io.bundle",
-    "export": "deploy.export.export",
-    "HEADS": "heads.registry",
-    "BundleError": "errors",
-    "CompareError": "errors",
-    "ExportError": "errors",
+    "compare": "classify.jobs.compare",
+    "fit": "classify.jobs.fit",
+    "predict": "classify.deploy.predict",
+    "load_bundle": "classify.io.bundle",
+    "export": "classify.deploy.export.export",
+    "serve": "classify.deploy.serve.server",
+    "HEADS": "classify.heads.registry",
+    "FolioError": "featurize.errors",
+    "BundleError": "classify.errors",
+    "CompareError": "classify.errors",
+    "ExportError": "classify.errors",
 }
 
 __all__ = list(_MODULES)
@@ -42,8 +64,11 @@ __all__ = list(_MODULES)
 
 def __getattr__(name: str) -> Any:
     if name not in _MODULES:
-        raise AttributeError(f"module 'classify' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"classify.{_MODULES[name]}"), name)
+        from featurize.base.text import did_you_mean
+
+        hint = did_you_mean(name, __all__)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}{hint}", name=name)
+    value = getattr(importlib.import_module(_MODULES[name]), name)
     globals()[name] = value
     return value
 

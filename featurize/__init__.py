@@ -1,11 +1,34 @@
-"""Frozen CNN backbones run once over a folder of images; features kept in one HDF5 store.
+"""Image features from frozen CNN backbones, computed once and kept in HDF5 stores.
 
->>> import featurize
->>> results = featurize.extract("task_2", backbones=["efficientnet_lite0"], views=4)  # doctest: +SKIP
->>> with featurize.open_store(results[0].path) as store:  # doctest: +SKIP
-...     X = store.plain()
+Example::
 
-Names are imported on first use, so that ``import featurize`` costs nothing.
+    results = featurize.extract("task_2", backbones=["efficientnet_lite0"], views=4)
+    with featurize.open_store(results[0].path) as store:
+        X = store.plain()
+
+Functions and data:
+
+    extract       compute the features of every image of a data set, one store per backbone
+    scan          check a data set before extraction: duplicates, unreadable files, counts
+    verify        check a store: structure, checksums, image files, a sample of the features
+    repair        verify a store and recompute the rows that are wrong
+    open_store    open a store for reading; returns a Store
+    Store         an open store: features, images, classes, config
+    BACKBONES     the available backbones by name
+    __version__   the version of Folio
+
+Errors, each with a message that names the next step:
+
+    FolioError    base class of all errors of featurize and classify
+    ClusterError  a Dask cluster cannot be used
+    ConfigError   an option or a combination of options is invalid
+    DatasetError  a folder is not a data set
+    EngineError   a device or an inference engine cannot be used
+    ImageError    an image file cannot be used
+    StoreError    a file is not a usable store
+    WeightsError  weights are missing, damaged or made for another network
+
+Each name is imported on first use, so ``import featurize`` is fast.
 """
 
 from __future__ import annotations
@@ -33,22 +56,22 @@ if TYPE_CHECKING:
     from featurize.store.reader import Store as Store, open_store as open_store
 
 _MODULES = {
-    "extract": "extraction.extract",
-    "scan": "images.scan",
-    "verify": "extraction.verify",
-    "repair": "extraction.repair",
-    "open_store": "store.reader",
-    "Store": "store.reader",
-    "BACKBONES": "backbones.registry",
-    "FolioError": "errors",
-    "ClusterError": "errors",
-    "ConfigError": "errors",
-    "DatasetError": "errors",
-    "EngineError": "errors",
-    "ImageError": "errors",
-    "StoreError": "errors",
-    "WeightsError": "errors",
-    "__version__": "_version",
+    "extract": "featurize.extraction.extract",
+    "scan": "featurize.images.scan",
+    "verify": "featurize.extraction.verify",
+    "repair": "featurize.extraction.repair",
+    "open_store": "featurize.store.reader",
+    "Store": "featurize.store.reader",
+    "BACKBONES": "featurize.backbones.registry",
+    "FolioError": "featurize.errors",
+    "ClusterError": "featurize.errors",
+    "ConfigError": "featurize.errors",
+    "DatasetError": "featurize.errors",
+    "EngineError": "featurize.errors",
+    "ImageError": "featurize.errors",
+    "StoreError": "featurize.errors",
+    "WeightsError": "featurize.errors",
+    "__version__": "featurize._version",
 }
 
 __all__ = list(_MODULES)
@@ -56,8 +79,11 @@ __all__ = list(_MODULES)
 
 def __getattr__(name: str) -> Any:
     if name not in _MODULES:
-        raise AttributeError(f"module 'featurize' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"featurize.{_MODULES[name]}"), name)
+        from featurize.base.text import did_you_mean
+
+        hint = did_you_mean(name, __all__)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}{hint}", name=name)
+    value = getattr(importlib.import_module(_MODULES[name]), name)
     globals()[name] = value
     return value
 

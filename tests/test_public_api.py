@@ -1,0 +1,186 @@
+"""Public names of the two packages: exact lists, lazy imports, help, single paths and names."""
+
+from __future__ import annotations
+
+import inspect
+import pydoc
+import re
+import rlcompleter
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import classify
+import featurize
+
+ROOT = Path(__file__).resolve().parent.parent
+NAMES = {
+    "featurize": {
+        *("extract", "scan", "verify", "repair", "open_store", "Store", "BACKBONES", "__version__"),
+        *("FolioError", "ClusterError", "ConfigError", "DatasetError", "EngineError", "ImageError"),
+        *("StoreError", "WeightsError"),
+    },
+    "classify": {
+        *("compare", "fit", "predict", "load_bundle", "export", "serve", "HEADS"),
+        *("FolioError", "BundleError", "CompareError", "ExportError"),
+    },
+}
+MODULES = {"featurize": featurize, "classify": classify}
+EVERY_NAME = [(package, name) for package, names in NAMES.items() for name in sorted(names)]
+
+packages = pytest.mark.parametrize("package", NAMES)
+
+
+def run_python(code: str) -> str:
+    """Return what a fresh Python prints."""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@packages
+def test_exact_names(package):
+    module = MODULES[package]
+    assert len(module.__all__) == len(set(module.__all__))
+    assert set(module.__all__) == NAMES[package]
+    assert dir(module) == sorted(NAMES[package])
+
+
+@pytest.mark.parametrize(("package", "name"), EVERY_NAME)
+def test_every_name_can_be_imported(package, name):
+    value = getattr(MODULES[package], name)
+    if inspect.isfunction(value) or inspect.isclass(value):
+        assert value.__name__ == name
+        assert value.__doc__
+
+
+@packages
+def test_star_import(package):
+    namespace: dict[str, object] = {}
+    exec(f"from {package} import *", namespace)
+    assert set(namespace) - {"__builtins__"} == NAMES[package]
+
+
+def test_the_errors_have_one_base_class():
+    assert classify.FolioError is featurize.FolioError
+    errors = [getattr(MODULES[package], name) for package, name in EVERY_NAME if name.endswith("Error")]
+    assert all(issubclass(error, featurize.FolioError) for error in errors)
+    defined = {name for name in vars(sys.modules["featurize.errors"]) if name.endswith("Error")}
+    assert defined <= NAMES["featurize"]
+    defined = {name for name in vars(sys.modules["classify.errors"]) if name.endswith("Error")}
+    assert defined <= NAMES["classify"]
+
+
+def test_imports_are_lazy():
+    """The two packages load the standard library only; a name loads its own modules."""
+    code = (
+        "import sys; before = set(sys.modules)\n"
+        "import featurize, classify\n"
+        "loaded = {name.partition('.')[0] for name in set(sys.modules) - before}\n"
+        "print(sorted(loaded - sys.stdlib_module_names))\n"
+        "print(sorted(name for name in sys.modules if name.startswith(('featurize.', 'classify.'))))\n"
+        "featurize.ConfigError, classify.BundleError\n"
+        "print('numpy' in sys.modules, 'h5py' in sys.modules)\n"
+        "featurize.extract, classify.compare, classify.serve\n"
+        "heavy = ('tensorflow', 'keras', 'openvino', 'sklearn', 'flask')\n"
+        "print([name for name in heavy if name in sys.modules])"
+    )
+    assert run_python(code).splitlines() == ["['classify', 'featurize']", "[]", "False False", "[]"]
+
+
+@packages
+def test_submodules_do_not_show_up(package):
+    """Importing a submodule sets an attribute of the package, which dir() and `import *` leave out."""
+    module = {"featurize": "featurize.store.reader", "classify": "classify.jobs.compare"}[package]
+    code = f"import {module}; import {package}; print(*dir({package})); from {package} import *"
+    assert run_python(code).split() == sorted(NAMES[package])
+
+
+@packages
+def test_tab_completion(package):
+    completer = rlcompleter.Completer({package: MODULES[package]})
+    shown = {match.rstrip("(").partition(".")[2] for match in completer.attr_matches(f"{package}.")}
+    assert shown == {name for name in NAMES[package] if not name.startswith("_")}
+
+
+@packages
+def test_the_docstring_has_one_line_per_name(package):
+    lines = re.findall(r"^    (\w+)  +(\S.*)$", MODULES[package].__doc__, flags=re.MULTILINE)
+    assert [name for name, _ in lines] == list(dict(lines))
+    assert set(dict(lines)) == NAMES[package]
+
+
+@packages
+def test_help(package):
+    text = pydoc.render_doc(MODULES[package], renderer=pydoc.plaintext)
+    description, _, rest = text.partition("PACKAGE CONTENTS")
+    for name in NAMES[package]:
+        assert re.search(rf"^        {name}  ", description, flags=re.MULTILINE), name
+    for name in NAMES[package] - {"__version__"}:
+        assert re.search(rf"^    (class )?{name}\b", rest, flags=re.MULTILINE), name
+
+
+@pytest.mark.parametrize(
+    ("package", "word", "hint"),
+    [
+        ("featurize", "extrct", ". Did you mean 'extract'?"),
+        ("featurize", "backbones_", ""),
+        ("featurize", "StoreErrors", ". Did you mean 'StoreError'?"),
+        ("classify", "comparee", ". Did you mean 'compare'?"),
+        ("classify", "evaluate", ""),
+        ("classify", "nothing_like_it", ""),
+    ],
+)
+def test_an_unknown_name(package, word, hint):
+    with pytest.raises(AttributeError) as caught:
+        getattr(MODULES[package], word)
+    assert str(caught.value) == f"module {package!r} has no attribute {word!r}{hint}"
+    assert not hasattr(MODULES[package], word)
+
+
+def test_a_traceback_has_one_suggestion():
+    code = "import featurize; featurize.extrct"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False, timeout=120
+    )
+    last = done.stderr.splitlines()[-1]
+    assert last == "AttributeError: module 'featurize' has no attribute 'extrct'. Did you mean 'extract'?"
+
+
+FUNCTIONS = [
+    (package, name)
+    for package, name in EVERY_NAME
+    if inspect.isfunction(getattr(MODULES[package], name)) or name == "Store"
+]
+
+
+@pytest.mark.parametrize(("package", "name"), FUNCTIONS)
+def test_only_the_subject_is_positional(package, name):
+    parameters = list(inspect.signature(getattr(MODULES[package], name)).parameters.values())
+    positional = [one.name for one in parameters if one.kind is one.POSITIONAL_OR_KEYWORD]
+    assert len(positional) <= (2 if name == "predict" else 1)
+    assert not [one.name for one in parameters if one.kind in (one.VAR_KEYWORD, one.VAR_POSITIONAL)]
+
+
+PATHS = {
+    "featurize.scan": ("root",),
+    "featurize.open_store": ("path",),
+    "classify.compare": ("stores", "out"),
+    "classify.fit": ("store", "like", "out"),
+    "classify.predict": ("bundle_or_run", "inputs", "weights"),
+    "classify.load_bundle": ("path",),
+    "classify.export": ("bundle_or_run", "out", "weights", "check"),
+    "classify.serve": ("bundle_or_run", "weights"),
+}
+
+
+@pytest.mark.parametrize("function", PATHS)
+def test_paths_may_be_str_or_any_path_like(function):
+    package, name = function.split(".")
+    parameters = inspect.signature(getattr(MODULES[package], name)).parameters
+    for path in PATHS[function]:
+        assert "str | os.PathLike[str]" in parameters[path].annotation, path
