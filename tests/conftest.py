@@ -85,6 +85,16 @@ def shared_data() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def small_sample(tmp_path_factory) -> Path:
+    """The sample portfolio with three training pages a grade; read only."""
+    import make_sample
+
+    out = tmp_path_factory.mktemp("samples") / "sample"
+    assert make_sample.make_sample(out, images=3, jobs=2)
+    return out
+
+
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None
 )

@@ -7,6 +7,7 @@ import importlib
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,10 +16,9 @@ from pathlib import Path
 import click
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from classify.deploy.predict import predict
-
-import make_sample
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -53,34 +53,45 @@ def parse(words: list[str]) -> None:
 
 
 @pytest.fixture(scope="module")
-def workplace(tmp_path_factory) -> Path:
+def workplace(small_sample, tmp_path_factory) -> Path:
     """A folder with a small sample portfolio where the README has the full one."""
     folder = tmp_path_factory.mktemp("readme")
     (folder / "artifacts").mkdir()
-    make_sample.make_sample(folder / "artifacts" / "sample", images=10)
+    shutil.copytree(small_sample, folder / "artifacts" / "sample")
     return folder
 
 
+def run_in_a_process(words: list[str], folder: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", f"from {words[0]}.cli.main import main; main()", *words[1:]],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, f"{words}\n{done.stdout}\n{done.stderr}"
+    assert "Traceback" not in done.stderr
+
+
+def run_here(words: list[str], folder: Path) -> None:
+    with contextlib.chdir(folder):
+        done = CliRunner().invoke(group(words[0]), words[1:], prog_name=words[0], catch_exceptions=False)
+    assert done.exit_code == 0, f"{words}\n{done.output}"
+
+
 @pytest.mark.slow
-def test_readme_commands_run_in_order(workplace):
+def test_readme_commands_run_in_order(workplace, long):
+    """In this process, which has the libraries; with --long, each in its own."""
+    run = run_in_a_process if long else run_here
     ran = 0
     for line in shown_with_output():
         words = shlex.split(line)
         if words[0] not in COMMANDS:
             assert (ROOT / words[1]).is_file(), line  # python scripts/…: the fixture has done it
             continue
-        code = f"from {words[0]}.cli.main import main; main()"
-        done = subprocess.run(
-            [sys.executable, "-c", code, *words[1:]],
-            cwd=workplace,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
-        assert "Traceback" not in done.stderr
+        run(words, workplace)
         ran += 1
     assert ran >= 8
     store, grader = (run_block(block, workplace) for block in blocks("python"))

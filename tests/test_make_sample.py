@@ -25,11 +25,22 @@ def digests(folder: Path) -> dict[str, str]:
     }
 
 
+@pytest.fixture(scope="session")
+def sample(small_sample) -> Path:
+    """Three training pages a grade, and odd ones; drawn by two processes."""
+    return small_sample
+
+
 @pytest.fixture(scope="module")
-def sample(tmp_path_factory) -> Path:
-    out = tmp_path_factory.mktemp("samples") / "sample"
-    assert maker.make_sample(out, images=3, jobs=2)
-    return out
+def sample_again(tmp_path_factory) -> Path:
+    """The same sample, drawn by one process into an empty folder beside what an interrupted run left."""
+    folder = tmp_path_factory.mktemp("again")
+    (folder / "out").mkdir()
+    half_done = folder / ".out.partial" / "train"
+    half_done.mkdir(parents=True)
+    (half_done / "left_over.jpg").touch()
+    assert maker.make_sample(folder / "out", images=3, jobs=1)
+    return folder / "out"
 
 
 def test_folders_are_the_tutorials(sample):
@@ -74,9 +85,8 @@ def test_one_page_is_broken_and_says_so(sample):
     assert broken == ["train/low_train/broken_upload.jpg"]
 
 
-def test_same_seed_same_bytes_whoever_draws(sample, tmp_path):
-    maker.make_sample(tmp_path / "again", images=3, jobs=1)
-    assert digests(tmp_path / "again") == digests(sample)
+def test_same_seed_same_bytes_whoever_draws(sample, sample_again):
+    assert digests(sample_again) == digests(sample)
 
 
 def test_another_seed_draws_other_pages(sample, tmp_path):
@@ -110,14 +120,9 @@ def test_a_finished_sample_is_reused(sample):
     assert {path: path.stat().st_mtime_ns for path in sample.rglob("*")} == before
 
 
-def test_an_empty_folder_and_an_interrupted_run_are_no_obstacle(tmp_path, sample):
-    (tmp_path / "out").mkdir()
-    half_done = tmp_path / ".out.partial" / "train"
-    half_done.mkdir(parents=True)
-    (half_done / "left_over.jpg").touch()
-    assert maker.make_sample(tmp_path / "out", images=3, jobs=1)
-    assert digests(tmp_path / "out") == digests(sample)
-    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+def test_an_empty_folder_and_an_interrupted_run_are_no_obstacle(sample, sample_again):
+    assert digests(sample_again) == digests(sample)
+    assert [path.name for path in sample_again.parent.iterdir()] == ["out"]
 
 
 def test_files_of_others_are_left_alone(tmp_path, capsys):
@@ -145,7 +150,7 @@ def test_no_images_is_an_error(tmp_path):
         maker.make_sample(tmp_path / "out", images=0)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_grading_the_sample_is_neither_trivial_nor_noise(tmp_path):
     """A plain scikit-learn logistic regression on EfficientNet-Lite0; no code of ours fits or scores."""
     from sklearn.linear_model import LogisticRegression
