@@ -1,6 +1,4 @@
-"""Stores as samples: rows, labels, groups, folds."""
+"""Training and test samples from stores: feature rows, labels, groups, folds."""
 
-JOINS = ("probabilities", "features")  # what is averaged over an entry's images
-
-
-ENTRIES = ("folder", "image")  # what is graded: each sub-folder of a given folder, or each image
+JOINS = ("probabilities", "features")  # option --join: what is averaged over the images of an entry
+ENTRIES = ("folder", "image")  # option --entries: an entry is a sub-folder of the given folder, or an image

@@ -1,7 +1,7 @@
-"""What must never straddle a fold, and the grouped, stratified folds that keep it together.
+"""Grouped, stratified folds.
 
-A group holds all images of an entry, all copies of a file and all its near duplicates. Folds are made over
-groups, and every view of an image belongs to its image's group.
+A group holds all images of an entry, all copies of a file and all near duplicates of it. No fold splits a
+group. Every view of an image is in the group of the image.
 """
 
 from __future__ import annotations
@@ -14,15 +14,16 @@ import numpy.typing as npt
 from sklearn.model_selection import StratifiedGroupKFold
 
 from classify.errors import CompareError
+from featurize.base.text import plural
 from featurize.base.typing import IntArray
 from featurize.images.duplicates import connected_components
 
-# StratifiedGroupKFold is greedy: on tiny, skewed data it can leave a class out of a training part, or a fold
-# empty. Another shuffle usually does better.
-_ATTEMPTS = 20
-# It looks at every group and fold in Python. More groups than these are dealt out instead: so many balance
-# themselves.
-DEALT_ABOVE = 100_000
+# StratifiedGroupKFold is greedy: on small, skewed data it can leave a training part without some class, or a
+# fold empty. Another shuffle usually does better.
+_N_ATTEMPTS = 20
+# StratifiedGroupKFold loops over groups and folds in Python. More groups than this are assigned to folds in
+# turn instead, which balances so many groups well enough.
+MAX_STRATIFIED_GROUPS = 100_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,11 +32,11 @@ class Folds:
 
     n_folds: int
     pairs: list[tuple[IntArray, IntArray]]  # (training rows, scored rows), both ascending
-    notes: tuple[str, ...]  # what the user should know: why there are fewer folds than asked for
+    notes: tuple[str, ...]  # for the user: why there are fewer folds than requested
 
 
 def group_images(entry: Sequence[str], content: npt.ArrayLike, near: IntArray) -> IntArray:
-    """Return the group of each image: same entry, same content or near duplicates, however many steps apart.
+    """Return the group of each image: images of one entry or content, near duplicates, and chains of these.
 
     Parameters
     ----------
@@ -49,14 +50,14 @@ def group_images(entry: Sequence[str], content: npt.ArrayLike, near: IntArray) -
     Returns
     -------
     ndarray of shape (n_images,), int64
-        Numbers from 0 in the order in which the groups first appear.
+        Group numbers from 0 in order of first appearance.
     """
     contents = np.asarray(content, dtype=np.int64)
     number: dict[str, int] = {}
     entries = np.array([number.setdefault(name, len(number)) for name in entry], dtype=np.int64)
     n_images, n_entries = len(contents), len(number)
     n_contents = 1 + max(contents.max(initial=-1), near.max(initial=-1))
-    # A graph whose nodes are first the images, then the entries, then the contents.
+    # Nodes of the graph: the images, then the entries, then the contents.
     image, first_content = np.arange(n_images), n_images + n_entries
     links = [
         np.column_stack([image, n_images + entries]),
@@ -75,40 +76,39 @@ def grouped_folds(
     train_groups: int = 1,
     classes: Sequence[str] | None = None,
 ) -> Folds:
-    """Make stratified folds of which none splits a group.
+    """Return stratified folds that do not split any group.
 
     Parameters
     ----------
     y : array-like of shape (n,), int
-        Class of each row, as an index into ``classes``.
+        Class of each row, as an index into `classes`.
     groups : array-like of shape (n,), int
-        Group of each row. Rows in another order get the same folds, group by group; groups with other numbers
-        may get others.
+        Group of each row. The order of the rows has no influence on the folds; the group numbers have.
     n_folds : int, default=5
-        Folds wanted; fewer are made, with a note, where a class has fewer groups.
+        Number of folds. Fewer are returned, with a note, if a class has fewer groups.
     seed : int, default=0
         Seed of the shuffle.
     train_groups : int, default=1
-        Groups of every class that each training part keeps at least: 2 where it is to be split again.
+        Minimum number of groups of each class in each training part; 2 if that is to be split again.
     classes : sequence of str, optional
-        Names of the classes, for messages; each must then have rows. Default: the numbers found in ``y``.
+        Names of the classes, for messages; each class must have rows. By default the numbers in `y`.
 
     Returns
     -------
     Folds
-        Each row is scored exactly once, no fold is empty, each training part holds every class.
+        Each row is scored in exactly one fold, no fold is empty and each training part has every class.
 
     Raises
     ------
     CompareError
-        If there is one class only, or a class has too few groups.
+        If there is only one class, or a class has too few groups.
     """
     labels = np.asarray(y, dtype=np.int64)
     group = np.unique(np.asarray(groups), return_inverse=True)[1]
     names = dict(enumerate(classes)) if classes is not None else {int(k): str(k) for k in np.unique(labels)}
     if len(names) < 2:
         raise CompareError(
-            f"folds need two classes or more, but there is only {_quoted(names.values())}. "
+            f"folds need two or more classes, but the only class is {_quoted(names.values())}. "
             "Add images of another class."
         )
     n_groups = _groups_of_classes(labels, group, names)
@@ -117,33 +117,33 @@ def grouped_folds(
     if fewest <= train_groups:
         n_images = int(np.sum(labels == rarest))
         raise CompareError(
-            f"class {name!r} has {_count(fewest, 'group')} of images ({_count(n_images, 'image')}), but "
-            f"{train_groups + 1} are needed: images of one entry and (near) duplicates form one group, which "
-            f"no fold may split. Add images of class {name!r}."
+            f"class {name!r} has {plural(fewest, 'group')} of images ({plural(n_images, 'image')}), but "
+            f"{train_groups + 1} are needed: images of an entry and near duplicates form one group, which no "
+            f"fold may split. Add images of class {name!r}."
         )
     most = min(n_folds, fewest)
     for k in range(most, 1, -1):
         for attempt in _seeds(seed):
             pairs = _stratified(labels, group, k, attempt)
-            if all(_sound(labels, group, pair, names, train_groups) for pair in pairs):
+            if all(_is_valid(labels, group, pair, names, train_groups) for pair in pairs):
                 return Folds(n_folds=k, pairs=pairs, notes=_notes(k, n_folds, most, name))
     raise CompareError(
-        f"no {most} or fewer folds found whose training parts all hold {_count(train_groups, 'group')} of "
-        f"every class ({_quoted(names.values())}): groups that hold several classes tie them together. "
-        "Add images that are no near duplicates of others."
+        f"found no folds in which every training part has {plural(train_groups, 'group')} of each class "
+        f"({_quoted(names.values())}), for {most} or fewer folds: some groups contain several classes. "
+        "Add images that are not near duplicates of others."
     )
 
 
 def _stratified(labels: IntArray, group: IntArray, k: int, seed: int) -> list[tuple[IntArray, IntArray]]:
-    if group.max(initial=-1) >= DEALT_ABOVE:
-        fold = _dealt(labels, group, k, seed)[group]
-        return [(np.flatnonzero(fold != one), np.flatnonzero(fold == one)) for one in range(k)]
+    if group.max(initial=-1) >= MAX_STRATIFIED_GROUPS:
+        fold = _assign_in_turn(labels, group, k, seed)[group]
+        return [(np.flatnonzero(fold != number), np.flatnonzero(fold == number)) for number in range(k)]
     splitter = StratifiedGroupKFold(n_splits=k, shuffle=True, random_state=seed)
     return list(splitter.split(np.zeros(len(labels)), labels, group))
 
 
-def _dealt(labels: IntArray, group: IntArray, k: int, seed: int) -> IntArray:
-    """Return the fold of each group: shuffled, then dealt out in turn, those of equal counts together."""
+def _assign_in_turn(labels: IntArray, group: IntArray, k: int, seed: int) -> IntArray:
+    """Return the fold of each group: shuffled, sorted by class counts, then assigned to folds in turn."""
     n_groups, n_labels = int(group.max()) + 1, int(labels.max()) + 1
     counts = np.zeros((n_groups, n_labels), dtype=np.int64)  # rows of each class in each group
     np.add.at(counts, (group, labels), 1)
@@ -157,10 +157,10 @@ def _dealt(labels: IntArray, group: IntArray, k: int, seed: int) -> IntArray:
 
 def _seeds(seed: int) -> Iterator[int]:
     yield seed
-    yield from (int(value) for value in np.random.SeedSequence(seed).generate_state(_ATTEMPTS - 1))
+    yield from (int(value) for value in np.random.SeedSequence(seed).generate_state(_N_ATTEMPTS - 1))
 
 
-def _sound(
+def _is_valid(
     labels: IntArray,
     group: IntArray,
     pair: tuple[IntArray, IntArray],
@@ -168,8 +168,8 @@ def _sound(
     train_groups: int,
 ) -> bool:
     train, test = pair
-    kept = _groups_of_classes(labels[train], group[train], names)
-    return len(test) > 0 and min(kept.values()) >= train_groups
+    n_groups = _groups_of_classes(labels[train], group[train], names)
+    return len(test) > 0 and min(n_groups.values()) >= train_groups
 
 
 def _groups_of_classes(labels: IntArray, group: IntArray, names: Iterable[int]) -> dict[int, int]:
@@ -180,12 +180,8 @@ def _notes(k: int, n_folds: int, most: int, name: str) -> tuple[str, ...]:
     if k == n_folds:
         return ()
     if k == most:
-        return (f"{k} folds instead of {n_folds}: class {name!r} has only {_count(k, 'group')} of images",)
-    return (f"{k} folds instead of {n_folds}: with more, some training part would lack a class",)
-
-
-def _count(n: int, word: str) -> str:
-    return f"{n} {word}" if n == 1 else f"{n} {word}s"
+        return (f"{k} folds instead of {n_folds}: class {name!r} has only {plural(k, 'group')} of images",)
+    return (f"{k} folds instead of {n_folds}: with more folds, some training part would lack a class",)
 
 
 def _quoted(names: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""Several stores of the same images as one more: the features of all backbones side by side."""
+"""Fusion of stores of the same images: the features of several backbones, concatenated."""
 
 from __future__ import annotations
 
@@ -16,32 +16,34 @@ from featurize.config import config_digest
 
 
 def fuse(stores: Sequence[Samples]) -> Samples:
-    """Join stores of the same images: each image's rows are those of all stores side by side.
+    """Return the fused samples of several stores: rows of an image are concatenated over the stores.
 
     Parameters
     ----------
     stores : sequence of Samples
-        Two or more of the same images with equal groups, as `classify.data.load` checks: rows are joined
-        where they are of the same file content.
+        Two or more stores of the same images with equal groups, as `classify.data.load` checks. Rows of the
+        same file content are concatenated.
 
     Returns
     -------
     Samples
-        Named "a+b". First all columns but the final ones, store by store, then the final ones of all as one
-        level. Augmented views are joined where all stores drew them alike, as many as the fewest have;
-        otherwise there are none, and `facts` says why.
+        Named "a+b". The columns are the inner levels, store by store, followed by the final levels of all
+        stores as one level. Augmented views are included if all stores have the same augmentation settings,
+        as many as the store with the fewest; otherwise there are none, and `facts` has the reason.
 
     Raises
     ------
     CompareError
-        If there are fewer than two stores, or they are of different images.
+        If there are fewer than two stores, or their images differ.
     """
     if len(stores) < 2:
-        raise CompareError("--fuse joins the features of several stores, but there is one. Name two or more")
+        raise CompareError(
+            "--fuse concatenates the features of several stores, but only one was given. Give two or more"
+        )
     first = stores[0]
     if any(other.path != first.path or not np.array_equal(other.y, first.y) for other in stores[1:]):
         names = ", ".join(samples.store for samples in stores)
-        raise CompareError(f"{names}: not of the same images, so their features cannot be joined")
+        raise CompareError(f"{names}: not of the same images, so their features cannot be fused")
     parts = tuple(
         StorePart(
             store=samples.store,
@@ -52,9 +54,9 @@ def fuse(stores: Sequence[Samples]) -> Samples:
         )
         for samples in stores
     )
-    content, known = np.unique(first.content, return_index=True)  # one image of each content
-    plain = [samples.plain[samples.content[known]] for samples in stores]
-    augmented, augmented_row, why = _views(stores, known)
+    content, images = np.unique(first.content, return_index=True)  # one image of each content
+    plain = [samples.plain[samples.content[images]] for samples in stores]
+    augmented, augmented_row, notes = _views(stores, images)
     level_names, level_ends = _levels(stores)
     return replace(
         first,
@@ -68,33 +70,33 @@ def fuse(stores: Sequence[Samples]) -> Samples:
         augmented_row=augmented_row,
         level_names=level_names,
         level_ends=level_ends,
-        facts=replace(first.facts, notes=(*first.facts.notes, *why)),
+        facts=replace(first.facts, notes=(*first.facts.notes, *notes)),
         parts=parts,
     )
 
 
 def fused_digest(parts: Sequence[StorePart]) -> str:
-    """Return the digest that stands for the configs of all parts, in their order."""
+    """Return the digest of the configs of all parts, in their order."""
     return config_digest({"parts": [part.config_digest for part in parts]})
 
 
 def fuse_rows(blocks: Sequence[Float32Array], level_ends: Sequence[Sequence[int]]) -> Float32Array:
-    """Put rows of several backbones side by side so that none drowns the others.
+    """Concatenate rows of several backbones, scaled so that no backbone dominates.
 
-    Each level of each backbone is divided by its length and multiplied by the square root of its width: the
-    mean square of its features is 1 in every row. Nothing is learned from other rows.
+    Each level of each backbone is divided by its Euclidean length and multiplied by the square root of its
+    width, so that the mean square of its features is 1 in every row. Each row is scaled independently.
 
     Parameters
     ----------
     blocks : sequence of ndarray of shape (..., n_features), float32
-        Rows of each backbone, of the same images.
+        Rows of each backbone, for the same images.
     level_ends : sequence of sequence of int
-        Of each backbone, the column after the last one of each level; the last level is the final one.
+        Per backbone, the column after the last column of each level. The last level is the final one.
 
     Returns
     -------
     ndarray of shape (..., sum of n_features), float32
-        All columns but the final ones, backbone by backbone, then the final ones.
+        The inner levels, backbone by backbone, followed by the final levels.
     """
     inner: list[Float32Array] = []
     final: list[Float32Array] = []
@@ -106,14 +108,14 @@ def fuse_rows(blocks: Sequence[Float32Array], level_ends: Sequence[Sequence[int]
 
 
 def _balanced(block: Float32Array) -> Float32Array:
-    """Return rows whose features have a mean square of 1; a row of zeros stays one."""
+    """Return rows scaled to a mean square of 1; rows of zeros stay zero."""
     length = np.sqrt(np.einsum("...i,...i->...", block, block, dtype=np.float64))[..., None]
     scale = np.sqrt(block.shape[-1]) / np.where(length > 0, length, 1.0)
     return block * scale.astype(np.float32)
 
 
 def _levels(stores: Sequence[Samples]) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    """Return names and ends of the columns of `fuse_rows`."""
+    """Return names and end columns of the levels that `fuse_rows` returns."""
     names: list[str] = []
     widths: list[int] = []
     for samples in stores:
@@ -124,24 +126,23 @@ def _levels(stores: Sequence[Samples]) -> tuple[tuple[str, ...], tuple[int, ...]
 
 
 def _views(
-    stores: Sequence[Samples], known: npt.NDArray[np.int64]
+    stores: Sequence[Samples], images: npt.NDArray[np.int64]
 ) -> tuple[Float32Array, npt.NDArray[np.int64], tuple[str, ...]]:
-    """Return the joined views of these images' contents, the row of each content, and why there are none."""
+    """Return the fused views, the row of each image's content in them, and a note if there are none."""
     n_features = sum(samples.n_features for samples in stores)
-    nothing = np.full(len(known), -1, dtype=np.int64)
-    alike = all(samples.config["views"] == stores[0].config["views"] for samples in stores[1:])
+    augmented_row = np.full(len(images), -1, dtype=np.int64)
+    same_settings = all(samples.config["views"] == stores[0].config["views"] for samples in stores[1:])
     n_views = min(samples.n_views for samples in stores)
-    rows = np.stack([samples.augmented_row[samples.content[known]] for samples in stores])
-    seen = np.flatnonzero(np.all(rows >= 0, axis=0))
-    if not alike or n_views == 0 or not len(seen):
-        given = any(samples.n_views for samples in stores)
-        reason = "lack them in one store" if alike else "were drawn by other ranges or another seed"
+    rows = np.stack([samples.augmented_row[samples.content[images]] for samples in stores])
+    with_views = np.flatnonzero(np.all(rows >= 0, axis=0))
+    if not same_settings or n_views == 0 or not len(with_views):
+        has_any = any(samples.n_views for samples in stores)
+        reason = "are missing in one store" if same_settings else "have different ranges or seeds"
         names = "+".join(samples.store for samples in stores)
-        why = (f"{names}: fitted on plain views alone, because the augmented ones {reason}",) if given else ()
-        return np.zeros((0, 0, n_features), dtype=np.float32), nothing, why
+        note = f"{names}: fitted on plain views only, because the augmented views {reason}"
+        return np.zeros((0, 0, n_features), dtype=np.float32), augmented_row, (note,) if has_any else ()
     blocks = [
-        samples.augmented[own[seen], :n_views] for samples, own in zip(stores, rows, strict=True)
-    ]  # (n_seen, n_views, n_features of the store)
-    place = nothing.copy()
-    place[seen] = np.arange(len(seen))
-    return fuse_rows(blocks, [samples.level_ends for samples in stores]), place, ()
+        samples.augmented[own[with_views], :n_views] for samples, own in zip(stores, rows, strict=True)
+    ]  # (n_with_views, n_views, n_features of the store)
+    augmented_row[with_views] = np.arange(len(with_views))
+    return fuse_rows(blocks, [samples.level_ends for samples in stores]), augmented_row, ()

@@ -1,4 +1,4 @@
-"""The grades of a store's images: as labels, counted, and whether they do for a comparison."""
+"""Labels and class counts of a store, and checks that they allow a comparison."""
 
 from __future__ import annotations
 
@@ -16,26 +16,32 @@ SPLITS = ("train", "val", "test")
 
 
 def class_labels(store: Store, order: Sequence[str] | None) -> tuple[tuple[str, ...], IntArray]:
-    """Return classes and labels of all images, in the order asked for; -1 stays ungraded."""
+    """Return the classes, in the given order, and the label of each image; -1 for an ungraded image."""
     labels = store.images.label.astype(np.int64)
     if len(store.classes) < 2:
         found = f"only one class ({store.classes[0]})" if store.classes else "no class"
         raise CompareError(
-            f"{store.path}: {found}; comparing heads needs two or more. Add a folder of another grade."
+            f"{store.path}: {found}; comparing heads needs two or more. Add images of another class."
         )
     if order is None:
         return store.classes, labels
     if sorted(order) != sorted(store.classes):
         raise ConfigError(
             f"--order {','.join(order)}: the classes of {store.path} are {', '.join(store.classes)}. "
-            "Give each of them once, lowest first."
+            "Give each of them once, from worst to best."
         )
-    place = np.array([*(list(order).index(name) for name in store.classes), -1], dtype=np.int64)
-    return tuple(order), place[labels]  # label -1 takes the last place
+    new_label = np.array([*(list(order).index(name) for name in store.classes), -1], dtype=np.int64)
+    return tuple(order), new_label[labels]  # label -1 selects the last element
 
 
 def has_test_split(store: Store, split: npt.NDArray[np.str_], *, y: IntArray) -> bool:
-    """Return whether there is a test split; raise where there is one that nothing can be read of."""
+    """Return whether there is a test split.
+
+    Raises
+    ------
+    CompareError
+        If there is one, but none of its images could be read.
+    """
     images = store.images
     test = np.flatnonzero((split == "test") & (y >= 0))
     readable = np.any(images.content[test] >= 0)
@@ -48,7 +54,7 @@ def has_test_split(store: Store, split: npt.NDArray[np.str_], *, y: IntArray) ->
 
 
 def require_classes(store: Store, classes: tuple[str, ...], *, y: IntArray, fitted: IntArray) -> None:
-    """Raise unless each class has an image to fit on."""
+    """Raise CompareError unless each class has an image to fit on."""
     images = store.images
     for k, name in enumerate(classes):
         if np.any(y[fitted] == k):
@@ -59,19 +65,19 @@ def require_classes(store: Store, classes: tuple[str, ...], *, y: IntArray, fitt
         if bad:
             reason += f", {len(bad)} could not be read ({images.path[bad[0]]}: {images.skipped[bad[0]]})"
         if left := len(files) - len(bad):
-            reason += f", {left} are test or validation images, their copies, or under several grades"
+            reason += f", {left} are test or validation images, copies of these, or have several grades"
         raise CompareError(
-            f"{store.path}: class {name!r} has no image to fit on: {reason}. Add images of it."
+            f"{store.path}: class {name!r} has no image to fit on: {reason}. Add images of this class."
         )
 
 
 def count_images(
-    split: npt.NDArray[np.str_], y: IntArray, classes: tuple[str, ...], *, kept: npt.ArrayLike = True
+    split: npt.NDArray[np.str_], y: IntArray, classes: tuple[str, ...], *, mask: npt.ArrayLike = True
 ) -> dict[str, dict[str, int]]:
-    """Count images by split and class."""
+    """Return the number of images per split and class."""
     return {
         name: {
-            class_name: int(np.sum((split == name) & (y == k) & kept)) for k, class_name in enumerate(classes)
+            class_name: int(np.sum((split == name) & (y == k) & mask)) for k, class_name in enumerate(classes)
         }
         for name in SPLITS
         if np.any(split == name)

@@ -1,11 +1,10 @@
-"""Stores of one data set, as the samples that a job works on."""
+"""Loading stores of one data set as samples; samples for the hyper-parameter search of large stores."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,62 +12,60 @@ from classify.data.memory import search_rows
 from classify.data.samples import Samples
 from classify.errors import CompareError
 from featurize.base.cores import available_cores
+from featurize.base.text import plural
 from featurize.base.typing import IntArray
 from featurize.images.duplicates import connected_components
 from featurize.store.reader import ImageTable, open_store
 
-if TYPE_CHECKING:
-    pass
-
-
-LEAST_GROUPS = 30  # of a split and class, in a sample that hyper-parameters are searched on
+MIN_GROUPS = 30  # per split and class, in the sample that hyper-parameters are searched on
 
 
 def add_search_samples(stores: Sequence[Samples], *, memory: str, jobs: int, seed: int) -> list[Samples]:
-    """Give stores whose features stay on disk a sample in memory that hyper-parameters are searched on.
+    """Add a sample in memory, for the hyper-parameter search, to stores whose features stay on disk.
 
-    It holds whole groups, drawn at random, each class of each split by its share: C, which weighs the sum of
-    the losses against the coefficients, means the same for few rows as for many.
+    The sample contains whole groups, drawn at random in proportion to each class of each split.
 
     Parameters
     ----------
     stores : sequence of Samples
-        Of the same images, with equal groups.
+        Stores of the same images, with equal groups.
     memory : str
-        The limit, as it was typed.
+        The memory limit as typed, for the message.
     jobs : int
-        Processes that will search.
+        Number of processes of the search.
     seed : int
-        Of the sample.
+        Seed of the sample.
 
     Returns
     -------
     list of Samples
-        With a fact that says so.
+        With a note about the sample in `facts`.
     """
-    assert all(one.stored is not None for one in stores)
     n_images = min(
-        search_rows(one.stored.working_bytes, n_features=one.n_features, jobs=jobs) // (1 + one.n_views)
-        for one in stores
-        if one.stored is not None
+        search_rows(disk.working_bytes, n_features=samples.n_features, jobs=jobs) // (1 + samples.n_views)
+        for samples in stores
+        if (disk := samples.on_disk) is not None
     )
     images = sample_images(stores[0], n_images=n_images, seed=seed)
-    found = []
-    for one in stores:
-        assert one.stored is not None
-        said = (
-            f"{one.store}: its features do not fit in --memory {memory}, so heads are fitted on rows read "
-            f"from disk; hyper-parameters are searched on {len(images):,} of {len(one.fit_images):,} images "
-            f"(whole groups, drawn with seed {seed})"
+    with_sample = []
+    for samples in stores:
+        assert samples.on_disk is not None
+        note = (
+            f"{samples.store}: its features do not fit in --memory {memory}, so heads are fitted on rows "
+            f"read from disk, and hyper-parameters are searched on {len(images):,} of "
+            f"{len(samples.fit_images):,} images (whole groups, drawn with seed {seed})"
         )
-        facts = replace(one.facts, notes=(*one.facts.notes, said))
-        stored = replace(one.stored, sampled=_in_memory(one, images), origin=images)
-        found.append(replace(one, stored=stored, facts=facts))
-    return found
+        facts = replace(samples.facts, notes=(*samples.facts.notes, note))
+        on_disk = replace(samples.on_disk, sample=_in_memory(samples, images), sample_images=images)
+        with_sample.append(replace(samples, on_disk=on_disk, facts=facts))
+    return with_sample
 
 
 def sample_images(samples: Samples, *, n_images: int, seed: int) -> IntArray:
-    """Return about so many of the images that may be fitted on, ascending, in whole groups."""
+    """Return about `n_images` of the images to fit on, ascending, in whole groups.
+
+    Each class of each split keeps its fraction of the images, but at least `MIN_GROUPS` groups.
+    """
     images = samples.fit_images
     groups, first, size = np.unique(samples.group[images], return_index=True, return_counts=True)
     stratum = np.unique(
@@ -77,37 +74,37 @@ def sample_images(samples: Samples, *, n_images: int, seed: int) -> IntArray:
         return_inverse=True,
     )[1].ravel()
     generator = np.random.default_rng(seed)
-    taken = np.zeros(len(groups), dtype=bool)
-    for one in range(int(stratum.max()) + 1):
-        members = generator.permutation(np.flatnonzero(stratum == one))
-        share = n_images * size[members].sum() / len(images)
-        n = int(np.searchsorted(np.cumsum(size[members]), share, side="right"))
-        taken[members[: max(n, LEAST_GROUPS)]] = True
-    return images[taken[np.searchsorted(groups, samples.group[images])]]
+    drawn = np.zeros(len(groups), dtype=bool)
+    for number in range(int(stratum.max()) + 1):
+        members = generator.permutation(np.flatnonzero(stratum == number))
+        target = n_images * size[members].sum() / len(images)
+        n_groups = int(np.searchsorted(np.cumsum(size[members]), target, side="right"))
+        drawn[members[: max(n_groups, MIN_GROUPS)]] = True
+    return images[drawn[np.searchsorted(groups, samples.group[images])]]
 
 
 def _in_memory(samples: Samples, images: IntArray) -> Samples:
-    """Return some images as samples of their own, their features in memory."""
-    assert samples.stored is not None
-    content, place = np.unique(samples.content[images], return_inverse=True)
+    """Return samples of some of the images, with features in memory."""
+    assert samples.on_disk is not None
+    content, row = np.unique(samples.content[images], return_inverse=True)
     view_row = samples.augmented_row[content]
-    seen = np.flatnonzero(view_row >= 0)
+    with_views = np.flatnonzero(view_row >= 0)
     augmented_row = np.full(len(content), -1, dtype=np.int64)
-    augmented_row[seen] = np.arange(len(seen))
+    augmented_row[with_views] = np.arange(len(with_views))
     return replace(
         samples,
         path=[samples.path[image] for image in images],
         entry=[samples.entry[image] for image in images],
         split=samples.split[images],
         y=samples.y[images],
-        content=place,
+        content=row,
         group=samples.group[images],
-        plain=samples.stored.plain[content].astype(np.float32),
-        augmented=samples.stored.augmented[view_row[seen]].astype(np.float32),
+        plain=samples.on_disk.plain[content].astype(np.float32),
+        augmented=samples.on_disk.augmented[view_row[with_views]].astype(np.float32),
         augmented_row=augmented_row,
         fit=np.ones(len(images), dtype=bool),
         scored=np.zeros(len(images), dtype=bool),
-        stored=None,
+        on_disk=None,
     )
 
 
@@ -122,15 +119,30 @@ def load_same_dataset(
     jobs: int | None = None,
     seed: int = 0,
 ) -> list[Samples]:
-    """Load stores of one data set; images grouped in any of them are grouped in all; a fused one comes last.
+    """Load stores of one data set; images grouped in one of them are grouped in all.
 
-    Features that do not fit in `memory` stay on disk. Libraries count too: TensorFlow's with `networks`, and
-    those of each of `jobs` processes.
+    Parameters
+    ----------
+    paths : sequence of Path
+    order : sequence of str or None
+        All classes from worst to best.
+    join : {"probabilities", "features"}
+        What is averaged over the images of an entry.
+    fuse : bool
+        Append the fused samples of all stores.
+    memory : str, optional
+        Limit such as "4GB". Features that do not fit stay on disk.
+    networks : bool
+        Reserve memory for TensorFlow.
+    jobs : int, optional
+        Number of processes that memory is reserved for; one per core by default.
+    seed : int
+        Seed of the sample that hyper-parameters are searched on, where features stay on disk.
 
     Raises
     ------
     CompareError
-        If they are of different data sets, or two have one name, or one alone is to be fused.
+        If the stores are of different data sets, two have the same name, or a single one is to be fused.
     """
     from classify.data.entries import resolve_join
     from classify.data.fusion import fuse as fused
@@ -138,53 +150,66 @@ def load_same_dataset(
     from classify.data.samples import load_samples
 
     if not paths:
-        raise CompareError("no store to compare. Make one with: featurize extract DATA")
+        raise CompareError("no store was given. Make one with: featurize extract DATA")
     for path in paths:
         if path.is_dir():
             inside = sorted(file.name for file in path.glob("*.h5"))
             shown = ", ".join(inside[:10]) + (f" and {len(inside) - 10} more" if len(inside) > 10 else "")
-            what = f"stores in it: {shown}. Name one or more of them" if inside else "no .h5 file in it"
-            raise CompareError(f"{path}: a folder, where a store is expected; {what}")
+            what = (
+                f"It contains these stores: {shown}. Give one or more of them"
+                if inside
+                else "It has no .h5 file"
+            )
+            raise CompareError(f"{path}: is a folder, expected a store. {what}")
     working = resolve_memory(paths, memory=memory, networks=networks, jobs=jobs, join=join, fuse=fuse)
     check_same_images(paths)
     samples = [load_samples(path, order=order, working_bytes=working) for path in paths]
     for other, path in zip(samples[1:], paths[1:], strict=True):
         if other.classes != samples[0].classes:
             raise CompareError(
-                f"{path}: its classes are {', '.join(other.classes)}, but those of {paths[0]} are "
-                f"{', '.join(samples[0].classes)}. Give one order for "
-                f"both: --order {','.join(samples[0].classes)}"
+                f"{path}: its classes are {', '.join(other.classes)}, but the classes of {paths[0]} are "
+                f"{', '.join(samples[0].classes)}. Give the order for both: "
+                f"--order {','.join(samples[0].classes)}"
             )
     samples = merge_groups(samples)
     if working is not None and memory is not None:
         samples = add_search_samples(samples, memory=memory, jobs=jobs or available_cores(), seed=seed)
     if fuse:
         samples.append(fused(samples))
-    return [resolve_join(one, join) for one in samples]
+    return [resolve_join(loaded, join) for loaded in samples]
 
 
-def require_in_memory(samples: Samples, memory: str | None, asked: Mapping[str, bool]) -> None:
-    """Raise where features stay on disk and an option that is set needs them in memory.
+def require_in_memory(samples: Samples, memory: str | None, options: Mapping[str, bool]) -> None:
+    """Check that no option needs features in memory if they stay on disk.
+
+    Parameters
+    ----------
+    samples : Samples
+    memory : str or None
+        The memory limit as typed.
+    options : mapping
+        Option → whether it is set.
 
     Raises
     ------
     CompareError
-        For the first of them.
+        For the first option that is set, if features stay on disk.
     """
-    for option in (name for name, is_set in asked.items() if is_set and samples.stored is not None):
-        raise CompareError(
-            f"{option} needs features in memory, and these do not fit in --memory {memory}. Leave {option} "
-            "out, or raise --memory"
-        )
+    for option, is_set in options.items():
+        if is_set and samples.on_disk is not None:
+            raise CompareError(
+                f"{option} needs features in memory, but they do not fit in --memory {memory}. Remove "
+                f"{option} or increase --memory"
+            )
 
 
 def check_same_images(paths: Sequence[Path]) -> None:
-    """Raise unless the stores hold the same images, in the same splits, with the same grades.
+    """Check that the stores have the same images, in the same splits, with the same grades.
 
     Raises
     ------
     CompareError
-        Naming the first difference.
+        If they differ; the message has the first difference.
     """
     tables: list[ImageTable] = []
     grades: list[list[str]] = []
@@ -193,7 +218,7 @@ def check_same_images(paths: Sequence[Path]) -> None:
             table = store.images
             if any(store.name == other.name.removesuffix(".h5") for other in paths[: len(tables)]):
                 raise CompareError(
-                    f"{path}: a second store called {store.name!r}. Rename one: results go by that name"
+                    f"{path}: a second store with the name {store.name!r}. Rename one: results use this name"
                 )
             tables.append(table)
             grades.append([store.classes[label] if label >= 0 else "" for label in table.label])
@@ -201,21 +226,22 @@ def check_same_images(paths: Sequence[Path]) -> None:
         difference = _difference(tables[0], grades[0], table, grade)
         if difference:
             raise CompareError(
-                f"{path} and {paths[0]} are not of the same images: {difference}. Extract both from "
-                "one folder: featurize extract DATA --backbone NAME,NAME"
+                f"{path} and {paths[0]} do not have the same images: {difference}. Extract both from one "
+                "folder: featurize extract DATA --backbone NAME,NAME"
             )
 
 
 def merge_groups(stores: Sequence[Samples]) -> list[Samples]:
-    """Give all stores the groups that hold in any, and leave out of each what any leaves out.
+    """Return the stores with equal groups and equal images to fit on and to score.
 
-    Near duplicates are found on pictures of the network's input size, so that stores of different sizes can
-    differ in a pair; equal groups make equal folds.
+    Images grouped in one store are grouped in all; images left out of one store are left out of all. Near
+    duplicates can differ between stores, because they are found on images of the network's input size. Equal
+    groups give equal folds.
 
     Parameters
     ----------
     stores : sequence of Samples
-        Of the same images.
+        Stores of the same images.
 
     Returns
     -------
@@ -225,7 +251,7 @@ def merge_groups(stores: Sequence[Samples]) -> list[Samples]:
         return list(stores)
     n = len(stores[0].y)
     images = np.arange(n)
-    width = n + 1  # group numbers of one store
+    width = n + 1  # number of nodes for the groups of one store
     links = [np.column_stack([images, n + k * width + samples.group]) for k, samples in enumerate(stores)]
     group = connected_components(n + len(stores) * width, np.concatenate(links))[:n]
     fit = np.logical_and.reduce([samples.fit for samples in stores])
@@ -233,23 +259,21 @@ def merge_groups(stores: Sequence[Samples]) -> list[Samples]:
     return [replace(samples, group=group, fit=fit, scored=scored) for samples in stores]
 
 
-def _difference(one: ImageTable, one_grade: list[str], two: ImageTable, two_grade: list[str]) -> str:
-    if len(one) != len(two):
-        return f"{len(two)} files there, {len(one)} here"
+def _difference(first: ImageTable, first_grade: list[str], other: ImageTable, other_grade: list[str]) -> str:
+    """Return the first difference between the image tables of two stores; "" if they are equal."""
+    if len(first) != len(other):
+        return f"{plural(len(other), 'file')} and {plural(len(first), 'file')}"
     columns = (
-        ("path", one.path, two.path),
-        ("content", one.sha256, two.sha256),
-        ("split", one.split, two.split),
-        ("grade", one_grade, two_grade),
-        ("reason for being skipped", one.skipped, two.skipped),
+        ("path", first.path, other.path),
+        ("content", first.sha256, other.sha256),
+        ("split", first.split, other.split),
+        ("grade", first_grade, other_grade),
+        ("reason for skipping", first.skipped, other.skipped),
     )
-    for name, here, there in columns:
-        for row, (mine, other) in enumerate(zip(here, there, strict=True)):
-            if mine != other:
-                shown = (
-                    f": {other[:60]!r} there, {mine[:60]!r} here"
-                    if name != "path"
-                    else f", not {one.path[row]}"
-                )
-                return f"{name} of {two.path[row]}{shown}"
+    for name, first_values, other_values in columns:
+        for path, value, other_value in zip(other.path, first_values, other_values, strict=True):
+            if value != other_value and name == "path":
+                return f"the former has {path} where the latter has {value}"
+            if value != other_value:
+                return f"the {name} of {path} is {other_value[:60]!r} and {value[:60]!r}"
     return ""

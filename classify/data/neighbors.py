@@ -1,4 +1,4 @@
-"""Which of the images that were fitted on are most like an image, by their features: exact, in blocks."""
+"""Exact nearest neighbors of images by cosine similarity of their features, computed in blocks."""
 
 from __future__ import annotations
 
@@ -11,41 +11,40 @@ import numpy.typing as npt
 from classify.errors import CompareError
 from featurize.base.typing import Float32Array, IntArray
 
-Groups = tuple[npt.ArrayLike, npt.ArrayLike]  # of the rows of X, and of the rows fitted on
+Groups = tuple[npt.ArrayLike, npt.ArrayLike]  # groups of the rows of X, and of the rows of X_fitted
 
-_CELLS = 16_000_000  # similarities held at a time, about 64 MB
-_ROUNDING = np.float32(5e-6)  # more than float32 loses in a product of rows of length 1
-_EQUALS = 200  # of equally similar rows no more are compared: features may be constant
+_BLOCK_SIMILARITIES = 16_000_000  # computed at a time, about 64 MB
+_ROUNDING = np.float32(5e-6)  # more than the float32 rounding error of a product of rows of length 1
+_MAX_TIES = 200  # equally similar rows that are compared exactly: there are many if features are constant
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class NearestRows:
     """The most similar rows of each row, the most similar one first."""
 
-    index: IntArray  # (n, k) row of those fitted on; -1 where fewer are left
-    similarity: Float32Array  # (n, k) cosine, -1 to 1; 0 where fewer are left
+    index: IntArray  # (n, k) row of X_fitted; -1 where there are fewer than k
+    similarity: Float32Array  # (n, k) cosine, -1 to 1; 0 where there are fewer than k
 
 
 def nearest_rows(
-    X: Float32Array, X_fitted: Float32Array, *, k: int = 5, apart: Sequence[Groups] = ()
+    X: Float32Array, X_fitted: Float32Array, *, k: int = 5, exclude_groups: Sequence[Groups] = ()
 ) -> NearestRows:
-    """Find the rows whose features point most in the direction of each row's.
+    """Return the rows of `X_fitted` with the largest cosine similarity to each row of `X`.
 
-    Every row is compared with every other: by matrix products over blocks, so that memory does not grow with
-    the number of rows. Of equally similar rows the first is taken; a row of zeros is as similar as a right
-    angle to every other.
+    All pairs of rows are compared, by matrix products over blocks, so that memory does not grow with the
+    number of rows. Of equally similar rows the first is returned. Rows of zeros have similarity 0 to all.
 
     Parameters
     ----------
     X : ndarray of shape (n, n_features), float32
-        What is asked about.
+        Rows to find neighbors of.
     X_fitted : ndarray of shape (n_fitted, n_features), float32
-        What is looked among.
+        Rows to search.
     k : int, default=5
-        How many of them.
-    apart : sequence of pairs of array-like of int, shapes (n,) and (n_fitted,)
-        Groups of the rows on either side: no row is given one of its own group. With the number of the group
-        that no fold may split that is the image itself, other images of its entry and its near duplicates.
+        Number of neighbors per row.
+    exclude_groups : sequence of pairs of array-like of int, shapes (n,) and (n_fitted,)
+        Groups of the rows of `X` and of `X_fitted`: rows of the same group are not returned. With the groups
+        of the folds, these are the image itself, other images of its entry and near duplicates.
 
     Returns
     -------
@@ -54,24 +53,24 @@ def nearest_rows(
     Raises
     ------
     CompareError
-        If the widths differ, `k` is below 1, or groups are not one a row.
+        If the numbers of features differ, `k` is below 1, or there is not one group per row.
     """
-    groups = [(np.asarray(one), np.asarray(other)) for one, other in apart]
+    groups = [(np.asarray(group), np.asarray(fitted)) for group, fitted in exclude_groups]
     _check(X, X_fitted, k=k, groups=groups)
     n, n_fitted = len(X), len(X_fitted)
     index = np.full((n, k), -1, dtype=np.int64)
     similarity = np.zeros((n, k), dtype=np.float32)
-    fitted = unit_rows(X_fitted)
-    block = max(1, _CELLS // max(1, n_fitted))
+    unit_fitted = unit_rows(X_fitted)
+    block = max(1, _BLOCK_SIMILARITIES // max(1, n_fitted))
     for start in range(0, n if n_fitted else 0, block):
         rows = slice(start, min(start + block, n))
-        like = unit_rows(X[rows]) @ fitted.T  # (block, n_fitted)
-        for one, other in groups:
-            like[one[rows, None] == other[None, :]] = -np.inf
-        for row, likes in enumerate(like, start=start):
-            chosen = _candidates(likes, k=k)
-            # Anew in float64, term by term: a product of matrices rounds equal rows unequally.
-            exact = np.sum(fitted[chosen] * unit_rows(X[row, None]).astype(np.float64), axis=1)
+        like = unit_rows(X[rows]) @ unit_fitted.T  # (block, n_fitted)
+        for group, group_fitted in groups:
+            like[group[rows, None] == group_fitted[None, :]] = -np.inf
+        for row, row_like in enumerate(like, start=start):
+            chosen = _candidates(row_like, k=k)
+            # Computed again in float64, because a matrix product can round equal rows differently.
+            exact = np.sum(unit_fitted[chosen] * unit_rows(X[row, None]).astype(np.float64), axis=1)
             order = np.argsort(-exact, kind="stable")[:k]
             index[row, : len(order)] = chosen[order]
             similarity[row, : len(order)] = np.clip(exact[order], -1, 1)
@@ -79,21 +78,23 @@ def nearest_rows(
 
 
 def unit_rows(X: Float32Array) -> Float32Array:
-    """Return rows of length 1, as float32; a row of zeros stays one."""
+    """Return rows scaled to length 1, as float32; rows of zeros stay zero."""
     X = np.asarray(X, dtype=np.float32)
-    largest = np.abs(X).max(axis=1, keepdims=True, initial=0.0)  # squares of what is very large or small
+    largest = np.abs(X).max(
+        axis=1, keepdims=True, initial=0.0
+    )  # avoids overflow and underflow of the squares
     scaled = X / np.where(largest > 0, largest, np.float32(1))
     length = np.sqrt(np.einsum("ij,ij->i", scaled, scaled))[:, None]
     return np.asarray(scaled / np.where(length > 0, length, np.float32(1)), dtype=np.float32)
 
 
 def _candidates(like: Float32Array, *, k: int) -> IntArray:
-    """Return, in order, the columns that may be among the k largest once rounding is taken out."""
+    """Return, ascending, the columns that can be among the k largest, considering rounding errors."""
     least = np.partition(like, -k)[-k] if k < len(like) else -np.inf
     if least == -np.inf:
         return np.flatnonzero(like > -np.inf)
     above, equal = np.flatnonzero(like > least + _ROUNDING), np.abs(like - least) <= _ROUNDING
-    return np.sort(np.concatenate([above, np.flatnonzero(equal)[:_EQUALS]]))
+    return np.sort(np.concatenate([above, np.flatnonzero(equal)[:_MAX_TIES]]))
 
 
 def _check(
@@ -101,12 +102,13 @@ def _check(
 ) -> None:
     if X.ndim != 2 or X_fitted.ndim != 2 or X.shape[1] != X_fitted.shape[1]:
         raise CompareError(
-            f"rows of shapes {X.shape} and {X_fitted.shape}: expected as many features in both"
+            f"rows of shapes {X.shape} and {X_fitted.shape}: expected the same number of features"
         )
     if k < 1:
-        raise CompareError(f"k is {k}: expected how many nearest images to find, from 1")
-    for one, other in groups:
-        if one.shape != (len(X),) or other.shape != (len(X_fitted),):
+        raise CompareError(f"k is {k}: expected a number of neighbors from 1")
+    for group, fitted in groups:
+        if group.shape != (len(X),) or fitted.shape != (len(X_fitted),):
             raise CompareError(
-                f"groups of {one.shape} and {other.shape} rows: expected ({len(X)},) and ({len(X_fitted)},)"
+                f"groups of shapes {group.shape} and {fitted.shape}: expected "
+                f"({len(X)},) and ({len(X_fitted)},)"
             )

@@ -159,9 +159,7 @@ def compare(
     )
     folder = Path(out) if out is not None else RUNS / folder_name(samples[0].dataset)
     refuse_existing(folder, mark=RESULTS, what="run", overwrite=overwrite)
-    names = select_heads(
-        asked, classes=samples[0].classes, ordered=samples[0].ordered, n_stores=len(samples)
-    )
+    names = select_heads(asked, classes=samples[0].classes, ordered=samples[0].ordered, n_stores=len(samples))
     protocol = make_protocol(samples[0], seed=seed)
     with ExitStack() as stack:
         temporary = stack.enter_context(new_folder(folder, mark=RESULTS, parts=PARTS))
@@ -174,7 +172,7 @@ def compare(
         running: dict[str, Any] = {
             "settings": settings,
             "jobs": (
-                jobs or default_jobs([one.for_search for one in samples])
+                jobs or default_jobs([one.search_samples for one in samples])
                 if dask is None
                 else dask_jobs(dask, device=device, gpu_memory=gpu_memory, stack=stack, note=on_note)
             ),
@@ -212,7 +210,7 @@ def _reported(folder: Path, samples: Samples) -> tuple[Path | None, tuple[str, .
     """Write a run's report; return where it is, None where that failed, and what it could not show."""
     from classify.report.report import make_report
 
-    if samples.stored is not None:
+    if samples.on_disk is not None:
         return None, (
             "no report: its map and galleries look at features in memory. Where these fit, type: "
             f"classify report {folder}",

@@ -121,13 +121,13 @@ def fit(
     run = partial(
         cached,
         cache=task_cache([head], device, fresh=fresh),
-        jobs=jobs or default_jobs([samples.for_search]),
+        jobs=jobs or default_jobs([samples.search_samples]),
         on_progress=ProgressCounter(len(tasks) + 1, on_progress),
         before_tensorflow=device_when_needed(device, gpu_memory=gpu_memory),
     )
     choice = _chosen(samples, head, given, run(tasks), options=options)
     chosen = _all_params(head, choice.params, class_weight=class_weight)
-    if samples.stored is not None:
+    if samples.on_disk is not None:
         release_workers()
     (fitted,) = _all_done(
         head, run([fit_task(samples, head, chosen, work, settings=settings, return_head=True)])

@@ -263,8 +263,8 @@ def task_key(task: ScoreTask | FitTask, *, device: str) -> str:
             "val": None if task.val is None else _rows_digest(task.samples, task.val, views=False),
             "n_classes": len(task.samples.classes),
         }
-        if task.samples.stored is not None:  # the dense head splits its epochs by the memory it may use
-            facts["working_bytes"] = task.samples.stored.working_bytes
+        if task.samples.on_disk is not None:  # the dense head splits its epochs by the memory it may use
+            facts["working_bytes"] = task.samples.on_disk.working_bytes
     text = json.dumps(plain_json(facts), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 

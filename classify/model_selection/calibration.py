@@ -83,7 +83,7 @@ def _temperature(
     """Return the temperature for an outer fold; None if the head cannot be fitted on its inner folds."""
     tasks = [
         fit_task(
-            candidate.samples.for_search,
+            candidate.samples.search_samples,
             candidate.head,
             search.params,
             OuterFold(inner_folds=(), fit=fitted, val=None, test=held_out),
@@ -95,5 +95,5 @@ def _temperature(
     results = run(tasks)
     if not tasks or first_failure(results):
         return None
-    y = np.concatenate([candidate.samples.for_search.y[held_out] for _, held_out in fold.inner_folds])
+    y = np.concatenate([candidate.samples.search_samples.y[held_out] for _, held_out in fold.inner_folds])
     return fit_temperature(y, np.concatenate([result.probabilities for result in results]))

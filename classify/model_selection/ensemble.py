@@ -115,7 +115,7 @@ def _score(
     without_logs = replace(settings, log_folder=None)
     tasks = [
         fit_task(
-            member.samples.for_search,
+            member.samples.search_samples,
             member.head,
             member.searches[0].params,
             OuterFold(inner_folds=(), fit=fitted, val=None, test=scored),
@@ -135,7 +135,7 @@ def _score(
             apply_temperature(fitted.probabilities, member.temperature)
             for fitted, member in zip(fitted_members, members, strict=True)
         ]
-        predictions = average_entries(members[0].samples.for_search, scored, _mean(votes))
+        predictions = average_entries(members[0].samples.search_samples, scored, _mean(votes))
         scores.append(balanced_accuracy(predictions.y, np.argmax(predictions.probabilities, axis=1)))
     return float(np.mean(scores))
 

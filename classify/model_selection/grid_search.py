@@ -122,7 +122,7 @@ def run_candidates(
         _choose(*case, given, searches, scores)
         for case, given, searches, scores in zip(cases, options, tasks, scored, strict=True)
     ]
-    if any(samples.stored is not None for samples in stores):  # one fit at a time, with all of the memory
+    if any(samples.on_disk is not None for samples in stores):  # one fit at a time, with all of the memory
         release_workers()
         run = partial(run, jobs=1)
     fitted = _run_grouped(
@@ -184,7 +184,7 @@ def score_tasks(
     The training part of an inner fold may hold a single group of a class; a head that holds out groups of its
     own needs two. `options` is from `SearchSettings.options`.
     """
-    samples = samples.for_search
+    samples = samples.search_samples
     if get_head(head).tensorflow and any(
         reason_unfittable(samples, head, fitted, seed=settings.seed) for fitted, _ in fold.inner_folds
     ):

@@ -20,7 +20,7 @@ INNER_FOLDS = 3
 class OuterFold:
     """One hyper-parameter search followed by one fit and one test."""
 
-    # (images to fit on, images to score) of each inner fold, as indices into `Samples.for_search`.
+    # (images to fit on, images to score) of each inner fold, as indices into `Samples.search_samples`.
     # Empty: nothing is searched.
     inner_folds: tuple[tuple[IntArray, IntArray], ...]
     fit: IntArray  # images to fit on
@@ -64,11 +64,13 @@ def final_fold(samples: Samples, *, seed: int, search: bool = True) -> tuple[Out
     images, test = samples.fit_images, samples.test_images
     if not search:
         return OuterFold(inner_folds=(), fit=images, val=None, test=test), ()
-    searched = samples.for_search
+    searched = samples.search_samples
     if samples.has_val:
         inner_folds: tuple[tuple[IntArray, IntArray], ...] = ((searched.train_images, searched.val_images),)
         return OuterFold(inner_folds=inner_folds, fit=images, val=None, test=test), ()
-    inner_folds, _, notes = _folds(searched, samples.in_search(images), n_folds=OUTER_FOLDS, seed=seed)
+    inner_folds, _, notes = _folds(
+        searched, samples.to_search_samples(images), n_folds=OUTER_FOLDS, seed=seed
+    )
     return OuterFold(inner_folds=inner_folds, fit=images, val=None, test=test), notes
 
 
@@ -77,7 +79,7 @@ def _with_test(samples: Samples, *, seed: int) -> EvaluationProtocol:
     unit = _unit(samples)
     if samples.has_val:
         val = samples.val_images
-        inner_folds = ((samples.in_search(train), samples.in_search(val)),)
+        inner_folds = ((samples.to_search_samples(train), samples.to_search_samples(val)),)
         first = OuterFold(inner_folds=inner_folds, fit=train, val=val, test=test)
         final = OuterFold(inner_folds=(), fit=samples.fit_images, val=None, test=no_images)
         text = (
@@ -95,8 +97,8 @@ def _with_test(samples: Samples, *, seed: int) -> EvaluationProtocol:
         return EvaluationProtocol(
             nested=False, outer_folds=(first,), final=final, description={**description, "seed": seed}
         )
-    searched = samples.in_search(train)
-    folds, n_folds, notes = _folds(samples.for_search, searched, n_folds=OUTER_FOLDS, seed=seed)
+    searched = samples.to_search_samples(train)
+    folds, n_folds, notes = _folds(samples.search_samples, searched, n_folds=OUTER_FOLDS, seed=seed)
     text = (
         f"Hyper-parameters are chosen by {n_folds}-fold cross-validation over groups of the train split "
         "(balanced accuracy on plain views). Each head is then fitted on train and tested once on the "
@@ -116,8 +118,8 @@ def _nested(samples: Samples, *, seed: int) -> EvaluationProtocol:
     outer, n_outer, notes = _folds(samples, images, n_folds=OUTER_FOLDS, seed=seed, train_groups=2)
     outer_folds, all_notes, n_inner = [], list(notes), []
     for fold, (fitted, tested) in enumerate(outer):
-        searched = samples.in_search(fitted)
-        inner, k, inner_notes = _folds(samples.for_search, searched, n_folds=INNER_FOLDS, seed=seed)
+        searched = samples.to_search_samples(fitted)
+        inner, k, inner_notes = _folds(samples.search_samples, searched, n_folds=INNER_FOLDS, seed=seed)
         outer_folds.append(OuterFold(inner_folds=inner, fit=fitted, val=None, test=tested))
         all_notes += [f"within outer fold {fold + 1}: {note}" for note in inner_notes]
         n_inner.append(k)
@@ -137,7 +139,8 @@ def _nested(samples: Samples, *, seed: int) -> EvaluationProtocol:
         outer_folds=tuple(outer_folds),
         final=OuterFold(
             inner_folds=tuple(
-                (samples.in_search(fitted), samples.in_search(scored)) for fitted, scored in outer
+                (samples.to_search_samples(fitted), samples.to_search_samples(scored))
+                for fitted, scored in outer
             ),
             fit=images,
             val=None,

@@ -166,7 +166,7 @@ def _kept_neighbours(rows: Float32Array, place: Float32Array) -> float | None:
     if k < 1:
         return None
     self_ = np.arange(len(rows))
-    by_features = nearest_rows(rows, rows, k=k, apart=((self_, self_),)).index
+    by_features = nearest_rows(rows, rows, k=k, exclude_groups=((self_, self_),)).index
     on_map = NearestNeighbors(n_neighbors=k).fit(place).kneighbors(return_distance=False)
     return float(np.mean([np.isin(a, b).mean() for a, b in zip(by_features, on_map, strict=True)]))
 
@@ -212,7 +212,7 @@ class FeatureSpace:
             self.X[asked],
             self.X[self.fitted],
             k=N_NEAREST,
-            apart=((group[asked], group[self.fitted]),),
+            exclude_groups=((group[asked], group[self.fitted]),),
         )
         place = {row: k for k, row in enumerate(asked)}
         return [

@@ -90,7 +90,7 @@ def test_the_last_line_of_a_comparison_grades_new_images(call, make_store, netwo
     done = call("compare", store, "--heads", "logreg,svm-linear", "--jobs", 1)
     assert done.exit_code == 0, done.output
     assert "Classes: award, low (positive: low)" in done.output
-    assert "the 10 test images, used once: one image is 10.0 %" in done.output
+    assert "on the 10 test images, which were used once; one image is 10.0 %" in done.output
     last = done.output.splitlines()[-1]
     assert last == "classify predict artifacts/runs/posters IMAGES --out grades.csv"
     (tmp_path / "IMAGES").mkdir()
@@ -131,7 +131,7 @@ def test_no_head_at_all_is_an_exit_code_and_the_baseline_alone_is_not(call, make
     assert "no head could be fitted" in done.stderr
     alone = call("compare", store, "--heads", "baseline", "--out", "two")
     assert alone.exit_code == 0
-    assert "The baseline alone was compared" in alone.stdout
+    assert "Only the baseline was compared" in alone.stdout
 
 
 def test_a_record_as_json(call, make_store):
@@ -163,7 +163,7 @@ def test_a_fit_like_a_run_says_what_it_took_over(call, make_store):
     bundle = "artifacts/bundles/posters/efficientnet_lite0__logreg"
     assert lines[3:] == [
         f"Bundle: {bundle}",
-        "Grade new images with:",
+        "Predict the grades of new images with:",
         f"classify predict {bundle} IMAGES --out grades.csv",
     ]
     anew = call("fit", store, "--head", "logreg", "--fresh", "--overwrite")
@@ -311,7 +311,7 @@ def test_stopped_it_leaves_nothing_behind(make_store, tmp_path, name):
 @pytest.mark.parametrize("command", [("compare",), ("fit", "--head", "logreg")])
 @pytest.mark.parametrize(
     ("memory", "said"),
-    [("10", "a number and a unit, such as 4GB"), ("4XB", "a number"), ("50MB", "too little")],
+    [("10", "a number and a unit, such as 4GB"), ("4XB", "a number"), ("50MB", "too small")],
 )
 def test_a_silly_limit_is_one_line(call, make_store, command, memory, said):
     done = call(*command, make_store(), "--memory", memory)

@@ -5,7 +5,7 @@ import threading
 import numpy as np
 import pytest
 
-from classify.data.blocks import BYTES_A_VALUE, RowStream, SourceRows, SpooledRows
+from classify.data.blocks import BYTES_PER_VALUE, RowStream, SourceRows, SpooledRows
 
 
 class Blocks:
@@ -50,7 +50,7 @@ def make(monkeypatch):
 @pytest.mark.parametrize("working_bytes", [1, 2**12, 2**30])
 def test_each_row_comes_once_and_where_it_belongs(make, working_bytes):
     stream, expected = make(working_bytes)
-    found = list(stream.each(lambda where, X: (where, X)))
+    found = list(stream.map_blocks(lambda where, X: (where, X)))
     where = np.concatenate([one for one, _ in found])
     assert sorted(where.tolist()) == list(range(120))
     assert np.array_equal(np.concatenate([X for _, X in found]), expected[where].astype(np.float32))
@@ -60,7 +60,7 @@ def test_each_row_comes_once_and_where_it_belongs(make, working_bytes):
 def test_rows_that_are_not_chosen_are_left_out(make):
     stream, _ = make()
     chosen = np.arange(120) % 7 == 0
-    where = np.concatenate(list(stream.each(lambda where, X: where, chosen=chosen)))
+    where = np.concatenate(list(stream.map_blocks(lambda where, X: where, chosen=chosen)))
     assert sorted(where.tolist()) == np.flatnonzero(chosen).tolist()
 
 
@@ -71,8 +71,8 @@ def test_rows_are_taken_in_the_order_asked_for(make):
 
 
 def test_blocks_are_as_large_as_memory_allows(make):
-    stream, _ = make(working_bytes=2 * 4 * BYTES_A_VALUE * 40)  # two threads, two more blocks waiting
-    list(stream.each(lambda where, X: None))
+    stream, _ = make(working_bytes=2 * 4 * BYTES_PER_VALUE * 40)  # two threads, two more blocks waiting
+    list(stream.map_blocks(lambda where, X: None))
     plain, views = stream.pieces
     assert plain.source.asked == [10]  # of 4 values
     assert views.source.asked == [5]  # of 8
@@ -86,7 +86,7 @@ def test_what_fails_in_a_thread_fails(make):
 
     before = threading.active_count()
     with pytest.raises(ValueError, match="no"):
-        list(stream.each(fail))
+        list(stream.map_blocks(fail))
     assert threading.active_count() == before
 
 

@@ -72,7 +72,7 @@ def test_how_entries_are_graded_is_said(portfolios, join):
     samples = resolve_join(load_samples(portfolios), join)
     assert is_portfolio(samples)
     assert samples.facts.lines() == [
-        f"180 images of 60 entries: graded entry by entry, by the mean of their images' {join}"
+        f"180 images of 60 entries: one prediction per entry, from the mean {join} of its images"
     ]
 
 
@@ -191,7 +191,7 @@ def test_figures_are_of_entries_and_follow_from_the_images(portfolios, tmp_path)
     assert result["metrics"]["accuracy"] == pytest.approx(accuracy_score(truth, decided))
     assert result["metrics"]["log_loss"] == pytest.approx(log_loss(truth, np.array(said)), abs=1e-4)
     assert np.sum(result["confusion_matrix"]) == 20
-    assert "180 images of 60 entries: graded entry by entry" in done.record["facts"][0]
+    assert "180 images of 60 entries: one prediction per entry" in done.record["facts"][0]
     assert done.record["join"] == "probabilities"
 
 
@@ -279,8 +279,8 @@ def call(monkeypatch, tmp_path):
 
 def test_the_command_line_counts_entries(call, portfolios, tmp_path, monkeypatch):
     said = call("compare", portfolios, "--heads", "logreg", "--out", "run", "--join", "features")
-    assert "180 images of 60 entries: graded entry by entry, by the mean of their images' features" in said
-    assert "The other figures are on the 20 test entries, used once: one entry is 5.0 %." in said
+    assert "180 images of 60 entries: one prediction per entry, from the mean features of its images" in said
+    assert "All other metrics: on the 20 test entries, which were used once; one entry is 5.0 %." in said
 
     def image_features(paths, config, **options):
         features = np.ones((len(paths), 8), np.float32)

@@ -104,8 +104,8 @@ def test_levels_keep_the_final_ones_apart(make_store):
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"views": (2, 0)}, "lack them in one store"),
-        ({"seed": 1}, "were drawn by other ranges or another seed"),
+        ({"views": (2, 0)}, "are missing in one store"),
+        ({"seed": 1}, "have different ranges or seeds"),
     ],
     ids=str,
 )
@@ -117,13 +117,15 @@ def test_views_that_are_not_the_same_are_left_out_and_it_says_so(stores, options
     assert both.n_views == 0
     assert both.rows(both.train_images).is_plain.all()
     assert both.facts.lines() == [
-        f"efficientnet_lite0+vgg16: fitted on plain views alone, because the augmented ones {reason}"
+        f"efficientnet_lite0+vgg16: fitted on plain views only, because the augmented views {reason}"
     ]
 
 
 def test_one_store_or_other_images_are_refused(stores, make_store):
     one, two = (load_samples(path) for path in stores())
-    with pytest.raises(CompareError, match=r"--fuse joins the features of several stores, but there is one"):
+    with pytest.raises(
+        CompareError, match=r"--fuse concatenates the features of several stores, but only one"
+    ):
         fuse([one])
     with pytest.raises(CompareError, match="efficientnet_lite0, vgg16: not of the same images"):
         fuse([one, replace(two, path=two.path[::-1])])

@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from classify.data.levels import at_each_level, resolve_levels
+from classify.data.levels import resolve_levels, with_levels
 from classify.data.samples import load_samples
 from classify.deploy.predict import predict
 from classify.errors import CompareError
@@ -47,13 +47,13 @@ def test_final_is_the_last_level_and_all_is_everything(store):
 def test_a_store_of_one_level_has_nothing_to_choose(make_store, tmp_path):
     samples = load_samples(make_store())
     assert samples.columns("final") == samples.columns("all") == slice(0, 8)
-    assert at_each_level([{"C": 1.0}], n_levels=1) == ({"C": 1.0},)
+    assert with_levels([{"C": 1.0}], n_levels=1) == ({"C": 1.0},)
     done = compare([make_store()], heads=("logreg",), out=tmp_path / "run", jobs=1)
     assert "levels" not in result_of(done, "logreg")["params"]
 
 
 def test_the_grid_comes_once_a_choice_and_final_first():
-    assert at_each_level([{"C": 1.0}, {"C": 2.0}], n_levels=3) == (
+    assert with_levels([{"C": 1.0}, {"C": 2.0}], n_levels=3) == (
         {"C": 1.0, "levels": "final"},
         {"C": 2.0, "levels": "final"},
         {"C": 1.0, "levels": "all"},
@@ -131,9 +131,9 @@ def test_new_images_are_graded_by_the_columns_of_the_bundle(store, tmp_path, mon
 
 
 def test_levels_that_are_not_there_are_refused(make_store, store, tmp_path):
-    with pytest.raises(CompareError, match="Parameter 'levels' is 'some': expected one of final, all"):
+    with pytest.raises(CompareError, match="parameter 'levels' is 'some': expected one of final, all"):
         fit(store(), head="logreg", params={"levels": "some"}, out=tmp_path / "a")
-    with pytest.raises(CompareError, match=r"levels=all: store 'plain' holds .*--levels"):
+    with pytest.raises(CompareError, match=r"levels=all: store 'plain' has .*--levels"):
         fit(make_store("plain"), head="logreg", params={"levels": "all"}, out=tmp_path / "b")
     done = fit(make_store("plain"), head="logreg", params={"levels": "final"}, out=tmp_path / "c")
     assert "levels" not in done.params

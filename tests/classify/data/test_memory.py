@@ -33,14 +33,14 @@ def test_features_that_fit_are_in_memory():
 
 def test_what_is_left_is_for_rows():
     left = working_bytes(LARGE, memory="6GB", networks=False, jobs=1)
-    assert left == 6 * GB - memory_module.LIBRARIES - 1_000_000 * memory_module.AN_IMAGE
+    assert left == 6 * GB - memory_module.LIBRARY_BYTES - 1_000_000 * memory_module.BYTES_PER_IMAGE
     with_network = working_bytes(LARGE, memory="6GB", networks=True, jobs=1)
-    assert with_network == left - memory_module.NETWORKS
+    assert with_network == left - memory_module.TENSORFLOW_BYTES
 
 
 @pytest.mark.parametrize("memory", ["10B", "900MB", "1.5GB"])
 def test_a_limit_below_the_tables_is_refused(memory):
-    with pytest.raises(CompareError, match=rf"--memory {memory}: too little: .* 1,000,000 images .*GB"):
+    with pytest.raises(CompareError, match=rf"--memory {memory} is too small: .* 1,000,000 images .*GB"):
         working_bytes(LARGE, memory=memory, networks=False, jobs=1)
 
 
@@ -50,7 +50,7 @@ def test_the_limit_that_is_named_will_do():
     named = str(error.value).rpartition("--memory ")[2]
     left = working_bytes(LARGE, memory=named, networks=True, jobs=2)
     assert left is not None
-    assert left >= memory_module.LEAST_WORK
+    assert left >= memory_module.MIN_WORKING_BYTES
 
 
 def test_without_a_limit_a_machine_that_is_too_small_is_named(monkeypatch):
@@ -63,5 +63,7 @@ def test_without_a_limit_a_machine_that_is_too_small_is_named(monkeypatch):
 def test_a_search_fits_too():
     for left in (3 * 10**8, 10**9, 10**11):
         rows = search_rows(left, n_features=1280, jobs=2)
-        assert 0 < rows <= memory_module.SEARCH_ROWS
-        assert rows * 1280 * (memory_module.A_VALUE + 2 * memory_module.A_VALUE_FITTED) <= left
+        assert 0 < rows <= memory_module.MAX_SEARCH_ROWS
+        assert (
+            rows * 1280 * (memory_module.BYTES_PER_VALUE + 2 * memory_module.BYTES_PER_FITTED_VALUE) <= left
+        )

@@ -15,7 +15,7 @@ def drawn(seed: int, *shape: int) -> np.ndarray:
 
 @pytest.mark.parametrize("cells", [1, 500, 10**9])
 def test_the_nearest_are_those_of_scikit_learn(monkeypatch, cells):
-    monkeypatch.setattr(module, "_CELLS", cells)  # one row a block, some rows, all rows
+    monkeypatch.setattr(module, "_BLOCK_SIMILARITIES", cells)  # one row a block, some rows, all rows
     X, fitted = drawn(0, 60, 40), drawn(1, 90, 40)
     before = X.copy(), fitted.copy()
     found = nearest_rows(X, fitted, k=7)
@@ -31,7 +31,7 @@ def test_the_nearest_are_those_of_scikit_learn(monkeypatch, cells):
 def test_no_row_gets_one_of_its_own_group():
     X = drawn(2, 50, 8)
     group, author = np.arange(50) // 5, np.arange(50) % 7
-    found = nearest_rows(X, X, k=3, apart=((group, group), (author, author)))
+    found = nearest_rows(X, X, k=3, exclude_groups=((group, group), (author, author)))
     unit = X / np.linalg.norm(X, axis=1, keepdims=True)
     likes = unit.astype(float) @ unit.T
     for row in range(50):
@@ -43,7 +43,7 @@ def test_no_row_gets_one_of_its_own_group():
 def test_where_fewer_are_left_the_rest_is_minus_one():
     X = np.array([[1, 0], [0, 1], [1, 1]], dtype=np.float32)
     group = np.array([0, 0, 1])
-    found = nearest_rows(X, X, k=3, apart=((group, group),))
+    found = nearest_rows(X, X, k=3, exclude_groups=((group, group),))
     np.testing.assert_array_equal(found.index, [[2, -1, -1], [2, -1, -1], [0, 1, -1]])
     np.testing.assert_allclose(
         found.similarity,
@@ -82,7 +82,7 @@ def test_very_large_and_very_small_features():
     [
         (np.ones((2, 3)), np.ones((2, 4)), {}, r"\(2, 3\) and \(2, 4\)"),
         (np.ones((2, 3)), np.ones((2, 3)), {"k": 0}, "k is 0"),
-        (np.ones((2, 3)), np.ones((4, 3)), {"apart": (([1, 2], [1, 2]),)}, r"expected \(2,\) and \(4,\)"),
+        (np.ones((2, 3)), np.ones((4, 3)), {"exclude_groups": (([1, 2], [1, 2]),)}, r"expected \(2,\) and \(4,\)"),
     ],
 )
 def test_what_does_not_fit_is_refused(X, fitted, options, message):

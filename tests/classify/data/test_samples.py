@@ -218,9 +218,9 @@ def test_one_file_under_two_grades_is_used_nowhere_and_listed(load):
         ("test/good/y.jpg", "train/bad/y.jpg"),
     }
     assert (
-        "one image stands under several grades and was left out everywhere: train/bad/x.jpg, train/good/x.jpg"
-        in samples.facts.lines()
-    )
+        "one file has several grades and was left out of fitting and scoring: "
+        "train/bad/x.jpg, train/good/x.jpg"
+    ) in samples.facts.lines()
     assert samples.facts.left_out.train_like_test == ()
 
 
@@ -239,7 +239,7 @@ def test_copies_in_train_are_fitted_on_once_and_copies_in_test_all_count(load):
     # 5.jpg is a near copy of 2.jpg: in one group with it, and fitted on
     assert fitted == ["bad/1.jpg", "bad/2.jpg", "bad/5.jpg", "good/1.jpg", "good/2.jpg"]
     assert len(samples.test_images) == 3
-    assert samples.facts.lines()[0].startswith("2 images are exact copies of others in the same split")
+    assert samples.facts.lines()[0].startswith("2 images are exact copies of other images of the same split")
 
 
 def test_ungraded_images_join_nothing(load):
@@ -259,7 +259,7 @@ def test_without_a_test_split_train_and_val_are_one(load):
     assert samples.facts.left_out.copies == (("val/bad/2.jpg", "train/bad/1.jpg"),)
     assert samples.facts.counts["val"] == {"bad": 2, "good": 1}
     assert samples.facts.merged_val
-    assert samples.facts.lines()[-1].startswith("without a test split, train and val are used as one")
+    assert samples.facts.lines()[-1].startswith("there is no test split, so train and val are used together")
     assert len(samples.test_images) == 0
 
 
@@ -306,7 +306,7 @@ def test_a_class_missing_from_test_is_a_fact(load):
     files = {path: picture for path, picture in PLAIN.items() if path != "test/good/1.jpg"}
     samples = load(files)
     assert samples.facts.untested == ("good",)
-    assert samples.facts.lines() == ["no test image of good: some figures are undefined or say less"]
+    assert samples.facts.lines() == ["no test image of good: some metrics are undefined or less reliable"]
 
 
 def test_one_class_is_refused(load):

@@ -317,7 +317,7 @@ def test_a_classical_head_does_not_import_tensorflow(run, tmp_path):
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         check=True,
     )
-    assert "Grades by" in done.stdout
+    assert "Grades predicted by" in done.stdout
     assert done.stdout.splitlines()[-1] == "[]"
 
 

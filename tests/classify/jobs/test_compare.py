@@ -217,9 +217,9 @@ def test_two_stores_share_their_folds(make_store, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"seed": 1}, "content of"),
-        ({"counts": {"train": 20, "test": 9}}, "58 files there, 60 here"),
-        ({"classes": ("award", "middle")}, "path of"),
+        ({"seed": 1}, "the content of"),
+        ({"counts": {"train": 20, "test": 9}}, "58 files and 60 files"),
+        ({"classes": ("award", "middle")}, "the former has .* where the latter has"),
     ],
 )
 def test_stores_of_other_images_are_refused(make_store, tmp_path, options, message):
@@ -232,17 +232,17 @@ def test_a_folder_of_stores_names_them(make_store, tmp_path):
     folder = make_store("one").parent
     make_store("two")
     with pytest.raises(
-        CompareError, match=r"a folder, where a store is expected; stores in it: one\.h5, two"
+        CompareError, match=r"is a folder, expected a store. It contains these stores: one\.h5, two"
     ):
         compare([folder], heads=("logreg",), out=tmp_path / "run")
     (tmp_path / "none").mkdir()
-    with pytest.raises(CompareError, match=r"no \.h5 file in it"):
+    with pytest.raises(CompareError, match=r"It has no \.h5 file"):
         compare([tmp_path / "none"], heads=("logreg",), out=tmp_path / "run")
 
 
 def test_two_stores_of_one_name_are_refused(make_store, tmp_path):
     stores = [make_store("a/vgg16"), make_store("b/vgg16")]
-    with pytest.raises(CompareError, match="second store called 'vgg16'"):
+    with pytest.raises(CompareError, match="second store with the name 'vgg16'"):
         compare(stores, heads=("logreg",), out=tmp_path / "run")
 
 

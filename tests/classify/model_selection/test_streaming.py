@@ -40,7 +40,7 @@ def store(make_store):
 @pytest.fixture
 def from_disk(monkeypatch):
     """Have features stay on disk at this limit, however small they are."""
-    monkeypatch.setattr(memory_module, "A_VALUE_FITTED", 10**9)
+    monkeypatch.setattr(memory_module, "BYTES_PER_FITTED_VALUE", 10**9)
     monkeypatch.setattr("classify.data.load.search_rows", lambda *_, **__: 150)
     return "2GB"
 
@@ -136,7 +136,7 @@ def test_below_the_limit_nothing_changes(store, tmp_path):
 
 
 def test_a_sample_is_of_whole_groups_and_of_every_class(make_store, monkeypatch):
-    monkeypatch.setattr(load, "LEAST_GROUPS", 5)
+    monkeypatch.setattr(load, "MIN_GROUPS", 5)
     samples = load_samples(make_store(counts={"train": 200, "test": 5}, per_entry=4))
     images = sample_images(samples, n_images=100, seed=0)
     assert 80 <= len(images) <= 110
@@ -167,7 +167,7 @@ def test_the_cache_key_depends_on_the_memory_limit_of_fits(store, from_disk):
         samples=samples, head="logreg", params={}, fit=samples.fit_images, test=samples.test_images, val=None,
         class_weight=None, seed=0, return_head=False,
     )  # fmt: skip
-    less = replace(samples, stored=replace(samples.stored, working_bytes=1))
+    less = replace(samples, on_disk=replace(samples.on_disk, working_bytes=1))
     assert task_key(task, device="cpu") != task_key(replace(task, samples=less), device="cpu")
     assert task_key(task, device="cpu") == task_key(replace(task), device="cpu")
     inside = replace(task, samples=load_samples(store))
