@@ -136,7 +136,7 @@ def stand_in(monkeypatch, tmp_path):
     for owner, names in (
         (module.registry_module, ("BACKBONES",)),
         (module.factory, ("create_engine",)),
-        (module.select, ("engine_here", "fast_precisions")),
+        (module.select, ("resolve_engine", "fast_precisions")),
         (module.fill, ("PART_CONTENTS",)),
     ):
         for name in names:  # put back after the test

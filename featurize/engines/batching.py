@@ -1,4 +1,4 @@
-"""Threads that keep devices at work: batches in, features out. Knows no TensorFlow."""
+"""Device queues and batching: threads that run batches on devices, and a buffer that fills batches."""
 
 from __future__ import annotations
 
@@ -17,36 +17,37 @@ from typing import Generic, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from featurize.base.typing import Float32Array
 from featurize.engines.base import Engine, PendingFeatures
 from featurize.errors import EngineError
 
-Forward = Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.float32]]
-_Task = tuple["Future[npt.NDArray[np.float32]]", npt.NDArray[np.uint8]]
-LAST_BATCH = 5.0  # seconds that a process that ends waits for batches that are being computed
+Forward = Callable[[npt.NDArray[np.uint8]], Float32Array]
+_Task = tuple["Future[Float32Array]", npt.NDArray[np.uint8]]
+EXIT_TIMEOUT = 5.0  # seconds to wait for running batches when the process exits
 
 
 @dataclass(frozen=True, eq=False)
 class SubmittedBatch:
-    """Features that a thread will bring."""
+    """Features of a batch that a device thread computes."""
 
-    _future: Future[npt.NDArray[np.float32]]
-    _lanes: DeviceQueues  # whoever waits for a result keeps the threads alive
+    _future: Future[Float32Array]
+    _queues: DeviceQueues  # this reference keeps the threads alive until the result is taken
 
-    def result(self) -> npt.NDArray[np.float32]:
+    def result(self) -> Float32Array:
         """Wait for the features and return them; an error of the forward pass is raised here."""
         try:
             while not self._future.done():
-                # With a limit, because on Windows Ctrl-C does not end a wait without one.
+                # With a timeout: on Windows, Ctrl-C does not interrupt a wait without one.
                 with contextlib.suppress(TimeoutError):
                     self._future.exception(timeout=1.0)
             return self._future.result()
         except CancelledError:
-            raise EngineError("the engine was closed before it came to these pictures") from None
+            raise EngineError("the engine was closed before it computed these images") from None
 
 
 @dataclass(eq=False)
-class _Lane:
-    """One device: what waits for it, and how much is not finished."""
+class _DeviceQueue:
+    """Queue of one device, and the number of its unfinished batches."""
 
     n_threads: int
     tasks: SimpleQueue[_Task | None] = field(default_factory=SimpleQueue)
@@ -55,64 +56,74 @@ class _Lane:
 
 
 class DeviceQueues:
-    """Devices side by side, each with its own queue and threads.
+    """Several devices, each with its own queue and threads.
 
-    A thread takes a batch all the way: upload, forward pass, fetching. With two threads a device, one batch
-    travels while the other is computed. The threads know neither the lanes nor the engine; they end when both
-    are gone, or with the process.
+    A thread runs a batch completely: upload, forward pass, download. With two threads per device, one batch
+    is transferred while the other is computed. The threads hold no reference to this object or the engine;
+    they end when both are garbage-collected, or when the process exits.
 
     Parameters
     ----------
     forwards : sequence of callables
-        One a device, from uint8 pictures to their features; called from several threads at once.
+        One per device, from uint8 images to their features; called from several threads at the same time.
     threads : int
-        Threads of each device: batches that it is given at the same time.
-    waiting : int
-        Batches of each device beside those, so that a free thread finds the next one ready.
+        Threads per device: the number of batches that run on it at the same time.
+    queued : int
+        Additional batches per device, so that a free thread finds the next batch ready.
+
+    Attributes
+    ----------
+    in_flight : int
+        Maximum number of unfinished batches.
     """
 
-    def __init__(self, forwards: Sequence[Forward], *, threads: int, waiting: int) -> None:
-        self.in_flight = len(forwards) * (threads + waiting)
-        self._lanes = [_Lane(threads) for _ in forwards]
-        self._counting = threading.Lock()
-        self._room = threading.Semaphore(self.in_flight)
+    def __init__(self, forwards: Sequence[Forward], *, threads: int, queued: int) -> None:
+        self.in_flight = len(forwards) * (threads + queued)
+        self._queues = [_DeviceQueue(threads) for _ in forwards]
+        self._lock = threading.Lock()  # protects the counts of unfinished batches
+        self._slots = threading.Semaphore(self.in_flight)
         self._threads = [
             threading.Thread(
                 target=_work,
-                args=(lane, forward, self._counting, self._room),
-                name=f"folio-lane-{number}",
-                daemon=True,  # a device that hangs must not hold the process
+                args=(queue, forward, self._lock, self._slots),
+                name=f"folio-device-{number}",
+                daemon=True,  # a device that hangs must not keep the process alive
             )
-            for number, (lane, forward) in enumerate(zip(self._lanes, forwards, strict=True))
+            for number, (queue, forward) in enumerate(zip(self._queues, forwards, strict=True))
             for _ in range(threads)
         ]
-        weakref.finalize(self, _close, self._lanes).atexit = False
-        # Before TensorFlow takes itself down: a thread inside it would take the process along.
-        atexit.register(_close_and_wait, self._lanes, self._threads)
+        weakref.finalize(self, _close, self._queues).atexit = False
+        # Registered after TensorFlow's own exit handler, so it runs first: a thread inside TensorFlow during
+        # its shutdown would crash the process.
+        atexit.register(_close_and_wait, self._queues, self._threads)
         for thread in self._threads:
             thread.start()
 
     def submit(self, images: npt.NDArray[np.uint8]) -> SubmittedBatch:
-        """Give a batch to the device with the least to do; wait for room while `in_flight` are unfinished."""
-        self._room.acquire()
-        future: Future[npt.NDArray[np.float32]] = Future()
-        with self._counting:
-            lane = min(self._lanes, key=lambda lane: lane.unfinished)
-            lane.unfinished += 1
-        lane.tasks.put((future, images))
-        if lane.closed:  # then perhaps no thread is left to do it
+        """Submit a batch to the device with the fewest unfinished batches.
+
+        Blocks while `in_flight` batches are unfinished.
+        """
+        self._slots.acquire()
+        future: Future[Float32Array] = Future()
+        with self._lock:
+            queue = min(self._queues, key=lambda queue: queue.unfinished)
+            queue.unfinished += 1
+        queue.tasks.put((future, images))
+        if queue.closed:  # its threads may have ended already
             future.cancel()
         return SubmittedBatch(future, self)
 
     def close(self) -> None:
-        """Drop what waits, finish what is being computed, end the threads. A second time does nothing."""
-        for _ in range(_close(self._lanes)):
-            self._room.release()
-        _close_and_wait(self._lanes, self._threads)
+        """Cancel queued batches, finish running ones and end the threads. May be called more than once."""
+        for _ in range(_close(self._queues)):
+            self._slots.release()
+        _close_and_wait(self._queues, self._threads)
 
 
-def _work(lane: _Lane, forward: Forward, counting: threading.Lock, room: threading.Semaphore) -> None:
-    while (task := lane.tasks.get()) is not None:
+def _work(queue: _DeviceQueue, forward: Forward, lock: threading.Lock, slots: threading.Semaphore) -> None:
+    """Run the batches of one queue until it is closed."""
+    while (task := queue.tasks.get()) is not None:
         future, images = task
         if future.set_running_or_notify_cancel():
             try:
@@ -122,34 +133,34 @@ def _work(lane: _Lane, forward: Forward, counting: threading.Lock, room: threadi
             else:
                 future.set_result(features)
                 del features
-        del task, future, images  # a thread that waits holds no batch
-        with counting:
-            lane.unfinished -= 1
-        room.release()
+        del task, future, images  # so that an idle thread keeps no batch in memory
+        with lock:
+            queue.unfinished -= 1
+        slots.release()
 
 
-def _close(lanes: Sequence[_Lane]) -> int:
-    """Drop what waits and tell the threads to end; return how many batches were dropped.
+def _close(queues: Sequence[_DeviceQueue]) -> int:
+    """Cancel queued batches and signal the threads to end; return the number of cancelled batches.
 
-    Takes no lock that a thread may hold: the garbage collector calls this, in whichever thread it runs.
+    Acquires no lock: the garbage collector may call this in any thread, also in one that holds the lock.
     """
-    dropped = 0
-    for lane in lanes:
-        if lane.closed:
+    cancelled = 0
+    for queue in queues:
+        if queue.closed:
             continue
-        lane.closed = True
+        queue.closed = True
         with contextlib.suppress(Empty):
-            while (task := lane.tasks.get_nowait()) is not None:
+            while (task := queue.tasks.get_nowait()) is not None:
                 task[0].cancel()
-                dropped += 1
-        for _ in range(lane.n_threads):
-            lane.tasks.put(None)
-    return dropped
+                cancelled += 1
+        for _ in range(queue.n_threads):
+            queue.tasks.put(None)
+    return cancelled
 
 
-def _close_and_wait(lanes: Sequence[_Lane], threads: Sequence[threading.Thread]) -> None:
-    _close(lanes)
-    deadline = time.monotonic() + LAST_BATCH
+def _close_and_wait(queues: Sequence[_DeviceQueue], threads: Sequence[threading.Thread]) -> None:
+    _close(queues)
+    deadline = time.monotonic() + EXIT_TIMEOUT
     for thread in threads:
         thread.join(max(0.0, deadline - time.monotonic()))
 
@@ -158,28 +169,26 @@ Token = TypeVar("Token")
 
 
 class Batcher(Generic[Token]):
-    """Fills batches, submits them, and delivers their features in the order of the pictures.
+    """Fills batches, submits them, and delivers their features in the order of the images.
 
-    Holds one batch more than the engine takes at once, whatever the number of pictures.
+    Memory holds one batch more than `Engine.in_flight`, whatever the number of images.
 
     Parameters
     ----------
     engine : Engine
-        What computes the features.
+        Computes the features.
     deliver : callable
-        Called with what came along with each picture of a batch, and their features (n, n_features), float32.
+        Called per batch with the tokens of its images and their features, float32 (n, n_features).
 
     Attributes
     ----------
     n_sent : int
-        Pictures submitted.
+        Number of submitted images.
     seconds : float
-        Waited for the engine.
+        Time spent waiting for the engine.
     """
 
-    def __init__(
-        self, engine: Engine, deliver: Callable[[list[Token], npt.NDArray[np.float32]], None]
-    ) -> None:
+    def __init__(self, engine: Engine, deliver: Callable[[list[Token], Float32Array], None]) -> None:
         self.n_sent = 0
         self.seconds = 0.0
         self._engine, self._deliver = engine, deliver
@@ -190,21 +199,21 @@ class Batcher(Generic[Token]):
         self._sent: deque[tuple[list[Token], npt.NDArray[np.uint8], PendingFeatures]] = deque()
 
     def add(self, pixels: npt.NDArray[np.uint8], token: Token) -> None:
-        """Take a copy of one picture (size, size, 3), and what its features are to be known by."""
+        """Add a copy of one image (size, size, 3), with a token that identifies its features."""
         self._images[len(self._tokens)] = pixels
         self._tokens.append(token)
         if len(self._tokens) == len(self._images):
-            self._send()
+            self._submit()
 
     def finish(self) -> None:
-        """Submit what is left, and deliver all features that are still on their way."""
+        """Submit the last, incomplete batch and deliver all outstanding features."""
         if self._tokens:
-            self._send()
+            self._submit()
         while self._sent:
-            self._deliver(*self._take())
+            self._deliver(*self._next_result())
 
-    def _send(self) -> None:
-        done = self._take() if len(self._sent) >= self._engine.in_flight else None
+    def _submit(self) -> None:
+        done = self._next_result() if len(self._sent) >= self._engine.in_flight else None
         start = time.perf_counter()
         pending = self._engine.submit(self._images[: len(self._tokens)])
         self.seconds += time.perf_counter() - start
@@ -213,11 +222,11 @@ class Batcher(Generic[Token]):
         self._tokens = []
         self._images = self._spare.pop() if self._spare else np.empty(self._shape, np.uint8)
         if done is not None:
-            self._deliver(*done)  # only now: the engine has its next batch
-        if self._engine.in_flight == 1:  # it has computed while it was handed the batch
-            self._deliver(*self._take())
+            self._deliver(*done)  # after the submission, so that the engine does not wait
+        if self._engine.in_flight == 1:  # such an engine computes the features in `submit`
+            self._deliver(*self._next_result())
 
-    def _take(self) -> tuple[list[Token], npt.NDArray[np.float32]]:
+    def _next_result(self) -> tuple[list[Token], Float32Array]:
         tokens, images, pending = self._sent.popleft()
         start = time.perf_counter()
         features = pending.result()

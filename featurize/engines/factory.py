@@ -13,7 +13,7 @@ from featurize.config import PREPROCESSES, config_engine
 from featurize.engines import select
 from featurize.engines.base import Engine
 from featurize.engines.device import check_device
-from featurize.engines.select import engine_here
+from featurize.engines.select import resolve_engine
 from featurize.errors import ConfigError, EngineError
 
 
@@ -83,7 +83,7 @@ def create_engine(
     if threads is not None and threads < 1:
         raise ConfigError(f"threads={threads}: expected a whole number of at least 1")
     _check_statistics(preprocess, statistics)
-    if engine_here(engine, device=device, precision=precision) == "openvino":
+    if resolve_engine(engine, device=device, precision=precision) == "openvino":
         from featurize.engines.openvino import OpenVINOEngine
 
         return OpenVINOEngine(

@@ -1,4 +1,7 @@
-"""A backbone as one TensorFlow graph without variables: what every engine starts from."""
+"""Freezing of a backbone into one TensorFlow graph without variables, the input of every engine.
+
+Also: placing a frozen function on a device, and running it.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from featurize.backbones.levels import level_maps
 from featurize.backbones.networks import build_network, keras_settings, preprocess_pixels, without_scaling
 from featurize.backbones.registry import Backbone
 from featurize.backbones.weights import Weights
@@ -21,100 +25,70 @@ from featurize.errors import EngineError
 
 
 @dataclass(frozen=True, kw_only=True)
-class FrozenForward:
-    """The whole forward pass, and which of its columns are which."""
+class NetworkSpec:
+    """All settings that determine a frozen network in float32; fields as in `factory.create_engine`."""
 
-    function: Any  # a concrete function: uint8 (batch, size, size, 3) to one float32 (batch, level_ends[-1])
+    backbone: Backbone
+    weights: Weights
+    input_size: int
+    preprocess: str
+    statistics: Mapping[str, Sequence[float]] | None
+    levels: bool
+    batch_size: int  # the graph accepts no other number of images
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrozenForward:
+    """The complete forward pass as a TensorFlow function, and the columns of its levels."""
+
+    function: (
+        Any  # concrete function: uint8 (batch, size, size, 3) to a list of one float32 (batch, n_features)
+    )
     level_names: tuple[str, ...]
-    level_ends: tuple[int, ...]  # level i is the columns from level_ends[i - 1] (or 0) up to level_ends[i]
+    level_ends: tuple[int, ...]  # level i is columns level_ends[i - 1] (0 for the first) to level_ends[i]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FrozenGraph:
-    """The same as a graph on its own: one input, one output."""
+    """The complete forward pass as a graph with one input and one output."""
 
-    graph: bytes  # a serialised GraphDef
+    graph: bytes  # serialized GraphDef
     level_names: tuple[str, ...]
     level_ends: tuple[int, ...]
 
 
-def frozen_forward(
-    backbone: Backbone,
-    weights: Weights,
-    *,
-    input_size: int,
-    preprocess: str,
-    statistics: Mapping[str, Sequence[float]] | None,
-    precision: str,
-    levels: bool,
-    batch_size: int,
-    device_name: str,
-) -> FrozenForward:
-    """Build a backbone's network and freeze it: preprocessing, network and pooling in one graph.
+def frozen_forward(spec: NetworkSpec, *, precision: str, device_name: str) -> FrozenForward:
+    """Build a network and freeze it: preprocessing, network and pooling in one graph without variables.
 
     Parameters
     ----------
-    backbone, weights, preprocess, statistics, precision, levels
-        As in `featurize.engines.factory.create_engine`.
-    input_size : int
-        Side of the square input, in pixels.
-    batch_size : int
-        Pictures in one forward pass: the graph takes no other number.
+    spec : NetworkSpec
+        The network.
+    precision : {"float32", "float16", "bfloat16"}
+        Format of the network's arithmetic; pixels and pooling stay float32.
     device_name : str
-        As TensorFlow spells it: "/CPU:0", "/GPU:1".
+        TensorFlow's name of the device: "/CPU:0", "/GPU:1".
 
     Returns
     -------
     FrozenForward
-        Variables are constants in the function, so that batch norms can be folded into convolutions.
+        The variables are constants in the function, so that batch norms can be folded into convolutions.
 
     Raises
     ------
     ConfigError, WeightsError, EngineError
-        If the size, the weights or the Keras set-up does not fit.
+        As in `featurize.backbones.networks.build_network`.
     """
-    traced = _traced(
-        backbone,
-        weights,
-        input_size=input_size,
-        preprocess=preprocess,
-        statistics=statistics,
-        precision=precision,
-        levels=levels,
-        batch_size=batch_size,
-        device_name=device_name,
-    )
+    traced = _traced(spec, precision=precision, device_name=device_name)
     frozen = dataclasses.replace(traced, function=_without_variables(traced.function))
     del traced
-    gc.collect()  # Keras' graphs are full of cycles, and hold the weights a second time
+    gc.collect()  # the reference cycles of a Keras graph keep a second copy of the weights in memory
     return frozen
 
 
-def frozen_graph(
-    backbone: Backbone,
-    weights: Weights,
-    *,
-    input_size: int,
-    preprocess: str,
-    statistics: Mapping[str, Sequence[float]] | None,
-    levels: bool,
-    batch_size: int,
-) -> FrozenGraph:
-    """Build and freeze as `frozen_forward` does, in float32 on the CPU, for another engine to read.
-
-    Parameters and errors as there.
-    """
-    traced = _traced(
-        backbone,
-        weights,
-        input_size=input_size,
-        preprocess=preprocess,
-        statistics=statistics,
-        precision="float32",
-        levels=levels,
-        batch_size=batch_size,
-        device_name="/CPU:0",
-    )
+def frozen_graph(spec: NetworkSpec) -> FrozenGraph:
+    """Build and freeze a network in float32 on the CPU, for another engine; see `frozen_forward`."""
+    traced = _traced(spec, precision="float32", device_name="/CPU:0")
     graph = _graph_of_constants(traced.function).SerializeToString()
     frozen = FrozenGraph(graph=graph, level_names=traced.level_names, level_ends=traced.level_ends)
     del traced
@@ -122,48 +96,30 @@ def frozen_graph(
     return frozen
 
 
-def _traced(
-    backbone: Backbone,
-    weights: Weights,
-    *,
-    input_size: int,
-    preprocess: str,
-    statistics: Mapping[str, Sequence[float]] | None,
-    precision: str,
-    levels: bool,
-    batch_size: int,
-    device_name: str,
-) -> FrozenForward:
+def _traced(spec: NetworkSpec, *, precision: str, device_name: str) -> FrozenForward:
     """Return the forward pass as a function that still has variables."""
     import tensorflow as tf
 
     with tf.device(device_name):
-        network = build_network(backbone, weights, input_size=input_size, precision=precision)
-        if preprocess != "native":
+        network = build_network(spec.backbone, spec.weights, input_size=spec.input_size, precision=precision)
+        if spec.preprocess != "native":
             network = without_scaling(network)
-        names, outputs = _levels(network, levels=levels)
+        levels = level_maps(network) if spec.levels else [("final", network.output)]
+        names, outputs = zip(*levels, strict=True)
         function = _concrete(
             _pooling(network, outputs),
-            lambda pixels: preprocess_pixels(backbone, pixels, preprocess=preprocess, statistics=statistics),
-            shape=(batch_size, input_size, input_size, 3),
+            lambda pixels: preprocess_pixels(
+                spec.backbone, pixels, preprocess=spec.preprocess, statistics=spec.statistics
+            ),
+            shape=(spec.batch_size, spec.input_size, spec.input_size, 3),
             device_name=device_name,
         )
     ends = tuple(itertools.accumulate(int(maps.shape[-1]) for maps in outputs))
     return FrozenForward(function=function, level_names=names, level_ends=ends)
 
 
-def _levels(network: Any, *, levels: bool) -> tuple[tuple[str, ...], tuple[Any, ...]]:
-    """Return the names and the maps that are pooled."""
-    if not levels:
-        return ("final",), (network.output,)
-    from featurize.backbones.levels import level_maps
-
-    names, outputs = zip(*level_maps(network), strict=True)
-    return names, outputs
-
-
 def _pooling(network: Any, outputs: Sequence[Any]) -> Callable[[Any], Any]:
-    """Return the function of scaled pixels to the means over those maps, side by side."""
+    """Return a function that maps scaled pixels to the concatenated means over the output maps."""
     import keras
     import tensorflow as tf
 
@@ -172,7 +128,7 @@ def _pooling(network: Any, outputs: Sequence[Any]) -> Callable[[Any], Any]:
     def pooled(scaled: Any) -> Any:
         maps = model(scaled, training=False)  # each (n, rows, columns, channels)
         maps = maps if isinstance(maps, list) else [maps]
-        means = [tf.reduce_mean(tf.cast(one, tf.float32), axis=(1, 2)) for one in maps]
+        means = [tf.reduce_mean(tf.cast(level, tf.float32), axis=(1, 2)) for level in maps]
         return means[0] if len(means) == 1 else tf.concat(means, axis=1)
 
     return pooled
@@ -185,7 +141,7 @@ def _concrete(
     shape: tuple[int, ...],
     device_name: str,
 ) -> Any:
-    """Return the function of one uint8 tensor of that shape."""
+    """Return preprocessing and network as a concrete function of one uint8 tensor of the given shape."""
     import tensorflow as tf
 
     @tf.function(input_signature=[tf.TensorSpec(shape, tf.uint8)], autograph=False)
@@ -198,11 +154,11 @@ def _concrete(
 
 
 def _without_variables(function: Any) -> Any:
-    """Return the same function, of one tensor to a list of one, with its variables as constants."""
+    """Return a function with its variables as constants; it maps one tensor to a list of one tensor."""
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
     graph = _graph_of_constants(function)
-    if graph.library.function:  # functions that it calls, as in ConvNeXt: importing does not register those
+    if graph.library.function:  # importing a graph does not register the functions it calls (ConvNeXt)
         return convert_variables_to_constants_v2(function)
     return graph_function(graph, like=function)
 
@@ -210,9 +166,9 @@ def _without_variables(function: Any) -> Any:
 def _graph_of_constants(function: Any) -> Any:
     """Return a function's graph with its variables as constants.
 
-    This is the first half of what `convert_variables_to_constants_v2` does; the second makes a function of
-    the graph node by node, which takes seconds, and seven times the memory of the weights. The halves have
-    private names, so where another TensorFlow has other ones, the whole must do.
+    This is the first half of `convert_variables_to_constants_v2`. The second half builds a function from the
+    graph node by node, which takes seconds and seven times the memory of the weights. The halves are private
+    functions; if a TensorFlow version does not have them, the public function is used.
     """
     from tensorflow.python.framework import convert_to_constants as freezing
 
@@ -228,44 +184,44 @@ def _graph_of_constants(function: Any) -> Any:
 
 
 def _drop_unused(graph: Any, output: str) -> None:
-    """Remove the nodes that one does not need: whoever reads the graph would take their ends for outputs."""
+    """Remove the nodes that the output does not depend on; other engines would treat them as outputs."""
     sources = {node.name: [name.lstrip("^").partition(":")[0] for name in node.input] for node in graph.node}
     needed: set[str] = set()
-    waiting = [output]
-    while waiting:
-        name = waiting.pop()
+    pending = [output]
+    while pending:
+        name = pending.pop()
         if name not in needed:
             needed.add(name)
-            waiting += sources[name]
-    for place in reversed(range(len(graph.node))):
-        if graph.node[place].name not in needed:
-            del graph.node[place]
+            pending += sources[name]
+    for index in reversed(range(len(graph.node))):
+        if graph.node[index].name not in needed:
+            del graph.node[index]
 
 
 HOST = "/CPU:0"
-_NO_MEMORY = ("out of memory", "alloc_failed", "failed to allocate")  # TensorFlow's and cuDNN's words for it
-# Lines that come before the one that says what went wrong.
-_FRAMING = re.compile(r'Graph execution error|Detected at node|File "|<stack traces|\d+ root error')
+_NO_MEMORY = ("out of memory", "alloc_failed", "failed to allocate")  # in messages of TensorFlow and cuDNN
+# Lines before the one with the reason, in a TensorFlow error message.
+_PREAMBLE = re.compile(r'Graph execution error|Detected at node|File "|<stack traces|\d+ root error')
 
 
 class OutOfMemoryError(EngineError):
-    """A batch does not fit into a device's memory."""
+    """A batch does not fit in the memory of a device."""
 
 
 def place_on_device(function: Any, name: str) -> Any:
-    """Return the same function with all of it, constants included, on another device.
+    """Return a copy of a function that runs completely on another device, constants included.
 
     Parameters
     ----------
     function : ConcreteFunction
-        Without variables, of one tensor to one tensor; from `featurize.engines.freeze`.
+        A `FrozenForward.function`.
     name : str
-        The device as TensorFlow spells it: "/GPU:1".
+        TensorFlow's name of the device: "/GPU:1".
 
     Returns
     -------
     ConcreteFunction
-        Of a tensor on any device to a list of one tensor on that device.
+        Maps a tensor on any device to a list of one tensor on that device.
     """
     graph = function.graph.as_graph_def()
     for node in graph.node:
@@ -279,21 +235,21 @@ def graph_function(graph: Any, *, like: Any, device: str | None = None) -> Any:
     Parameters
     ----------
     graph : GraphDef
-        Without variables; it is changed.
+        Without variables; it is modified.
     like : ConcreteFunction
-        The one whose graph it is, or was: its one input and output are those of the new one.
+        The function that the graph was created from. Its input and its output become those of the result.
     device : str, optional
-        Where all of it goes, as TensorFlow spells it.
+        TensorFlow's name of the device for all operations.
 
     Returns
     -------
     ConcreteFunction
-        Of a uint8 tensor to a list of one tensor.
+        Maps a uint8 tensor to a list of one tensor.
     """
     import tensorflow as tf
 
     source, result = like.inputs[0].name, like.outputs[0].name
-    # The input is given anew.
+    # The input node is replaced by the argument of the new function.
     del graph.node[[f"{node.name}:0" for node in graph.node].index(source)]
 
     @tf.function(input_signature=[tf.TensorSpec(like.inputs[0].shape, tf.uint8)], autograph=False)
@@ -307,21 +263,25 @@ def graph_function(graph: Any, *, like: Any, device: str | None = None) -> Any:
 
 
 def forward_function(function: Any, name: str, *, device: str) -> Forward:
-    """Return what takes pictures through a function, whatever their number, and brings the features back.
+    """Return a function that maps up to a full batch of images to features, both NumPy arrays.
 
-    It may be called from several threads; while it uploads, computes or waits, other Python threads run.
+    It may be called from several threads, and releases Python's lock while it transfers, computes or waits.
 
     Parameters
     ----------
     function : ConcreteFunction
-        uint8 (batch, size, size, 3) to a list of one float32 (batch, n_features).
-    name, device : str
-        Where it runs, as TensorFlow spells it and as users do.
+        Maps uint8 (batch, size, size, 3) to a list of one float32 (batch, n_features).
+    name : str
+        TensorFlow's name of the device: "/GPU:1".
+    device : str
+        Name of the device for error messages: "gpu:1".
 
     Raises
     ------
-    OutOfMemoryError, EngineError
-        When called, if a batch does not fit, or cannot be computed.
+    OutOfMemoryError
+        On call, if the batch does not fit in the device's memory.
+    EngineError
+        On call, if the computation fails.
     """
     import tensorflow as tf
 
@@ -333,7 +293,7 @@ def forward_function(function: Any, name: str, *, device: str) -> Forward:
             batch = np.zeros(shape, dtype=np.uint8)
             batch[: len(images)] = images
         try:
-            # The upload and the fetching are left to operations: those wait without holding Python's lock.
+            # Both transfers are operations because these wait without holding Python's lock.
             with tf.device(HOST):
                 pixels = tf.constant(batch)
             with tf.device(name):
@@ -341,13 +301,14 @@ def forward_function(function: Any, name: str, *, device: str) -> Forward:
             with tf.device(HOST):
                 fetched = tf.identity(features)
         except tf.errors.OpError as error:
-            raise _explained(error, shape, device=device) from error
+            raise _engine_error(error, shape, device=device) from error
         return fetched.numpy()[: len(images)].copy()
 
     return forward
 
 
-def _explained(error: Exception, shape: tuple[int, ...], *, device: str) -> EngineError:
+def _engine_error(error: Exception, shape: tuple[int, ...], *, device: str) -> EngineError:
+    """Return a TensorFlow error as one line that names the next step."""
     import tensorflow as tf
 
     n, size = shape[:2]
@@ -356,13 +317,13 @@ def _explained(error: Exception, shape: tuple[int, ...], *, device: str) -> Engi
     if exhausted or any(words in text.lower() for words in _NO_MEMORY):
         smaller = "a smaller --input-size" if device == "cpu" else "--device cpu"
         return OutOfMemoryError(
-            f"{device} has no memory for a batch of {n} at {size} × {size} pixels. "
+            f"{device} has not enough memory for a batch of {n} at {size} × {size} pixels. "
             f"Try {f'--batch-size {n // 2}' if n > 1 else smaller}"
         )
     lines = [line.strip() for line in text.splitlines()]
-    said = next((line for line in lines if line and not _FRAMING.match(line)), type(error).__name__)
-    instead = "Try --engine openvino" if device == "cpu" else "See featurize selfcheck, or try --device cpu"
+    reason = next((line for line in lines if line and not _PREAMBLE.match(line)), type(error).__name__)
+    advice = "Try --engine openvino" if device == "cpu" else "See featurize selfcheck, or try --device cpu"
     return EngineError(
-        f"{device}: TensorFlow could not compute a batch of {n} at {size} × {size} pixels: {said[:200]}. "
-        f"{instead}"
+        f"{device}: TensorFlow could not compute a batch of {n} at {size} × {size} pixels: {reason[:200]}. "
+        f"{advice}"
     )

@@ -1,4 +1,7 @@
-"""The OpenVINO engine: one compiled network on the CPU, several batches in flight."""
+"""OpenVINO engine: one compiled network on the CPU, several batches in parallel.
+
+Converted networks are cached on disk, so that later runs need neither TensorFlow nor Keras.
+"""
 
 from __future__ import annotations
 
@@ -26,17 +29,18 @@ from featurize.backbones.weights import Weights
 from featurize.base.cache import CacheEntry, cache_folder, read_cache_entry, write_cache_entry
 from featurize.base.cores import available_cores
 from featurize.base.project import installed_versions, sources_digest
+from featurize.base.typing import Float32Array
 from featurize.engines.base import auto_batch_size, check_images
-from featurize.engines.freeze import FrozenGraph, frozen_graph
+from featurize.engines.freeze import FrozenGraph, NetworkSpec, frozen_graph
 from featurize.errors import EngineError, WeightsError
 
 _PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
 
 
 class OpenVINOEngine:
-    """A backbone compiled by OpenVINO: uint8 in; preprocessing, network, mean over the maps; float32 out.
+    """A backbone compiled by OpenVINO: preprocessing, network and global average pooling.
 
-    Safe to use from several threads. Parameters as in `featurize.engines.factory.create_engine`.
+    Thread-safe. Parameters as in `featurize.engines.factory.create_engine`.
     """
 
     name = "openvino"
@@ -62,39 +66,39 @@ class OpenVINOEngine:
             if batch_size == "auto"
             else int(batch_size)
         )
-        recipe = NetworkSpec(
+        spec = NetworkSpec(
             backbone=backbone,
             weights=weights,
             input_size=self.size,
             preprocess=preprocess,
             statistics=statistics,
-            batch_size=self.batch_size,
             levels=levels,
+            batch_size=self.batch_size,
         )
         core = import_openvino().Core()
-        stored = converted_network(core, recipe)
-        self.level_names = tuple(stored.about["level_names"])
-        self.level_ends = tuple(stored.about["level_ends"])
+        network = converted_network(core, spec)
+        self.level_names = tuple(network.about["level_names"])
+        self.level_ends = tuple(network.about["level_ends"])
         self.n_features = self.level_ends[-1]
         self.notes: tuple[str, ...] = ()
-        compiled = _compiled_network(core, stored, precision=precision, threads=threads)
-        # One more than it works on at once: no core waits while a result is taken and a batch handed in.
+        compiled = _compiled_network(core, network, precision=precision, threads=threads)
+        # One more than OpenVINO runs in parallel, so that no core is idle between two batches.
         self.in_flight = int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")) + 1
         self._free = [compiled.create_infer_request() for _ in range(self.in_flight)]
         self._busy: deque[_Batch] = deque()
-        self._lock = threading.Lock()  # of the two above
+        self._lock = threading.Lock()  # protects _free and _busy
         self._submitting = threading.Lock()
 
     def submit(self, images: npt.NDArray[np.uint8]) -> _Batch:
-        """Start on some pictures; see `featurize.engines.base.Engine`.
+        """Start computing the features of a batch; see `featurize.engines.base.Engine`.
 
-        The pixels are copied before this returns (under a hundredth of the time of their forward pass), so
-        their array may be reused at once. With `in_flight` batches out, waits for the oldest of them.
+        The pixels are copied (less than 1 % of the time of the forward pass), so the caller may reuse the
+        array at once. Blocks until the oldest batch is finished if `in_flight` batches are unfinished.
         """
         check_images(images, size=self.size, batch_size=self.batch_size)
         with self._submitting:
             request = self._free_request()
-            # Places left over keep earlier pictures: no picture's features depend on its neighbours.
+            # The rest of the tensor keeps earlier images: features do not depend on the rest of the batch.
             request.get_input_tensor().data[: len(images)] = images
             request.start_async()
             batch = _Batch(self, request, len(images))
@@ -102,8 +106,8 @@ class OpenVINOEngine:
                 self._busy.append(batch)
         return batch
 
-    def __call__(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Return one feature vector a picture; see `featurize.engines.base.Engine`."""
+    def __call__(self, images: npt.NDArray[np.uint8]) -> Float32Array:
+        """Return one feature vector per image; see `featurize.engines.base.Engine`."""
         return self.submit(images).result()
 
     def _free_request(self) -> Any:
@@ -121,52 +125,50 @@ class OpenVINOEngine:
 
 
 class _Batch:
-    """One batch on its way through an engine."""
+    """A batch that an OpenVINO engine computes."""
 
     def __init__(self, engine: OpenVINOEngine, request: Any, n_images: int) -> None:
         self._engine: OpenVINOEngine | None = engine
         self._request = request
         self._n_images = n_images
         self._lock = threading.Lock()
-        self._outcome: npt.NDArray[np.float32] | EngineError
+        self._result: Float32Array | EngineError
 
-    def result(self) -> npt.NDArray[np.float32]:
+    def result(self) -> Float32Array:
         """Wait for the features and return them; see `featurize.engines.base.PendingFeatures`."""
         self.finish()
-        if isinstance(self._outcome, EngineError):
-            raise self._outcome
-        return self._outcome
+        if isinstance(self._result, EngineError):
+            raise self._result
+        return self._result
 
     def finish(self) -> None:
-        """Wait for the features, keep them here and hand the request back."""
+        """Wait for the features, copy them, and return the request to the engine."""
         with self._lock:
             if self._engine is None:
                 return
             try:
                 self._request.wait()
-                self._outcome = self._request.get_output_tensor().data[: self._n_images].copy()
+                self._result = self._request.get_output_tensor().data[: self._n_images].copy()
             except RuntimeError as error:
-                self._outcome = EngineError(f"OpenVINO failed on a batch: {last_line(error)}")
+                self._result = EngineError(f"OpenVINO failed on a batch: {last_line(error)}")
             self._engine._release(self, self._request)
             self._engine = self._request = None
 
 
-def _compiled_network(core: Any, stored: ConvertedNetwork, *, precision: str, threads: int | None) -> Any:
-    """Return the network ready to run, in the arithmetic asked for or not at all."""
+def _compiled_network(core: Any, network: ConvertedNetwork, *, precision: str, threads: int | None) -> Any:
+    """Compile a network; raise EngineError if OpenVINO would not compute in the requested precision."""
     openvino = import_openvino()
     threads = min(threads or available_cores(), available_cores())
     options = {
         "PERFORMANCE_HINT": "THROUGHPUT",
-        "INFERENCE_PRECISION_HINT": _PRECISIONS[
-            precision
-        ],  # left to itself it rounds to bfloat16 where it can
+        "INFERENCE_PRECISION_HINT": _PRECISIONS[precision],  # the default may be bfloat16
         "INFERENCE_NUM_THREADS": threads,
     }
-    if threads < (os.cpu_count() or 1):  # two runs with a share of the cores each would pin to the same ones
+    if threads < (os.cpu_count() or 1):  # two processes would otherwise pin their threads to the same cores
         options["ENABLE_CPU_PINNING"] = False
-    numbers = openvino.Tensor(np.frombuffer(stored.numbers, dtype=np.uint8))
+    weights = openvino.Tensor(np.frombuffer(network.weights, dtype=np.uint8))
     try:
-        compiled = core.compile_model(core.read_model(stored.structure, numbers), "CPU", options)
+        compiled = core.compile_model(core.read_model(network.structure, weights), "CPU", options)
         effective = compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name()
     except RuntimeError as error:
         raise EngineError(
@@ -183,126 +185,97 @@ def _compiled_network(core: Any, stored: ConvertedNetwork, *, precision: str, th
 _TELEMETRY = "openvino_telemetry"
 
 
-@dataclass(frozen=True, kw_only=True)
-class NetworkSpec:
-    """All that makes one network another; fields as the parameters of `create_engine`.
-
-    Not the precision: the network is kept in float32, and OpenVINO rounds it when it compiles.
-    """
-
-    backbone: Backbone
-    weights: Weights
-    input_size: int
-    preprocess: str
-    statistics: Mapping[str, Sequence[float]] | None
-    batch_size: int
-    levels: bool
-
-    def facts(self) -> dict[str, Any]:
-        """Return what `model_key` wants to know."""
-        names = ("input_size", "preprocess", "statistics", "batch_size", "levels")
-        digests = {"backbone": self.backbone.name, "weights": self.weights.sha256}
-        return {**digests, **{name: getattr(self, name) for name in names}}
-
-
 def import_openvino() -> Any:
-    """Import OpenVINO without its report, and return the module.
+    """Import OpenVINO without telemetry, and return the module.
 
-    A plain ``import openvino`` writes an identifier to the home folder and tells its makers' server, unless
-    the package that does so is not installed: for the length of the import, it is not.
+    A plain ``import openvino`` writes an identifier to the home folder and contacts a server, unless the
+    telemetry package is not installed. During this import, the package appears as not installed.
 
     Raises
     ------
     EngineError
-        If OpenVINO is not to be had here.
+        If OpenVINO cannot be imported.
     """
-    silenced = _TELEMETRY not in sys.modules
-    if silenced:
+    hidden = _TELEMETRY not in sys.modules
+    if hidden:
         sys.modules[_TELEMETRY] = None  # type: ignore[assignment]
     try:
         return importlib.import_module("openvino")
     except ImportError as error:
         raise EngineError(
-            f"--engine openvino: cannot be imported here ({last_line(error)}). Type --engine tensorflow, or "
+            f"--engine openvino: cannot import OpenVINO ({last_line(error)}). Type --engine tensorflow, or "
             f"pip install openvino"
         ) from error
     finally:
-        if silenced:
+        if hidden:
             del sys.modules[_TELEMETRY]
 
 
-def converted_network(core: Any, recipe: NetworkSpec) -> ConvertedNetwork:
-    """Return a network in OpenVINO's own format.
+def converted_network(core: Any, spec: NetworkSpec) -> ConvertedNetwork:
+    """Return a network in OpenVINO's own format, from the cache if possible.
 
     Parameters
     ----------
     core : openvino.Core
-        What converts it.
-    recipe : NetworkSpec
+        Converts the network.
+    spec : NetworkSpec
         The network.
 
     Returns
     -------
     ConvertedNetwork
-        Of which `about` has "level_names" and "level_ends". From the cache where it is there and whole; then
-        neither TensorFlow nor Keras is imported. Otherwise it is there from now on.
+        Its `about` has "level_names" and "level_ends". A cached network needs neither TensorFlow nor Keras; a
+        newly converted one is added to the cache.
 
     Raises
     ------
     ConfigError, WeightsError, EngineError
         If the network cannot be built or converted.
     """
-    folder, key = cache_folder("models"), model_key(recipe.facts())
-    stored = load_model(folder, key)
-    if stored is None:
-        stored = _in_own_format(core, _frozen_on_cpu(recipe))
-        _check_unchanged(recipe.weights)
-        save_model(folder, key, stored)
-    return stored
+    folder, key = cache_folder("models"), model_key(spec)
+    network = load_model(folder, key)
+    if network is None:
+        network = _convert(core, _frozen_on_cpu(spec))
+        _check_unchanged(spec.weights)
+        save_model(folder, key, network)
+    return network
 
 
 def last_line(error: Exception) -> str:
-    """Return what went wrong; OpenVINO's errors begin with places in its sources."""
+    """Return the last line of an error message; OpenVINO's messages begin with source positions."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__
 
 
-def _frozen_on_cpu(recipe: NetworkSpec) -> FrozenGraph:
-    """Return the network as TensorFlow has it, taking nothing of any GPU."""
+def _frozen_on_cpu(spec: NetworkSpec) -> FrozenGraph:
+    """Freeze a network with TensorFlow, without using the memory of any GPU."""
     import tensorflow as tf
 
-    with contextlib.suppress(RuntimeError):  # started already: then there is nothing left to take
+    with contextlib.suppress(RuntimeError):  # TensorFlow has started and uses its GPUs already
         tf.config.set_visible_devices([], "GPU")
-    return frozen_graph(
-        recipe.backbone,
-        recipe.weights,
-        input_size=recipe.input_size,
-        preprocess=recipe.preprocess,
-        statistics=recipe.statistics,
-        levels=recipe.levels,
-        batch_size=recipe.batch_size,
-    )
+    return frozen_graph(spec)
 
 
-def _in_own_format(core: Any, frozen: FrozenGraph) -> ConvertedNetwork:
-    """Convert by way of temporary files: `openvino.convert_model` would report home."""
+def _convert(core: Any, frozen: FrozenGraph) -> ConvertedNetwork:
+    """Convert a TensorFlow graph through temporary files; `openvino.convert_model` would send telemetry."""
     try:
         with tempfile.TemporaryDirectory(prefix="folio-", ignore_cleanup_errors=True) as name:
-            graph, structure, numbers = (Path(name) / f"network.{end}" for end in ("pb", "xml", "bin"))
+            graph, structure, weights = (Path(name) / f"network.{end}" for end in ("pb", "xml", "bin"))
             graph.write_bytes(frozen.graph)
             model = core.read_model(graph)
-            with contextlib.suppress(OSError):  # as large as what is written next
+            with contextlib.suppress(OSError):  # frees the disk space that the next files need
                 graph.unlink()
-            import_openvino().serialize(model, structure, numbers)
+            import_openvino().serialize(model, structure, weights)
             return ConvertedNetwork(
                 about={"level_names": list(frozen.level_names), "level_ends": list(frozen.level_ends)},
                 structure=structure.read_bytes(),
-                numbers=numbers.read_bytes(),
+                weights=weights.read_bytes(),
             )
     except OSError as error:
         raise EngineError(
-            f"{tempfile.gettempdir()}: the network cannot be written there on its way to OpenVINO "
-            f"({error.strerror or error}). Make room, point TMPDIR elsewhere, or type --engine tensorflow"
+            f"{tempfile.gettempdir()}: cannot write temporary files for OpenVINO "
+            f"({error.strerror or error}). Free disk space, set TMPDIR to another folder, or type "
+            f"--engine tensorflow"
         ) from error
     except RuntimeError as error:
         raise EngineError(
@@ -311,7 +284,7 @@ def _in_own_format(core: Any, frozen: FrozenGraph) -> ConvertedNetwork:
 
 
 def _check_unchanged(weights: Weights) -> None:
-    """Refuse to keep under one digest what was made of another file."""
+    """Raise WeightsError if the weights file changed, so that the cache never has a wrong digest."""
     if weights.path is None:
         return
     with weights.path.open("rb") as file:
@@ -320,65 +293,64 @@ def _check_unchanged(weights: Weights) -> None:
         raise WeightsError(f"{weights.path}: changed while it was being read. Run the command again")
 
 
-LIMIT = 4 << 30  # bytes of all files together
-_ENDING = ".model"
+CACHE_LIMIT = 4 << 30  # bytes of all cached networks
+_SUFFIX = ".model"
 _PACKAGES = ("openvino", "tensorflow", "keras")  # they convert the network: each version may change it
 _SOURCES = ("backbones/*.py", "engines/freeze.py", "engines/openvino.py")  # they define the network
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class ConvertedNetwork:
-    """A converted network as bytes."""
+    """A network in OpenVINO's own format."""
 
-    about: dict[str, Any]  # JSON: what the engine wants to know of it
-    structure: bytes
-    numbers: bytes
+    about: dict[str, Any]  # JSON-serialisable: "level_names" and "level_ends"
+    structure: bytes  # XML
+    weights: bytes
 
 
-def model_key(facts: Mapping[str, Any]) -> str:
-    """Return the digest under which a network is kept.
+def model_key(spec: NetworkSpec) -> str:
+    """Return the cache key of a network, 64 hex digits.
 
-    Parameters
-    ----------
-    facts : mapping
-        JSON-able: all that the caller knows to change the network.
-
-    Returns
-    -------
-    str
-        64 hex digits, of these facts, of the versions of what converts, and of our own sources.
+    The key depends on the settings, the digest of the weights, the versions of the packages that convert, and
+    our own source code. It does not depend on the precision: OpenVINO rounds the weights when it compiles.
     """
-    everything = {
-        **facts,
+    settings = {
+        "backbone": spec.backbone.name,
+        "weights": spec.weights.sha256,
+        "input_size": spec.input_size,
+        "preprocess": spec.preprocess,
+        "statistics": spec.statistics,
+        "levels": spec.levels,
+        "batch_size": spec.batch_size,
         "versions": {"folio-grader": __version__, **installed_versions(_PACKAGES)},
         "sources": sources_digest(Path(__file__).parents[1], _SOURCES),
     }
-    return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
 def load_model(folder: Path, key: str) -> ConvertedNetwork | None:
-    """Return a network that was kept, or None where there is none or its file is not what was written."""
-    kept = read_cache_entry(folder / f"{key}{_ENDING}")
-    if kept is None or set(kept.parts) != {"structure", "numbers"}:
+    """Return a cached network, or None if it is missing or its file is damaged."""
+    entry = read_cache_entry(folder / f"{key}{_SUFFIX}")
+    if entry is None or set(entry.parts) != {"structure", "weights"}:
         return None
-    return ConvertedNetwork(about=dict(kept.about), **kept.parts)
+    return ConvertedNetwork(about=dict(entry.about), **entry.parts)
 
 
-def save_model(folder: Path, key: str, model: ConvertedNetwork, *, limit: int = LIMIT) -> bool:
-    """Keep a network; say whether that worked out.
+def save_model(folder: Path, key: str, model: ConvertedNetwork, *, limit: int = CACHE_LIMIT) -> bool:
+    """Write a network to the cache; return whether it was written.
 
     Parameters
     ----------
     folder : Path
-        Made where it is missing.
+        Created if it is missing.
     key : str
         From `model_key`.
     model : ConvertedNetwork
-        What to keep.
+        The network.
     limit : int
-        Bytes that all files may have together; those used longest ago make room.
+        Maximum size of all cached networks in bytes; the least recently used ones are removed.
     """
-    parts = {"structure": model.structure, "numbers": model.numbers}
+    parts = {"structure": model.structure, "weights": model.weights}
     return write_cache_entry(
-        folder / f"{key}{_ENDING}", CacheEntry(about=model.about, parts=parts), limit=limit
+        folder / f"{key}{_SUFFIX}", CacheEntry(about=model.about, parts=parts), limit=limit
     )

@@ -1,4 +1,4 @@
-"""A config's whole forward pass as a Keras model of standard layers, which other programs can load."""
+"""The complete forward pass of a config as a Keras model of standard layers, for export."""
 
 from __future__ import annotations
 
@@ -21,27 +21,29 @@ def portable_network(
     Parameters
     ----------
     config : mapping
-        Of a store or bundle. Whatever its precision, this computes in float32.
+        Config of a store or bundle. The model always computes in float32, whatever the config's precision.
     name : str
-        The model's; two of the same backbone in one larger model need different ones.
+        Name of the model; must be unique if several models are combined into one.
     weights : path-like, optional
-        The weights file a bundle carries; found as for extraction when absent.
+        Weights file of a bundle; by default the weights are located as for extraction.
 
     Returns
     -------
     keras.Model
-        From uint8 (n, size, size, 3), upright RGB squares rendered as the config says, to float32
-        (n, width), the means over the last maps; with levels to a list of those of each level, in the order
-        in which a store has them side by side. Not rounded to the store's dtype, as no image is that is
-        graded. Of standard layers and operations alone, so that it can be saved, and loaded in safe mode
-        where Folio is not installed.
+        Input: uint8 (n, size, size, 3), upright RGB squares rendered as in the config. Output: float32
+        (n, n_features), the means over the last maps; with levels a list with one such array per level, in
+        the column order of a store. The values are not rounded to the store's dtype; features for predictions
+        are not rounded either. The model has standard layers and operations only, so it can be saved, and
+        loaded in safe mode without Folio.
 
     Raises
     ------
     WeightsError
-        If the weights at hand are not those of the config.
-    ConfigError, EngineError
-        If the size or the Keras set-up does not fit.
+        If the weights differ from those of the config.
+    ConfigError
+        If the network does not accept the input size.
+    EngineError
+        If Keras does not run on TensorFlow.
     """
     import keras
 
@@ -66,9 +68,11 @@ def portable_network(
             preprocess=config["preprocess"],
             statistics=config["statistics"],
         )
-        made = inner(scaled)
+        outputs = inner(scaled)
         pooled = [
-            keras.layers.GlobalAveragePooling2D(name=f"{name}_mean_{k + 1}")(one)
-            for k, one in enumerate(made if isinstance(made, list | tuple) else [made])
+            keras.layers.GlobalAveragePooling2D(name=f"{name}_mean_{number}")(output)
+            for number, output in enumerate(
+                outputs if isinstance(outputs, list | tuple) else [outputs], start=1
+            )
         ]
         return keras.Model(pixels, pooled if config["levels"] else pooled[0], name=name)

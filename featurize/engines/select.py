@@ -1,4 +1,4 @@
-"""Which engine runs a network, and which formats shorter than float32 the hardware computes in by itself."""
+"""Choice of the engine, and detection of the fast arithmetic formats of the hardware."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def choose_engine(
     *,
     device: str,
     precision: str,
-    native: tuple[str, ...],
-    openvino_here: bool,
+    cpu_precisions: tuple[str, ...],
+    has_openvino: bool,
     n_driver_gpus: int,
     n_tensorflow_gpus: Callable[[], int],
 ) -> str:
@@ -32,28 +32,28 @@ def choose_engine(
     Parameters
     ----------
     engine : {"auto", "tensorflow", "openvino"}
-        What was asked for. "auto" is TensorFlow where a GPU is meant or usable, and OpenVINO on CPUs, unless
-        it is not installed or cannot compute in the format asked for.
+        The requested engine. "auto" is TensorFlow if a GPU is requested or usable, else OpenVINO, unless it
+        is not installed or does not support the precision.
     device : str
-        What was asked for: "auto", "cpu", or something with "gpu".
+        The requested device: "auto", "cpu", or a string that begins with "gpu".
     precision : str
         Format of the arithmetic.
-    native : tuple of str
-        Formats beside float32 that this CPU computes in by itself.
-    openvino_here : bool
+    cpu_precisions : tuple of str
+        Formats besides float32 for which this CPU has instructions.
+    has_openvino : bool
         Whether OpenVINO is installed.
     n_driver_gpus : int
-        GPUs that CUDA's driver finds.
+        Number of GPUs that the CUDA driver finds.
     n_tensorflow_gpus : callable
-        Returns how many of them TensorFlow can use; asked only where that decides, since TensorFlow takes
-        seconds to import.
+        Returns the number of GPUs that TensorFlow can use; called only if the choice depends on it, since
+        importing TensorFlow takes seconds.
 
     Raises
     ------
     ConfigError
-        If there is no such engine or precision.
+        If the engine or the precision is unknown.
     EngineError
-        If OpenVINO was asked for what it does not do here.
+        If OpenVINO is requested with a device or precision that it does not support.
     """
     if engine not in ENGINES:
         raise ConfigError(f"--engine {engine}: unknown. Choose one of: {', '.join(ENGINES)}")
@@ -62,17 +62,17 @@ def choose_engine(
     if engine == "openvino":
         _check_openvino(device=device, precision=precision)
         return engine
-    if engine == "tensorflow" or not openvino_here or device not in ("auto", "cpu"):
+    if engine == "tensorflow" or not has_openvino or device not in ("auto", "cpu"):
         return "tensorflow"
     if device == "auto" and n_driver_gpus and n_tensorflow_gpus():
         return "tensorflow"
-    return "openvino" if precision == "float32" or precision in native else "tensorflow"
+    return "openvino" if precision == "float32" or precision in cpu_precisions else "tensorflow"
 
 
 def _check_openvino(*, device: str, precision: str) -> None:
     if device not in ("auto", "cpu"):
         raise EngineError(
-            f"--engine openvino --device {device}: OpenVINO runs on the CPU here. Type --device cpu, or "
+            f"--engine openvino --device {device}: OpenVINO runs on the CPU only. Type --device cpu, or "
             f"--engine tensorflow"
         )
     if precision == "float16":
@@ -82,14 +82,14 @@ def _check_openvino(*, device: str, precision: str) -> None:
         )
 
 
-def engine_here(engine: str, *, device: str, precision: str) -> str:
-    """Return which engine runs on this machine; parameters and errors as in `choose_engine`."""
+def resolve_engine(engine: str, *, device: str, precision: str) -> str:
+    """Return the engine to use on this machine; parameters and errors as in `choose_engine`."""
     return choose_engine(
         engine,
         device=device,
         precision=precision,
-        native=fast_precisions("openvino", "cpu"),
-        openvino_here=importlib.util.find_spec("openvino") is not None,
+        cpu_precisions=fast_precisions("openvino", "cpu"),
+        has_openvino=importlib.util.find_spec("openvino") is not None,
         n_driver_gpus=len(gpus()) if device == "auto" else 0,
         n_tensorflow_gpus=_tensorflow_gpus,
     )
@@ -102,7 +102,7 @@ def _tensorflow_gpus() -> int:
 
 
 def fast_precisions(engine_name: str, device: str) -> tuple[str, ...]:
-    """Return the formats shorter than float32 in which the hardware itself computes, and faster, best first.
+    """Return the formats shorter than float32 that the hardware computes in faster, best first.
 
     Parameters
     ----------
@@ -114,23 +114,23 @@ def fast_precisions(engine_name: str, device: str) -> tuple[str, ...]:
     Returns
     -------
     tuple of str
-        Of "float16" and "bfloat16"; empty where there is none, or where it cannot be told, and for TensorFlow
-        on CPUs: whatever the hardware, it gains little on large networks and loses on small ones.
+        Subset of "float16" and "bfloat16". Empty if there is none or the hardware is unknown, and always for
+        TensorFlow on a CPU, where large networks gain little and small networks become slower.
     """
     if device == "cpu":
         return cpu_formats(_cpuinfo()) if engine_name == "openvino" else ()
     numbers = [int(name.partition(":")[2] or 0) for name in device.split(",")]
-    here = gpus()
-    if any(number >= len(here) for number in numbers):
+    available = gpus()
+    if any(number >= len(available) for number in numbers):
         return ()
-    return gpu_formats(min(here[number].capability for number in numbers))
+    return gpu_formats(min(available[number].capability for number in numbers))
 
 
 def cpu_formats(cpuinfo: str) -> tuple[str, ...]:
-    """Return the formats of a CPU, from the text of Linux' /proc/cpuinfo.
+    """Return the fast formats of a CPU, given the text of /proc/cpuinfo on Linux.
 
-    What OpenVINO lists as a CPU's capabilities is no guide: there bfloat16 may mean float32 arithmetic with
-    rounded operands, which is no faster.
+    OpenVINO's list of CPU capabilities cannot be used: there bfloat16 may mean float32 arithmetic with
+    rounded operands, which is not faster.
     """
     flags = {
         flag
@@ -142,9 +142,9 @@ def cpu_formats(cpuinfo: str) -> tuple[str, ...]:
 
 
 def gpu_formats(capability: tuple[int, int]) -> tuple[str, ...]:
-    """Return the formats of an NVIDIA GPU, from its compute capability.
+    """Return the fast formats of an NVIDIA GPU, given its compute capability.
 
-    Tensor cores compute in float16 from 7.0 (Volta) on and in bfloat16 from 8.0 (Ampere) on.
+    Tensor cores support float16 since 7.0 (Volta) and bfloat16 since 8.0 (Ampere).
     """
     if capability >= (8, 0):
         return ("float16", "bfloat16")
@@ -163,16 +163,19 @@ _MAJOR, _MINOR = 75, 76  # CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MIN
 
 @dataclass(frozen=True, kw_only=True)
 class Gpu:
-    """One GPU, by its place among those that CUDA_VISIBLE_DEVICES leaves, as TensorFlow counts them."""
+    """Properties of one GPU."""
 
     capability: tuple[int, int]  # compute capability: (8, 0) is Ampere
     memory: int  # bytes
 
 
 def gpus() -> tuple[Gpu, ...]:
-    """Return the GPUs of this machine that this process may see; none where there is no driver."""
+    """Return the GPUs that CUDA_VISIBLE_DEVICES leaves visible, in TensorFlow's order.
+
+    Empty without a driver.
+    """
     try:
-        # Linux alone: TensorFlow has no CUDA elsewhere.
+        # Linux only: TensorFlow supports CUDA nowhere else.
         driver = ctypes.CDLL("libcuda.so.1")
     except OSError:
         return ()
@@ -180,12 +183,12 @@ def gpus() -> tuple[Gpu, ...]:
 
 
 def query_driver(driver: Any) -> tuple[Gpu, ...]:
-    """Return what a driver answers; none where it fails, as it does when a container got no GPU.
+    """Return the GPUs that a driver reports; empty if it fails, as in a container without a GPU.
 
     Parameters
     ----------
     driver : ctypes.CDLL
-        Or what stands in for it. Its functions return 0 when all went well.
+        The CUDA driver library, or a replacement. Its functions return 0 on success.
     """
     count = ctypes.c_int()
     if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)):

@@ -1,4 +1,4 @@
-"""Compare what extraction would run here with TensorFlow on the CPU: behind `featurize selfcheck`."""
+"""Comparison of the engine that extraction would use with TensorFlow on the CPU: `featurize selfcheck`."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from featurize.errors import EngineError
 
 @dataclass(frozen=True, kw_only=True)
 class SelfCheck:
-    """How far an engine's features are from TensorFlow's on the CPU in float32, and how fast both are."""
+    """Agreement of an engine's features with TensorFlow on the CPU in float32, and the speed of both."""
 
     backbone: str
     engine: str  # "tensorflow" or "openvino"
     device: str
-    precision: str  # of that engine; TensorFlow on the CPU computes in float32
-    formats: tuple[str, ...]  # shorter than float32, in which this device itself computes
+    precision: str  # of the checked engine; the reference computes in float32
+    formats: tuple[str, ...]  # fast formats of this device besides float32
     n_images: int
-    smallest_cosine: float  # over the images, between the two features of each; 1 is agreement
+    smallest_cosine: float  # minimum over the images of the cosine between the two feature vectors
     images_per_second: float
     reference_images_per_second: float  # TensorFlow on the CPU
-    note: str  # "", or what could be better
+    note: str  # advice to the user, or ""
 
 
 def selfcheck(
@@ -44,7 +44,7 @@ def selfcheck(
     n_images: int = 8,
     seed: int = 0,
 ) -> SelfCheck:
-    """Run a few synthetic pictures through a backbone as extraction would, and with TensorFlow on the CPU.
+    """Compare an engine with TensorFlow on the CPU on synthetic images.
 
     Parameters
     ----------
@@ -53,29 +53,29 @@ def selfcheck(
     weights : Weights
         From `find_weights`.
     engine : {"auto", "tensorflow", "openvino"}, default="auto"
-        What is checked; "auto" is what extraction takes.
+        The engine to check; "auto" is the one that extraction would use.
     device : str, default="auto"
         As for extraction.
     gpu_memory : float, optional
-        Fraction of the GPU's memory to take.
+        Fraction of the GPU's memory to reserve.
     precision : {"float32", "float16", "bfloat16"}, default="float32"
-        Format of the arithmetic that is checked.
+        Format of the arithmetic of the checked engine.
     n_images : int, default=8
-        Pictures to compare.
+        Number of images to compare.
     seed : int, default=0
-        What the pictures are drawn from.
+        Seed of the images.
 
     Returns
     -------
     SelfCheck
-        What was checked, the smallest cosine and both rates.
+        Settings of the checked engine, smallest cosine and both rates.
 
     Raises
     ------
     EngineError
-        If the engine is not to be had, or is TensorFlow on the CPU in float32 itself.
+        If the engine is not available, or is itself TensorFlow on the CPU in float32.
     """
-    # This one first: TensorFlow on the CPU hides GPUs from its process.
+    # Created first: TensorFlow on the CPU hides the GPUs from its process.
     checked = create_engine(
         backbone,
         weights,
@@ -87,14 +87,15 @@ def selfcheck(
     )
     if (checked.name, checked.device, checked.precision) == ("tensorflow", "cpu", "float32"):
         raise EngineError(
-            "selfcheck compares with TensorFlow on the CPU in float32, and that is what there is to check "
-            "here. Type --device gpu:N on a machine with a GPU, or pip install openvino"
+            "selfcheck compares an engine with TensorFlow on the CPU in float32, which is also the engine to "
+            "check here. Type --device gpu:N on a machine with a GPU, or pip install openvino"
         )
     reference = create_engine(backbone, weights, engine="tensorflow", device="cpu", batch_size=n_images)
     note = ""
     if checked.device == "cpu" and device == "auto" and select.gpus():
         note = (
-            "TensorFlow cannot use the GPU that is here: pip install folio-grader[cuda] brings what it needs"
+            "TensorFlow cannot use the GPU of this machine. Install the libraries that it needs with: "
+            "pip install folio-grader[cuda]"
         )
     return compare_engines(
         checked, reference, backbone=backbone.name, n_images=n_images, seed=seed, note=note
@@ -104,7 +105,7 @@ def selfcheck(
 def compare_engines(
     checked: Engine, reference: Engine, *, backbone: str, n_images: int = 8, seed: int = 0, note: str = ""
 ) -> SelfCheck:
-    """Compare two engines of one backbone on the same pictures."""
+    """Compare two engines of one backbone on the same images."""
     images = synthetic_images(n_images, size=checked.size, seed=seed)
     features, rate = _timed(checked, images)
     expected, reference_rate = _timed(reference, images)
@@ -123,19 +124,19 @@ def compare_engines(
 
 
 def synthetic_images(n_images: int, *, size: int, seed: int) -> npt.NDArray[np.uint8]:
-    """Return smooth coloured pictures with a little grain: (n_images, size, size, 3), uint8."""
+    """Return smooth colour images with a little noise: uint8 (n_images, size, size, 3)."""
     generator = np.random.default_rng(seed)
     axis = np.linspace(0, 2 * np.pi, size)
     waves = generator.uniform(0.5, 6, (n_images, 2, 3, 1))
     down, across = np.sin(waves * axis + generator.uniform(0, 6, waves.shape)).transpose(1, 0, 3, 2)
-    picture = 127.5 + 60 * (down[:, :, None, :] + across[:, None, :, :])  # (n_images, size, size, 3)
-    return np.clip(picture + generator.normal(0, 8, picture.shape), 0, 255).astype(np.uint8)
+    images = 127.5 + 60 * (down[:, :, None, :] + across[:, None, :, :])  # (n_images, size, size, 3)
+    return np.clip(images + generator.normal(0, 8, images.shape), 0, 255).astype(np.uint8)
 
 
 def cosines(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    """Return the cosine between the rows of two arrays; 1 for two rows of zeros, 0 where one is zero.
+    """Return the cosine between corresponding rows of two arrays.
 
-    A row that is not finite agrees with nothing: its cosine is -1.
+    It is 1 for two rows of zeros, 0 if only one row is zero, and -1 if a row is not finite.
     """
     left, right = a.astype(np.float64), b.astype(np.float64)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -145,15 +146,15 @@ def cosines(a: npt.NDArray[np.float32], b: npt.NDArray[np.float32]) -> npt.NDArr
     return np.where(np.isfinite(cosine), cosine, -1.0)
 
 
-def _timed(engine: Engine, images: npt.NDArray[np.uint8], *, rounds: int = 3) -> tuple[np.ndarray, float]:
-    """Return the features, and the images/s of the best round: as many batches in flight as are worth it.
+def _timed(engine: Engine, images: npt.NDArray[np.uint8], *, repeats: int = 3) -> tuple[np.ndarray, float]:
+    """Return the features, and the images/s of the fastest repeat with `Engine.in_flight` batches.
 
-    The first call may compile, and is not timed.
+    The first call may compile the network and is not timed.
     """
     features = engine(images)
     n_batches = 2 * engine.in_flight
     best = float("inf")
-    for _ in range(rounds):
+    for _ in range(repeats):
         start = time.perf_counter()
         for pending in [engine.submit(images) for _ in range(n_batches)]:
             pending.result()

@@ -1,10 +1,9 @@
-"""The TensorFlow engine: one frozen graph a backbone, on the CPU or on every GPU that is to be used."""
+"""TensorFlow engine: one frozen graph per backbone, on the CPU or on one or more GPUs."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -12,12 +11,15 @@ import numpy.typing as npt
 from featurize.backbones.networks import check_input_size
 from featurize.backbones.registry import Backbone
 from featurize.backbones.weights import Weights
+from featurize.base.text import plural
+from featurize.base.typing import Float32Array
 from featurize.engines.base import PendingFeatures, auto_batch_size, check_images
 from featurize.engines.batching import DeviceQueues
 from featurize.engines.device import Placement, resolve_device
 from featurize.engines.freeze import (
     HOST,
     FrozenForward,
+    NetworkSpec,
     OutOfMemoryError,
     forward_function,
     frozen_forward,
@@ -28,30 +30,30 @@ from featurize.errors import ConfigError, EngineError
 
 
 def check_precision(precision: str, *, device: str) -> None:
-    """Refuse a precision that the device has no arithmetic for.
+    """Check that a device supports a precision.
 
     Raises
     ------
     ConfigError
-        If there is no such precision.
+        If the precision is unknown.
     EngineError
-        If it is float16 on a CPU.
+        If the precision is float16 and the device is a CPU.
     """
     if precision not in PRECISIONS:
         raise ConfigError(f"--precision {precision}: unknown. Choose one of: {', '.join(PRECISIONS)}")
     if precision == "float16" and device == "cpu":
         raise EngineError(
-            "--precision float16 needs a GPU, and this is a CPU. Type --precision bfloat16 or float32"
+            "--precision float16 needs a GPU, but the device is a CPU. Type --precision bfloat16 or float32"
         )
 
 
 class TensorFlowEngine:
-    """A backbone as one frozen graph: uint8 in; preprocessing, network, mean over the maps; float32 out.
+    """A backbone as one frozen TensorFlow graph: preprocessing, network and global average pooling.
 
-    Variables are constants in it, so TensorFlow folds the batch norms into the convolutions. Threads take the
-    batches through it: one on the CPU, so that the caller can pack the next batch meanwhile; two on each GPU,
-    so that one batch travels while the other is computed. Every GPU has the whole graph, and a batch goes to
-    the one with the least to do.
+    Variables are constants in the graph, so TensorFlow folds batch norms into convolutions. Threads run the
+    batches: one on the CPU, so that the caller can fill the next batch meanwhile; two per GPU, so that one
+    batch is transferred while the other is computed. Every GPU has the complete graph, and a batch goes to
+    the GPU with the fewest unfinished batches.
 
     Parameters
     ----------
@@ -61,7 +63,7 @@ class TensorFlowEngine:
     Attributes
     ----------
     notes : tuple of str
-        What the user should know of how it came out: a smaller batch, GPUs of several models.
+        Messages to the user: a reduced batch size, GPUs of different models.
     """
 
     name = "tensorflow"
@@ -86,104 +88,96 @@ class TensorFlowEngine:
         check_precision(precision, device=placement.device)
         self.device, self.precision = placement.device, precision
         self.size = check_input_size(backbone, input_size)
-        auto = auto_batch_size(self.device, input_size=self.size)
-        started = _largest_that_fits(
-            functools.partial(
-                frozen_forward,
-                backbone,
-                weights,
-                input_size=self.size,
-                preprocess=preprocess,
-                statistics=statistics,
-                precision=precision,
-                levels=levels,
-                device_name=HOST,  # not on a GPU, whose memory would keep what only building needs
-            ),
-            functools.partial(_start, placement=placement),
-            most=auto if batch_size == "auto" else int(batch_size),
-            least=1 if batch_size == "auto" else int(batch_size),
+        auto = auto_batch_size(self.device, input_size=self.size) if batch_size == "auto" else None
+        spec = NetworkSpec(
+            backbone=backbone,
+            weights=weights,
+            input_size=self.size,
+            preprocess=preprocess,
+            statistics=statistics,
+            levels=levels,
+            batch_size=auto or int(batch_size),
         )
-        self._lanes, self.batch_size = started.lanes, started.batch_size
-        self.in_flight = self._lanes.in_flight
-        self.level_names, self.level_ends = started.frozen.level_names, started.frozen.level_ends
+        frozen, self._queues, self.batch_size = _largest_that_fits(
+            spec, precision=precision, placement=placement, min_batch_size=1 if auto else spec.batch_size
+        )
+        self.in_flight = self._queues.in_flight
+        self.level_names, self.level_ends = frozen.level_names, frozen.level_ends
         self.n_features = self.level_ends[-1]
-        self.notes = _notes(
-            placement, auto=auto if batch_size == "auto" else None, batch_size=self.batch_size
-        )
+        self.notes = _notes(placement, auto=auto, batch_size=self.batch_size)
 
     def submit(self, images: npt.NDArray[np.uint8]) -> PendingFeatures:
-        """Start on some pictures; see `featurize.engines.base.Engine`."""
+        """Start computing the features of a batch; see `featurize.engines.base.Engine`."""
         check_images(images, size=self.size, batch_size=self.batch_size)
-        return self._lanes.submit(images)
+        return self._queues.submit(images)
 
-    def __call__(self, images: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Return one feature vector a picture; see `featurize.engines.base.Engine`."""
+    def __call__(self, images: npt.NDArray[np.uint8]) -> Float32Array:
+        """Return one feature vector per image; see `featurize.engines.base.Engine`."""
         return self.submit(images).result()
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Started:
-    frozen: FrozenForward
-    lanes: DeviceQueues
-    batch_size: int
-
-
 def _largest_that_fits(
-    freeze: Callable[..., FrozenForward],
-    start: Callable[[FrozenForward], DeviceQueues],
-    *,
-    most: int,
-    least: int,
-) -> _Started:
-    """Start with `most` pictures a batch, or as often halved as the devices' memory asks for.
+    spec: NetworkSpec, *, precision: str, placement: Placement, min_batch_size: int
+) -> tuple[FrozenForward, DeviceQueues, int]:
+    """Halve the batch size until a batch fits in the devices' memory.
 
-    That is settled here, before the work: the batches of a run have one shape from the first to the last, and
-    a batch that does not fit later, because others took the memory, is an error.
+    The batch size is chosen before the run and stays the same: a batch that does not fit later, because
+    another program uses the memory, is an error.
+
+    Returns
+    -------
+    frozen : FrozenForward
+        The network for that batch size.
+    queues : DeviceQueues
+        Running device queues.
+    batch_size : int
+        Images per forward pass.
     """
-    batch_size = most
     while True:
-        frozen = freeze(batch_size=batch_size)
+        # Built on the host: a GPU's memory would keep what only building needs.
+        frozen = frozen_forward(spec, precision=precision, device_name=HOST)
         try:
-            lanes = start(frozen)
+            return frozen, _start(frozen, placement=placement), spec.batch_size
         except OutOfMemoryError:
-            if batch_size // 2 < least:
+            if spec.batch_size // 2 < min_batch_size:
                 raise
-            batch_size //= 2
-        else:
-            return _Started(frozen=frozen, lanes=lanes, batch_size=batch_size)
+            spec = replace(spec, batch_size=spec.batch_size // 2)
 
 
 def _start(frozen: FrozenForward, *, placement: Placement) -> DeviceQueues:
-    """Return running lanes; on GPUs after as many batches as they will have in flight.
+    """Return running device queues; GPUs compute `in_flight` batches first.
 
-    So kernels are chosen, and memory taken, before the work. The first GPU goes first: what is found out
-    about its kernels, TensorFlow uses on all of the same model.
+    These warm-up batches make TensorFlow choose kernels and allocate memory before the run. The first batch
+    runs on the first GPU alone: TensorFlow reuses its kernel choice on all GPUs of the same model.
     """
     if placement.device == "cpu":
-        return DeviceQueues([forward_function(frozen.function, HOST, device="cpu")], threads=1, waiting=1)
+        return DeviceQueues([forward_function(frozen.function, HOST, device="cpu")], threads=1, queued=1)
     forwards = [
         forward_function(place_on_device(frozen.function, name), name, device=device)
         for name, device in zip(placement.names, placement.device.split(","), strict=True)
     ]
     images = np.zeros(tuple(frozen.function.inputs[0].shape), dtype=np.uint8)
     forwards[0](images)
-    lanes = DeviceQueues(forwards, threads=2, waiting=1)
+    queues = DeviceQueues(forwards, threads=2, queued=1)
     try:
-        for pending in [lanes.submit(images) for _ in range(lanes.in_flight)]:
+        for pending in [queues.submit(images) for _ in range(queues.in_flight)]:
             pending.result()
     except BaseException:
-        lanes.close()
+        queues.close()
         raise
-    return lanes
+    return queues
 
 
 def _notes(placement: Placement, *, auto: int | None, batch_size: int) -> tuple[str, ...]:
     notes = []
     if auto is not None and batch_size < auto:
-        notes.append(f"{placement.device}: no memory for batches of {auto} pictures; they have {batch_size}")
+        notes.append(
+            f"{placement.device}: not enough memory for batches of {plural(auto, 'image')}; "
+            f"the batch size is {batch_size}"
+        )
     if len(placement.models) > 1:
         notes.append(
-            f"{placement.device} are of several models ({', '.join(placement.models)}), whose features agree "
-            f"to rounding only. For equal ones, name GPUs of one model with --device"
+            f"{placement.device} are different models ({', '.join(placement.models)}), whose features agree "
+            f"only up to rounding. For identical features, choose GPUs of one model with --device"
         )
     return tuple(notes)

@@ -69,7 +69,7 @@ def stand_in(monkeypatch) -> StandIn:
 
     monkeypatch.setattr(registry, "BACKBONES", module.registry())
     monkeypatch.setattr(factory, "create_engine", create_engine)
-    monkeypatch.setattr(select, "engine_here", lambda engine, **_: "stand-in")
+    monkeypatch.setattr(select, "resolve_engine", lambda engine, **_: "stand-in")
     monkeypatch.setattr(select, "fast_precisions", lambda engine, device: state.fast)
     return state
 

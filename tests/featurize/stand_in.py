@@ -133,7 +133,7 @@ def install(
 
     registry_module.BACKBONES = registry()  # type: ignore[misc]
     factory.create_engine = create_engine  # type: ignore[assignment]
-    select.engine_here = lambda engine, **_: "stand-in"  # type: ignore[assignment]
+    select.resolve_engine = lambda engine, **_: "stand-in"  # type: ignore[assignment]
     select.fast_precisions = lambda engine, device: ()  # type: ignore[assignment]
     fill.PART_CONTENTS = part
     if version is not None:

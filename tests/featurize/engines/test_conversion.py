@@ -1,4 +1,4 @@
-"""Conversion tells nobody, costs a second start nothing, and is never taken from a broken or foreign file."""
+"""Conversion to OpenVINO: no telemetry, a cache for later runs, no damaged cache entry is ever used."""
 
 import contextlib
 import dataclasses
@@ -16,12 +16,12 @@ from featurize.backbones.registry import get_backbone
 from featurize.backbones.weights import Weights, find_weights
 from featurize.engines import openvino
 from featurize.engines.factory import create_engine
-from featurize.engines.freeze import FrozenGraph
+from featurize.engines.freeze import FrozenGraph, NetworkSpec
 from featurize.errors import EngineError, WeightsError
 
 ROOT = Path(__file__).resolve().parents[3]
 
-# In a process of its own: an engine, its features as a digest, and what Python reported meanwhile.
+# In a separate process: creates an engine; prints a digest of its features, and the network contacts.
 START = """
 import sys
 contacts = []
@@ -83,7 +83,7 @@ def first_start(tmp_path_factory):
     return _start(folder), folder
 
 
-def test_nobody_hears_of_a_first_start(first_start):
+def test_a_first_run_contacts_no_server(first_start):
     """OpenVINO's telemetry keeps an identifier in ~/intel before it sends anything; ~/.keras is Keras'."""
     first, _ = first_start
     assert first.features.startswith("openvino ")
@@ -93,7 +93,7 @@ def test_nobody_hears_of_a_first_start(first_start):
     assert first.home <= {".keras"}
 
 
-def test_a_second_start_needs_no_tensorflow_and_is_as_quiet(first_start, tmp_path):
+def test_a_second_run_needs_no_tensorflow_and_contacts_no_server(first_start, tmp_path):
     first, folder = first_start
     shutil.copytree(folder / "cache", tmp_path / "cache")
     second = _start(tmp_path, flags=("-W", "error"))
@@ -101,7 +101,7 @@ def test_a_second_start_needs_no_tensorflow_and_is_as_quiet(first_start, tmp_pat
 
 
 @pytest.mark.parametrize("ending", ["", "raise SystemExit(0)", "del engine"])
-def test_a_process_may_end_with_batches_under_way(first_start, ending):
+def test_a_process_may_exit_while_batches_are_running(first_start, ending):
     _, folder = first_start
     ended = _start(folder, code=f"{START}\nleft = [engine.submit(images) for _ in range(9)]\n{ending}")
     assert ended.errors == ""
@@ -117,7 +117,7 @@ def test_openvino_that_cannot_be_imported(monkeypatch):
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(
         EngineError,
-        match=r"^--engine openvino: cannot be imported here \(.*\)\. Type --engine tensorflow, or pip",
+        match=r"^--engine openvino: cannot import OpenVINO \(.*\)\. Type --engine tensorflow, or pip",
     ):
         openvino.import_openvino()
     assert sys.modules.get("openvino_telemetry", "absent") is not None
@@ -126,13 +126,14 @@ def test_openvino_that_cannot_be_imported(monkeypatch):
 # --- the cache, with a network that can be worked out by hand ---------------------------------------
 
 
-def _tiny_network(backbone, weights, *, input_size, preprocess, batch_size, **_):
-    """The mean of each channel, times the seed; over 255 when rescaled."""
+def _tiny_network(spec):
+    """The mean of each channel, times the seed; divided by 255 when rescaled."""
     import tensorflow as tf
 
-    factor = (weights.seed or 1) / (255 if preprocess == "rescale" else 1)
+    factor = (spec.weights.seed or 1) / (255 if spec.preprocess == "rescale" else 1)
+    shape = (spec.batch_size, spec.input_size, spec.input_size, 3)
 
-    @tf.function(input_signature=[tf.TensorSpec((batch_size, input_size, input_size, 3), tf.uint8)])
+    @tf.function(input_signature=[tf.TensorSpec(shape, tf.uint8)])
     def forward(images):
         return tf.reduce_mean(tf.cast(images, tf.float32), axis=(1, 2)) * factor
 
@@ -152,9 +153,9 @@ def n_converted(monkeypatch):
     """Replace networks by the tiny one, and count how often one is built."""
     made = []
 
-    def frozen_graph(*args, **options):
+    def frozen_graph(spec):
         made.append(1)
-        return _tiny_network(*args, **options)
+        return _tiny_network(spec)
 
     monkeypatch.setattr(openvino, "frozen_graph", frozen_graph)
     return lambda: len(made)
@@ -170,7 +171,7 @@ def _features(source="random", *, seed=1, **options):
     return create_engine(LITE0, find_weights(LITE0, source, seed=seed), **options)(IMAGES)
 
 
-def test_a_second_start_takes_what_is_kept(cache, n_converted):
+def test_a_second_run_uses_the_cached_network(cache, n_converted):
     for _ in range(2):
         np.testing.assert_allclose(_features(), MEANS, rtol=1e-6)
     assert n_converted() == 1
@@ -189,7 +190,7 @@ def test_a_flipped_bit_in_the_cache_costs_time_alone(cache, n_converted):
     assert n_converted() == 2
 
 
-def test_each_network_has_its_own_place(cache, n_converted):
+def test_each_network_has_its_own_cache_entry(cache, n_converted):
     for _ in range(2):
         np.testing.assert_allclose(_features(seed=2), 2 * MEANS, rtol=1e-6)
         np.testing.assert_allclose(_features(seed=3), 3 * MEANS, rtol=1e-6)
@@ -197,7 +198,7 @@ def test_each_network_has_its_own_place(cache, n_converted):
         assert n_converted() == 3
 
 
-def test_formats_and_threads_share_one(cache, n_converted):
+def test_precisions_and_threads_share_one_cache_entry(cache, n_converted):
     _features()
     _features(threads=1)
     with contextlib.suppress(EngineError):  # this CPU may have no bfloat16
@@ -213,14 +214,14 @@ def test_a_cache_that_cannot_be_written_is_only_slower(monkeypatch, tmp_path, n_
         assert n_converted() == n
 
 
-def test_a_weights_file_that_changes_meanwhile_is_kept_under_no_digest(cache, monkeypatch, tmp_path):
+def test_a_weights_file_that_changes_during_the_conversion_is_not_cached(cache, monkeypatch, tmp_path):
     """The digest is of the file that was found; the network may come from what replaced it."""
     path = tmp_path / "weights.h5"
     path.write_bytes(b"found")
 
-    def frozen_graph(*args, **options):
+    def frozen_graph(spec):
         path.write_bytes(b"built from")
-        return _tiny_network(*args, **options)
+        return _tiny_network(spec)
 
     monkeypatch.setattr(openvino, "frozen_graph", frozen_graph)
     with pytest.raises(WeightsError, match=r"weights\.h5: changed while it was being read\. Run the comm"):
@@ -228,7 +229,7 @@ def test_a_weights_file_that_changes_meanwhile_is_kept_under_no_digest(cache, mo
     assert not cache.exists()
 
 
-def test_a_kept_network_is_no_way_around_wrong_weights(cache, n_converted, tmp_path):
+def test_the_weights_file_is_digested_at_every_start(cache, n_converted, tmp_path):
     """The file is digested at every start: another content is another network."""
     path = tmp_path / "weights.h5"
     for n, content in enumerate((b"one", b"other", b"one", b"other")):
@@ -240,32 +241,32 @@ def test_a_kept_network_is_no_way_around_wrong_weights(cache, n_converted, tmp_p
         _features(path)
 
 
-def test_nowhere_to_convert(monkeypatch, cache, n_converted):
+def test_no_disk_space_for_the_conversion(monkeypatch, cache, n_converted):
     def full(*args, **options):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(openvino.tempfile, "TemporaryDirectory", full)
     with pytest.raises(
         EngineError,
-        match=r"cannot be written there on its way to OpenVINO \(No space left on device\)\. Make room",
+        match=r"cannot write temporary files for OpenVINO \(No space left on device\)\. Free disk space",
     ):
         _features()
 
 
-def test_the_key_is_of_the_weights_as_they_were_found():
-    """And of nothing about where they lie."""
-    digest = hashlib.sha256(b"weights").hexdigest()
-    facts = [
-        openvino.NetworkSpec(
-            backbone=LITE0,
-            weights=Weights(kind="file", path=Path(place), sha256=digest, seed=None),
-            input_size=32,
-            preprocess="native",
-            statistics=None,
-            batch_size=2,
-            levels=False,
-        ).facts()
-        for place in ("a", "b")
-    ]
-    assert facts[0] == facts[1]
-    assert digest in facts[0].values()
+def test_the_key_depends_on_the_digest_of_the_weights_and_not_on_their_path():
+    def key(path, content):
+        digest = hashlib.sha256(content).hexdigest()
+        return openvino.model_key(
+            NetworkSpec(
+                backbone=LITE0,
+                weights=Weights(kind="file", path=Path(path), sha256=digest, seed=None),
+                input_size=32,
+                preprocess="native",
+                statistics=None,
+                levels=False,
+                batch_size=2,
+            )
+        )
+
+    assert key("a", b"weights") == key("b", b"weights")
+    assert key("a", b"weights") != key("a", b"other weights")

@@ -1,4 +1,4 @@
-"""What is decided about devices, as logic: the GPUs are made up, and so is what TensorFlow says of them."""
+"""Choice and configuration of devices, with simulated GPUs and a simulated `tf.config`."""
 
 import re
 import subprocess
@@ -28,19 +28,19 @@ def test_what_is_written_and_meant(written, meant):
     ["gpu:x", "gpu:-1", "gpus", "", "cuda:0", "gpu:", "gpu:0,", "gpu:0, gpu:1", "gpu:0,1", "gpu,gpu:1",
      "cpu:0", "gpu:0,cpu", "GPU:0", "gpu:٣", "gpu:0\n"],
 )  # fmt: skip
-def test_a_device_that_is_none(written):
+def test_an_invalid_device(written):
     expected = f"--device {written}: expected auto, cpu, gpu or gpu:N, such as gpu:0, or several: gpu:0,gpu:1"
     with pytest.raises(ConfigError, match=f"^{re.escape(expected)}$"):
         plan_device(written, n_gpus=4)
 
 
 def test_a_gpu_named_twice():
-    with pytest.raises(ConfigError, match=r"^--device gpu:1,gpu:01: names a GPU twice\. Name each once$"):
+    with pytest.raises(ConfigError, match=r"^--device gpu:1,gpu:01: lists a GPU twice\. List each GPU once$"):
         parse_device("gpu:1,gpu:01")
 
 
 @given(st.sets(st.integers(0, 99), min_size=1).flatmap(lambda numbers: st.permutations(sorted(numbers))))
-def test_what_a_plan_is_called_means_the_plan(numbers):
+def test_the_name_of_a_plan_is_parsed_as_the_same_plan(numbers):
     """The name in a store's record can be typed again."""
     plan = plan_device(",".join(f"gpu:{number}" for number in numbers), n_gpus=100)
     assert parse_device(plan.device) == ("gpu", tuple(sorted(numbers)))
@@ -55,17 +55,17 @@ def test_parsing_imports_no_tensorflow():
 
 
 @pytest.mark.parametrize(
-    ("asked", "n_gpus", "most", "device"),
+    ("asked", "n_gpus", "max_gpus", "device"),
     [("auto", 0, None, "cpu"), ("auto", 1, None, "gpu:0"), ("auto", 3, None, "gpu:0,gpu:1,gpu:2"),
      ("gpu", 2, None, "gpu:0,gpu:1"), ("cpu", 2, None, "cpu"), ("gpu:1", 2, None, "gpu:1"),
      ("gpu:2,gpu:0", 3, None, "gpu:0,gpu:2"),
      ("auto", 3, 1, "gpu:0"), ("gpu:2,gpu:1", 3, 1, "gpu:1"), ("auto", 0, 1, "cpu")],
 )  # fmt: skip
-def test_the_devices_that_are_taken(asked, n_gpus, most, device):
-    plan = plan_device(asked, n_gpus=n_gpus, most=most)
+def test_the_devices_that_are_used(asked, n_gpus, max_gpus, device):
+    plan = plan_device(asked, n_gpus=n_gpus, max_gpus=max_gpus)
     assert plan.device == device
     assert plan.memory_limits == (None,) * len(plan.gpus)
-    assert plan.named == (":" in asked)
+    assert plan.explicit == (":" in asked)
 
 
 @pytest.mark.parametrize(
@@ -89,17 +89,17 @@ def test_a_fraction_of_each_gpus_memory():
     assert plan.memory_limits == (40960, 8192)
 
 
-def test_memory_that_cannot_be_told():
-    with pytest.raises(EngineError, match=r"the memory of gpu:0 cannot be told\. Leave the option out"):
+def test_a_gpu_with_unknown_memory():
+    with pytest.raises(EngineError, match=r"cannot determine the memory of gpu:0\. Leave the option out"):
         plan_device("gpu:0", n_gpus=1, gpu_memory=0.5, gpu_total=lambda index: 0)
 
 
-def test_the_fraction_is_nothing_to_a_cpu():
+def test_the_fraction_has_no_effect_on_a_cpu():
     plan = plan_device("cpu", n_gpus=1, gpu_memory=0.5, gpu_total=lambda index: 1 << 30)
     assert (plan.device, plan.memory_limits) == ("cpu", ())
 
 
-# --- what TensorFlow is told ----------------------------------------------------------------------
+# --- configuration of TensorFlow ----------------------------------------------------------------------
 
 
 class _Config:
@@ -149,8 +149,8 @@ class _Config:
             raise RuntimeError("Physical devices cannot be modified after being initialized")
 
 
-def _plan(*gpus, named=True, limit=None):
-    return DevicePlan(gpus=gpus, named=named, memory_limits=(limit,) * len(gpus))
+def _plan(*gpus, explicit=True, limit=None):
+    return DevicePlan(gpus=gpus, explicit=explicit, memory_limits=(limit,) * len(gpus))
 
 
 def test_a_cpu_engine_takes_nothing_of_any_gpu():
@@ -178,12 +178,12 @@ def test_a_limit_is_set_on_each_gpu_that_is_used():
     assert not config.growing
 
 
-def test_the_models_are_told_once_each():
+def test_each_gpu_model_is_listed_once():
     assert configure_devices(_plan(0, 1), _Config(2)).models == ("NVIDIA L4",)
     assert configure_devices(_plan(0, 1), _Config(2, models=["T4", "L4"])).models == ("L4", "T4")
 
 
-@pytest.mark.parametrize("plan", [_plan(), _plan(0), _plan(1), _plan(0, 1, named=False)])
+@pytest.mark.parametrize("plan", [_plan(), _plan(0), _plan(1), _plan(0, 1, explicit=False)])
 def test_after_the_start_what_is_harmless_goes_on(plan):
     """All GPUs are visible then, and keep their numbers."""
     placement = configure_devices(plan, _Config(2, started=True))
@@ -214,23 +214,23 @@ def test_a_limit_after_a_start_without_one_is_refused():
         configure_devices(_plan(0, limit=2000), config)
 
 
-@pytest.mark.parametrize("named", [True, False])
-def test_gpus_that_are_hidden_for_good_are_explained(named):
+@pytest.mark.parametrize("explicit", [True, False])
+def test_gpus_that_are_hidden_for_good_are_explained(explicit):
     config = _Config(2)
     configure_devices(_plan(), config)
     config.started = True
     with pytest.raises(
         EngineError,
-        match=r"--device gpu:0,gpu:1: .* has already hidden gpu:0, gpu:1\. Make the engine on the GPU first",
+        match=r"--device gpu:0,gpu:1: .* has already hidden gpu:0, gpu:1\. Create the GPU engine first",
     ):
-        configure_devices(_plan(0, 1, named=named), config)
+        configure_devices(_plan(0, 1, explicit=explicit), config)
 
 
 def test_auto_goes_on_with_the_gpus_that_are_left():
     config = _Config(3)
     configure_devices(_plan(1), config)
     config.started = True
-    placement = configure_devices(_plan(0, 1, 2, named=False), config)
+    placement = configure_devices(_plan(0, 1, 2, explicit=False), config)
     assert (placement.device, placement.names) == ("gpu:1", ("/GPU:0",))
     with pytest.raises(EngineError, match=r"has already hidden gpu:2\."):
         configure_devices(_plan(1, 2), config)
@@ -240,10 +240,10 @@ def test_without_gpus_nothing_is_touched():
     assert configure_devices(_plan(), _Config(0)).device == "cpu"
 
 
-def test_settling_plans_with_what_is_there(monkeypatch):
+def test_resolve_device_uses_the_gpus_of_the_machine(monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert resolve_device("auto", config=_Config(2)).device == "gpu:0,gpu:1"
-    assert resolve_device("auto", config=_Config(2), most=1).names == ("/GPU:0",)
+    assert resolve_device("auto", config=_Config(2), max_gpus=1).names == ("/GPU:0",)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5")
     with pytest.raises(
         EngineError, match=r"gpu:0 here \(CUDA_VISIBLE_DEVICES is '5'\)\. Type --device gpu:0"

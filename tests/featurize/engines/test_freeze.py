@@ -7,7 +7,7 @@ import pytest
 
 from featurize.backbones.registry import get_backbone
 from featurize.backbones.weights import find_weights
-from featurize.engines.freeze import _graph_of_constants, frozen_forward, frozen_graph
+from featurize.engines.freeze import NetworkSpec, _graph_of_constants, frozen_forward, frozen_graph
 
 SIZE = 64
 MOBILENET = get_backbone("mobilenet")
@@ -21,21 +21,20 @@ LEVELS = {
 }
 
 
-def _frozen(**options):
-    return frozen_forward(
-        MOBILENET,
-        find_weights(MOBILENET, "random"),
-        **{
-            "input_size": SIZE,
-            "preprocess": "native",
-            "statistics": None,
-            "precision": "float32",
-            "levels": False,
-            "batch_size": 2,
-            "device_name": "/CPU:0",
-            **options,
-        },
+def _spec(*, levels=False):
+    return NetworkSpec(
+        backbone=MOBILENET,
+        weights=find_weights(MOBILENET, "random"),
+        input_size=SIZE,
+        preprocess="native",
+        statistics=None,
+        levels=levels,
+        batch_size=2,
     )
+
+
+def _frozen(*, levels=False, precision="float32"):
+    return frozen_forward(_spec(levels=levels), precision=precision, device_name="/CPU:0")
 
 
 @pytest.fixture(scope="module")
@@ -89,17 +88,14 @@ def test_levels_of_a_shorter_format_are_pooled_in_float32(images):
     assert (features.view(np.uint32) & 0xFFFF).any(axis=0).mean() > 0.5  # else 16 zero bits
 
 
-def test_the_graph_for_other_engines_is_the_same_with_and_without_private_halves(monkeypatch, images, maps):
-    """Where TensorFlow has other names for them, its public function does both."""
+def test_the_graph_is_the_same_with_and_without_private_functions_of_tensorflow(monkeypatch, images, maps):
+    """If TensorFlow does not have the private functions, its public function is used."""
     import tensorflow as tf
     from tensorflow.python import framework
     from tensorflow.python.framework import convert_to_constants as freezing
 
     def features():
-        frozen = frozen_graph(
-            MOBILENET, find_weights(MOBILENET, "random"), input_size=SIZE, preprocess="native",
-            statistics=None, levels=False, batch_size=2,
-        )  # fmt: skip
+        frozen = frozen_graph(_spec())
         assert (frozen.level_names, frozen.level_ends) == (("final",), (1024,))
         graph = tf.compat.v1.GraphDef.FromString(frozen.graph)
         assert not [node.op for node in graph.node if "Variable" in node.op]
@@ -107,17 +103,17 @@ def test_the_graph_for_other_engines_is_the_same_with_and_without_private_halves
             tf.import_graph_def(graph, name="")
             return session.run("Identity:0", {"images:0": images})
 
-    by_halves = features()
-    _assert_near(by_halves, maps[-1].mean(axis=(1, 2)))
+    by_private_functions = features()
+    _assert_near(by_private_functions, maps[-1].mean(axis=(1, 2)))
     public = types.SimpleNamespace(
         convert_variables_to_constants_v2=freezing.convert_variables_to_constants_v2
     )
     monkeypatch.setattr(framework, "convert_to_constants", public)
-    np.testing.assert_array_equal(features(), by_halves)
+    np.testing.assert_array_equal(features(), by_private_functions)
 
 
 def test_what_the_features_do_not_need_is_not_in_the_graph():
-    """An end of its own, such as that of a dropout that is off, would be a second output to who reads it."""
+    """A node without consumers, such as an inactive dropout, would be a second output to other engines."""
     import tensorflow as tf
 
     variable = tf.Variable([2.0, 3.0])

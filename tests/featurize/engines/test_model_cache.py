@@ -1,13 +1,17 @@
-"""The cache gives back what was put in, or nothing."""
+"""Cache of converted networks: returns exactly what was saved, or nothing."""
 
+import dataclasses
 import os
 import time
 
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 
+from featurize.backbones.registry import get_backbone
+from featurize.backbones.weights import find_weights
 from featurize.base import project
 from featurize.engines import openvino
+from featurize.engines.freeze import NetworkSpec
 from featurize.engines.openvino import ConvertedNetwork, load_model, model_key, save_model
 
 KEY = "0123456789abcdef" * 4
@@ -15,12 +19,12 @@ KEY = "0123456789abcdef" * 4
 
 def _model(size=100, structure=b"<net/>", about=None):
     return ConvertedNetwork(
-        about=about or {"level_ends": [3]}, structure=structure, numbers=bytes(range(size))
+        about=about or {"level_ends": [3]}, structure=structure, weights=bytes(range(size))
     )
 
 
 def _same(one, other):
-    return (one.about, one.structure, one.numbers) == (other.about, other.structure, other.numbers)
+    return (one.about, one.structure, one.weights) == (other.about, other.structure, other.weights)
 
 
 def _only_file(folder):
@@ -31,11 +35,11 @@ def _only_file(folder):
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     structure=st.binary(max_size=300),
-    numbers=st.binary(max_size=300),
+    weights=st.binary(max_size=300),
     about=st.dictionaries(st.text(), st.integers() | st.lists(st.text())),
 )
-def test_what_was_kept_comes_back(tmp_path, structure, numbers, about):
-    model = ConvertedNetwork(about=about, structure=structure, numbers=numbers)
+def test_a_saved_network_is_loaded_unchanged(tmp_path, structure, weights, about):
+    model = ConvertedNetwork(about=about, structure=structure, weights=weights)
     assert save_model(tmp_path, KEY, model)
     assert _same(load_model(tmp_path, KEY), model)
     assert _only_file(tmp_path).name.startswith(KEY)  # nothing unfinished beside it
@@ -77,7 +81,7 @@ def _aged(folder, key, hours):
     os.utime(folder / f"{key}.model", (then, then))
 
 
-def test_what_was_used_longest_ago_makes_room(tmp_path):
+def test_the_least_recently_used_network_is_removed(tmp_path):
     """Four files of one size where three fit: one must go, and it is not the oldest, which was used since."""
     one = _model()
     save_model(tmp_path, "a", one)
@@ -91,7 +95,7 @@ def test_what_was_used_longest_ago_makes_room(tmp_path):
     assert sorted(path.stem for path in tmp_path.iterdir()) == ["a", "c", "d"]
 
 
-def test_what_fits_never_is_not_kept_and_costs_nobody_their_place(tmp_path):
+def test_a_network_larger_than_the_limit_is_not_saved_and_removes_nothing(tmp_path):
     save_model(tmp_path, "a", _model())
     assert not save_model(tmp_path, "b", _model(250), limit=300)
     assert [path.stem for path in tmp_path.iterdir()] == ["a"]
@@ -99,10 +103,10 @@ def test_what_fits_never_is_not_kept_and_costs_nobody_their_place(tmp_path):
 
 def test_the_limit_is_some_gigabytes():
     """One file of the largest network, ConvNeXt XLarge, is 1.4 GB."""
-    assert 2.8e9 < openvino.LIMIT < 10e9
+    assert 2.8e9 < openvino.CACHE_LIMIT < 10e9
 
 
-def test_a_killed_run_leaves_nothing_for_ever(tmp_path):
+def test_old_unfinished_files_of_killed_runs_are_removed(tmp_path):
     for name, hours in ((".unfinished-old", 2), (".unfinished-new", 0)):
         (tmp_path / name).write_bytes(b"half")
         then = time.time() - 3600 * hours
@@ -128,33 +132,46 @@ def test_a_full_disk_leaves_nothing_behind(tmp_path, monkeypatch):
 
 # --- keys -----------------------------------------------------------------------------------------
 
-FACTS = {"backbone": "vgg16", "weights": "00", "statistics": {"mean": [0.1, 0.2, 0.3]}, "levels": False}
+VGG16 = get_backbone("vgg16")
+SPEC = NetworkSpec(
+    backbone=VGG16,
+    weights=find_weights(VGG16, "random", seed=0),
+    input_size=224,
+    preprocess="featurewise",
+    statistics={"mean": [0.1, 0.2, 0.3], "std": [1.0, 1.0, 1.0]},
+    levels=False,
+    batch_size=8,
+)
 
 
-def test_a_key_is_the_same_for_the_same_facts():
-    assert model_key(FACTS) == model_key(dict(reversed(FACTS.items())))
-    assert len(model_key(FACTS)) == 64
+def test_a_key_is_the_same_for_the_same_settings():
+    statistics = dict(reversed(SPEC.statistics.items()))
+    assert model_key(SPEC) == model_key(dataclasses.replace(SPEC, statistics=statistics))
+    assert len(model_key(SPEC)) == 64
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        {"backbone": "vgg19"},
-        {"weights": "01"},
-        {"statistics": {"mean": [0.1, 0.2, 0.30000001]}},
+        {"backbone": get_backbone("vgg19")},
+        {"weights": find_weights(VGG16, "random", seed=1)},
+        {"input_size": 225},
+        {"preprocess": "rescale"},
+        {"statistics": {"mean": [0.1, 0.2, 0.30000001], "std": [1.0, 1.0, 1.0]}},
         {"levels": True},
+        {"batch_size": 4},
     ],
 )
-def test_every_fact_makes_another_key(change):
-    assert model_key(FACTS | change) != model_key(FACTS)
+def test_every_setting_changes_the_key(change):
+    assert model_key(dataclasses.replace(SPEC, **change)) != model_key(SPEC)
 
 
 @pytest.mark.parametrize("package", ["openvino", "tensorflow", "keras"])
 def test_another_version_of_what_converts_makes_another_key(monkeypatch, package):
-    before = model_key(FACTS)
+    before = model_key(SPEC)
     real = project.version
     monkeypatch.setattr(project, "version", lambda name: "0" if name == package else real(name))
-    assert model_key(FACTS) != before
+    assert model_key(SPEC) != before
 
 
 def test_our_own_code_is_part_of_the_key(monkeypatch, tmp_path):
@@ -164,13 +181,13 @@ def test_our_own_code_is_part_of_the_key(monkeypatch, tmp_path):
     import featurize
 
     shutil.copytree(os.path.dirname(featurize.__file__), tmp_path / "featurize")
-    before = model_key(FACTS)
+    before = model_key(SPEC)
     monkeypatch.setattr(openvino, "__file__", str(tmp_path / "featurize" / "engines" / "openvino.py"))
     for changed in (None, "backbones/networks.py", "engines/freeze.py", "backbones/registry.py"):
         if changed is not None:
             with (tmp_path / "featurize" / changed).open("a") as file:
                 file.write("# another line\n")
         project.sources_digest.cache_clear()
-        assert (model_key(FACTS) == before) == (changed is None)
-        before = model_key(FACTS)
+        assert (model_key(SPEC) == before) == (changed is None)
+        before = model_key(SPEC)
     project.sources_digest.cache_clear()

@@ -145,8 +145,8 @@ def _disagreement(monkeypatch, name, size, **options):
     made = []
     real = openvino.frozen_graph
 
-    def frozen_graph(*args, **others):
-        made.append(real(*args, **others))
+    def frozen_graph(spec):
+        made.append(real(spec))
         return made[-1]
 
     monkeypatch.setattr(openvino, "frozen_graph", frozen_graph)
@@ -223,7 +223,7 @@ class _FakeOpenVINO:
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_it_computes_in_the_format_asked_for_or_not_at_all(precision):
     """On a CPU without the instructions OpenVINO goes on in float32, and says so only when asked."""
-    core, stored = _FakeOpenVINO(), types.SimpleNamespace(structure=b"", numbers=b"1")
+    core, stored = _FakeOpenVINO(), types.SimpleNamespace(structure=b"", weights=b"1")
     if precision == "float32":
         _compiled_network(core, stored, precision=precision, threads=None)
     else:
@@ -260,7 +260,7 @@ def test_one_core_has_one_batch_in_work_and_one_waiting(lite0):
     ("options", "error", "text"),
     [
         ({"threads": 0}, ConfigError, "threads=0: expected a whole number of at least 1"),
-        ({"device": "gpu:0"}, EngineError, "OpenVINO runs on the CPU here"),
+        ({"device": "gpu:0"}, EngineError, "OpenVINO runs on the CPU only"),
         ({"precision": "float16"}, EngineError, "float16 needs a GPU"),
         ({"batch_size": 0}, ConfigError, "--batch-size 0: expected auto or a whole number"),
         ({"input_size": 31}, ConfigError, "--input-size 31: efficientnet_lite0 needs at least 32 pixels"),

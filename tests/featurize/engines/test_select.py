@@ -1,4 +1,4 @@
-"""Which engine runs, and which formats are native: logic, with made-up machines."""
+"""Choice of the engine and detection of fast formats, on simulated machines."""
 
 import pytest
 
@@ -7,51 +7,57 @@ from featurize.engines.select import choose_engine, cpu_formats, fast_precisions
 from featurize.errors import ConfigError, EngineError
 
 
-def _choose(engine="auto", *, device="auto", precision="float32", native=(), here=True, driver=0, usable=0):
-    asked = []
+def _choose(
+    engine="auto", *, device="auto", precision="float32", cpu=(), has_openvino=True, driver=0, usable=0
+):
+    imported = []
 
     def n_tensorflow_gpus():
-        asked.append(True)
+        imported.append(True)
         return usable
 
     chosen = choose_engine(
         engine,
         device=device,
         precision=precision,
-        native=native,
-        openvino_here=here,
+        cpu_precisions=cpu,
+        has_openvino=has_openvino,
         n_driver_gpus=driver,
         n_tensorflow_gpus=n_tensorflow_gpus,
     )
-    return chosen, bool(asked)
+    return chosen, bool(imported)
 
 
 @pytest.mark.parametrize(
-    ("case", "expected", "asks_tensorflow"),
+    ("case", "expected", "imports_tensorflow"),
     [
-        # (what is asked and what is there, engine, whether TensorFlow must be imported to know)
+        # (request and machine, engine, whether TensorFlow must be imported for the choice)
         ({}, "openvino", False),
         ({"device": "cpu"}, "openvino", False),
         ({"device": "cpu", "driver": 1, "usable": 1}, "openvino", False),
         ({"driver": 1, "usable": 1}, "tensorflow", True),
-        ({"driver": 2, "usable": 0}, "openvino", True),  # a card, but no CUDA libraries for TensorFlow
-        ({"device": "gpu:0"}, "tensorflow", False),  # whose error says that there is none
+        ({"driver": 2, "usable": 0}, "openvino", True),  # a GPU, but no CUDA libraries for TensorFlow
+        ({"device": "gpu:0"}, "tensorflow", False),  # its error names the available devices
         ({"device": "gpu"}, "tensorflow", False),
         ({"device": "gpu:0,gpu:1", "driver": 2}, "tensorflow", False),
-        ({"device": "toaster"}, "tensorflow", False),  # whose error says what a device is
-        ({"here": False}, "tensorflow", False),
-        ({"precision": "bfloat16", "native": ("bfloat16",)}, "openvino", False),
-        ({"precision": "bfloat16"}, "tensorflow", False),  # which computes in it on every CPU
-        ({"precision": "float16", "native": ("bfloat16",)}, "tensorflow", False),
+        ({"device": "toaster"}, "tensorflow", False),  # its error lists the valid devices
+        ({"has_openvino": False}, "tensorflow", False),
+        ({"precision": "bfloat16", "cpu": ("bfloat16",)}, "openvino", False),
+        ({"precision": "bfloat16"}, "tensorflow", False),  # supports it on every CPU
+        ({"precision": "float16", "cpu": ("bfloat16",)}, "tensorflow", False),
         ({"engine": "tensorflow"}, "tensorflow", False),
         ({"engine": "tensorflow", "driver": 1, "usable": 1}, "tensorflow", False),
         ({"engine": "openvino", "driver": 1, "usable": 1}, "openvino", False),
-        ({"engine": "openvino", "here": False}, "openvino", False),  # whose import says that it is missing
-        ({"engine": "openvino", "precision": "bfloat16"}, "openvino", False),  # which says what it does of it
+        (
+            {"engine": "openvino", "has_openvino": False},
+            "openvino",
+            False,
+        ),  # its import reports that it is missing
+        ({"engine": "openvino", "precision": "bfloat16"}, "openvino", False),  # reports what it supports
     ],
 )
-def test_the_engine_that_is_taken(case, expected, asks_tensorflow):
-    assert _choose(**case) == (expected, asks_tensorflow)
+def test_the_engine_that_is_chosen(case, expected, imports_tensorflow):
+    assert _choose(**case) == (expected, imports_tensorflow)
 
 
 @pytest.mark.parametrize(
@@ -60,7 +66,7 @@ def test_the_engine_that_is_taken(case, expected, asks_tensorflow):
         (
             {"engine": "openvino", "device": "gpu:0"},
             EngineError,
-            r"^--engine openvino --device gpu:0: OpenVINO runs on the CPU here\. Type --device cpu, or "
+            r"^--engine openvino --device gpu:0: OpenVINO runs on the CPU only\. Type --device cpu, or "
             r"--engine tensorflow$",
         ),
         (

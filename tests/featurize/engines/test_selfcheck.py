@@ -109,5 +109,5 @@ def test_a_gpu_that_tensorflow_cannot_use_is_worth_a_word(made, monkeypatch):
 
 
 def test_tensorflow_on_the_cpu_is_not_checked_against_itself(made):
-    with pytest.raises(EngineError, match=r"what there is to check here\. Type --device gpu:N"):
+    with pytest.raises(EngineError, match=r"also the engine to check here\. Type --device gpu:N"):
         selfcheck(*_backbone(), engine="tensorflow", device="cpu")

@@ -8,7 +8,7 @@ import pytest
 from featurize.backbones.registry import get_backbone
 from featurize.backbones.weights import find_weights
 from featurize.engines.factory import create_engine
-from featurize.engines.freeze import frozen_forward
+from featurize.engines.freeze import NetworkSpec, frozen_forward
 from featurize.engines.tensorflow import check_precision
 from featurize.errors import EngineError
 
@@ -82,17 +82,16 @@ def test_other_images_are_refused(lite0, images):
 def test_the_graph_has_no_variables_and_no_batch_norm():
     """Folded into the convolutions, or they would be computed for every image again."""
     backbone = get_backbone("efficientnet_lite0")
-    graph = frozen_forward(
-        backbone,
-        find_weights(backbone, "imagenet"),
+    spec = NetworkSpec(
+        backbone=backbone,
+        weights=find_weights(backbone, "imagenet"),
         input_size=SIZE,
         preprocess="native",
         statistics=None,
-        precision="float32",
         levels=False,
         batch_size=4,
-        device_name="/CPU:0",
-    ).function.graph
+    )
+    graph = frozen_forward(spec, precision="float32", device_name="/CPU:0").function.graph
     assert not graph.variables
     assert not [op.type for op in graph.get_operations() if "Var" in op.type or "BatchNorm" in op.type]
 
@@ -107,7 +106,7 @@ def test_submitted_batches_come_back_in_any_order(lite0):
 
 def test_the_threads_end_with_the_engine():
     engine = _engine("mobilenet_v3_small")
-    threads = engine._lanes._threads
+    threads = engine._queues._threads
     engine(_images())
     assert [thread.is_alive() for thread in threads] == [True]
     del engine

@@ -1,9 +1,10 @@
-"""The GPU path on two logical CPU devices that stand in for GPUs, in a process of its own; prints JSON.
+"""The GPU path on two logical CPU devices in place of GPUs, in a separate process; prints JSON.
 
-The network is the mean of each channel, so that features are known by hand; a picture that begins with 255 is
-an error in its graph. The process ends with work under way.
+The network is the mean of each channel, so that features are known by hand; an image that begins with 255
+raises an error in the graph. The process exits while batches are running.
 """
 
+import dataclasses
 import json
 import threading
 
@@ -15,22 +16,23 @@ from featurize.backbones.registry import get_backbone
 from featurize.backbones.weights import find_weights
 from featurize.engines import freeze, tensorflow as engine_module
 from featurize.engines.device import Placement
-from featurize.engines.freeze import FrozenForward, frozen_forward
+from featurize.engines.freeze import FrozenForward, NetworkSpec, frozen_forward
 from featurize.errors import EngineError
 
 SIZE = 32
-MORE_THAN_THERE_IS = 1 << 44  # numbers of 4 bytes
+MORE_THAN_THERE_IS = 1 << 44  # elements of 4 bytes
 NAMES = ("/CPU:1", "/CPU:2")
 EDGES = ("Placeholder", "Identity", "NoOp")  # where a function begins and ends
 
 
 class MeanNetworks:
-    """Stands in for `frozen_forward`; remembers the batch sizes that were asked for."""
+    """Replaces `frozen_forward`; records the batch sizes."""
 
     def __init__(self, *, fits=10**6):
         self.fits, self.batch_sizes = fits, []
 
-    def __call__(self, *_, input_size, batch_size, device_name, **__):
+    def __call__(self, spec, *, device_name, **_):
+        batch_size, input_size = spec.batch_size, spec.input_size
         self.batch_sizes.append(batch_size)
         weights = tf.Variable(np.eye(3, dtype=np.float32))
 
@@ -41,7 +43,7 @@ class MeanNetworks:
                 means = tf.linalg.matmul(tf.reduce_mean(pixels, axis=(1, 2)), weights)
                 if batch_size > self.fits:
                     means += tf.reduce_sum(tf.random.uniform([MORE_THAN_THERE_IS]))
-                whole = tf.debugging.Assert(pixels[0, 0, 0, 0] < 255, ["a broken picture"])
+                whole = tf.debugging.Assert(pixels[0, 0, 0, 0] < 255, ["a broken image"])
                 with tf.control_dependencies([whole]):
                     return tf.identity(means)
 
@@ -97,7 +99,7 @@ def features():
         "worst": worst,
         "device": engine.device,
         "in_flight": engine.in_flight,
-        "threads": [thread.name for thread in engine._lanes._threads],
+        "threads": [thread.name for thread in engine._queues._threads],
         "notes": engine.notes,
         "frozen": networks.batch_sizes,
     }
@@ -105,7 +107,17 @@ def features():
 
 def placement():
     """Where a placed graph computes, and whether a real network's devices agree."""
-    function = MeanNetworks()(input_size=SIZE, batch_size=4, device_name="/CPU:0").function
+    backbone = get_backbone("efficientnet_lite0")
+    spec = NetworkSpec(
+        backbone=backbone,
+        weights=find_weights(backbone, "imagenet"),
+        input_size=SIZE,
+        preprocess="native",
+        statistics=None,
+        levels=False,
+        batch_size=4,
+    )
+    function = MeanNetworks()(spec, device_name="/CPU:0").function
     found = {}
     for name in NAMES:
         placed = freeze.place_on_device(function, name)
@@ -113,17 +125,8 @@ def placement():
             (result,) = placed(tf.constant(images(4)))
         nodes = {node.device for node in placed.graph.get_operations() if node.type not in EDGES}
         found[name] = [result.device.rpartition("device:")[2], *sorted(nodes)]
-    backbone = get_backbone("efficientnet_lite0")
     real = frozen_forward(
-        backbone,
-        find_weights(backbone, "imagenet"),
-        input_size=64,
-        preprocess="native",
-        statistics=None,
-        precision="float32",
-        levels=False,
-        batch_size=2,
-        device_name="/CPU:0",
+        dataclasses.replace(spec, input_size=64, batch_size=2), precision="float32", device_name="/CPU:0"
     ).function
     here, one, other = (
         freeze.forward_function(
@@ -166,9 +169,9 @@ def too_large():
 def ended():
     """All those engines are gone, and so should their threads be."""
     for thread in threading.enumerate():
-        if thread.name.startswith("folio-lane"):
+        if thread.name.startswith("folio-device"):
             thread.join(60)
-    return sum(thread.name.startswith("folio-lane") for thread in threading.enumerate())
+    return sum(thread.name.startswith("folio-device") for thread in threading.enumerate())
 
 
 def main() -> None:
