@@ -25,9 +25,9 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from classify.deploy.export.check import Expected, compare_outputs, expected_grades, image_files
+from classify.deploy.export.check import compare_outputs, expected_outputs, image_files
 from classify.deploy.export.formats import FORMATS, Run, describe, format_module
-from classify.deploy.export.network import grading_network
+from classify.deploy.export.network import export_network
 from classify.deploy.features import PartReaders, bundle_features
 from classify.deploy.predict import InputFile, bundle_folder, predict_files
 from classify.io.bundle import Bundle, load_bundle
@@ -51,7 +51,7 @@ def main() -> int:
     try:
         for folder in folders:
             bundle = load_bundle(folder)
-            expected = expected_grades(bundle, options.images)
+            expected = expected_outputs(bundle, options.images)
             rows = export_rows(bundle, expected, options.formats, rounds=options.rounds)
             if folder == chosen:
                 rows += folio_rows(bundle, image_files(options.images), rounds=options.rounds)
@@ -74,9 +74,11 @@ def parsed() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def export_rows(bundle: Bundle, expected: Expected, formats: Sequence[str], *, rounds: int) -> list[Row]:
+def export_rows(
+    bundle: Bundle, expected: ExpectedOutputs, formats: Sequence[str], *, rounds: int
+) -> list[Row]:
     """Return format, difference, and milliseconds an image in each batch."""
-    network = grading_network(bundle)
+    network = export_network(bundle)
     rows = []
     with tempfile.TemporaryDirectory() as name:
         for one in (FORMATS[key] for key in formats):
@@ -90,7 +92,7 @@ def export_rows(bundle: Bundle, expected: Expected, formats: Sequence[str], *, r
     return rows
 
 
-def milliseconds(run: Run, expected: Expected, batch: int, *, rounds: int) -> float:
+def milliseconds(run: Run, expected: ExpectedOutputs, batch: int, *, rounds: int) -> float:
     pixels = {
         name: np.ascontiguousarray(np.resize(one, (batch, *one.shape[1:])))
         for name, one in expected.pixels.items()
@@ -149,7 +151,7 @@ def median_time(call: Callable[[], object], *, rounds: int) -> float:
     return 1000 * float(np.median(seconds))
 
 
-def show(bundle: Bundle, expected: Expected, rows: Sequence[Row]) -> None:
+def show(bundle: Bundle, expected: ExpectedOutputs, rows: Sequence[Row]) -> None:
     stores = bundle.manifest.get("store", "")
     print(
         f"\n{bundle.manifest['head']} on {stores}, {len(expected.probabilities)} images, "

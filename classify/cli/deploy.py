@@ -17,8 +17,8 @@ from featurize.base.terminal import default_of, progress_bar
 from featurize.base.text import human_bytes, printable
 
 if TYPE_CHECKING:
-    from classify.deploy.export.check import Check
-    from classify.deploy.export.export import Exported
+    from classify.deploy.export.check import OutputCheck
+    from classify.deploy.export.export import ExportResult
 
 
 @click.command("predict")
@@ -145,8 +145,8 @@ def _server_summary(server: Server) -> list[str]:
         f"Serving at {server.url}   (stop with Ctrl-C)",
         f"  {printable(str(server.bundle))}: {about['head']} on {' + '.join(about['backbones'])}{examples}",
         f"  classes: {classes}",
-        f"  limits: {limits.max_upload / 1e6:,g} MB per file, {limits.max_pixels / 1e6:,g} megapixels per image, "
-        f"{limits.rate} requests per minute",
+        f"  limits: {limits.max_upload / 1e6:,g} MB per file, {limits.max_pixels / 1e6:,g} megapixels per "
+        f"image, {limits.rate} requests per minute",
     ]
 
 
@@ -162,55 +162,55 @@ def _server_summary(server: Server) -> list[str]:
     multiple=True,
     type=PATH,
     metavar="IMAGE_OR_FOLDER",
-    help="Images to compare grades on; may be repeated.  [default: some that are drawn]",
+    help="Images to compare predictions on; may be repeated.  [default: synthetic images]",
 )
 @click.option("--overwrite", is_flag=True, help="Replace an earlier export.")
 def export_command(bundle_or_run: Path, **options: Any) -> None:
-    """Write a bundle, or a run's recommended head, with its backbone as one network: pixels in, grades out.
+    """Write a bundle, or the recommended head of a run, with its backbone as one network for another runtime.
 
     \b
     classify export artifacts/runs/DATA --format onnx
     classify export artifacts/runs/DATA/bundles/vgg16__svm-linear --format openvino --check DATA/test
     classify export artifacts/runs/DATA --format keras --out grader.keras
 
-    What is written is run in its own runtime, where that is installed, and kept only if its probabilities
-    are those of `classify predict` within 0.0001.
+    The network takes pixels and returns probabilities. If its runtime is installed, it is run there, and
+    kept only if its probabilities differ by at most 0.0001 from those of `classify predict`.
     """  # noqa: D301 - click reads the \b
     from classify.deploy.export.export import export
 
-    done = export(bundle_or_run, **options)
-    for line in _export_summary(done):
+    result = export(bundle_or_run, **options)
+    for line in _export_summary(result):
         click.echo(line)
-    for note in done.notes:
+    for note in result.notes:
         click.echo(f"Note: {printable(note)}", err=True)
-    click.echo("Its classes, from what was written:")
-    click.echo(_next_step(done))
+    click.echo("To print its classes:")
+    click.echo(_print_classes_command(result))
 
 
-def _export_summary(done: Exported) -> list[str]:
-    classes = ", ".join(map(printable, done.classes))
-    order = ", from worst to best" if done.ordered else ""
+def _export_summary(result: ExportResult) -> list[str]:
+    classes = ", ".join(map(printable, result.classes))
+    order = ", from worst to best" if result.ordered else ""
     return [
-        f"{printable(str(done.path))}: {done.format.title}, {human_bytes(done.n_bytes)}",
-        f"  {done.head} on {printable(done.store)}",
+        f"{printable(str(result.path))}: {result.format.title}, {human_bytes(result.n_bytes)}",
+        f"  {result.head} on {printable(result.store)}",
         *(
-            f"  in: {one.name}, uint8 (n, {one.size}, {one.size}, 3): upright RGB, resized by {one.resize}, "
-            f"{one.resample}"
-            for one in done.inputs
+            f"  input: {each.name}, uint8 (n, {each.size}, {each.size}, 3), upright RGB, resized by "
+            f"{each.resize}, {each.resample}"
+            for each in result.inputs
         ),
-        f"  out: probabilities, float32 (n, {len(done.classes)}): {classes}{order}",
-        f"  {_compared(done.check, done.format.title)}",
+        f"  output: probabilities, float32 (n, {len(result.classes)}): {classes}{order}",
+        f"  {_check_summary(result.check, result.format.title)}",
     ]
 
 
-def _compared(check: Check, title: str) -> str:
+def _check_summary(check: OutputCheck, title: str) -> str:
     if check.difference is None:
-        return f"not compared with classify predict: nothing here runs {title}"
-    images = f"{check.n_images} {'drawn pictures' if check.drawn else 'images'}"
-    folio = "classify predict" if check.from_as_fitted is None else "classify predict in float32"
-    return f"largest difference from {folio} on {images}: {check.difference:.1g} ({check.runtime})"
+        return f"not compared with classify predict: the runtime of {title} is not installed"
+    images = f"{check.n_images} {'synthetic ' if check.is_synthetic else ''}images"
+    reference = "classify predict" + ("" if check.difference_as_fitted is None else " in float32")
+    return f"largest difference from {reference} on {images}: {check.difference:.1g} ({check.runtime})"
 
 
-def _next_step(done: Exported) -> str:
-    code = done.format.classes.replace("PLACE", json.dumps(str(done.path), ensure_ascii=False))
-    return f"python -c {shlex.quote(code)}"
+def _print_classes_command(result: ExportResult) -> str:
+    path = json.dumps(str(result.path), ensure_ascii=False)
+    return f"python -c {shlex.quote(result.format.print_classes.replace('PATH', path))}"

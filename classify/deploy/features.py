@@ -20,6 +20,11 @@ if TYPE_CHECKING:
     from featurize.extraction.inference import FeatureReader, ImageFeatures
 
 
+def bundle_parts(bundle: Bundle) -> dict[str, BundlePart]:
+    """Return the parts of a bundle and of its members by config digest, each once."""
+    return {part.config_digest: part for member in bundle.members or (bundle,) for part in member.parts}
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class BundleFeatures:
     """Features of the files that every backbone could read, and the problems of the others."""

@@ -1,1 +1,1 @@
-"""A bundle as one network for other runtimes: pixels in, probabilities out."""
+"""Export of a bundle as one network for other runtimes: pixels in, probabilities out."""

@@ -1,4 +1,4 @@
-"""An export run in its own runtime, held against Folio's own grades of the same image files."""
+"""Comparison of an export, run in its own runtime, with the predictions of `classify predict`."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from classify.deploy.export.formats import pixel_inputs
+from classify.deploy.features import bundle_features, bundle_parts
+from classify.deploy.predict import InputFile, predict_files
 from featurize.base.project import installed_versions
 from featurize.errors import DatasetError, EngineError
 from featurize.images.dataset import find_images
@@ -25,45 +27,45 @@ if TYPE_CHECKING:
     from classify.io.bundle import Bundle
 
 
-TOLERANCE = 1e-4  # largest difference of a probability
-ROWS_A_PASS = 32
+TOLERANCE = 1e-4  # largest accepted difference of a probability
+IMAGES_PER_BATCH = 32
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Expected:
-    """Squares, and what Folio says of the files they are of."""
+class ExpectedOutputs:
+    """Input images of an export, and the probabilities of `classify predict` for them."""
 
     pixels: Mapping[str, npt.NDArray[np.uint8]]  # input → (n, size, size, 3)
-    probabilities: npt.NDArray[np.float64]  # (n, n_classes), of features in float32
-    as_fitted: npt.NDArray[np.float64] | None  # of features in the bundle's own format, where that is another
-    drawn: bool  # by us, for want of others
-    problems: tuple[str, ...]  # files that could not be read, and why
+    probabilities: npt.NDArray[np.float64]  # (n, n_classes), from features in float32
+    as_fitted: npt.NDArray[np.float64] | None  # from features in the bundle's precision, if that is another
+    is_synthetic: bool  # no images were given
+    problems: tuple[str, ...]  # notes about files that could not be read
 
 
 @dataclass(frozen=True, kw_only=True)
-class Check:
-    """How an export compares."""
+class OutputCheck:
+    """Largest differences between an export's probabilities and those of `classify predict`."""
 
-    runtime: str  # name and version; "" where it is not installed, and nothing was compared
+    runtime: str  # name and version; "" if it is not installed, and nothing was compared
     n_images: int
-    drawn: bool
-    difference: float | None  # largest, of any probability
-    from_as_fitted: float | None  # the same from grades in the bundle's own format, where that is another
+    is_synthetic: bool
+    difference: float | None  # from features in float32
+    difference_as_fitted: float | None  # from features in the bundle's precision, if that is another
 
 
-def expected_grades(
+def expected_outputs(
     bundle: Bundle,
-    images: Sequence[str | os.PathLike[str]] = (),
+    images: Sequence[Path] = (),
     *,
     weights: str | os.PathLike[str] | None = None,
-) -> Expected:
-    """Return what Folio makes of image files, each graded by itself, and the squares they become.
+) -> ExpectedOutputs:
+    """Return the input images of an export and Folio's own probabilities for them.
 
     Parameters
     ----------
     bundle : Bundle
-    images : sequence of path-like
-        Files, and folders of them; by default some are drawn.
+    images : sequence of Path
+        Files and folders, each image an entry of its own; synthetic images by default.
     weights : path-like, optional
         As in `classify.deploy.predict.predict`.
 
@@ -73,69 +75,73 @@ def expected_grades(
         If none of the files can be read.
     """
     with _files(images) as files:
-        own = _grades(bundle, files, weights=weights, precision="float32")
-        fast = any(part.config["precision"] != "float32" for part in _parts(bundle).values())
+        in_float32 = _probabilities(bundle, files, weights=weights, precision="float32")
+        is_reduced = any(part.config["precision"] != "float32" for part in bundle_parts(bundle).values())
         try:
-            as_fitted = _grades(bundle, files, weights=weights, precision=None) if fast else None
-        except EngineError:
+            as_fitted = _probabilities(bundle, files, weights=weights, precision=None) if is_reduced else None
+        except EngineError:  # this machine does not support the bundle's precision
             as_fitted = None
-        read = sorted(own)
+        readable = sorted(in_float32)
         problems = tuple(
-            f"{files[k]}: could not be read, and is not compared" for k in range(len(files)) if k not in own
+            f"{file}: could not be read, and is not compared"
+            for k, file in enumerate(files)
+            if k not in in_float32
         )
-        if not read:
+        if not readable:
             raise DatasetError(f"{files[0]}: none of the images to compare on can be read. Name others")
-        return Expected(
-            pixels=_squares(bundle, [files[k] for k in read]),
-            probabilities=_stacked(own, read),
-            as_fitted=None if as_fitted is None else _stacked(as_fitted, read),
-            drawn=not images,
+        return ExpectedOutputs(
+            pixels=_input_images(bundle, [files[k] for k in readable]),
+            probabilities=np.array([in_float32[k] for k in readable]),
+            as_fitted=None if as_fitted is None else np.array([as_fitted[k] for k in readable]),
+            is_synthetic=not images,
             problems=problems,
         )
 
 
-def compare_outputs(run: Run | None, expected: Expected, *, runtime: str) -> Check:
-    """Return how far what an export says is from what is expected.
+def compare_outputs(run: Run | None, expected: ExpectedOutputs, *, runtime: str) -> OutputCheck:
+    """Return the largest differences between an export's outputs and the expected ones.
 
     Parameters
     ----------
     run : callable or None
-        The loaded export; None where its runtime is not installed.
-    expected : Expected
+        The loaded export; None if its runtime is not installed.
+    expected : ExpectedOutputs
     runtime : str
-        Package that runs it.
+        Name of the runtime's package.
     """
-    import numpy as np
-
-    n_images = len(expected.probabilities)
     if run is None:
-        return Check(runtime="", n_images=0, drawn=expected.drawn, difference=None, from_as_fitted=None)
-    said = run_in_passes(run, expected.pixels)
-    fast = expected.as_fitted
-    return Check(
+        return OutputCheck(
+            runtime="",
+            n_images=0,
+            is_synthetic=expected.is_synthetic,
+            difference=None,
+            difference_as_fitted=None,
+        )
+    outputs = run_in_batches(run, expected.pixels)
+    as_fitted = expected.as_fitted
+    return OutputCheck(
         runtime=_with_version(runtime),
-        n_images=n_images,
-        drawn=expected.drawn,
-        difference=float(np.max(np.abs(said - expected.probabilities))),
-        from_as_fitted=None if fast is None else float(np.max(np.abs(said - fast))),
+        n_images=len(expected.probabilities),
+        is_synthetic=expected.is_synthetic,
+        difference=float(np.max(np.abs(outputs - expected.probabilities))),
+        difference_as_fitted=None if as_fitted is None else float(np.max(np.abs(outputs - as_fitted))),
     )
 
 
-def run_in_passes(
-    run: Run, pixels: Mapping[str, npt.NDArray[np.uint8]], *, rows: int = ROWS_A_PASS
+def run_in_batches(
+    run: Run, pixels: Mapping[str, npt.NDArray[np.uint8]], *, batch_size: int = IMAGES_PER_BATCH
 ) -> npt.NDArray[np.float32]:
-    """Return the probabilities of squares, so many at a time."""
-    import numpy as np
-
+    """Return an export's probabilities of all images, computed batch by batch."""
     n = len(next(iter(pixels.values())))
-    parts = [
-        run({name: one[start : start + rows] for name, one in pixels.items()}) for start in range(0, n, rows)
+    batches = [
+        {name: images[start : start + batch_size] for name, images in pixels.items()}
+        for start in range(0, n, batch_size)
     ]
-    return np.concatenate(parts)
+    return np.concatenate([run(batch) for batch in batches])
 
 
-def image_files(images: Sequence[str | os.PathLike[str]]) -> list[Path]:
-    """Return files as they are, and all those of folders.
+def image_files(paths: Sequence[Path]) -> list[Path]:
+    """Return the given files, and all files of the given folders.
 
     Raises
     ------
@@ -143,48 +149,41 @@ def image_files(images: Sequence[str | os.PathLike[str]]) -> list[Path]:
         If there are none.
     """
     files: list[Path] = []
-    for one in map(Path, images):
-        files += [one / name for name in find_images(one)] if one.is_dir() else [one]
+    for path in paths:
+        files += [path / name for name in find_images(path)] if path.is_dir() else [path]
     if not files:
-        raise DatasetError(f"{images[0]}: no file in this folder. Name image files, or a folder of them")
+        raise DatasetError(f"{paths[0]}: no file in this folder. Name image files, or a folder of them")
     return files
 
 
 def is_installed(package: str) -> bool:
-    """Return whether a runtime is here, without importing it."""
+    """Return whether a package is installed, without importing it."""
     return find_spec(package) is not None
 
 
 def _with_version(package: str) -> str:
-    found = installed_versions([package])  # empty where it has another name, such as onnxruntime-gpu
+    found = installed_versions([package])  # empty if the distribution has another name: onnxruntime-gpu
     return f"{package} {found[package]}" if found else package
 
 
 @contextmanager
-def _files(images: Sequence[str | os.PathLike[str]]) -> Iterator[list[Path]]:
+def _files(images: Sequence[Path]) -> Iterator[list[Path]]:
     if images:
         yield image_files(images)
         return
     with tempfile.TemporaryDirectory(prefix="folio-", ignore_cleanup_errors=True) as folder:
-        yield draw_pictures(Path(folder))
+        yield write_synthetic_images(Path(folder))
 
 
-def _parts(bundle: Bundle) -> dict[str, Any]:
-    return {part.config_digest: part for member in bundle.members or (bundle,) for part in member.parts}
-
-
-def _grades(
+def _probabilities(
     bundle: Bundle,
     files: Sequence[Path],
     *,
     weights: str | os.PathLike[str] | None,
     precision: str | None,
 ) -> dict[int, tuple[float, ...]]:
-    """Return the probabilities of the files that can be read, by their position."""
-    from classify.deploy.features import bundle_features
-    from classify.deploy.predict import InputFile, predict_files
-
-    found = bundle_features(
+    """Return the class probabilities of the readable files by their position."""
+    features = bundle_features(
         bundle.members or (bundle,),
         files,
         weights=weights,
@@ -193,46 +192,40 @@ def _grades(
         on_progress=None,
         precision=precision,
     )
-    listed = [InputFile(file=file, path=os.fspath(file), entry=os.fspath(file)) for file in files]
-    grades = predict_files(bundle, listed, found, entry_keys=[str(k) for k in range(len(files))])
+    inputs = [InputFile(file=file, path=os.fspath(file), entry=os.fspath(file)) for file in files]
+    grades = predict_files(bundle, inputs, features, entry_keys=[str(k) for k in range(len(files))])
     return {k: grade.probabilities for k, grade in enumerate(grades) if grade.probabilities}
 
 
-def _stacked(grades: Mapping[int, tuple[float, ...]], order: Sequence[int]) -> npt.NDArray[np.float64]:
-    import numpy as np
-
-    return np.array([grades[k] for k in order], dtype=np.float64)
-
-
-def _squares(bundle: Bundle, files: Sequence[Path]) -> dict[str, npt.NDArray[np.uint8]]:
-    """Return the squares of files, which can all be read, for each input."""
-    parts = _parts(bundle)
+def _input_images(bundle: Bundle, files: Sequence[Path]) -> dict[str, npt.NDArray[np.uint8]]:
+    """Return the pixels of readable files for each input of the export."""
+    parts = bundle_parts(bundle)
     found = {}
-    for digest, one in pixel_inputs(bundle).items():
-        if one.name not in found:
-            found[one.name] = image_squares(files, parts[digest].config).pixels
+    for digest, pixel_input in pixel_inputs(bundle).items():
+        if pixel_input.name not in found:
+            found[pixel_input.name] = image_squares(files, parts[digest].config).pixels
     return found
 
 
 SIDE = 256  # pixels
-N_DRAWN = 8
-_COARSENESS = (1, 4, 16, 64)  # pixels a patch of one colour is wide
+N_SYNTHETIC = 8
+_PATCH_SIZES = (1, 4, 16, 64)  # pixels
 
 
-def draw_pictures(folder: Path, *, seed: int = 0) -> list[Path]:
-    """Write pictures of patches of random colours, fine and coarse, pale and full; return the files."""
+def write_synthetic_images(folder: Path, *, seed: int = 0) -> list[Path]:
+    """Write images of randomly coloured patches, from fine to coarse, then pale ones; return the files."""
     from PIL import Image
 
     generator = np.random.default_rng(seed)
     files = []
-    for number in range(N_DRAWN):
-        patch = _COARSENESS[number % len(_COARSENESS)]
+    for number in range(N_SYNTHETIC):
+        patch = _PATCH_SIZES[number % len(_PATCH_SIZES)]
         n = SIDE // patch
         colours = generator.integers(0, 256, (n, n, 3), dtype=np.uint8)
-        if number >= len(_COARSENESS):
+        if number >= len(_PATCH_SIZES):
             colours = (192 + colours // 4).astype(np.uint8)
         pixels: npt.NDArray[np.uint8] = np.repeat(np.repeat(colours, patch, axis=0), patch, axis=1)
-        file = folder / f"drawn_{number + 1}.png"
+        file = folder / f"synthetic_{number + 1}.png"
         Image.fromarray(pixels).save(file)
         files.append(file)
     return files

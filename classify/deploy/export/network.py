@@ -1,4 +1,4 @@
-"""A bundle as one Keras network: pixels, backbones, heads, the mean of members."""
+"""A bundle as one Keras network: pixels, backbones, heads, mean of the members."""
 
 from __future__ import annotations
 
@@ -11,36 +11,37 @@ import numpy as np
 
 from classify.deploy.export.formats import PixelInput, pixel_inputs
 from classify.deploy.export.layers import Tensor, affine, at_temperature
+from classify.deploy.features import bundle_parts, part_weights
 from classify.errors import ExportError
 
 if TYPE_CHECKING:
     import keras
 
-    from classify.io.bundle import Bundle, BundlePart
+    from classify.io.bundle import Bundle
 
 
 OUTPUT = "probabilities"
 
 
-def grading_network(bundle: Bundle, *, weights: str | os.PathLike[str] | None = None) -> keras.Model:
-    """Return what a bundle does with one image as a functional Keras model of standard layers.
+def export_network(bundle: Bundle, *, weights: str | os.PathLike[str] | None = None) -> keras.Model:
+    """Return a functional Keras model of standard layers that predicts images as a bundle does.
 
     Parameters
     ----------
     bundle : Bundle
     weights : path-like, optional
-        The backbone's weights, where they did not come along with the bundle.
+        The backbone's weights, if the bundle does not contain them.
 
     Returns
     -------
     keras.Model
-        From uint8 (n, size, size, 3), one input for each of `pixel_inputs`, to float32 (n, n_classes), named
-        "probabilities". Backbones compute in float32, heads in float64.
+        From uint8 images (n, size, size, 3), one input for each of `pixel_inputs`, to float32 probabilities
+        (n, n_classes), named "probabilities". Backbones compute in float32, heads in float64.
 
     Raises
     ------
     ExportError
-        If a head keeps more of its training rows than there is room for.
+        If a head holds too many training rows for a graph.
     BundleError, WeightsError
         If the weights of a backbone are missing.
     """
@@ -49,84 +50,84 @@ def grading_network(bundle: Bundle, *, weights: str | os.PathLike[str] | None = 
 
     members = bundle.members or (bundle,)
     for member in members:
-        require_room(member.manifest["head"], member.estimator, what=str(member.path))
-    parts = {part.config_digest: part for member in members for part in member.parts}
+        require_size(member.manifest["head"], member.estimator, bundle=str(member.path))
     inputs = pixel_inputs(bundle)
     pixels = {
-        one: keras.Input((one.size, one.size, 3), dtype="uint8", name=one.name) for one in inputs.values()
+        each: keras.Input((each.size, each.size, 3), dtype="uint8", name=each.name)
+        for each in inputs.values()
     }
-    levels = _backbones(bundle, list(parts.values()), inputs, pixels, weights=weights)
-    said = [
-        _member(member, levels, name=f"head_{k + 1}" if bundle.members else "head")
+    levels = _backbone_levels(bundle, inputs, pixels, weights=weights)
+    probabilities = [
+        _member_probabilities(member, levels, name=f"head_{k + 1}" if bundle.members else "head")
         for k, member in enumerate(members)
     ]
-    mean = said[0] if len(said) == 1 else ops.mean(ops.stack(said), axis=0)
+    mean = probabilities[0] if len(probabilities) == 1 else ops.mean(ops.stack(probabilities), axis=0)
     last = layers.Activation("linear", dtype="float32", name=OUTPUT)
     network = keras.Model(list(pixels.values()), last(mean), name="folio")
     network.trainable = False
     return network
 
 
-def _backbones(
+def _backbone_levels(
     bundle: Bundle,
-    parts: Sequence[BundlePart],
     inputs: Mapping[str, PixelInput],
     pixels: Mapping[PixelInput, Tensor],
     *,
     weights: str | os.PathLike[str] | None,
 ) -> dict[str, list[Tensor]]:
-    """Return the pooled levels of each part by its config's digest: (n, width) each, the final one last."""
-    from classify.deploy.features import part_weights
+    """Return the pooled levels of each backbone by config digest: (n, width) each, the final level last."""
     from featurize.engines.portable import portable_network
 
-    carried = part_weights(bundle.path, parts, weights)
+    parts = list(bundle_parts(bundle).values())
+    files = part_weights(bundle.path, parts, weights)
     found = {}
-    for k, (part, file) in enumerate(zip(parts, carried, strict=True)):
+    for k, (part, file) in enumerate(zip(parts, files, strict=True)):
         name = f"backbone_{k + 1}" if len(parts) > 1 else "backbone"
-        made = portable_network(part.config, name=name, weights=file)(pixels[inputs[part.config_digest]])
-        found[part.config_digest] = list(made) if isinstance(made, list | tuple) else [made]
+        network = portable_network(part.config, name=name, weights=file)
+        outputs = network(pixels[inputs[part.config_digest]])
+        found[part.config_digest] = list(outputs) if isinstance(outputs, list | tuple) else [outputs]
     return found
 
 
-def _member(bundle: Bundle, levels: Mapping[str, list[Tensor]], *, name: str) -> Tensor:
-    """Return the probabilities of a bundle that is no ensemble: (n, n_classes), float64."""
+def _member_probabilities(bundle: Bundle, levels: Mapping[str, list[Tensor]], *, name: str) -> Tensor:
+    """Return the probabilities of a bundle that is not an ensemble: (n, n_classes), float64."""
     manifest = bundle.manifest
     blocks = [levels[part.config_digest] for part in bundle.parts]
     rows = _columns(blocks[0] if len(blocks) == 1 else _fused(blocks), *manifest["columns"])
-    said = head_probabilities(manifest["head"], bundle.estimator, rows, name=name)
+    probabilities = head_probabilities(manifest["head"], bundle.estimator, rows, name=name)
     labels, n_classes = manifest["labels"], len(bundle.classes)
-    if labels != list(range(n_classes)):  # a class that the head has never seen has probability 0
-        said = affine(said, np.eye(n_classes)[labels], name=f"{name}_labels")
-    return at_temperature(said, manifest.get("temperature", 1.0))
+    if labels != list(range(n_classes)):  # a class without training images has probability 0
+        probabilities = affine(probabilities, np.eye(n_classes)[labels], name=f"{name}_labels")
+    return at_temperature(probabilities, manifest.get("temperature", 1.0))
 
 
 def _columns(levels: Sequence[Tensor], first: int, end: int) -> Tensor:
-    """Return these columns of all levels side by side; the ends are ends of levels."""
+    """Return the columns from `first` to `end` of the concatenated levels; whole levels only."""
     from keras import ops
 
     ends = np.cumsum([level.shape[1] for level in levels])
-    wanted = [
+    chosen = [
         level
         for level, last in zip(levels, ends, strict=True)
         if first < last <= end and last - level.shape[1] >= first
     ]
-    if sum(level.shape[1] for level in wanted) != end - first:
+    if sum(level.shape[1] for level in chosen) != end - first:
         raise ExportError(
-            f"columns {first} to {end} are no levels of the backbone: these end at {ends.tolist()}"
+            f"columns {first} to {end} are not whole levels of the backbone: these end at {ends.tolist()}"
         )
-    return wanted[0] if len(wanted) == 1 else ops.concatenate(wanted, axis=1)
+    return chosen[0] if len(chosen) == 1 else ops.concatenate(chosen, axis=1)
 
 
 def _fused(blocks: Sequence[Sequence[Tensor]]) -> list[Tensor]:
-    """Return the levels of several backbones as `classify.data.fusion.fuse_rows` puts them side by side."""
+    """Return the levels of several backbones, concatenated as in `classify.data.fusion.fuse_rows`."""
     from keras import ops
 
-    inner = [_balanced(level) for block in blocks for level in block[:-1]]
-    return [*inner, ops.concatenate([_balanced(block[-1]) for block in blocks], axis=1)]
+    inner = [_unit_mean_square(level) for block in blocks for level in block[:-1]]
+    return [*inner, ops.concatenate([_unit_mean_square(block[-1]) for block in blocks], axis=1)]
 
 
-def _balanced(block: Tensor) -> Any:
-    """Return rows (n, width) whose features have a mean square of 1; a row of zeros stays one."""
+def _unit_mean_square(block: Tensor) -> Any:
+    """Return rows (n, width) scaled to a mean square of 1; a row of zeros stays unchanged."""
     from keras import ops
 
     wide = ops.cast(block, "float64")
@@ -135,9 +136,9 @@ def _balanced(block: Tensor) -> Any:
     return ops.multiply(block, ops.cast(scale, "float32"))
 
 
-MOST_NUMBERS = 20_000_000  # of training rows in a head's graph: 160 MB in float64
+MAX_STORED_VALUES = 20_000_000  # of training rows in a head's graph: 160 MB in float64
 
-GRAPHS: Mapping[str, str] = {  # head: "<module>.<function>" in this package
+GRAPHS: Mapping[str, str] = {  # head → "<module>.<function>" in this package
     "dense": "layers.dense",
     "logreg": "layers.logistic",
     "svm-linear": "svm.svm",
@@ -150,49 +151,49 @@ GRAPHS: Mapping[str, str] = {  # head: "<module>.<function>" in this package
     "lda": "layers.lda",
     "baseline": "layers.baseline",
 }
-_KEEPING: Mapping[str, tuple[str, str]] = {  # head: what counts the numbers it keeps, and of what
-    "svm-linear": ("svm.kept_numbers", "support vectors"),
-    "svm-rbf": ("svm.kept_numbers", "support vectors"),
-    "ordinal-svm": ("svm.kept_numbers", "support vectors"),
-    "knn": ("layers.kept_numbers", "training rows"),
+_STORED_ROWS: Mapping[str, tuple[str, str]] = {  # head → function that counts stored values, what they are
+    "svm-linear": ("svm.n_stored_values", "support vectors"),
+    "svm-rbf": ("svm.n_stored_values", "support vectors"),
+    "ordinal-svm": ("svm.n_stored_values", "support vectors"),
+    "knn": ("layers.n_stored_values", "training rows"),
 }
 
 
 def head_probabilities(head: str, estimator: Any, rows: Tensor, *, name: str) -> Tensor:
-    """Return the class probabilities of a fitted head as a graph.
+    """Return the graph of a fitted head's class probabilities.
 
     Parameters
     ----------
     head : str
-        Its name.
+        Name of the head.
     estimator : fitted head
     rows : tensor of shape (n, n_features), float32
     name : str
-        Names of its layers begin with that.
+        Prefix of the layer names.
 
     Returns
     -------
     tensor of shape (n, n_labels), float64
-        What the estimator's `predict_proba` returns.
+        The same as the estimator's `predict_proba`.
     """
     return _function(GRAPHS[head])(estimator, rows, name=name)
 
 
-def require_room(head: str, estimator: Any, *, what: str, most: int = MOST_NUMBERS) -> None:
-    """Raise unless what a fitted head keeps of its training rows has room in a graph.
+def require_size(head: str, estimator: Any, *, bundle: str, max_values: int = MAX_STORED_VALUES) -> None:
+    """Raise if a fitted head stores too many training rows for a graph.
 
     Raises
     ------
     ExportError
-        With how much it is, and the limit.
+        With the number of values and the limit.
     """
-    counter, kept = _KEEPING.get(head, ("", ""))
-    numbers = _function(counter)(estimator) if counter else 0
-    if numbers > most:
+    counter, rows = _STORED_ROWS.get(head, ("", ""))
+    n_values = _function(counter)(estimator) if counter else 0
+    if n_values > max_values:
         raise ExportError(
-            f"{what}: {head} keeps {numbers // estimator.n_features_in_:,} {kept} of "
-            f"{estimator.n_features_in_:,} features, {numbers:,} numbers; an export has room for {most:,}. "
-            "Export a head that keeps none, such as logreg, lda or dense"
+            f"{bundle}: {head} stores {n_values // estimator.n_features_in_:,} {rows} of "
+            f"{estimator.n_features_in_:,} features, {n_values:,} values; the limit of an export is "
+            f"{max_values:,}. Export a head that stores no training rows, such as logreg, lda or dense"
         )
 
 

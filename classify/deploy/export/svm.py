@@ -1,4 +1,4 @@
-"""Support vector machines: votes of pairs, sigmoids of them, shares; kernels as distances in the graph."""
+"""Graphs of support vector machines: kernels, pairwise decisions, votes, calibrated probabilities."""
 
 from __future__ import annotations
 
@@ -8,91 +8,92 @@ from typing import Any
 import numpy as np
 from sklearn.svm import SVC
 
-from classify.deploy.export.layers import Tensor, affine, columns, log_sigmoid, scaled, two_sides
+from classify.deploy.export.layers import Tensor, affine, binary_probabilities, columns, log_sigmoid, scaled
 from featurize.base.typing import Float64Array
 
-_LOG_OF_NOTHING = -745.13  # below it a sigmoid is 0 in float64
+_LOG_SMALLEST = -745.13  # below it a sigmoid is 0 in float64
 
 
 def svm(head: Any, rows: Tensor, *, name: str) -> Tensor:
-    """Return the class probabilities of a fitted `SVMHead`; arguments as `linear.logistic`.
+    """Return the class probabilities of a fitted `SVMHead`; parameters as in `layers.logistic`.
 
-    A sigmoid of each decision, scaled to sum to one: what `CalibratedClassifierCV` does. It is computed from
-    logarithms, which float32 has room for, and where all sigmoids are 0 in float64 every class has the same.
+    As in `CalibratedClassifierCV`: a sigmoid of each decision, scaled to sum to one. It is computed from
+    logarithms, which do not underflow in float32. If all sigmoids are 0 in float64, all classes have the
+    same probability.
     """
     from keras import ops
 
     (calibrated,) = head.classifier_.calibrated_classifiers_
     decisions = _decisions(calibrated.estimator, rows, name=name)
-    slope = -np.array([one.a_ for one in calibrated.calibrators])
-    offset = -np.array([one.b_ for one in calibrated.calibrators])
-    odds = affine(decisions, np.diag(slope), offset, name=f"{name}_calibration")
+    slope = -np.array([sigmoid.a_ for sigmoid in calibrated.calibrators])
+    offset = -np.array([sigmoid.b_ for sigmoid in calibrated.calibrators])
+    log_odds = affine(decisions, np.diag(slope), offset, name=f"{name}_calibration")
     if len(slope) == 1:
-        return two_sides(odds)
-    logs = log_sigmoid(odds)
-    known = ops.greater(ops.max(logs, axis=1, keepdims=True), _LOG_OF_NOTHING)
-    return ops.where(known, ops.softmax(logs, axis=1), 1.0 / len(slope))
+        return binary_probabilities(log_odds)
+    logs = log_sigmoid(log_odds)
+    is_positive = ops.greater(ops.max(logs, axis=1, keepdims=True), _LOG_SMALLEST)
+    return ops.where(is_positive, ops.softmax(logs, axis=1), 1.0 / len(slope))
 
 
 def ordinal_svm(head: Any, rows: Tensor, *, name: str) -> Tensor:
     """Return the class probabilities of a fitted `OrdinalSVMHead`."""
     from keras import ops
 
-    sides = [svm(one, rows, name=f"{name}_above_{k + 1}") for k, one in enumerate(head.machines_)]
-    if len(sides) == 1:
-        return sides[0]
-    above = isotonic_nonincreasing(ops.concatenate([columns(one, [1]) for one in sides], axis=1), name=name)
+    binary = [svm(machine, rows, name=f"{name}_above_{k + 1}") for k, machine in enumerate(head.machines_)]
+    if len(binary) == 1:
+        return binary[0]
+    exceedance = ops.concatenate([columns(each, [1]) for each in binary], axis=1)  # P(y > k)
+    above = isotonic_nonincreasing(exceedance, name=name)
     first = ops.subtract(1.0, columns(above, [0]))
-    last = len(sides) - 1
+    last = len(binary) - 1
     middle = ops.subtract(columns(above, range(last)), columns(above, range(1, last + 1)))
-    shares = ops.concatenate([first, middle, columns(above, [last])], axis=1)
-    shares = ops.maximum(shares, head.floor_)
-    return ops.divide(shares, ops.sum(shares, axis=1, keepdims=True))
+    probabilities = ops.concatenate([first, middle, columns(above, [last])], axis=1)
+    probabilities = ops.maximum(probabilities, head.floor_)
+    return ops.divide(probabilities, ops.sum(probabilities, axis=1, keepdims=True))
 
 
 def isotonic_nonincreasing(above: Tensor, *, name: str) -> Tensor:
-    """Return the nearest rows that never rise, as `classify.heads.ordinal_svm.isotonic_nonincreasing` does.
+    """Return the nearest non-increasing rows, as `classify.heads.ordinal_svm.isotonic_nonincreasing`.
 
-    The k-th number of a falling isotonic regression is the least over i <= k of the largest over j >= k of
-    the means from i to j: Robertson, Wright & Dykstra, "Order restricted statistical inference", 1988, 1.4.
+    Value k of a non-increasing isotonic regression is the minimum over i <= k of the maximum over j >= k of
+    the mean from i to j: Robertson, Wright & Dykstra, "Order restricted statistical inference", 1988, 1.4.
     """
     from keras import ops
 
     n = above.shape[1]
     spans = [(i, j) for i in range(n) for j in range(i, n)]
-    place = {span: number for number, span in enumerate(spans)}
+    column_of = {span: column for column, span in enumerate(spans)}
     number = np.arange(n)[:, None]
     first, last = np.array(spans).T
     mean = ((number >= first) & (number <= last)) / (last - first + 1.0)  # (n, n_spans)
     means = affine(above, mean, name=f"{name}_means")
-    found = []
+    values = []
     for k in range(n):
-        wanted = [[place[i, j] for j in range(k, n)] for i in range(k + 1)]
-        found.append(ops.min(ops.max(ops.take(means, wanted, axis=1), axis=2), axis=1, keepdims=True))
-    return ops.concatenate(found, axis=1)
+        around_k = [[column_of[i, j] for j in range(k, n)] for i in range(k + 1)]
+        values.append(ops.min(ops.max(ops.take(means, around_k, axis=1), axis=2), axis=1, keepdims=True))
+    return ops.concatenate(values, axis=1)
 
 
-def kept_numbers(head: Any) -> int:
-    """Return how many numbers the graph of a fitted `SVMHead` or `OrdinalSVMHead` keeps for its kernels."""
+def n_stored_values(head: Any) -> int:
+    """Return the number of training values in the graph of a fitted `SVMHead` or `OrdinalSVMHead`."""
     return sum(
-        kept.size
-        for one in getattr(head, "machines_", [head])
-        for kept in _kept(one.classifier_.calibrated_classifiers_[0].estimator)
+        _n_kernel_values(machine.classifier_.calibrated_classifiers_[0].estimator)
+        for machine in getattr(head, "machines_", [head])
     )
 
 
-def _kept(pipeline: Any) -> list[Float64Array]:
+def _n_kernel_values(pipeline: Any) -> int:
     if "map" in pipeline.named_steps:
-        return [pipeline["map"].components_]
+        return int(pipeline["map"].components_.size)
     classifier = pipeline["classify"]
-    return [classifier.support_vectors_] if getattr(classifier, "kernel", "linear") == "rbf" else []
+    return int(classifier.support_vectors_.size) if getattr(classifier, "kernel", "linear") == "rbf" else 0
 
 
 def _decisions(pipeline: Any, rows: Tensor, *, name: str) -> Tensor:
-    """Return a fitted pipeline's decision function: (n, n_classes), or (n, 1) of two classes."""
+    """Return the decision function of a fitted pipeline: (n, n_classes), or (n, 1) for two classes."""
     rows = scaled(rows, pipeline["scale"])
     classifier = pipeline["classify"]
-    if "map" in pipeline.named_steps:  # then the machine is linear on Nyström's features
+    if "map" in pipeline.named_steps:  # a linear classifier on Nyström features
         nystroem = pipeline["map"]
         kernel = _rbf(rows, nystroem.components_, gamma=nystroem.gamma, name=name)
         rows = affine(kernel, nystroem.normalization_.T, name=f"{name}_features")
@@ -109,9 +110,9 @@ def _decisions(pipeline: Any, rows: Tensor, *, name: str) -> Tensor:
 
 
 def pair_weights(classifier: SVC) -> Float64Array:
-    """Return what each support vector weighs in each pair's decision, (n_support, n_pairs).
+    """Return the weight of each support vector in the decision of each pair of classes, (n_support, n_pairs).
 
-    scikit-learn keeps a vector's weights against the other classes in the order of these.
+    In `dual_coef_`, the rows of a vector are its weights against the other classes, in their order.
     """
     n_classes = len(classifier.classes_)
     if n_classes == 2:
@@ -129,23 +130,29 @@ def pair_weights(classifier: SVC) -> Float64Array:
 def _rbf(rows: Tensor, vectors: Float64Array, *, gamma: float, name: str) -> Tensor:
     """Return the RBF kernel of each row with each vector: (n, n_vectors), float64.
 
-    Rows and vectors are moved together to where the vectors' mean is 0, which no distance notices: the
-    shorter they are, the less is lost when their squares are subtracted.
+    Rows and vectors are centred at the mean of the vectors. Distances stay the same, and shorter rows lose
+    less precision when their squares are subtracted.
     """
     from keras import ops
 
     centre = vectors.mean(axis=0)
-    moved, kept = ops.subtract(rows, centre), vectors - centre
-    products = affine(moved, -2.0 * kept.T, np.sum(kept**2, axis=1), name=f"{name}_support_vectors")
-    squares = ops.sum(ops.square(moved), axis=1, keepdims=True)
+    centred, centred_vectors = ops.subtract(rows, centre), vectors - centre
+    products = affine(
+        centred,
+        -2.0 * centred_vectors.T,
+        np.sum(centred_vectors**2, axis=1),
+        name=f"{name}_support_vectors",
+    )
+    squares = ops.sum(ops.square(centred), axis=1, keepdims=True)
     distances = ops.maximum(ops.add(products, squares), 0.0)
     return ops.exp(ops.multiply(distances, -float(gamma)))
 
 
 def _votes(pairs: Tensor, *, n_classes: int, name: str) -> Tensor:
-    """Return the votes for each class, (n, n_classes), and what the sums of decisions add to break ties.
+    """Return the votes for each class, (n, n_classes), plus a term below 1 that breaks ties.
 
-    A pair's decision above 0 is a vote for its first class; as scikit-learn's ``_ovr_decision_function``.
+    As scikit-learn's ``_ovr_decision_function``: a pair's decision of 0 or more is a vote for its first
+    class, and ties are broken by the sums of decisions.
     """
     from keras import ops
 

@@ -13,6 +13,7 @@ from flask_limiter import Limiter
 from flask_limiter.util import get_remote_address
 from werkzeug.exceptions import BadRequest, HTTPException, MethodNotAllowed, NotFound, UnsupportedMediaType
 
+from classify.deploy.features import bundle_parts
 from classify.deploy.serve import Limits
 from classify.deploy.serve.limits import RESPONSE_HEADERS, check_request
 from classify.deploy.serve.predictor import PredictionQueue, ServerBusyError
@@ -20,7 +21,7 @@ from classify.deploy.serve.uploads import FIELD, UploadRequest, megabytes, uploa
 from classify.heads.registry import HEADS
 from classify.heads.select import ENSEMBLE
 from classify.io.grades import PredictResult, grades_json
-from classify.io.results import plain_json
+from classify.io.results import printable_json
 from featurize._version import __version__
 from featurize.base.text import printable
 from featurize.errors import FolioError
@@ -225,7 +226,7 @@ def describe_bundle(predictor: Predictor, limits: Limits) -> dict[str, Any]:
     """Return the content of /about as plain JSON, without paths of this machine."""
     bundle = predictor.bundle
     examples = predictor.examples
-    about: dict[str, Any] = plain_json(
+    about: dict[str, Any] = printable_json(
         {
             "bundle": printable(bundle.path.resolve().name),
             "dataset": printable(str(bundle.manifest.get("dataset", ""))),
@@ -272,5 +273,4 @@ def _title(head: str) -> str:
 
 
 def _backbones(bundle: Bundle) -> list[str]:
-    members = bundle.members or (bundle,)
-    return list(dict.fromkeys(part.config["backbone"] for member in members for part in member.parts))
+    return list(dict.fromkeys(part.config["backbone"] for part in bundle_parts(bundle).values()))

@@ -1,4 +1,4 @@
-"""The formats of an export, as data; one module each writes it and runs it. Importing this is cheap."""
+"""Formats of an export, as data. One module per format writes and runs it and is imported on use."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from classify.deploy.features import bundle_parts
 from classify.errors import ExportError
 
 if TYPE_CHECKING:
@@ -17,31 +18,32 @@ if TYPE_CHECKING:
 
     from classify.io.bundle import Bundle
 
+    # Images by input name, (n, size, size, 3), to probabilities, (n, n_classes).
     Run = Callable[[Mapping[str, npt.NDArray[np.uint8]]], npt.NDArray[np.float32]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Format:
-    """A file or folder that another runtime loads."""
+    """File or folder format of another runtime."""
 
     name: str  # on the command line
     title: str
-    suffix: str  # of the file's or folder's name
-    module: str  # in this package: `write`, `load`, `RUNTIME`, `require`
-    parts: tuple[str, ...] = ()  # what lies in its folder; none: it is one file
-    classes: str  # a line of Python that prints the class names that PLACE holds
+    suffix: str  # of the file or folder name
+    module: str  # in this package, with `write`, `load`, `RUNTIME` and `require`
+    parts: tuple[str, ...] = ()  # names in its folder; empty for a single file
+    print_classes: str  # Python code that prints the class names of the export at PATH
 
 
 FORMATS: Mapping[str, Format] = {
-    one.name: one
-    for one in (
+    export_format.name: export_format
+    for export_format in (
         Format(
             name="keras",
             title="Keras",
             suffix=".keras",
             module="keras_file",
-            classes="import json, zipfile; "
-            'print(json.loads(zipfile.ZipFile(PLACE).read("folio.json"))["classes"])',
+            print_classes="import json, zipfile; "
+            'print(json.loads(zipfile.ZipFile(PATH).read("folio.json"))["classes"])',
         ),
         Format(
             name="saved_model",
@@ -49,16 +51,16 @@ FORMATS: Mapping[str, Format] = {
             suffix=".saved_model",
             module="saved_model",
             parts=("folio.json", "saved_model.pb", "fingerprint.pb", "variables", "assets"),
-            classes="import tensorflow as tf; "
-            'print(tf.saved_model.load(PLACE).signatures["about"]()["classes"].numpy())',
+            print_classes="import tensorflow as tf; "
+            'print(tf.saved_model.load(PATH).signatures["about"]()["classes"].numpy())',
         ),
         Format(
             name="onnx",
             title="ONNX",
             suffix=".onnx",
             module="onnx_file",
-            classes="import onnxruntime; "
-            'print(onnxruntime.InferenceSession(PLACE).get_modelmeta().custom_metadata_map["classes"])',
+            print_classes="import onnxruntime; "
+            'print(onnxruntime.InferenceSession(PATH).get_modelmeta().custom_metadata_map["classes"])',
         ),
         Format(
             name="openvino",
@@ -66,28 +68,28 @@ FORMATS: Mapping[str, Format] = {
             suffix=".openvino",
             module="openvino_folder",
             parts=("folio.json", "model.xml", "model.bin"),
-            classes="import openvino; "
-            'print(openvino.Core().read_model(PLACE + "/model.xml").get_rt_info(["folio", "classes"]).value)',
+            print_classes="import openvino; "
+            'print(openvino.Core().read_model(PATH + "/model.xml").get_rt_info(["folio", "classes"]).value)',
         ),
     )
 }
 
 
-FOLDER_PARTS = tuple(dict.fromkeys(part for one in FORMATS.values() for part in one.parts))
+FOLDER_PARTS = tuple(dict.fromkeys(part for each in FORMATS.values() for part in each.parts))
 
 
-def format_module(one: Format) -> ModuleType:
+def format_module(export_format: Format) -> ModuleType:
     """Return the module that writes and runs a format."""
-    return importlib.import_module(f"{__package__}.{one.module}")
+    return importlib.import_module(f"{__package__}.{export_format.module}")
 
 
 def get_format(name: str) -> Format:
-    """Return the format of that name.
+    """Return a format by name.
 
     Raises
     ------
     ExportError
-        If there is none; the message lists the known names.
+        If the name is unknown; the message lists the known ones.
     """
     if name not in FORMATS:
         raise ExportError(f"--format {name}: unknown. Choose one of: {', '.join(FORMATS)}")
@@ -96,13 +98,13 @@ def get_format(name: str) -> Format:
 
 FORMAT = "folio-export"
 FORMAT_VERSION = 1
-FILE = "folio.json"  # in a folder or archive; elsewhere the text is under the key `KEY`
-KEY = "folio"
+FILE = "folio.json"  # description in a folder or archive
+KEY = "folio"  # metadata key of the description in a single file
 
 
 @dataclass(frozen=True, kw_only=True)
 class PixelInput:
-    """One input: upright RGB squares, uint8, (n, size, size, 3)."""
+    """An input of the network: upright RGB images, uint8, (n, size, size, 3)."""
 
     name: str
     size: int  # pixels
@@ -111,14 +113,13 @@ class PixelInput:
 
 
 def pixel_inputs(bundle: Bundle) -> dict[str, PixelInput]:
-    """Return the input of each backbone by its config's digest.
+    """Return the input of each backbone by config digest.
 
-    Backbones that are given the same squares share one, "pixels"; of several, such as an ensemble of
-    backbones of different sizes has, the name says which squares it takes.
+    Backbones with the same image size, resize mode and filter share one input. A single input is named
+    "pixels". The names of several inputs, as in an ensemble of backbones of different sizes, contain the
+    size, resize mode and filter.
     """
-    configs = {
-        part.config_digest: part.config for member in bundle.members or (bundle,) for part in member.parts
-    }
+    configs = {digest: part.config for digest, part in bundle_parts(bundle).items()}
     kinds = {
         digest: (config["input_size"], config["resize"], config["resample"])
         for digest, config in configs.items()
@@ -136,28 +137,27 @@ def pixel_inputs(bundle: Bundle) -> dict[str, PixelInput]:
 
 
 def describe(bundle: Bundle) -> dict[str, Any]:
-    """Return what an export of this bundle says of itself, for JSON."""
+    """Return the description of a bundle's export as a JSON object."""
     from classify.io.bundle_writer import packages
 
     members = bundle.members or (bundle,)
-    parts = {part.config_digest: part for member in members for part in member.parts}
     return {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "classes": list(bundle.classes),  # in the order of the output's columns
         "ordered": bool(bundle.manifest.get("ordered", False)),
-        "inputs": [asdict(one) for one in dict.fromkeys(pixel_inputs(bundle).values())],
+        "inputs": [asdict(pixel_input) for pixel_input in dict.fromkeys(pixel_inputs(bundle).values())],
         "head": bundle.manifest["head"],
         "heads": [member.manifest["head"] for member in members],
-        "join": bundle.join,  # what was averaged over an entry's images; "" where entries had one image
+        "join": bundle.join,  # averaged over an entry's images; "" if entries have one image
         "dataset": bundle.manifest.get("dataset", ""),
         "backbones": [
             {
                 "name": part.config["backbone"],
                 "weights_sha256": part.config["weights"].get("sha256"),
-                "precision": part.config["precision"],  # of the features that the head was fitted on
+                "precision": part.config["precision"],  # of the features for fitting
             }
-            for part in parts.values()
+            for part in bundle_parts(bundle).values()
         ],
         "created_with": packages(),
     }
@@ -166,6 +166,3 @@ def describe(bundle: Bundle) -> dict[str, Any]:
 def to_text(description: Mapping[str, Any]) -> str:
     """Return a description as JSON text."""
     return json.dumps(dict(description), indent=2, ensure_ascii=False)
-
-
-# Squares by the name of the input, (n, size, size, 3), to probabilities, (n, n_classes).

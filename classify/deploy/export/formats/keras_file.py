@@ -1,4 +1,4 @@
-"""One ``.keras`` file of standard layers, which any Keras 3 loads in safe mode."""
+"""Keras format: one ``.keras`` file of standard layers that any Keras 3 loads in safe mode."""
 
 from __future__ import annotations
 
@@ -16,40 +16,40 @@ from classify.deploy.export.formats import FILE, to_text
 if TYPE_CHECKING:
     from classify.deploy.export.formats import Run
 
-RUNTIME = "keras"  # the package that runs it
+RUNTIME = "keras"  # package that runs the export
 
 
 def require() -> None:
-    """Raise unless this format can be written here; it always can."""
+    """Raise if this format cannot be written here; it always can."""
 
 
-def write(network: Any, place: Path, description: Mapping[str, Any]) -> None:
+def write(network: Any, path: Path, description: Mapping[str, Any]) -> None:
     """Write a network to a file.
 
     Parameters
     ----------
     network : keras.Model
-        Of `classify.deploy.export.network.grading_network`.
-    place : Path
-        Ends in ``.keras``.
+        Result of `classify.deploy.export.network.export_network`.
+    path : Path
+        File name ending in ``.keras``.
     description : mapping
-        Kept in the archive as ``folio.json``, which Keras does not look at.
+        Stored in the archive as ``folio.json``, which Keras ignores.
     """
     with warnings.catch_warnings():
-        # Keras' own conversion of its variables to NumPy 2 arrays.
+        # raised by Keras when it converts its variables to NumPy 2 arrays
         warnings.filterwarnings("ignore", message="__array__ implementation", category=DeprecationWarning)
-        network.save(place)
-    with zipfile.ZipFile(place, "a") as archive:
+        network.save(path)
+    with zipfile.ZipFile(path, "a") as archive:
         archive.writestr(FILE, to_text(description))
 
 
-def load(place: Path) -> Run:
-    """Return what runs the file in Keras, loaded in safe mode."""
+def load(path: Path) -> Run:
+    """Load the file in Keras, in safe mode, and return a function that runs it."""
     import keras
 
-    network = keras.models.load_model(place, compile=False, safe_mode=True)
+    network = keras.models.load_model(path, compile=False, safe_mode=True)
 
     def run(pixels: Mapping[str, npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
-        return network.predict_on_batch([pixels[one.name] for one in network.inputs])
+        return network.predict_on_batch([pixels[tensor.name] for tensor in network.inputs])
 
     return run

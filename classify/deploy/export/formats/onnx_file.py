@@ -1,4 +1,4 @@
-"""One ONNX file, with what it says of itself in its metadata."""
+"""ONNX format: one file with the description in its metadata."""
 
 from __future__ import annotations
 
@@ -21,52 +21,52 @@ if TYPE_CHECKING:
     from classify.deploy.export.formats import Run
 
 RUNTIME = "onnxruntime"
-OPSET = 18  # of 2022: the newest that tf2onnx writes
-MOST_BYTES = 2**31 - 2**20  # of a protobuf message, with room for the graph itself
+OPSET = 18  # released in 2022; the newest that tf2onnx writes
+MAX_BYTES = 2**31 - 2**20  # limit of a protobuf message, less 1 MiB for the graph itself
 
 
 def require() -> None:
-    """Raise unless the packages that write ONNX are here."""
+    """Raise if the packages that write ONNX are not installed."""
     missing = [name for name in ("tf2onnx", "onnx") if find_spec(name) is None]
     if missing:
         raise ExportError(
             f"--format onnx: {' and '.join(missing)} cannot be imported here. "
-            'Install what it needs with: pip install ".[onnx]"'
+            'Install the packages with: pip install ".[onnx]"'
         )
 
 
-def write(network: Any, place: Path, description: Mapping[str, Any]) -> None:
-    """Write a network to a file; arguments as `keras_file.write`.
+def write(network: Any, path: Path, description: Mapping[str, Any]) -> None:
+    """Write a network to a file; parameters as in `keras_file.write`.
 
-    The metadata has "classes", a JSON list in label order, and all of the description under "folio".
+    The metadata has "classes", a JSON list in label order, and the whole description under "folio".
 
     Raises
     ------
     ExportError
-        If it is larger than ONNX's format allows, or has an operation that ONNX lacks.
+        If the network is too large for an ONNX file, or has an operation that ONNX does not support.
     """
     import onnx
 
-    size = sum(np.dtype(one.dtype).itemsize * int(np.prod(one.shape)) for one in network.variables)
-    if size > MOST_BYTES:
+    size = sum(np.dtype(each.dtype).itemsize * int(np.prod(each.shape)) for each in network.variables)
+    if size > MAX_BYTES:
         raise ExportError(
-            f"--format onnx: {size / 1e9:.1f} GB of weights, and one ONNX file holds 2.1 GB. "
+            f"--format onnx: {size / 1e9:.1f} GB of weights, but an ONNX file holds at most 2.1 GB. "
             "Choose another --format"
         )
-    with _quiet():
-        made = _converted(network)
+    with _without_logging():
+        model = _to_onnx(network)
     onnx.helper.set_model_props(
-        made, {"classes": json.dumps(description["classes"]), KEY: to_text(description)}
+        model, {"classes": json.dumps(description["classes"]), KEY: to_text(description)}
     )
-    _check(made, names=[one.name for one in network.inputs])
-    place.write_bytes(made.SerializeToString())
+    _check(model, names=[tensor.name for tensor in network.inputs])
+    path.write_bytes(model.SerializeToString())
 
 
-def load(place: Path) -> Run:
-    """Return what runs the file in ONNX Runtime, on the CPU."""
+def load(path: Path) -> Run:
+    """Load the file in ONNX Runtime, on the CPU, and return a function that runs it."""
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(str(place), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
     def run(pixels: Mapping[str, npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
         return session.run(["probabilities"], dict(pixels))[0]
@@ -74,48 +74,48 @@ def load(place: Path) -> Run:
     return run
 
 
-def _converted(network: Any) -> Any:
+def _to_onnx(network: Any) -> Any:
     """Return a network as an ONNX model.
 
-    tf2onnx's own way from functions takes every tensor that a function has caught for one of its inputs: the
-    means of preprocessing and of normalising layers. In the frozen graph they are constants.
+    The graph is frozen first: tf2onnx's conversion of functions would turn every tensor that a function has
+    captured, such as the means of preprocessing and normalization layers, into an input of the model.
     """
     import tf2onnx
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
     frozen = convert_variables_to_constants_v2(_traced(network), lower_control_flow=False)
-    takes = {f"{one.name}:0": one.name for one in network.inputs}
-    (output,) = (one.name for one in frozen.outputs)
-    made, _ = tf2onnx.convert.from_graph_def(
+    input_names = {f"{tensor.name}:0": tensor.name for tensor in network.inputs}
+    (output,) = (tensor.name for tensor in frozen.outputs)
+    model, _ = tf2onnx.convert.from_graph_def(
         frozen.graph.as_graph_def(),
-        input_names=list(takes),
+        input_names=list(input_names),
         output_names=[output],
         opset=OPSET,
-        custom_op_handlers={"Erfc": (_one_less_erf, [])},
-        tensors_to_rename={**takes, output: "probabilities"},
+        custom_op_handlers={"Erfc": (_replace_erfc, [])},
+        tensors_to_rename={**input_names, output: "probabilities"},
     )
-    return made
+    return model
 
 
 def _traced(network: Any) -> Any:
-    """Return a network as one graph without calls of functions.
+    """Return a network as one graph without function calls.
 
-    Keras has XLA compile grouped convolutions, as ConvNeXt's are; such a call is never written out, unless
-    functions run as the Python that they are.
+    Keras compiles grouped convolutions, such as ConvNeXt's, with XLA. tf2onnx does not inline those function
+    calls, so functions run eagerly while the graph is traced.
     """
     import tensorflow as tf
 
-    grade = serving(network)
+    predict = serving(network)
     before = tf.config.functions_run_eagerly()
     tf.config.run_functions_eagerly(True)
     try:
-        return tf.compat.v1.wrap_function(grade.python_function, list(grade.input_signature))
+        return tf.compat.v1.wrap_function(predict.python_function, list(predict.input_signature))
     finally:
         tf.config.run_functions_eagerly(before)
 
 
-def _one_less_erf(graph: Any, node: Any, name: str, _: Any) -> None:
-    """Put 1 - erf in the place of TensorFlow's erfc, of which Keras makes gelu and which ONNX lacks."""
+def _replace_erfc(graph: Any, node: Any, name: str, _: Any) -> None:
+    """Replace TensorFlow's Erfc, part of Keras' GELU, by 1 - Erf: ONNX has no Erfc."""
     import tf2onnx
 
     shape, kind = graph.get_shape(node.output[0]), graph.get_dtype(node.output[0])
@@ -128,27 +128,27 @@ def _one_less_erf(graph: Any, node: Any, name: str, _: Any) -> None:
 
 
 def _check(model: Any, *, names: list[str]) -> None:
-    """Raise where tf2onnx has left something that no runtime knows: it only logs that."""
+    """Raise if tf2onnx has left an unsupported operation or another input; it only logs a warning."""
     import onnx
 
     try:
         onnx.checker.check_model(model)
     except onnx.checker.ValidationError as error:
         raise ExportError(
-            f"--format onnx: this network has no ONNX form ({str(error).splitlines()[0][:200]}). "
+            f"--format onnx: this network cannot be converted ({str(error).splitlines()[0][:200]}). "
             "Choose another --format"
         ) from None
-    found = [one.name for one in model.graph.input]
+    found = [tensor.name for tensor in model.graph.input]
     if sorted(found) != sorted(names):
         raise ExportError(
-            f"--format onnx: the network would take {', '.join(found)[:200]}, not just {', '.join(names)}. "
+            f"--format onnx: the model has the inputs {', '.join(found)[:200]}; expected {', '.join(names)}. "
             "Choose another --format"
         )
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep tf2onnx's remarks on its own rewriting from the user."""
+def _without_logging() -> Iterator[None]:
+    """Suppress the log messages of tf2onnx about its graph rewriting."""
     before = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:

@@ -1,4 +1,4 @@
-"""OpenVINO's own format: two files in a folder, in float32."""
+"""OpenVINO format: a folder with ``model.xml`` and ``model.bin``, in float32."""
 
 from __future__ import annotations
 
@@ -20,41 +20,42 @@ if TYPE_CHECKING:
     from classify.deploy.export.formats import Run
 
 RUNTIME = "openvino"
-# Left to itself OpenVINO rounds to bfloat16 or float16 where the processor has it.
+# By default OpenVINO computes in bfloat16 or float16 where the processor supports it.
 EXACT = {"INFERENCE_PRECISION_HINT": "f32"}
 
 
 def require() -> None:
-    """Raise unless OpenVINO is to be had here."""
+    """Raise if OpenVINO cannot be imported here."""
     import_openvino()
 
 
-def write(network: Any, place: Path, description: Mapping[str, Any]) -> None:
-    """Write a network to a folder, made where it is missing; arguments as `keras_file.write`.
+def write(network: Any, path: Path, description: Mapping[str, Any]) -> None:
+    """Write a network to a new or existing folder; parameters as in `keras_file.write`.
 
-    Under "folio" the model's ``rt_info`` has "classes", a JSON list in label order, and the "description".
+    The model's ``rt_info`` has, under "folio", the "classes", a JSON list in label order, and the
+    "description", a JSON object.
     """
     openvino = import_openvino()
-    place.mkdir(parents=True, exist_ok=True)
+    path.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="folio-", ignore_cleanup_errors=True) as folder:
         save(network, Path(folder), {SERVING: serving(network)})
         try:
             model = openvino.Core().read_model(folder)
             model.set_rt_info(json.dumps(description["classes"]), [KEY, "classes"])
             model.set_rt_info(to_text(description), [KEY, "description"])
-            openvino.serialize(model, place / "model.xml", place / "model.bin")
+            openvino.serialize(model, path / "model.xml", path / "model.bin")
         except RuntimeError as error:
             reason = [line.strip() for line in str(error).splitlines() if line.strip()][-1]
             raise ExportError(
                 f"--format openvino: OpenVINO cannot convert this network ({reason[:200]}). "
                 "Choose another --format"
             ) from None
-    (place / FILE).write_text(to_text(description) + "\n", encoding="utf-8")
+    (path / FILE).write_text(to_text(description) + "\n", encoding="utf-8")
 
 
-def load(place: Path) -> Run:
-    """Return what runs the folder in OpenVINO, in float32 on the CPU."""
-    compiled = import_openvino().Core().compile_model(place / "model.xml", "CPU", EXACT)
+def load(path: Path) -> Run:
+    """Load the folder in OpenVINO, in float32 on the CPU, and return a function that runs it."""
+    compiled = import_openvino().Core().compile_model(path / "model.xml", "CPU", EXACT)
 
     def run(pixels: Mapping[str, npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
         return np.array(compiled(dict(pixels))["probabilities"])

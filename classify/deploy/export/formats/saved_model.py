@@ -1,4 +1,4 @@
-"""A TensorFlow SavedModel: a serving signature, and another that says what it is of."""
+"""TensorFlow SavedModel format: one signature for predictions, one with the description."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ SERVING = "serving_default"
 
 
 def require() -> None:
-    """Raise unless this format can be written here; it always can."""
+    """Raise if this format cannot be written here; it always can."""
 
 
-def write(network: Any, place: Path, description: Mapping[str, Any]) -> None:
-    """Write a network to a folder, made where it is missing; arguments as `keras_file.write`.
+def write(network: Any, path: Path, description: Mapping[str, Any]) -> None:
+    """Write a network to a new or existing folder; parameters as in `keras_file.write`.
 
-    Signature "serving_default" takes the inputs by name and returns "probabilities"; "about" takes nothing
-    and returns "classes", text in label order, and "description", JSON.
+    Signature "serving_default" takes the inputs by name and returns "probabilities". Signature "about" takes
+    no input and returns "classes", strings in label order, and "description", JSON.
     """
     import tensorflow as tf
 
@@ -37,51 +37,52 @@ def write(network: Any, place: Path, description: Mapping[str, Any]) -> None:
             "description": tf.constant(to_text(description)),
         }
 
-    save(network, place, {SERVING: serving(network), "about": about})
-    (place / FILE).write_text(to_text(description) + "\n", encoding="utf-8")
+    save(network, path, {SERVING: serving(network), "about": about})
+    (path / FILE).write_text(to_text(description) + "\n", encoding="utf-8")
 
 
-def save(network: Any, place: Path, signatures: Mapping[str, Any]) -> None:
-    """Write functions of a network as a SavedModel.
+def save(network: Any, path: Path, signatures: Mapping[str, Any]) -> None:
+    """Write a SavedModel with these signatures.
 
     Raises
     ------
     OSError
-        If there is no room for it, as other formats do.
+        If TensorFlow cannot write the files, such as on a full disk.
     """
     import tensorflow as tf
 
-    place.mkdir(parents=True, exist_ok=True)
+    path.mkdir(parents=True, exist_ok=True)
     module = tf.Module()
-    module.kept = [variable.value for variable in network.variables]
+    module.tracked_variables = [variable.value for variable in network.variables]
     try:
-        tf.saved_model.save(module, str(place), signatures=dict(signatures))
+        tf.saved_model.save(module, str(path), signatures=dict(signatures))
     except tf.errors.OpError as error:
         raise OSError((error.message.splitlines() or ["TensorFlow cannot write it"])[0][:200]) from error
 
 
 def serving(network: Any) -> Any:
-    """Return a network as a function of its inputs, in their order, with a free batch dimension."""
+    """Return a network as a TensorFlow function of its inputs, in their order, for any batch size."""
     import tensorflow as tf
 
-    takes = [tf.TensorSpec(one.shape, one.dtype, name=one.name) for one in network.inputs]
+    signature = [tf.TensorSpec(tensor.shape, tensor.dtype, name=tensor.name) for tensor in network.inputs]
 
-    @tf.function(input_signature=takes, autograph=False)
-    def grade(*pixels: Any) -> dict[str, Any]:
+    @tf.function(input_signature=signature, autograph=False)
+    def predict(*pixels: Any) -> dict[str, Any]:
         return {"probabilities": network(list(pixels), training=False)}
 
-    return grade
+    return predict
 
 
-def load(place: Path) -> Run:
-    """Return what runs the folder in TensorFlow."""
+def load(path: Path) -> Run:
+    """Load the folder in TensorFlow and return a function that runs it."""
     import tensorflow as tf
 
-    loaded = tf.saved_model.load(str(place))
-    grade = loaded.signatures[SERVING]
+    loaded = tf.saved_model.load(str(path))
+    predict = loaded.signatures[SERVING]
 
     def run(pixels: Mapping[str, npt.NDArray[np.uint8]]) -> npt.NDArray[np.float32]:
-        assert loaded is not None  # its variables live as long as it does
-        return grade(**{name: tf.constant(one) for name, one in pixels.items()})["probabilities"].numpy()
+        assert loaded is not None  # keeps a reference: its variables are deleted with it
+        inputs = {name: tf.constant(images) for name, images in pixels.items()}
+        return predict(**inputs)["probabilities"].numpy()
 
     return run

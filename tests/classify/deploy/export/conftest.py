@@ -1,4 +1,4 @@
-"""Fitted heads of all kinds, and a run on drawn pictures of two backbones of different sizes."""
+"""Fitted heads of all kinds, and bundles on synthetic images of two backbones of different sizes."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def rows_maker() -> Callable[..., Any]:
 
 @pytest.fixture(scope="session")
 def rows() -> np.ndarray:
-    """Rows to grade: new ones, fitted ones, and from zeros to huge."""
+    """Rows to predict: new ones, training rows, and values from zero to huge."""
     ordinary, _ = make_rows(200, 3, seed=1)
     known, _ = make_rows(90, 3)
     spike = ordinary[:1].copy()
@@ -67,13 +67,13 @@ def as_network() -> Callable[..., Any]:
 
     def make(heads: dict[str, tuple[str, Any]]) -> Any:
         features = keras.Input((N_FEATURES,), dtype="float32", name="features")
-        said = {
+        outputs = {
             name: keras.layers.Identity(dtype="float64", name=name)(
                 head_probabilities(head, fitted, features, name=f"head_{name}")
             )
             for name, (head, fitted) in heads.items()
         }
-        return keras.Model(features, said)
+        return keras.Model(features, outputs)
 
     return make
 

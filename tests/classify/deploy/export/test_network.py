@@ -1,4 +1,4 @@
-"""Heads as graphs: what scikit-learn, SciPy and Keras say of the same rows, in every runtime."""
+"""Graphs of heads equal scikit-learn, SciPy and Keras on the same rows, in every runtime."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sklearn.utils.multiclass import _ovr_decision_function
 
 from classify.deploy.export.formats import FORMATS, format_module
 from classify.deploy.export.layers import at_temperature, unit_rows
-from classify.deploy.export.network import GRAPHS, require_room
+from classify.deploy.export.network import GRAPHS, require_size
 from classify.deploy.export.svm import _votes, isotonic_nonincreasing
 from classify.errors import ExportError
 from classify.heads.registry import HEADS, SCALINGS, make_head
@@ -49,19 +49,19 @@ def test_every_head_has_a_graph():
 
 
 @pytest.mark.slow
-def test_graphs_say_what_estimators_do(fitted_head, as_network, rows):
+def test_graphs_equal_the_estimators(fitted_head, as_network, rows):
     heads = every_head(fitted_head)
-    said = as_network(heads)(rows)
+    outputs = as_network(heads)(rows)
     for name, (head, fitted) in heads.items():
         expected = fitted.predict_proba(rows)
         # Of float32 are the dense network, and the rows that neighbours are compared with.
         tolerance = 1e-6 if HEADS[head].tensorflow or head == "knn" else 1e-10
-        np.testing.assert_allclose(said[name], expected, rtol=0, atol=tolerance, err_msg=name)
+        np.testing.assert_allclose(outputs[name], expected, rtol=0, atol=tolerance, err_msg=name)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["onnx", "openvino"])
-def test_graphs_say_the_same_in_other_runtimes(fitted_head, as_network, rows, tmp_path, name):
+def test_graphs_in_other_runtimes(fitted_head, as_network, rows, tmp_path, name):
     """ONNX Runtime computes in float64, OpenVINO in nothing wider than float32."""
     heads = every_head(fitted_head)
     together = as_network(heads)
@@ -72,11 +72,11 @@ def test_graphs_say_the_same_in_other_runtimes(fitted_head, as_network, rows, tm
     network = keras.Model(together.inputs, keras.ops.cast(side_by_side, "float32"))
     module, place = format_module(FORMATS[name]), tmp_path / f"heads{FORMATS[name].suffix}"
     module.write(network, place, {"classes": ["a", "b"]})
-    said = module.load(place)({"features": rows})
+    outputs = module.load(place)({"features": rows})
     start = 0
     for key in order:
         expected = heads[key][1].predict_proba(rows)
-        part = said[:, start : (start := start + expected.shape[1])]
+        part = outputs[:, start : (start := start + expected.shape[1])]
         np.testing.assert_allclose(part, expected, rtol=0, atol=2e-5, err_msg=key)
 
 
@@ -87,12 +87,12 @@ def test_weighted_and_few_neighbours(fitted_head, as_network, make_rows, rows):
         "weighted": ("knn", make_head("knn", params={"k": 7, "class_weight": {0: 1.0, 1: 2.5, 2: 0.3}})),
     }
     heads["weighted"][1].fit(*make_rows(90, 3))
-    said = as_network(heads)(rows)
+    outputs = as_network(heads)(rows)
     for name, (_, fitted) in heads.items():
-        np.testing.assert_allclose(said[name], fitted.predict_proba(rows), rtol=0, atol=1e-6, err_msg=name)
+        np.testing.assert_allclose(outputs[name], fitted.predict_proba(rows), rtol=0, atol=1e-6, err_msg=name)
 
 
-def test_votes_at_ties_are_scikit_learns():
+def test_votes_at_ties_equal_scikit_learn():
     """A decision of exactly 0 is a vote for the first class of the pair."""
     decisions = np.random.default_rng(0).normal(size=(200, 6))
     decisions[:60, 2] = 0.0
@@ -106,7 +106,7 @@ def test_votes_at_ties_are_scikit_learns():
 
 @pytest.mark.parametrize("n_classes", [2, 3, 5])
 @pytest.mark.parametrize("kernel", ["linear", "rbf"])
-def test_decisions_of_pairs_are_scikit_learns(n_classes, kernel, rows):
+def test_decisions_of_pairs_equal_scikit_learn(n_classes, kernel, rows):
     """Classes of unequal numbers of support vectors, against SVC's own decision function."""
     from sklearn.pipeline import Pipeline
     from sklearn.preprocessing import StandardScaler
@@ -127,7 +127,7 @@ def test_decisions_of_pairs_are_scikit_learns(n_classes, kernel, rows):
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 6])
-def test_falling_rows_are_an_isotonic_regression(n):
+def test_isotonic_nonincreasing(n):
     above = np.random.default_rng(n).random((300, n))
     above[:20] = np.round(above[:20], 1)  # ties
     given = keras.Input((n,), dtype="float64")
@@ -138,58 +138,60 @@ def test_falling_rows_are_an_isotonic_regression(n):
 
 @pytest.mark.parametrize("temperature", [0.05, 1.0, 20.0])
 def test_temperature(temperature):
-    said = np.array([[1.0, 0.0, 0.0], [0.2, 0.3, 0.5], [1 - 2e-9, 1e-9, 1e-9], [1 / 3, 1 / 3, 1 / 3]])
+    outputs = np.array([[1.0, 0.0, 0.0], [0.2, 0.3, 0.5], [1 - 2e-9, 1e-9, 1e-9], [1 / 3, 1 / 3, 1 / 3]])
     given = keras.Input((3,), dtype="float64")
     scaled = expression(given, at_temperature(given, temperature))
-    expected = apply_temperature(said, temperature)
-    np.testing.assert_allclose(scaled(said), expected, rtol=1e-12, atol=1e-15)
-    np.testing.assert_allclose(said[1] ** (1 / temperature) / sum(said[1] ** (1 / temperature)), expected[1])
+    expected = apply_temperature(outputs, temperature)
+    np.testing.assert_allclose(scaled(outputs), expected, rtol=1e-12, atol=1e-15)
+    np.testing.assert_allclose(
+        outputs[1] ** (1 / temperature) / sum(outputs[1] ** (1 / temperature)), expected[1]
+    )
 
 
-def test_a_row_of_nothing_stays_one():
+def test_a_row_of_zeros_stays_unchanged():
     given = keras.Input((2,), dtype="float64")
     unit = expression(given, unit_rows(given))
     found = unit(np.array([[0.0, 0.0], [3.0, 4.0], [1e-16, 0.0]]))
     np.testing.assert_array_equal(found, [[0.0, 0.0], [0.6, 0.8], [1e-16, 0.0]])
 
 
-def test_what_is_too_large_is_refused_with_its_size(fitted_head):
+def test_a_head_with_too_many_training_rows_is_refused(fitted_head):
     machine = fitted_head("svm-rbf", 3)
     (calibrated,) = machine.classifier_.calibrated_classifiers_
     n = len(calibrated.estimator["classify"].support_vectors_)
     with pytest.raises(
         ExportError,
-        match=rf"work: svm-rbf keeps {n} support vectors of 12 features, {12 * n:,} numbers; an export has "
-        rf"room for {12 * n - 1:,}\. Export a head that keeps none, such as logreg, lda or dense",
+        match=rf"work: svm-rbf stores {n} support vectors of 12 features, {12 * n:,} values; the limit of an "
+        rf"export is {12 * n - 1:,}\. Export a head that stores no training rows, such as logreg, lda or dense",
     ):
-        require_room("svm-rbf", machine, what="work", most=12 * n - 1)
-    require_room("svm-rbf", machine, what="work", most=12 * n)
-    with pytest.raises(ExportError, match="knn keeps 90 training rows of 12 features, 1,080 numbers"):
-        require_room("knn", fitted_head("knn", 3), what="work", most=1_079)
+        require_size("svm-rbf", machine, bundle="work", max_values=12 * n - 1)
+    require_size("svm-rbf", machine, bundle="work", max_values=12 * n)
+    with pytest.raises(ExportError, match="knn stores 90 training rows of 12 features, 1,080 values"):
+        require_size("knn", fitted_head("knn", 3), bundle="work", max_values=1_079)
     ordinal = fitted_head("ordinal-svm", 3)
     kept = [
         len(one.classifier_.calibrated_classifiers_[0].estimator["classify"].support_vectors_)
         for one in ordinal.machines_
     ]
-    with pytest.raises(ExportError, match=f"{12 * sum(kept):,} numbers"):
-        require_room("ordinal-svm", ordinal, what="work", most=1)
-    with pytest.raises(ExportError, match="svm-rbf keeps 90 support vectors"):
-        require_room("svm-rbf", fitted_head("svm-rbf", 3, solver="approximate"), what="work", most=1)
+    with pytest.raises(ExportError, match=f"{12 * sum(kept):,} values"):
+        require_size("ordinal-svm", ordinal, bundle="work", max_values=1)
+    with pytest.raises(ExportError, match="svm-rbf stores 90 support vectors"):
+        require_size("svm-rbf", fitted_head("svm-rbf", 3, solver="approximate"), bundle="work", max_values=1)
 
 
-def test_heads_that_keep_no_rows_are_never_too_large(fitted_head):
+def test_heads_without_training_rows_are_never_too_large(fitted_head):
     for head in ("svm-linear", "logreg", "lda", "nearest-mean", "ordinal-logistic"):
-        require_room(head, fitted_head(head, 3), what="work", most=0)
+        require_size(head, fitted_head(head, 3), bundle="work", max_values=0)
 
 
-def test_the_names_of_layers_tell_heads_apart(fitted_head, as_network):
+def test_layer_names_are_unique_per_head(fitted_head, as_network):
     network = as_network({name: ("svm-linear", fitted_head("svm-linear", 3)) for name in ("a", "b")})
     names = Counter(layer.name for layer in network.layers)
     assert max(names.values()) == 1
     assert {"head_a_pairs", "head_b_pairs"} <= set(names)
 
 
-def test_a_class_without_any_sigmoid_is_as_likely_as_the_others(as_network, rows):
+def test_equal_probabilities_if_all_sigmoids_are_0(as_network, rows):
     """Where all sigmoids are 0 in float64, CalibratedClassifierCV falls back to equal shares."""
     from classify.deploy.export import svm
 
