@@ -25,7 +25,12 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
-from classify.deploy.export.check import compare_outputs, expected_outputs, image_files
+from classify.deploy.export.check import (
+    ExpectedOutputs,
+    compare_outputs,
+    expected_outputs,
+    image_files,
+)
 from classify.deploy.export.formats import FORMATS, Run, describe, format_module
 from classify.deploy.export.network import export_network
 from classify.deploy.features import PartReaders, bundle_features

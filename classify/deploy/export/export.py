@@ -34,7 +34,7 @@ from classify.deploy.export.formats import (
 from classify.deploy.features import bundle_parts
 from classify.deploy.predict import bundle_folder
 from classify.errors import ExportError
-from classify.io.folder import folder_name, new_folder, refuse_existing, check_can_create
+from classify.io.folder import check_can_create, folder_name, new_folder, refuse_existing
 from featurize.base.files import as_paths
 
 if TYPE_CHECKING:

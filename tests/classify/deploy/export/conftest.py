@@ -123,7 +123,7 @@ def bundles(stores, tmp_path_factory) -> dict[str, Path]:
     """Bundles: "final" and "all" levels of one backbone, two "fused", and the "ensemble" of unlike ones."""
     from classify.data.fusion import fuse
     from classify.data.samples import load_samples
-    from classify.io.bundle_extras import carry_weights
+    from classify.io.bundle_extras import prepare_weights
     from classify.io.bundle_writer import save_bundle, save_ensemble
     from classify.io.head_file import dump_head
     from featurize import open_store
@@ -135,7 +135,7 @@ def bundles(stores, tmp_path_factory) -> dict[str, Path]:
         with open_store(path) as store, warnings.catch_warnings():
             # Keras' own conversion of its variables to NumPy 2 arrays.
             warnings.filterwarnings("ignore", message="__array__ implementation", category=DeprecationWarning)
-            carried, notes = carry_weights(
+            carried, notes = prepare_weights(
                 folder / "weights",
                 store=samples.store,
                 config=samples.config,

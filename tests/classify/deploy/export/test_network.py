@@ -162,7 +162,7 @@ def test_a_head_with_too_many_training_rows_is_refused(fitted_head):
     with pytest.raises(
         ExportError,
         match=rf"work: svm-rbf stores {n} support vectors of 12 features, {12 * n:,} values; the limit of an "
-        rf"export is {12 * n - 1:,}\. Export a head that stores no training rows, such as logreg, lda or dense",
+        rf"export is {12 * n - 1:,}\. Export a head that stores no training rows, such as logreg",
     ):
         require_size("svm-rbf", machine, bundle="work", max_values=12 * n - 1)
     require_size("svm-rbf", machine, bundle="work", max_values=12 * n)
