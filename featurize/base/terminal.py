@@ -107,6 +107,17 @@ class CommaList(click.ParamType):
         return tuple(word.strip() for word in value.split(",") if word.strip())
 
 
+def with_options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Return a decorator that adds click options and arguments to a command, shown in this order."""
+
+    def decorate(command: Any) -> Any:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
 def default_of(function: Callable[..., Any], parameter: str) -> Any:
     """Return the default value of a library function's parameter, so that it is defined only there."""
     return inspect.signature(function).parameters[parameter].default

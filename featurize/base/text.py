@@ -46,11 +46,13 @@ def _needs_escape(character: str) -> bool:
 def safe_cell(text: str) -> str:
     """Return printable text for a spreadsheet cell, protected from evaluation as a formula.
 
-    Text that begins like a formula gets a leading apostrophe. Leading spaces, line ends and invisible
-    characters are ignored, and full-width characters are treated like their ASCII equivalents.
+    Text that begins like a formula, or with a tab or a line end, gets a leading apostrophe. Leading spaces
+    and invisible characters are ignored, and full-width characters are treated like ASCII characters.
     """
     start = "".join(c for c in text if unicodedata.category(c) not in {"Cc", "Cf", "Zl", "Zp", "Zs"})[:1]
-    evaluated = unicodedata.normalize("NFKC", start).startswith(_FORMULA)
+    evaluated = unicodedata.normalize("NFKC", start).startswith(_FORMULA) or text.startswith(
+        ("\t", "\r", "\n")
+    )
     return f"'{printable(text)}" if evaluated else printable(text)
 
 

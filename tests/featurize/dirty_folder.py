@@ -1,4 +1,4 @@
-"""A folder made dirty on purpose, one fault of each kind, from drawn pictures.
+"""Write a data set of drawn images with one fault of each kind.
 
 python tests/featurize/dirty_folder.py OUT
 """
@@ -17,8 +17,8 @@ CLASSES = ("low", "middle", "award")
 HOSTILE = "line one\n[red]two[/red] \udcff.jpg"
 
 
-def picture(seed: int, *, size: tuple[int, int] = (320, 240)) -> Image.Image:
-    """Draw soft blobs of colour: no two seeds look alike, and copies of one still do."""
+def draw(seed: int, *, size: tuple[int, int] = (320, 240)) -> Image.Image:
+    """Draw soft blobs of colour; seeds differ clearly, and copies of one seed look the same."""
     cells = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
     return Image.fromarray(cells).resize(size, Image.Resampling.BICUBIC)
 
@@ -31,17 +31,17 @@ def save(image: Image.Image, path: Path, kind: str = "JPEG", **options) -> Path:
 
 
 def clean_folder(root: Path, *, train: int = 6, test: int = 2) -> Path:
-    """Three classes that nothing is wrong with."""
+    """Write three classes without faults."""
     for label, name in enumerate(CLASSES):
         for split, count in (("train", train), ("test", test)):
             for number in range(count):
                 seed = 1000 * label + 100 * (split == "test") + number
-                save(picture(seed), root / split / name / f"{number}.jpg")
+                save(draw(seed), root / split / name / f"{number}.jpg")
     return root
 
 
 def dirty_folder(root: Path) -> Path:
-    """A clean one, and then what people do to theirs."""
+    """Write a clean folder, then add the faults that are common in practice."""
     train, test = clean_folder(root) / "train", root / "test"
     _copy(train / "low/0.jpg", train / "middle/also low.jpg")  # under two grades
     brighter = ImageEnhance.Brightness(_open(train / "award/1.jpg")).enhance(1.08)
@@ -57,15 +57,15 @@ def dirty_folder(root: Path) -> Path:
     train.joinpath("low/cut short.jpg").write_bytes(whole[: len(whole) // 2])
     train.joinpath("low/text.jpg").write_text("This is not a picture.")
     train.joinpath("middle/empty.png").write_bytes(b"")
-    save(picture(90), train / "rare/only one.jpg")
+    save(draw(90), train / "rare/only one.jpg")
 
     exif = Image.Exif()
     exif[0x0112] = 6
-    save(picture(91), train / "award/phone.jpg", exif=exif)
-    save(picture(92), train / "award/scan.tif", "TIFF", exif=exif)
-    save(picture(93).convert("CMYK"), train / "middle/print.jpg")
-    save(picture(94), train / "middle/screenshot.jpg", "PNG")
-    save(picture(95, size=(300, 120)), train / "low/banner.jpg")
+    save(draw(91), train / "award/phone.jpg", exif=exif)
+    save(draw(92), train / "award/scan.tif", "TIFF", exif=exif)
+    save(draw(93).convert("CMYK"), train / "middle/print.jpg")
+    save(draw(94), train / "middle/screenshot.jpg", "PNG")
+    save(draw(95, size=(300, 120)), train / "low/banner.jpg")
     train.joinpath("notes.txt").write_text("ask Kim about these")
     train.joinpath("low/.DS_Store").write_bytes(b"\0")
     return root

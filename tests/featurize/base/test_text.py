@@ -32,6 +32,7 @@ def test_plural(count, words, expected):
         ("\ufeff=1", "'\ufeff=1"),  # byte order mark
         ("\n=1", "'\\n=1"),
         ("\t=1", "'\\t=1"),
+        ("\r1", "'\\r1"),
         ("\uff1d1", "'\uff1d1"),  # full-width equals sign
         ("award/a=1.jpg", "award/a=1.jpg"),
         ("", ""),

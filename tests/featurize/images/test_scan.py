@@ -1,4 +1,4 @@
-"""Each fault put into a folder on purpose is found by name, and nothing is found in a clean one."""
+"""Scan: every fault of dirty_folder.py is found, and a clean folder has no findings."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from PIL import Image
 from featurize.cli.main import cli
 from featurize.console import SHOWN_CASES, SHOWN_COPIES
 from featurize.errors import ConfigError, DatasetError
-from featurize.images import scan as intake_module
+from featurize.images import scan as scan_module
 from featurize.images.scan import ScanReport, list_findings, scan
 from featurize.images.scan_findings import KINDS, LEVELS
 
@@ -27,7 +27,7 @@ ORDER = ("low", "middle", "award")
 
 
 def _load_dirty_folder():
-    """Load dirty_folder.py, which is a script too, from beside this file."""
+    """Load the script dirty_folder.py as a module."""
     spec = importlib.util.spec_from_file_location(
         "dirty_folder", Path(__file__).parents[1] / "dirty_folder.py"
     )
@@ -53,12 +53,12 @@ def dirty(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def seen_clean(clean) -> ScanReport:
+def clean_report(clean) -> ScanReport:
     return scan(clean, order=ORDER)
 
 
 @pytest.fixture(scope="module")
-def seen_dirty(dirty) -> ScanReport:
+def dirty_report(dirty) -> ScanReport:
     return scan(dirty)
 
 
@@ -68,11 +68,11 @@ def run_scan(*arguments, exit_code=0):
     return result
 
 
-def kinds(intake):
-    return [finding.kind for finding in intake.findings]
+def kinds(report):
+    return [finding.kind for finding in report.findings]
 
 
-# What dirty_folder.py does to the folder, in its own words.
+# Findings for the faults that dirty_folder.py creates.
 FOUND = {
     "same file under two grades": ("error", [("train/low/0.jpg", "train/middle/also low.jpg")]),
     "near duplicates under two grades": ("error", [("train/award/1.jpg", "train/low/brighter.jpg")]),
@@ -101,56 +101,57 @@ FOUND = {
 }
 
 
-def test_a_clean_folder_has_no_finding(seen_clean):
-    assert seen_clean.findings == ()
-    assert not seen_clean.needs_person
-    assert seen_clean.files == seen_clean.readable == seen_clean.entries
-    assert seen_clean.files == {"train": dict.fromkeys(ORDER, 6), "test": dict.fromkeys(ORDER, 2)}
-    assert seen_clean.groups == dict.fromkeys(ORDER, 6)
-    assert list(seen_clean.groups) == list(ORDER)
+def test_a_clean_folder_has_no_finding(clean_report):
+    assert clean_report.findings == ()
+    assert not clean_report.needs_person
+    assert clean_report.files == clean_report.readable == clean_report.entries
+    assert clean_report.files == {"train": dict.fromkeys(ORDER, 6), "test": dict.fromkeys(ORDER, 2)}
+    assert clean_report.groups == dict.fromkeys(ORDER, 6)
+    assert list(clean_report.groups) == list(ORDER)
 
 
-def test_every_fault_is_found_once_and_nothing_else(seen_dirty):
-    assert sorted(kinds(seen_dirty)) == sorted(FOUND)
+def test_the_findings_are_exactly_the_faults(dirty_report):
+    assert sorted(kinds(dirty_report)) == sorted(FOUND)
 
 
 @pytest.mark.parametrize("kind", FOUND)
-def test_a_fault_is_found(seen_dirty, kind):
-    (finding,) = [finding for finding in seen_dirty.findings if finding.kind == kind]
+def test_a_fault_is_found(dirty_report, kind):
+    (finding,) = [finding for finding in dirty_report.findings if finding.kind == kind]
     level, cases = FOUND[kind]
     assert finding.level == level
     assert list(finding.cases) == cases
 
 
-def test_the_worst_comes_first(seen_dirty):
-    levels = [finding.level for finding in seen_dirty.findings]
+def test_errors_come_first(dirty_report):
+    levels = [finding.level for finding in dirty_report.findings]
     assert levels == sorted(levels, key=list(LEVELS).index)
-    assert kinds(seen_dirty)[:2] == ["same file under two grades", "near duplicates under two grades"]
-    assert seen_dirty.needs_person
+    assert kinds(dirty_report)[:2] == ["same file under two grades", "near duplicates under two grades"]
+    assert dirty_report.needs_person
 
 
-def test_facts_of_the_dirty_folder(seen_dirty):
-    # 24 clean, 8 copies, 3 that are no pictures, the only one of its class, 5 odd ones
-    assert (seen_dirty.n_files, seen_dirty.n_readable) == (41, 38)
-    assert seen_dirty.files["train"] == {"award": 10, "low": 10, "middle": 11, "rare": 1}
-    assert seen_dirty.readable["train"] == {"award": 10, "low": 8, "middle": 10, "rare": 1}
-    assert seen_dirty.readable["new"] == {"": 1}
-    assert seen_dirty.formats == {"JPEG": 35, "PNG": 2, "TIFF": 1}
-    assert seen_dirty.modes == {"RGB": 37, "CMYK": 1}
-    assert dataclasses.astuple(seen_dirty.short_side) == (120, 240, 240)
-    assert dataclasses.astuple(seen_dirty.long_side) == (250, 320, 320)
-    assert seen_dirty.n_small == 1
-    assert seen_dirty.ignored == 1
-    # award: 0 … 5 and the phone's and the scanner's; "4 small" is 4, "shrunk" is a test picture
-    # low: not 0 (middle too), not 2 (in test), but brighter and banner; middle: print and screenshot more
-    assert seen_dirty.groups == {"award": 8, "low": 6, "middle": 8, "rare": 1}
+def test_facts_of_the_dirty_folder(dirty_report):
+    # 24 clean files, 8 copies, 3 that are not images, the only image of its class, 5 unusual images
+    assert (dirty_report.n_files, dirty_report.n_readable) == (41, 38)
+    assert dirty_report.files["train"] == {"award": 10, "low": 10, "middle": 11, "rare": 1}
+    assert dirty_report.readable["train"] == {"award": 10, "low": 8, "middle": 10, "rare": 1}
+    assert dirty_report.readable["new"] == {"": 1}
+    assert dirty_report.formats == {"JPEG": 35, "PNG": 2, "TIFF": 1}
+    assert dirty_report.modes == {"RGB": 37, "CMYK": 1}
+    assert dataclasses.astuple(dirty_report.short_side) == (120, 240, 240)
+    assert dataclasses.astuple(dirty_report.long_side) == (250, 320, 320)
+    assert dirty_report.n_small == 1
+    assert dirty_report.ignored == 1
+    # award: 0 to 5, phone and scan; "4 small" is a copy of 4, "shrunk" is a copy of a test image
+    # low: without 0 (also in middle) and 2 (also in test), with brighter and banner; middle: also print and
+    # screenshot
+    assert dirty_report.groups == {"award": 8, "low": 6, "middle": 8, "rare": 1}
 
 
 def test_entries_of_several_images_are_groups(tmp_path):
     for label, name in enumerate(("award", "low")):
         for number in range(6):
             folder = tmp_path / "task" / name / f"entry {number // 2}"
-            maker.save(maker.picture(10 * label + number), folder / f"{number}.jpg")
+            maker.save(maker.draw(10 * label + number), folder / f"{number}.jpg")
     by_folder = scan(tmp_path / "task")
     assert by_folder.entries == {"train": {"award": 3, "low": 3}}
     assert by_folder.groups == {"award": 3, "low": 3}
@@ -160,11 +161,11 @@ def test_entries_of_several_images_are_groups(tmp_path):
     assert by_image.findings == ()
 
 
-def test_a_picture_in_two_entries_makes_them_one_group(tmp_path):
+def test_an_image_in_two_entries_makes_them_one_group(tmp_path):
     for name in ("cat", "dog"):
         for number in range(8):
             maker.save(
-                maker.picture(number + 100 * ord(name[0])),
+                maker.draw(number + 100 * ord(name[0])),
                 tmp_path / name / str(number // 2) / f"{number}.jpg",
             )
     shutil.copyfile(tmp_path / "cat/0/0.jpg", tmp_path / "cat/3/copy.jpg")
@@ -174,32 +175,34 @@ def test_a_picture_in_two_entries_makes_them_one_group(tmp_path):
 def test_without_a_test_split_three_groups_are_needed_and_train_and_val_are_one(tmp_path):
     for name, seed in (("cat", 0), ("dog", 50)):
         for number in range(2):
-            maker.save(maker.picture(seed + number), tmp_path / "train" / name / f"{number}.jpg")
-        shutil.copyfile(tmp_path / "train" / name / "0.jpg", _made(tmp_path / "val" / name) / "copy.jpg")
-    intake = scan(tmp_path)
-    assert kinds(intake) == ["class too small", "copies"]
-    assert intake.groups == {"cat": 2, "dog": 2}
+            maker.save(maker.draw(seed + number), tmp_path / "train" / name / f"{number}.jpg")
+        shutil.copyfile(
+            tmp_path / "train" / name / "0.jpg", _new_folder(tmp_path / "val" / name) / "copy.jpg"
+        )
+    report = scan(tmp_path)
+    assert kinds(report) == ["class too small", "copies"]
+    assert report.groups == {"cat": 2, "dog": 2}
 
 
-def _made(folder):
+def _new_folder(folder):
     folder.mkdir(parents=True)
     return folder
 
 
-def test_a_folder_of_ungraded_pictures_is_fine(tmp_path):
-    maker.save(maker.picture(1), tmp_path / "one.jpg")
-    intake = scan(tmp_path)
-    assert intake.findings == ()
-    assert intake.readable == {"new": {"": 1}}
+def test_a_folder_of_ungraded_images_has_no_findings(tmp_path):
+    maker.save(maker.draw(1), tmp_path / "one.jpg")
+    report = scan(tmp_path)
+    assert report.findings == ()
+    assert report.readable == {"new": {"": 1}}
 
 
-def test_a_folder_without_one_picture_is_an_error(tmp_path):
+def test_a_folder_without_a_readable_image_is_an_error(tmp_path):
     for name in ("cat", "dog"):
-        _made(tmp_path / name).joinpath("page.jpg").write_text(f"<html>{name}</html>")
-    intake = scan(tmp_path)
-    assert kinds(intake) == ["no picture", "class too small", "skipped"]
-    assert intake.short_side is None
-    assert "2 files, and none is a picture" in run_scan(tmp_path).stdout
+        _new_folder(tmp_path / name).joinpath("page.jpg").write_text(f"<html>{name}</html>")
+    report = scan(tmp_path)
+    assert kinds(report) == ["no picture", "class too small", "skipped"]
+    assert report.short_side is None
+    assert "2 files, none of which is a readable image" in run_scan(tmp_path).stdout
 
 
 @pytest.mark.parametrize(
@@ -228,18 +231,18 @@ def test_a_folder_without_one_picture_is_an_error(tmp_path):
         ({"suggested_order": ("very low", "low")}, "order", "note"),
     ],
 )
-def test_limits(seen_clean, changed, kind, level):
-    found = list_findings(dataclasses.replace(seen_clean, **changed))
+def test_limits(clean_report, changed, kind, level):
+    found = list_findings(dataclasses.replace(clean_report, **changed))
     assert [(finding.kind, finding.level) for finding in found] == ([(kind, level)] if kind else [])
 
 
-def test_an_order_with_spaces_can_be_pasted(seen_clean):
-    (finding,) = list_findings(dataclasses.replace(seen_clean, suggested_order=("very low", "low")))
+def test_an_order_with_spaces_can_be_pasted(clean_report):
+    (finding,) = list_findings(dataclasses.replace(clean_report, suggested_order=("very low", "low")))
     assert finding.advice.endswith("--order 'very low,low'")
 
 
 @pytest.mark.parametrize("seed", [1, 2])
-def test_facts_do_not_depend_on_the_order_in_which_files_were_made(dirty, seen_dirty, tmp_path, seed):
+def test_facts_do_not_depend_on_the_order_of_creation(dirty, dirty_report, tmp_path, seed):
     files = [path for path in dirty.rglob("*") if path.is_file()]
     random.Random(seed).shuffle(files)
     other = tmp_path / dirty.name
@@ -247,7 +250,7 @@ def test_facts_do_not_depend_on_the_order_in_which_files_were_made(dirty, seen_d
         target = other / path.relative_to(dirty)
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, target)
-    assert dataclasses.replace(scan(other, workers=seed), root=seen_dirty.root) == seen_dirty
+    assert dataclasses.replace(scan(other, workers=seed), root=dirty_report.root) == dirty_report
 
 
 def test_exit_codes(clean, dirty, tmp_path):
@@ -258,23 +261,23 @@ def test_exit_codes(clean, dirty, tmp_path):
     run_scan(dirty, "--strict", "--json", exit_code=1)
 
 
-def test_the_screen_shows_every_finding_and_is_inert(dirty, seen_dirty):
+def test_the_output_shows_every_finding_and_escapes_names(dirty, dirty_report):
     out = run_scan(dirty).stdout
     lines = out.splitlines()
     assert r"            = test/middle/line one\n[red]two[/red] \xff.jpg" in lines
     assert not any(ord(letter) < 32 and letter != "\n" for letter in out)
-    for finding in seen_dirty.findings:
+    for finding in dirty_report.findings:
         assert f"{finding.level:<9} {finding.text}" in lines
     assert "award        10     2    -                 8" in lines
     assert "ungraded      -     -    1                 -" in lines
     assert "5 errors" in lines[-1]
 
 
-def test_a_hostile_class_name_is_inert(tmp_path):
+def test_hostile_class_names_are_escaped(tmp_path):
     for name in ("[bold]a", "b\x1b[31m\n \udcff"):
         for number in range(6):
-            maker.save(maker.picture(number + 100 * len(name)), tmp_path / name / f"{number}.jpg")
-    maker.save(maker.picture(7), tmp_path / "tiny [b]" / "0.jpg")
+            maker.save(maker.draw(number + 100 * len(name)), tmp_path / name / f"{number}.jpg")
+    maker.save(maker.draw(7), tmp_path / "tiny [b]" / "0.jpg")
     result = run_scan(tmp_path)
     assert "\x1b" not in result.output
     assert "[bold]a" in result.stdout
@@ -283,12 +286,12 @@ def test_a_hostile_class_name_is_inert(tmp_path):
     json.loads(run_scan(tmp_path, "--json").stdout)
 
 
-def test_long_lists_are_cut_on_the_screen_and_whole_in_json(tmp_path):
+def test_long_lists_are_cut_in_the_output_and_complete_in_json(tmp_path):
     for number in range(SHOWN_CASES + 2):
-        _made(tmp_path / "cat" / str(number)).joinpath("no.jpg").write_text("no")
+        _new_folder(tmp_path / "cat" / str(number)).joinpath("no.jpg").write_text("no")
     for name in ("cat", "dog"):
         for number in range(5):
-            maker.save(maker.picture(number + 100 * ord(name[0])), tmp_path / name / f"{number}.jpg")
+            maker.save(maker.draw(number + 100 * ord(name[0])), tmp_path / name / f"{number}.jpg")
     for number in range(SHOWN_COPIES + 3):
         shutil.copyfile(tmp_path / "dog/0.jpg", tmp_path / f"dog/0 {number}.jpg")
     out = run_scan(tmp_path).stdout
@@ -300,11 +303,11 @@ def test_long_lists_are_cut_on_the_screen_and_whole_in_json(tmp_path):
     assert len(facts["copies"][0]["places"]) == SHOWN_COPIES + 4
 
 
-def test_json_holds_every_fact(dirty, seen_dirty):
+def test_json_holds_every_fact(dirty, dirty_report):
     facts = json.loads(run_scan(dirty, "--json").stdout)
     assert set(facts) == {field.name for field in dataclasses.fields(ScanReport)} | {"needs_person"}
     assert facts["needs_person"] is True
-    assert [finding["kind"] for finding in facts["findings"]] == kinds(seen_dirty)
+    assert [finding["kind"] for finding in facts["findings"]] == kinds(dirty_report)
     assert facts["copies"][2]["places"][1] == {
         "path": "test/middle/line one\\n[red]two[/red] \\xff.jpg",
         "split": "test",
@@ -313,7 +316,7 @@ def test_json_holds_every_fact(dirty, seen_dirty):
     assert facts["skipped"][0] == ["train/low/cut short.jpg", "truncated"]
 
 
-def test_a_folder_that_is_no_data_set_is_the_same_line_as_in_extraction(tmp_path):
+def test_an_invalid_data_set_gives_the_same_error_as_extraction(tmp_path):
     (tmp_path / "test" / "a").mkdir(parents=True)
     arguments = {"scan": [], "extract": ["--weights", "random"]}
     lines = []
@@ -339,20 +342,20 @@ def test_progress_counts_files_and_contents(dirty):
     assert seen[-1] == ("decoding", 36, 36)  # 5 copies
 
 
-def test_what_is_kept_of_a_picture_is_small(dirty, monkeypatch):
+def test_little_is_kept_in_memory_per_image(dirty, monkeypatch):
     kept = []
-    compare = intake_module.find_duplicates
+    compare = scan_module.find_duplicates
 
     def watch(images, pictures):
         kept.extend(pictures.values())
         return compare(images, pictures)
 
-    monkeypatch.setattr(intake_module, "find_duplicates", watch)
+    monkeypatch.setattr(scan_module, "find_duplicates", watch)
     scan(dirty)
     assert kept
     for picture in kept:
         assert picture.views == ()
-        assert picture.thumbnail.base is None  # else it keeps all the array that it is a part of
+        assert picture.thumbnail.base is None  # a view would keep its whole base array
         assert picture.thumbnail.nbytes == 3072
 
 
@@ -362,7 +365,7 @@ def test_nothing_is_written(dirty, tmp_path):
     assert {path: os.stat(path).st_mtime_ns for path in [dirty, *dirty.rglob("*")]} == before
 
 
-def test_every_kind_says_how_bad_it_is_and_what_to_do():
+def test_every_kind_has_a_level_and_advice():
     for kind in KINDS.values():
         assert kind.level in LEVELS
         assert kind.advice.endswith(".")
@@ -376,14 +379,14 @@ def test_two_thousand_small_files(tmp_path):
         folder.mkdir(exist_ok=True)
         Image.fromarray(rng.integers(0, 256, (12, 12, 3), dtype=np.uint8)).save(folder / f"{number}.png")
     shutil.copyfile(tmp_path / "cat/0.png", tmp_path / "dog/again.png")
-    intake = scan(tmp_path)
-    assert intake.n_readable == 2001
-    assert kinds(intake) == ["same file under two grades", "small pictures"]
-    assert intake.groups == {"cat": 999, "dog": 1000}
+    report = scan(tmp_path)
+    assert report.n_readable == 2001
+    assert kinds(report) == ["same file under two grades", "small pictures"]
+    assert report.groups == {"cat": 999, "dog": 1000}
 
 
-def test_shared_photographs_need_nobody(shared_data):
+def test_the_shared_photographs_have_no_errors_or_warnings(shared_data):
     for name in ("food3", "damage3"):
-        intake = scan(shared_data / name)
-        assert not intake.needs_person, intake.findings
-        assert intake.copies == intake.near_duplicates == ()
+        report = scan(shared_data / name)
+        assert not report.needs_person, report.findings
+        assert report.copies == report.near_duplicates == ()
