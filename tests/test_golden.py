@@ -173,7 +173,7 @@ def test_finished_parts_are_taken_up_and_not_computed_again(stand_in, portfolio,
     assert 0 < len(finished) == len(PICTURES) - 1 - len(left)  # two files are one content
     assert {SHA256[path] for path in decoded if path in PICTURES} == set(left)
     assert not {path for path in decoded if path in SKIPPED and SKIPPED[path] in failed.values()}
-    assert (done.state, done.n_resumed) == ("made", len(finished))
+    assert (done.state, done.n_resumed) == ("created", len(finished))
     n_views = sum(1 + make_golden.VIEWS * path.startswith("train/") for path in left.values())
     assert sum(map(int, stand_in.read_text().split())) == done.n_forward == n_views
     found, expected = datasets(done.path), datasets(STORE)

@@ -1,4 +1,4 @@
-"""An extraction whose shares Dask workers fill: what the client does in the place of engines and decoders."""
+"""Extraction on Dask workers: the client's part, which splits the work and collects the results."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ from featurize.engines.device import parse_device
 from featurize.errors import StoreError
 from featurize.extraction.assemble import ComputeStats, StoreFinisher
 from featurize.extraction.dask_worker import (
-    PERMIT,
+    RUN_MARKER,
     RunRequirements,
     WorkUnitResult,
     check_worker,
+    close_worker_state,
     fill_work_unit,
-    leave,
-    permit_path,
+    local_versions,
+    marker_path,
+    progress_topic,
     resolve_on_worker,
     sum_pixels,
-    topic,
-    versions_here,
 )
 from featurize.extraction.execution import ExecutionOptions
 from featurize.extraction.fill import StoreWork, WorkUnit
 from featurize.extraction.plan import StorePlan, StoreResult
-from featurize.extraction.precision import SAMPLE, sample_images
+from featurize.extraction.precision import SAMPLE_SIZE, sample_candidates
 from featurize.extraction.produce import (
     PixelSums,
+    channel_statistics,
+    missing_work,
     split_finished,
-    statistics_of,
     strict_error,
     training_requests,
-    whole_work_unit,
 )
 from featurize.images.dataset import Dataset
 from featurize.images.pool import DecodeRequest
@@ -54,25 +54,26 @@ if TYPE_CHECKING:
     from featurize.extraction.plan import StoreRequest
 
 
-_LOOKED_AT = 8  # files of the data set that workers are asked for
-_PARTING = 15.0  # seconds for workers to put in place what they have finished
+_N_CHECKED_FILES = 8  # files of the data set that each worker must see
+_SHUTDOWN_SECONDS = 15.0  # for workers to write the contents that they have finished
+_VISIBLE_SECONDS = 90.0  # a network file system may take this long to show a file of another machine
 
 
 class DaskExtraction:
-    """Workers of a cluster that compute the stores of one input size.
+    """Extraction of the stores of one input size by the workers of a cluster.
 
     Parameters
     ----------
     cluster : Cluster
-        Who they are.
+        The connection to the workers.
     execution : ExecutionOptions
-        How they compute.
+        Execution options.
     workers, image_timeout
-        As in `featurize.extract`; the decode processes of each Dask worker.
+        As in `featurize.extract`; apply to the decode processes of each Dask worker.
     rendering : RenderSettings
-        How files become pixels.
+        Settings for decoding and augmentation.
     most_views : int
-        Views of one file, at most.
+        Largest number of views per file.
     """
 
     def __init__(
@@ -91,160 +92,167 @@ class DaskExtraction:
         self._token = secrets.token_hex(8)
         kind, _ = parse_device(execution.device)
         self._gpu = {"cpu": "no", "gpu": "yes", "auto": "any"}[kind]
-        self._noted: set[str] = set()
+        self._reported: set[str] = set()  # messages
 
-    def fit_statistics(self, dataset: Dataset, drafts: Sequence[StoreRequest]) -> dict[str, list[float]]:
-        """Return what `featurize.extraction.produce.fit_statistics` does; the sums are the workers'."""
+    def fit_statistics(
+        self, dataset: Dataset, store_requests: Sequence[StoreRequest]
+    ) -> dict[str, list[float]]:
+        """Return the same as `featurize.extraction.produce.fit_statistics`; workers compute the sums."""
         requests = [_absolute(request) for request in training_requests(dataset)]
-        cut, terms = AdaptiveChunks(requests), self._terms(dataset, drafts)
+        chunks, requirements = AdaptiveChunks(requests), self._requirements(dataset, store_requests)
         sums, done = PixelSums(), 0
-        for brought in self._spread(terms, sum_pixels, cut, lambda job, _: (terms, job.items)):
-            cut.returned(brought.job, brought.seconds)
-            sums, done = sums + brought.value, done + len(brought.job.items)
+        for result in self._run_jobs(
+            requirements, sum_pixels, chunks, lambda job, _: (requirements, job.items)
+        ):
+            chunks.record(result.job, result.seconds)
+            sums, done = sums + result.value, done + len(result.job.items)
             self.execution.report("fitting statistics", done, len(requests))
-        return statistics_of(sums, dataset)
+        return channel_statistics(sums, dataset)
 
-    def settle(
-        self, dataset: Dataset, drafts: Sequence[StoreRequest]
+    def resolve_precision(
+        self, dataset: Dataset, store_requests: Sequence[StoreRequest]
     ) -> tuple[list[StoreRequest], dict[Path, str]]:
-        """Have a worker settle what is open of precision and engine; return the engines' names by store."""
-        terms = self._terms(dataset, drafts)
-        travelling = [replace(draft, store=None) for draft in drafts]
-        rounds: Sequence[Sequence[DecodeRequest]] = ()
-        if any(draft.config["precision"] == AUTO for draft in drafts):
-            self.execution.report("checking precision", 0, SAMPLE)
-            rounds = [[_absolute(request) for request in one] for one in sample_images(dataset)]
-        (brought,) = self._spread(
-            terms,
+        """Replace "auto" precision and engine on one worker; also return the engine's name by store path."""
+        requirements = self._requirements(dataset, store_requests)
+        picklable = [replace(request, store=None) for request in store_requests]
+        candidates: Sequence[Sequence[DecodeRequest]] = ()
+        if any(request.config["precision"] == AUTO for request in store_requests):
+            self.execution.report("checking precision", 0, SAMPLE_SIZE)
+            candidates = [[_absolute(request) for request in sample] for sample in sample_candidates(dataset)]
+        (result,) = self._run_jobs(
+            requirements,
             resolve_on_worker,
-            AdaptiveChunks([travelling], size=1),
-            lambda job, _: (terms, job.items[0], rounds),
+            AdaptiveChunks([picklable], size=1),
+            lambda job, _: (requirements, job.items[0], candidates),
         )
-        settled, names = [], {}
-        found, on_gpu = brought.value
-        self._gpu = "yes" if on_gpu else "no"  # all workers are to be of one kind
-        for draft, (there, name) in zip(drafts, found, strict=True):
-            precision = there.precision if draft.store is None else draft.precision
-            settled.append(replace(draft, config=there.config, precision=precision))
-            names[draft.path] = name
-        return settled, names
+        resolved_requests, engines = [], {}
+        resolutions, on_gpu = result.value
+        self._gpu = "yes" if on_gpu else "no"  # all workers must compute on the same kind of device
+        for request, (resolved, engine) in zip(store_requests, resolutions, strict=True):
+            precision = resolved.precision if request.store is None else request.precision
+            resolved_requests.append(replace(request, config=resolved.config, precision=precision))
+            engines[request.path] = engine
+        return resolved_requests, engines
 
-    def produce(
-        self, dataset: Dataset, targets: Sequence[StorePlan], *, engines: Mapping[Path, str]
+    def produce_stores(
+        self, dataset: Dataset, plans: Sequence[StorePlan], *, engines: Mapping[Path, str]
     ) -> list[StoreResult]:
-        """Make or update the stores of one input size; see `featurize.extraction.produce.produce`.
+        """Create or update the stores of one input size; see `featurize.extraction.produce.produce_stores`.
 
         Parameters
         ----------
         dataset : Dataset
             The images.
-        targets : sequence of StorePlan
-            The stores to be.
+        plans : sequence of StorePlan
+            The stores.
         engines : mapping
-            From the path of a store to the name of what computes it.
+            Path of a store → name of its engine.
         """
-        finished, open_ones = split_finished(dataset, targets, execution=self.execution)
-        finishers = [StoreFinisher(target, self.execution) for target in open_ones]
+        results, unfinished = split_finished(dataset, plans, execution=self.execution)
+        finishers = [StoreFinisher(plan, self.execution) for plan in unfinished]
         with ExitStack() as stack:
             for finisher in finishers:
                 stack.callback(finisher.close)
-            tally = ResultTotals(open_ones)
-            whole = whole_work_unit(open_ones, dataset)
-            if whole.requests:
-                self._fill(dataset, whole, tally, engines=engines)
-            tally.await_parts()
-            for finisher, computed in zip(finishers, tally.computed, strict=True):
-                finished[finisher.target.path] = finisher.finish(dataset, computed)
-        for outcome in finished.values():
-            outcome.seconds["decoding"] = tally.decoding
-        return [finished[target.path] for target in targets]
+            totals = ResultTotals(unfinished)
+            work = missing_work(unfinished, dataset)
+            if work.requests:
+                self._fill(dataset, work, totals, engines=engines)
+            totals.wait_for_parts()
+            for finisher, stats in zip(finishers, totals.stats, strict=True):
+                results[finisher.plan.path] = finisher.finish(dataset, stats)
+        for result in results.values():
+            result.seconds["decoding"] = totals.decoding
+        return [results[plan.path] for plan in plans]
 
     def _fill(
-        self, dataset: Dataset, whole: WorkUnit, tally: ResultTotals, *, engines: Mapping[Path, str]
+        self, dataset: Dataset, work: WorkUnit, totals: ResultTotals, *, engines: Mapping[Path, str]
     ) -> None:
-        requests = [_absolute(request) for request in whole.requests]
-        stores = [replace(store, folder=store.folder.absolute()) for store in whole.stores]
+        requests = [_absolute(request) for request in work.requests]
+        stores = [replace(store, folder=store.folder.absolute()) for store in work.stores]
         folders = tuple(store.folder for store in stores)
-        terms = self._terms(dataset, stores, folders=folders, engines=engines)
-        cut, progress = AdaptiveChunks(requests), Progress(len(requests), self.execution)
+        requirements = self._requirements(dataset, stores, folders=folders, engines=engines)
+        chunks, progress = AdaptiveChunks(requests), Progress(len(requests), self.execution)
 
         def arguments(job: Chunk, _: Sequence[str]) -> tuple[Any, ...]:
-            return terms, job.number, _share(job.items, stores)
+            return requirements, job.number, _work_unit(job.items, stores)
 
         with (
-            self._parting(),
-            self._hearing(progress.heard),
-            _permits(folders, self._token),
-            closing(self._spread(terms, fill_work_unit, cut, arguments, beat=progress.tell)) as stream,
+            self._worker_shutdown(),
+            self._progress_events(progress.on_event),
+            _run_markers(folders, self._token),
+            closing(
+                self._run_jobs(requirements, fill_work_unit, chunks, arguments, on_poll=progress.report)
+            ) as results,
         ):
-            for brought in stream:
-                if brought.value.unusable is not None:
-                    raise strict_error(*brought.value.unusable)
-                cut.returned(brought.job, brought.seconds)
-                tally.add(brought)
-                progress.returned(brought.job)
-                self._note(brought.value, tally)
+            for result in results:
+                unit_result: WorkUnitResult = result.value
+                if unit_result.unusable is not None:
+                    raise strict_error(*unit_result.unusable)
+                chunks.record(result.job, result.seconds)
+                totals.add(result)
+                progress.finish(result.job)
+                self._report_notes(unit_result, totals)
 
-    def _note(self, filled: WorkUnitResult, tally: ResultTotals) -> None:
-        """Say what the user should know of the engines, once."""
-        notes = list(filled.notes)
-        if len(tally.instructions) > 1:
-            sets = "; ".join(" ".join(one) or "unknown" for one in sorted(tally.instructions))
+    def _report_notes(self, unit_result: WorkUnitResult, totals: ResultTotals) -> None:
+        """Report messages about engines and processors to the user, each once."""
+        notes = list(unit_result.notes)
+        if len(totals.cpu_flags) > 1:
+            sets = "; ".join(" ".join(flags) or "unknown" for flags in sorted(totals.cpu_flags))
             notes.append(
-                f"the workers' processors differ ({sets}): features of one agree with those of another to "
-                "rounding, not to the byte"
+                f"the processors of the workers differ ({sets}): their features agree up to rounding errors, "
+                "not exactly"
             )
         for text in notes:
-            if text not in self._noted:
-                self._noted.add(text)
+            if text not in self._reported:
+                self._reported.add(text)
                 self.execution.note(text)
 
     @contextmanager
-    def _hearing(self, heard: Callable[[tuple[Any, Mapping[str, int]]], None]) -> Iterator[None]:
-        """Have workers tell how far they are, for as long as the connection lasts."""
-        client, name = self.cluster.client, topic(self._token)
-        client.subscribe_topic(name, heard)
+    def _progress_events(self, on_event: Callable[[tuple[Any, Mapping[str, int]]], None]) -> Iterator[None]:
+        """Subscribe to the progress events of the workers."""
+        client, name = self.cluster.client, progress_topic(self._token)
+        client.subscribe_topic(name, on_event)
         try:
             yield
         finally:
-            with suppress(Exception):  # the connection has been made anew, or is gone
+            with suppress(Exception):  # the connection has been closed or replaced
                 client.unsubscribe_topic(name)
 
     @contextmanager
-    def _parting(self) -> Iterator[None]:
-        """Have workers put in place what they have finished, and end what they keep for the run."""
+    def _worker_shutdown(self) -> Iterator[None]:
+        """At the end, let workers write the contents that they have finished, and close their run state."""
         try:
             yield
         finally:
-            everyone = threading.Thread(target=self._part, daemon=True)  # one that hangs holds nobody up
-            everyone.start()
-            everyone.join(_PARTING)
+            thread = threading.Thread(target=self._close_worker_states, daemon=True)  # a worker may hang
+            thread.start()
+            thread.join(_SHUTDOWN_SECONDS)
 
-    def _part(self) -> None:
-        with suppress(Exception):  # a worker that cannot be reached has nothing to be told
-            self.cluster.client.run(leave, self._token, on_error="ignore")
+    def _close_worker_states(self) -> None:
+        with suppress(Exception):  # a worker may be unreachable
+            self.cluster.client.run(close_worker_state, self._token, on_error="ignore")
 
-    def _spread(
+    def _run_jobs(
         self,
-        terms: RunRequirements,
-        do: Callable[..., Any],
-        cut: AdaptiveChunks,
+        requirements: RunRequirements,
+        function: Callable[..., Any],
+        chunks: AdaptiveChunks,
         arguments: Callable[[Chunk, Sequence[str]], tuple[Any, ...]],
         *,
-        beat: Callable[[], None] = lambda: None,
+        on_poll: Callable[[], None] = lambda: None,
     ) -> Generator[JobResult, None, None]:
-        spreading = JobSpec(
-            check=partial(check_worker, terms),
-            function=do,
+        spec = JobSpec(
+            check=partial(check_worker, requirements),
+            function=function,
             arguments=arguments,
             gpu=self._gpu,
-            on_poll=beat,
-            describe=lambda job: f"{self._rendering.size}-pixel work, share {job.number + 1},",
+            on_poll=on_poll,
+            describe=lambda job: f"work unit {job.number + 1} ({self._rendering.size}-pixel input)",
         )
-        with closing(run_jobs(self.cluster, cut, spreading)) as brought:
-            yield from brought
+        with closing(run_jobs(self.cluster, chunks, spec)) as results:
+            yield from results
 
-    def _terms(
+    def _requirements(
         self,
         dataset: Dataset,
         stores: Sequence[StoreRequest] | Sequence[StoreWork],
@@ -254,15 +262,15 @@ class DaskExtraction:
     ) -> RunRequirements:
         root = dataset.root.absolute()
         readable = [image.path for image in dataset.images if not image.problem]
-        some = readable[:: max(1, len(readable) // _LOOKED_AT)][:_LOOKED_AT]
+        paths = readable[:: max(1, len(readable) // _N_CHECKED_FILES)][:_N_CHECKED_FILES]
         execution = self.execution
         return RunRequirements(
             token=self._token,
             root=root,
-            some_files=tuple((root / path, (root / path).stat().st_size) for path in some),
+            file_sizes=tuple((root / path, (root / path).stat().st_size) for path in paths),
             folders=folders,
-            versions=versions_here(),
-            needed=tuple((store.backbone, store.weights) for store in stores),
+            versions=local_versions(),
+            backbones=tuple((store.backbone, store.weights) for store in stores),
             rendering=self._rendering,
             most_views=self._most_views,
             engines=dict(engines or {}),
@@ -277,22 +285,22 @@ class DaskExtraction:
 
 
 @contextmanager
-def _permits(folders: Sequence[Path], token: str) -> Iterator[None]:
-    """Say in every folder of parts that this run goes on, and that an earlier one does not."""
+def _run_markers(folders: Sequence[Path], token: str) -> Iterator[None]:
+    """Mark this run as active in every folder of parts, and earlier runs as ended."""
     for folder in folders:
-        for stale in folder.glob(PERMIT.format(token="*")):
-            stale.unlink(missing_ok=True)  # workers of a client that was killed stop at that
-        write_synced(permit_path(folder, token), token.encode("ascii"))
+        for stale in folder.glob(RUN_MARKER.format(token="*")):
+            stale.unlink(missing_ok=True)  # stops workers whose client was killed
+        write_synced(marker_path(folder, token), token.encode("ascii"))
     try:
         yield
     finally:
         for folder in folders:
             with suppress(OSError):
-                permit_path(folder, token).unlink(missing_ok=True)
+                marker_path(folder, token).unlink(missing_ok=True)
 
 
-def _share(requests: Sequence[DecodeRequest], stores: Sequence[StoreWork]) -> WorkUnit:
-    """Return a share of some of the files, with no more of what is missing than is theirs."""
+def _work_unit(requests: Sequence[DecodeRequest], stores: Sequence[StoreWork]) -> WorkUnit:
+    """Return the work unit of some of the files, with only their missing views."""
     names = [str(request.sha256) for request in requests]
     return WorkUnit(
         requests=tuple(requests),
@@ -307,136 +315,131 @@ def _absolute(request: DecodeRequest) -> DecodeRequest:
     return replace(request, path=request.path.absolute())
 
 
-_APPEARING = 90.0  # seconds that a network file system may take to show what another machine has written
-
-
 class Progress:
-    """How many files are decoded: of shares that are back, and of those under way as workers say."""
+    """Number of decoded files: of finished work units, and of running ones from the workers' events."""
 
     def __init__(self, total: int, execution: ExecutionOptions) -> None:
         self._total, self._execution = total, execution
         self._done = 0
-        self._back: set[int] = set()
-        self._under_way: dict[int, int] = {}
+        self._finished: set[int] = set()
+        self._running: dict[int, int] = {}  # number of the unit → decoded files
 
-    def heard(self, event: tuple[Any, Mapping[str, int]]) -> None:
-        """Note what a worker says; called in another thread."""
-        if event[1]["share"] not in self._back:
-            self._under_way[event[1]["share"]] = event[1]["done"]
+    def on_event(self, event: tuple[Any, Mapping[str, int]]) -> None:
+        """Update a running unit from a worker's event; called in another thread."""
+        if event[1]["unit"] not in self._finished:
+            self._running[event[1]["unit"]] = event[1]["done"]
 
-    def returned(self, job: Chunk) -> None:
-        """Note that a share is back."""
-        self._back.add(job.number)
-        self._under_way.pop(job.number, None)
+    def finish(self, job: Chunk) -> None:
+        """Count a finished unit."""
+        self._finished.add(job.number)
+        self._running.pop(job.number, None)
         self._done += len(job.items)
-        self.tell()
+        self.report()
 
-    def tell(self) -> None:
-        """Report it."""
-        done = min(self._total, self._done + sum(list(self._under_way.values())))
+    def report(self) -> None:
+        """Report the number of decoded files to the user."""
+        done = min(self._total, self._done + sum(list(self._running.values())))
         self._execution.report("extracting", done, self._total)
 
 
 class ResultTotals:
-    """What shares brought, store by store."""
+    """Results of work units, added up per store."""
 
-    def __init__(self, targets: Sequence[StorePlan]) -> None:
-        self.targets = targets
-        self.computed = [ComputeStats() for _ in targets]
+    def __init__(self, plans: Sequence[StorePlan]) -> None:
+        self.plans = plans
+        self.stats = [ComputeStats() for _ in plans]
         self.decoding = 0.0
-        self.instructions: set[tuple[str, ...]] = set()
-        self.paths: list[Path] = []  # of the parts
+        self.cpu_flags: set[tuple[str, ...]] = set()
+        self.part_paths: list[Path] = []
 
-    def add(self, brought: JobResult) -> None:
-        """Add one share."""
-        filled: WorkUnitResult = brought.value
-        self.decoding += filled.decoding
-        self.instructions.add(filled.instructions)
-        for target, computed, store in zip(self.targets, self.computed, filled.stores, strict=True):
+    def add(self, result: JobResult) -> None:
+        """Add the result of one work unit."""
+        unit_result: WorkUnitResult = result.value
+        self.decoding += unit_result.decoding
+        self.cpu_flags.add(unit_result.cpu_flags)
+        for plan, stats, store in zip(self.plans, self.stats, unit_result.stores, strict=True):
             for keys in store.parts:
-                target.parts.add_keys(keys)
-                self.paths.append(target.parts.folder / keys.name)
-            computed.failed |= store.failed
-            computed.engine, computed.device = (
-                store.engine or computed.engine,
-                store.device or computed.device,
-            )
-            computed.columns = store.columns or computed.columns
-            computed.n_decoded += filled.n_decoded
-            computed.n_forward += store.n_forward
+                plan.parts.add_keys(keys)
+                self.part_paths.append(plan.parts.folder / keys.name)
+            stats.skipped |= store.skipped
+            stats.engine = store.engine or stats.engine
+            stats.device = store.device or stats.device
+            stats.columns = store.columns or stats.columns
+            stats.n_decoded += unit_result.n_decoded
+            stats.n_forward += store.n_forward
             for step, seconds in store.seconds.items():
-                computed.seconds[step] += seconds
-            rates = computed.workers.setdefault(brought.worker, {"pictures": 0, "seconds": 0.0})
-            rates["pictures"] += filled.n_decoded
-            rates["seconds"] += brought.seconds
+                stats.seconds[step] += seconds
+            worker = stats.workers.setdefault(result.worker, {"images": 0, "seconds": 0.0})
+            worker["images"] += unit_result.n_decoded
+            worker["seconds"] += result.seconds
 
-    def await_parts(self) -> None:
-        """Return when this machine sees all parts.
+    def wait_for_parts(self) -> None:
+        """Return when all parts are visible on this machine.
 
         Raises
         ------
         StoreError
-            If it does not see one of them.
+            If a part does not become visible.
         """
-        deadline = time.monotonic() + _APPEARING
-        for path in self.paths:
+        deadline = time.monotonic() + _VISIBLE_SECONDS
+        for path in self.part_paths:
             while not path.exists():
                 if time.monotonic() > deadline:
                     raise StoreError(
-                        f"{path}: a worker has put it in place, and it is not to be seen from here. Is the "
-                        "folder shared? Run the same command again: it computes what is missing"
+                        f"{path}: a worker has written this file, but it is not visible on this machine. Is "
+                        "the folder shared? Run the same command again to compute what is missing"
                     )
                 time.sleep(0.2)
 
 
-SLICE_SECONDS = 15.0  # that a slice is to take: what the death of a worker costs
-FIRST_SLICE = 16  # items, before it is known how long they take
-LEAST_SLICE = 4  # items: each slice costs a start and an end
-MOST_SLICE = 256  # items
-_RECENT = 16  # slices whose rates count
+CHUNK_SECONDS = 15.0  # target duration of a chunk, and the work lost when a worker dies
+FIRST_CHUNK = 16  # items, until durations are known
+MIN_CHUNK = 4  # items; each chunk has a fixed overhead
+MAX_CHUNK = 256  # items
+_N_RECENT = 16  # durations of the last chunks that count
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Chunk:
-    """Some neighbouring items."""
+    """Consecutive items."""
 
     number: int
     items: tuple[Any, ...]
 
 
 class AdaptiveChunks:
-    """Items to be handed out in their order; a `featurize.base.dask_jobs.JobSource`.
+    """Items in chunks, in their order; a `featurize.base.dask_jobs.JobSource`.
 
     Parameters
     ----------
     items : sequence
-        The work.
+        The items.
     size : int, optional
-        Of every slice; as `SLICE_SECONDS` asks for by default, and smaller towards the end, so that all who
-        work are done at about the same time.
+        Number of items per chunk. By default chunks take about `CHUNK_SECONDS`; those at the end are smaller,
+        so that all workers finish at about the same time.
     """
 
     def __init__(self, items: Sequence[Any], *, size: int | None = None) -> None:
         self._items, self._size = items, size
         self._position = self._number = 0
-        self._seconds: deque[float] = deque(maxlen=_RECENT)  # an item
+        self._seconds: deque[float] = deque(maxlen=_N_RECENT)  # per item
 
     def take(self, n_workers: int) -> Chunk | None:
-        """Return the next slice, given how many work; None when all is handed out."""
-        left = len(self._items) - self._position
-        if not left:
+        """Return the next chunk, given the number of workers; None if no items are left."""
+        n_left = len(self._items) - self._position
+        if not n_left:
             return None
-        size = self._size or min(self._fitting(), max(LEAST_SLICE, left // (2 * n_workers)))
-        start, self._position = self._position, self._position + min(size, left)
+        size = self._size or min(self._target_size(), max(MIN_CHUNK, n_left // (2 * n_workers)))
+        start, self._position = self._position, self._position + min(size, n_left)
         self._number += 1
         return Chunk(number=self._number - 1, items=tuple(self._items[start : self._position]))
 
-    def returned(self, done: Chunk, seconds: float) -> None:
-        """Note how long a slice took."""
-        self._seconds.append(seconds / len(done.items))
+    def record(self, chunk: Chunk, seconds: float) -> None:
+        """Record the duration of a chunk."""
+        self._seconds.append(seconds / len(chunk.items))
 
-    def _fitting(self) -> int:
+    def _target_size(self) -> int:
         if not self._seconds:
-            return FIRST_SLICE
-        an_item = max(statistics.median(self._seconds), 1e-6)
-        return max(LEAST_SLICE, min(MOST_SLICE, round(SLICE_SECONDS / an_item)))
+            return FIRST_CHUNK
+        item_seconds = max(statistics.median(self._seconds), 1e-6)
+        return max(MIN_CHUNK, min(MAX_CHUNK, round(CHUNK_SECONDS / item_seconds)))

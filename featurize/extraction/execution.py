@@ -1,4 +1,4 @@
-"""How a run is carried out, and the engines it takes for that."""
+"""Options that control how a run computes, and the decode processes of a run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from featurize.images.render import RenderSettings
 
 @dataclass(frozen=True, kw_only=True)
 class ExecutionOptions:
-    """How a run is carried out; none of it changes a feature."""
+    """Options that control how a run computes; none of them changes a feature."""
 
     engine: str
     device: str
@@ -26,9 +26,9 @@ class ExecutionOptions:
     batch_size: int | str
     strict: bool
     report: Callable[[str, int, int], None]
-    note: Callable[[str], None]  # called with what the user should know of an engine
-    remembered: Mapping[str, Any]  # options that a repair needs again and the config does not name
-    threads: int | None = None  # cores that an engine takes; all by default
+    note: Callable[[str], None]  # called with a message about an engine that the user should see
+    stored_options: Mapping[str, Any]  # saved in the store: options that a repair needs and the config lacks
+    threads: int | None = None  # CPU threads of an engine; all cores by default
 
     def build(
         self,
@@ -39,7 +39,7 @@ class ExecutionOptions:
         engine: str | None = None,
         precision: str | None = None,
     ) -> Engine:
-        """Return the engine of a config; engine and precision stand in for what was asked and is settled."""
+        """Return the engine of a config; ``engine`` and ``precision`` override the options and the config."""
         built = engine_for_config(
             backbone,
             weights,
@@ -56,18 +56,18 @@ class ExecutionOptions:
         return built
 
 
-EARLY = 2  # processes that are started before it is known how many files there are
+EARLY_PROCESSES = 2  # started before the number of files is known
 
 
 class Decoders:
-    """Decode processes of one rendering at a time; they end when it is closed.
+    """Decode processes, for one rendering at a time; `close` ends them.
 
     Parameters
     ----------
     workers : int, optional
-        Processes; one a core by default.
+        Number of processes; one per core by default.
     image_timeout : float
-        Seconds after which a file is given up.
+        Seconds after which decoding a file is abandoned.
     """
 
     def __init__(self, *, workers: int | None, image_timeout: float) -> None:
@@ -76,8 +76,8 @@ class Decoders:
         self._most_views = 0
         self._decoder: Decoder | None = None
 
-    def of(self, rendering: RenderSettings, *, most_views: int) -> Decoder:
-        """Return the decoder of a rendering, for files of up to so many views; any other one ends."""
+    def get(self, rendering: RenderSettings, *, most_views: int) -> Decoder:
+        """Return a decoder for a rendering and up to ``most_views`` views per file; close any other one."""
         if self._decoder is None or rendering != self._rendering or most_views > self._most_views:
             self.close()
             self._rendering, self._most_views = rendering, most_views
@@ -89,28 +89,28 @@ class Decoders:
             )
         return self._decoder
 
-    def start_early(self, data: Path, asked: ExtractOptions, *, max_pixels: int) -> None:
-        """Have processes load their libraries while the folder is read, if there is no store of it yet.
+    def start_early(self, data: Path, options: ExtractOptions, *, max_pixels: int) -> None:
+        """Start decode processes before the folder is read, if it has no store yet.
 
-        All of it is to be decoded then; otherwise they might start for nothing.
+        They load their libraries meanwhile. If a store exists, there may be nothing to decode.
         """
-        name = asked.backbones[0]
-        folder = asked.out if asked.out is not None else asked.default_folder(data.resolve().name)
+        name = options.backbones[0]
+        folder = options.out if options.out is not None else options.default_folder(data.resolve().name)
         if not data.is_dir() or next(folder.glob(f"{name}*"), None) is not None:
             return
-        size = get_backbone(name).size if asked.input_size is None else asked.input_size
+        size = get_backbone(name).size if options.input_size is None else options.input_size
         rendering = RenderSettings(
             size=size,
-            resize=asked.resize,
-            resample=asked.resample,
+            resize=options.resize,
+            resample=options.resample,
             max_pixels=max_pixels,
-            ranges=asked.ranges,
-            seed=asked.seed,
+            ranges=options.ranges,
+            seed=options.seed,
         )
-        self.of(rendering, most_views=1 + asked.views).start(EARLY)
+        self.get(rendering, most_views=1 + options.views).start(EARLY_PROCESSES)
 
     def close(self) -> None:
-        """End all processes."""
+        """End the decode processes."""
         if self._decoder is not None:
             self._decoder.close()
             self._decoder = None

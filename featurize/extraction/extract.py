@@ -1,4 +1,4 @@
-"""The public job: a folder of images in, one store a backbone out."""
+"""Public function `extract`: a folder of images in, one feature store per backbone out."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featurize.base.dask_cluster import check_dask, connect_cluster
+from featurize.base.text import as_names, split_names
 from featurize.errors import ConfigError
 from featurize.extraction.options import ExtractOptions
 from featurize.images.augment import ViewRanges
@@ -26,7 +27,7 @@ DEFAULT_BACKBONE = "efficientnet_lite0"
 def extract(
     data: str | Path,
     *,
-    backbones: Sequence[str] = (DEFAULT_BACKBONE,),
+    backbones: str | Sequence[str] = (DEFAULT_BACKBONE,),
     views: int = 4,
     views_for: str = "train",
     out: str | Path | None = None,
@@ -42,7 +43,7 @@ def extract(
     levels: bool = False,
     store_dtype: str = "float32",
     ranges: ViewRanges = ViewRanges(),  # noqa: B008 - frozen
-    order: Sequence[str] | None = None,
+    order: str | Sequence[str] | None = None,
     entries: str = "folder",
     strict: bool = False,
     replace: bool = False,
@@ -55,86 +56,87 @@ def extract(
     on_progress: Callable[[str, int, int], None] | None = None,
     on_note: Callable[[str], None] | None = None,
 ) -> list[ExtractResult]:
-    """Run frozen backbones over every image of a folder tree and keep the pooled features.
+    """Compute the features of every image of a folder tree with frozen backbones, and store them.
 
     Parameters
     ----------
     data : path-like
         The folder tree; see "Folders" in the README for the layouts.
-    backbones : sequence of str
-        Names from `featurize.BACKBONES`. Backbones of one input size share one decode.
+    backbones : str or sequence of str
+        One or more names from `featurize.BACKBONES`. Backbones with the same input size share decoding.
     views : int
-        Augmented views of each training image, next to its plain one.
+        Number of augmented views of each training image, in addition to its plain view.
     views_for : {"train", "all"}
-        Whose images get augmented views.
+        Images that get augmented views: those of the train split, or all.
     out : path-like, optional
         Folder of the stores; ``artifacts/features/<dataset>`` by default.
     weights : str
-        ``"imagenet"``, ``"random"``, or a weights file for the one backbone named.
+        ``"imagenet"``, ``"random"``, or a weights file if there is one backbone.
     seed : int
-        Seeds augmentation and random weights.
+        Seed of the augmentation and of random weights.
     preprocess : {"native", "rescale", "featurewise"}
-        The backbone's own preprocessing, 1/255, or 1/255 and then fitted mean and standard deviation.
+        The backbone's own preprocessing, 1/255, or 1/255 followed by fitted mean and standard deviation.
     input_size : int, optional
         Side of the network's input in pixels; the backbone's own by default.
     resize : {"squash", "crop", "pad"}
-        How a picture becomes a square.
+        Method of fitting an image into the square input.
     resample : str
-        Pillow's filter: nearest, bilinear, bicubic or lanczos; antialiased.
+        Pillow filter: nearest, bilinear, bicubic or lanczos; antialiased.
     max_pixels : int
-        Pictures of more pixels (after JPEG's own scaling) are skipped before decoding.
+        Images with more pixels (after JPEG's own scaling) are skipped before decoding.
     precision : {"auto", "float32", "bfloat16", "float16"}
-        Format of the network's arithmetic; pooled features are float32. "auto" takes one that the hardware
-        has beside float32, where 32 of the images have nearly the same features in it (a cosine of at least
-        0.999); settled once a store.
+        Number format in which the network computes; pooled features are float32. "auto" selects a faster
+        format of the hardware if the features of 32 images in it are close to those in float32 (cosine of
+        at least 0.999), else float32. The choice is made once per store.
     engine : {"auto", "tensorflow", "openvino"}
-        What runs the network: TensorFlow where there is a GPU, else OpenVINO, by default.
+        Library that runs the network. "auto" selects TensorFlow if there is a GPU, else OpenVINO.
     levels : bool
-        Also keep the pooled maps of the earlier resolution stages: more columns a view.
+        Also store the pooled maps of the earlier resolution stages: more columns per view.
     store_dtype : {"float32", "float16"}
-        Format of the features on disk.
+        Data type of the features on disk.
     ranges : ViewRanges
         Ranges of the augmentation.
-    order : sequence of str, optional
-        The classes from worst to best: makes them ordered.
+    order : str or sequence of str, optional
+        All classes from lowest to highest, which makes them ordered. A ``str`` is split at commas, as on
+        the command line.
     entries : {"folder", "image"}
-        Whether a folder below a class is one entry.
+        "folder" makes each folder below a class folder one entry, "image" each image.
     strict : bool
         Raise on the first image that cannot be used, instead of skipping it.
     replace : bool
-        Go on although fewer than half of the stored images are in ``data``.
+        Continue even if fewer than half of the stored images are in ``data``.
     device : str
         ``auto``, ``cpu`` or ``gpu:N``.
     gpu_memory : float, optional
-        Fraction of the GPU's memory to take; grows on demand by default.
+        Fraction of the GPU's memory to reserve; by default memory use grows on demand.
     batch_size : int or "auto"
-        Views in one forward pass.
+        Number of views per forward pass.
     workers : int, optional
-        Decoding processes; one a core by default.
+        Number of decode processes; one per core by default.
     image_timeout : float
         Seconds after which a file is skipped; the next run tries it again.
     dask : str, optional
-        A Dask scheduler's address, whose workers compute, or "local:N" for N of them here ("local":
-        one a core). Then ``device``, ``gpu_memory``, ``batch_size`` and ``workers`` are those of each.
+        Address of a Dask scheduler, or "local:N" to start N workers on this machine ("local": one per
+        core). ``device``, ``gpu_memory``, ``batch_size`` and ``workers`` then apply to each Dask worker.
     on_progress : callable, optional
         Called with (stage, done, total).
     on_note : callable, optional
-        Called with a line worth showing, such as the start of a download.
+        Called with a message to show, such as the start of a download.
 
     Returns
     -------
     list of ExtractResult
-        One for each backbone, in the order asked for.
+        One per backbone, in the order of ``backbones``.
 
     Raises
     ------
     DatasetError, ImageError, ConfigError, WeightsError, EngineError, StoreError, ClusterError
-        Each with one line that says what to do.
+        With a one-line message that names the next step.
     """
     from featurize.extraction.execution import Decoders, ExecutionOptions
 
-    asked = ExtractOptions(
-        backbones=tuple(backbones),
+    options = ExtractOptions(
+        backbones=as_names(backbones),
         views=views,
         views_for=views_for,
         out=Path(out) if out is not None else None,
@@ -149,11 +151,11 @@ def extract(
         levels=levels,
         store_dtype=store_dtype,
         ranges=ranges,
-        order=tuple(order) if order is not None else None,
+        order=split_names(order) if order is not None else None,
         entries=entries,
         replace=replace,
     )
-    asked.check()
+    options.check()
     if workers is not None and workers < 1:
         raise ConfigError(f"--workers {workers}: expected 1 or more")
     if not image_timeout > 0:
@@ -169,33 +171,33 @@ def extract(
         strict=strict,
         report=report,
         note=on_note or (lambda text: None),
-        remembered={"entries": entries, "views_for": views_for, "max_pixels": max_pixels},
+        stored_options={"entries": entries, "views_for": views_for, "max_pixels": max_pixels},
     )
     with ExitStack() as stack:
         decoders = stack.enter_context(closing(Decoders(workers=workers, image_timeout=image_timeout)))
         if dask is None:
-            decoders.start_early(Path(data), asked, max_pixels=max_pixels)
-        from featurize.extraction.run import make_stores, read_dataset, request_stores  # NumPy, HDF5
+            decoders.start_early(Path(data), options, max_pixels=max_pixels)
+        from featurize.extraction.run import read_dataset, request_stores, run_extraction  # NumPy, HDF5
 
-        dataset = read_dataset(Path(data), asked, report=report)
-        dataset, drafts = request_stores(dataset, asked, open_stores=stack, on_note=on_note)
+        dataset = read_dataset(Path(data), options, report=report)
+        dataset, requests = request_stores(dataset, options, stack=stack, on_note=on_note)
         cluster = None
         if dask is not None:
             cluster = stack.enter_context(connect_cluster(dask, note=execution.note))
-        outcomes = make_stores(
+        results = run_extraction(
             dataset,
-            drafts,
+            requests,
             max_pixels=max_pixels,
             decoders=decoders,
             execution=execution,
             cluster=cluster,
         )
-    return [extract_result(dataset, outcome) for outcome in outcomes]
+    return [public_result(dataset, result) for result in results]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExtractResult:
-    """What one run made of one store."""
+    """Result of an extraction for one store."""
 
     path: Path
     backbone: str
@@ -204,64 +206,66 @@ class ExtractResult:
     ordered: bool
     suggested_order: tuple[str, ...] | None
     config: dict[str, Any]
-    state: str  # "made", "updated" or "up to date"
-    n_images: int  # files, skipped ones included
+    state: str  # "created", "updated" or "up to date"
+    n_images: int  # files, including skipped ones
     n_content: int  # distinct contents with features
-    n_decoded: int  # files decoded by this run
-    n_forward: int  # views sent through the network by this run
-    n_resumed: int  # contents that an unfinished earlier run had computed
+    n_decoded: int  # files decoded in this run
+    n_forward: int  # views sent through the network in this run
+    n_resumed: int  # contents already computed by an earlier, unfinished run
     n_views: int
     n_features: int
-    level_names: tuple[str, ...]  # ("final",) unless levels were asked for
-    level_ends: tuple[int, ...]  # level i is the columns from level_ends[i - 1] (or 0) up to level_ends[i]
-    precision: (
-        dict[str, Any] | None
-    )  # how it was settled: see `featurize.extraction.precision.PrecisionCheck`
-    split_counts: dict[str, dict[str, int]]  # split → class ("" ungraded) → images with features
+    level_names: tuple[str, ...]  # ("final",) without ``levels``
+    level_ends: tuple[int, ...]  # level i: columns level_ends[i - 1] (or 0) to level_ends[i]
+    precision: dict[str, Any] | None  # fields of `featurize.extraction.precision.PrecisionCheck`
+    split_counts: dict[str, dict[str, int]]  # split → class ("": ungraded) → number of images with features
     skipped: list[SkippedFile]
-    outside: tuple[str, ...]  # files in no class folder
-    engine: str  # "" when nothing was computed
+    outside: tuple[str, ...]  # files outside every class folder
+    engine: str  # "" if nothing was computed
     device: str
-    seconds: dict[str, float]  # decoding: summed over workers; network, writing: waited for; total
+    seconds: dict[str, float]  # "decoding" (summed over workers), "network" and "writing" (waiting), "total"
     bytes: int
-    workers: dict[str, dict[str, float]]  # Dask workers by address: the "pictures" and "seconds" of each
+    workers: dict[str, dict[str, float]]  # by address of the Dask worker: its "images" and "seconds"
 
 
-def extract_result(dataset: Dataset, outcome: StoreResult) -> ExtractResult:
-    """Return what a run brought one store."""
-    images, target = outcome.images, outcome.target
+def public_result(dataset: Dataset, result: StoreResult) -> ExtractResult:
+    """Return the public result of one store."""
+    images, plan = result.images, result.plan
+
+    def class_name(label: int) -> str:
+        return dataset.classes[label] if label >= 0 else ""
+
     counts: dict[str, Counter[int]] = {}
     for split, label, row in zip(images.split, images.label, images.content, strict=True):
         if row >= 0:
             counts.setdefault(split, Counter())[int(label)] += 1
     return ExtractResult(
-        path=target.path,
-        backbone=target.backbone.name,
+        path=plan.path,
+        backbone=plan.backbone.name,
         dataset=dataset.name,
         classes=dataset.classes,
         ordered=dataset.ordered,
         suggested_order=dataset.suggested_order,
-        config=target.config,
-        state=outcome.state,
+        config=plan.config,
+        state=result.state,
         n_images=len(images),
-        n_content=outcome.n_content,
-        n_decoded=outcome.n_decoded,
-        n_forward=outcome.n_forward,
-        n_resumed=outcome.n_resumed,
-        n_views=target.n_views,
-        n_features=outcome.columns.n_features,
-        level_names=outcome.columns.names,
-        level_ends=outcome.columns.ends,
-        precision=dict(target.precision) if target.precision is not None else None,
+        n_content=result.n_content,
+        n_decoded=result.n_decoded,
+        n_forward=result.n_forward,
+        n_resumed=result.n_resumed,
+        n_views=plan.n_views,
+        n_features=result.columns.n_features,
+        level_names=result.columns.names,
+        level_ends=result.columns.ends,
+        precision=dict(plan.precision) if plan.precision is not None else None,
         split_counts={
-            split: {dataset.classes[label] if label >= 0 else "": each[label] for label in sorted(each)}
-            for split, each in counts.items()
+            split: {class_name(label): by_label[label] for label in sorted(by_label)}
+            for split, by_label in counts.items()
         },
         skipped=[
             SkippedFile(
                 path=path,
                 split=split,
-                class_name=dataset.classes[label] if label >= 0 else "",
+                class_name=class_name(label),
                 reason=reason,
             )
             for path, split, label, reason in zip(
@@ -270,9 +274,9 @@ def extract_result(dataset: Dataset, outcome: StoreResult) -> ExtractResult:
             if reason
         ],
         outside=dataset.outside,
-        engine=outcome.engine,
-        device=outcome.device,
-        seconds=outcome.seconds,
-        bytes=outcome.n_bytes,
-        workers=outcome.workers,
+        engine=result.engine,
+        device=result.device,
+        seconds=result.seconds,
+        bytes=result.n_bytes,
+        workers=result.workers,
     )

@@ -1,4 +1,4 @@
-"""Features of single files under the config of a store or bundle: what grading new images needs."""
+"""Features of single image files under the config of a store or bundle, for grading new images."""
 
 from __future__ import annotations
 
@@ -23,30 +23,30 @@ from featurize.images.render import RenderSettings
 
 @dataclass(frozen=True, kw_only=True)
 class ImageFeatures:
-    """Features of the files that could be read, and why the others could not."""
+    """Features of the files that could be read, and the reasons for the others."""
 
-    features: npt.NDArray[np.float32]  # (n_readable, n_features), the plain view
+    features: npt.NDArray[np.float32]  # (n_readable, n_features), of the plain view
     index: npt.NDArray[np.int64]  # (n_readable,) position of each row in the list of files
     problems: dict[int, str]  # position → reason
 
 
 class FeatureReader:
-    """Reads image files under one config, as often as asked: decode processes and network stay ready.
+    """Computes features of image files under one config; keeps decode processes and network between calls.
 
-    Use as a context manager, from one thread at a time.
+    Use it as a context manager, from one thread at a time.
 
     Parameters
     ----------
     config : mapping
-        The config of a store or bundle. It names the precision, and where that is not float32 the engine.
+        The config of a store or bundle. It includes the precision, and the engine unless that is float32.
     weights : path-like, optional
-        The weights file a bundle carries; found as for extraction when absent.
+        The weights file of a bundle; by default found as for an extraction.
     device, gpu_memory, max_pixels, workers
         As in `featurize.extract`.
     precision : str, optional
-        Overrides the config's, where this machine lacks it.
+        Replaces the precision of the config, for a machine that does not support it.
     image_timeout : float, default=60.0
-        Seconds after which a file is given up.
+        Seconds after which a file is skipped.
     """
 
     def __init__(
@@ -80,21 +80,21 @@ class FeatureReader:
         self.close()
 
     def close(self) -> None:
-        """End the decode processes and let go of the network."""
+        """End the decode processes and release the network."""
         self._decoder.close()
         self._engine = None
 
     def prepare(self, n_files: int) -> Engine:
-        """Start the processes that so many files can use, and build the network; the first files do it else.
+        """Start decode processes for `n_files` files and build the network; by default `features` does it.
 
         Raises
         ------
         WeightsError
-            If the weights at hand are not those of the config.
+            If the available weights are not those of the config.
         EngineError
-            If this machine does not compute in the config's precision.
+            If this machine does not support the precision of the config.
         """
-        self._decoder.start(n_files)  # their libraries load while the network is built
+        self._decoder.start(n_files)  # processes load their libraries while the network is built
         if self._engine is None:
             backbone = get_backbone(self._config["backbone"])
             weights = config_weights(backbone, self._config, self._weights)
@@ -109,7 +109,7 @@ class FeatureReader:
         Raises
         ------
         WeightsError, EngineError
-            As `prepare` does.
+            As in `prepare`.
         """
         if not paths:
             return ImageFeatures(
@@ -118,8 +118,8 @@ class FeatureReader:
         engine = self.prepare(len(paths))
         found: dict[int, npt.NDArray[np.float32]] = {}
         problems: dict[int, str] = {}
-        feeder: Batcher[int] = Batcher(
-            engine, lambda numbers, features: found.update(zip(numbers, features, strict=True))
+        batcher: Batcher[int] = Batcher(
+            engine, lambda positions, features: found.update(zip(positions, features, strict=True))
         )
         for position, decoded in enumerate(
             self._decoder.decode([DecodeRequest(path=path) for path in paths])
@@ -127,10 +127,10 @@ class FeatureReader:
             if decoded.problem:
                 problems[position] = decoded.problem
             else:
-                feeder.add(decoded.views[0], position)
+                batcher.add(decoded.views[0], position)
             if on_progress is not None:
                 on_progress(position + 1, len(paths))
-        feeder.finish()
+        batcher.finish()
         return ImageFeatures(
             features=np.stack(list(found.values()))
             if found
@@ -152,23 +152,23 @@ def image_features(
     workers: int | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> ImageFeatures:
-    """Return plain-view features of image files, made as the store of this config made them.
+    """Return plain-view features of image files, as a store of this config would have them.
 
     Parameters
     ----------
     paths : sequence of Path
         Image files.
     config, weights, device, gpu_memory, precision, max_pixels, workers
-        As in `FeatureReader`, for whoever asks once.
+        As in `FeatureReader`, which is for repeated calls.
     on_progress : callable, optional
         Called with (done, total).
 
     Raises
     ------
     WeightsError
-        If the weights at hand are not those of the config.
+        If the available weights are not those of the config.
     EngineError
-        If this machine does not compute in the config's precision.
+        If this machine does not support the precision of the config.
     """
     with FeatureReader(
         config,

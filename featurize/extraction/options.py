@@ -1,4 +1,4 @@
-"""Which features are wanted, and where."""
+"""Options that decide which features are computed, and where the stores are written."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ from featurize.images.augment import ViewRanges
 
 VIEWS_FOR = ("train", "all")
 FEATURES = Path("artifacts") / "features"
+SAMPLE_SIZE = 8  # contents that verify and repair compute again by default
+SAMPLE_SEED = 0  # selects them
 
 
 @dataclass(frozen=True, kw_only=True)
 class ExtractOptions:
-    """Which features are wanted, and where: parameters of `extract`, which has their defaults."""
+    """Options of `extract` that select the features and the folder of the stores; it has their defaults."""
 
     backbones: tuple[str, ...]
     views: int
@@ -37,19 +39,19 @@ class ExtractOptions:
 
     @staticmethod
     def default_folder(dataset: str) -> Path:
-        """Return the folder of a data set's stores when none is named."""
+        """Return the folder of a data set's stores if ``out`` is not given."""
         return FEATURES / dataset
 
     def check(self) -> None:
-        """Raise a ConfigError if this makes no sense."""
+        """Raise a ConfigError if an option or a combination of options is invalid."""
         from featurize.engines.select import ENGINES
         from featurize.images.decode import (
-            RESAMPLES,  # Pillow: --help needs none
+            RESAMPLES,  # imports Pillow, which --help must not
             RESIZES,
         )
 
         if not self.backbones:
-            raise ConfigError("No backbone was named. See which there are with: featurize backbones")
+            raise ConfigError("No backbone was given. List them with: featurize backbones")
         if self.views < 0:
             raise ConfigError(f"--views {self.views}: expected 0 or more")
         if self.views_for not in VIEWS_FOR:
@@ -65,6 +67,6 @@ class ExtractOptions:
         n_backbones = len(set(self.backbones))
         if self.weights not in ("imagenet", "random") and n_backbones > 1:
             raise ConfigError(
-                f"--weights {self.weights} fits one backbone, but {n_backbones} were named: "
-                "extract one by one"
+                f"--weights {self.weights} fits one backbone, but {n_backbones} were given: "
+                "extract them one by one"
             )

@@ -1,4 +1,4 @@
-"""What a store should hold, what it holds already, and so what is missing: a run decided before it starts."""
+"""Plans of a run: the contents and views that each store will have, and those that must be computed."""
 
 from __future__ import annotations
 
@@ -14,224 +14,251 @@ from featurize.backbones.weights import Weights
 from featurize.config import config_digest, differences, with_earlier_choices
 from featurize.errors import ConfigError, StoreError
 from featurize.images.augment import PLAIN
-from featurize.images.dataset import Dataset, ImageFile
+from featurize.images.dataset import Dataset
 from featurize.images.skip_reasons import is_transient
 from featurize.store.columns import LevelColumns
 from featurize.store.parts import PartIndex, RunChoices, load_run_choices, parts_folder
 from featurize.store.reader import ImageTable, Store, open_store
 
+# A store records their versions, and workers of one run must agree on them.
+FEATURE_PACKAGES = ("tensorflow", "openvino", "keras", "numpy", "pillow", "opencv-python-headless", "h5py")
+
 
 @dataclass(frozen=True, kw_only=True)
-class StorePlan:
-    """One store to be, and what of it is there already."""
+class StoreRequest:
+    """One store to create or update, before its missing views are known."""
 
     backbone: Backbone
     weights: Weights
     config: dict[str, Any]
-    precision: Mapping[str, Any] | None  # what was measured to settle it; None for an older store
+    precision: Mapping[str, Any] | None  # fields of `PrecisionCheck`; None until it is resolved
     path: Path
-    store: Store | None  # what is there now, open
-    parts: PartIndex  # finished by an earlier run that did not end
-    uses_parts: bool  # whether the store lacks anything that they have
+    store: Store | None  # the existing store, open; None if there is none or it must not be used
+    views: int
+    views_for: str
+    invalid_contents: frozenset[str] = frozenset()  # contents whose stored features must not be used
+    valid_images: bool = True  # False if the stored table of images must not be used
+
+    @property
+    def max_views(self) -> int:
+        """Largest number of augmented views per image."""
+        return max(self.views, self.store.n_views if self.store is not None else 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StorePlan:
+    """The contents and views of one store, and what is missing from it."""
+
+    backbone: Backbone
+    weights: Weights
+    config: dict[str, Any]
+    precision: Mapping[str, Any] | None  # fields of `PrecisionCheck`; None for an older store
+    path: Path
+    store: Store | None  # the existing store, open
+    parts: PartIndex  # finished by an earlier run that was interrupted
+    uses_parts: bool  # the parts have views that the existing store lacks
     n_views: int
-    missing: dict[str, tuple[int, ...]]  # content → numbers of the views to compute; () when nothing is
+    missing: dict[str, tuple[int, ...]]  # content → numbers of the views to compute; () if it is complete
     augmented: frozenset[str]  # contents that will have augmented views
-    bad: dict[str, str]  # content → why it was skipped by an earlier run
-    distrusted: frozenset[str]  # contents whose stored features are not to be used
-    trusts_images: bool  # whether the stored table of images is to be believed
-    failed: dict[str, str] = field(default_factory=dict)  # content → why it was skipped by this run
+    skipped_before: dict[str, str]  # content → reason for which an earlier run skipped it
+    invalid_contents: frozenset[str]  # contents whose stored features must not be used
+    valid_images: bool  # False if the stored table of images must not be used
+    skipped_now: dict[str, str] = field(default_factory=dict)  # content → reason, from this run
 
     @property
     def n_resumed(self) -> int:
-        """Contents that an earlier run finished and did not live to assemble."""
+        """Number of contents that an interrupted run finished and did not assemble."""
         return sum(1 for sha256, views in self.missing.items() if not views and sha256 in self.parts)
 
-    def stored(self) -> list[str]:
-        """Return the contents that the store will hold, sorted, given what has failed so far."""
-        return [sha256 for sha256 in self.missing if sha256 not in self.failed]
+    def contents(self) -> list[str]:
+        """Return the contents that the store will have, sorted by SHA-256, without those skipped so far."""
+        return [sha256 for sha256 in self.missing if sha256 not in self.skipped_now]
 
-    def skipped(self) -> dict[str, str]:
-        """Return the reasons of all contents that are skipped."""
-        return {**self.bad, **self.failed}
+    def skip_reasons(self) -> dict[str, str]:
+        """Return the reason for each skipped content."""
+        return {**self.skipped_before, **self.skipped_now}
 
 
-def existing_store(path: Path, config: Mapping[str, Any], dataset: Dataset, *, force: bool) -> Store | None:
-    """Open the store in this place; refuse one of another config, or of other images.
+def open_existing_store(
+    path: Path, config: Mapping[str, Any], dataset: Dataset, *, replace: bool
+) -> Store | None:
+    """Open the store at ``path``; return None if there is no file.
 
     Raises
     ------
     StoreError
-        If the store was made under another config, or fewer than half of its contents are in the data set and
-        ``force`` is off.
+        If the store has another config, or fewer than half of its contents are in the data set and
+        ``replace`` is False.
     """
     if not path.exists():
         return None
     store = open_store(path)
     try:
-        wanted = with_earlier_choices(store.config, config)
-        if wanted != store.config:
-            listed = "; ".join(map(str, differences(store.config, wanted)))
+        requested = with_earlier_choices(store.config, config)
+        if requested != store.config:
+            listed = "; ".join(map(str, differences(store.config, requested)))
             raise StoreError(
-                f"{path} holds features of another config: {listed}. Keep both with: --out FOLDER"
+                f"{path} has features of another config: {listed}. Keep both stores with: --out FOLDER"
             )
-        if not force:
-            refuse_other_pictures(store, dataset)
+        if not replace:
+            check_store_images(store, dataset)
     except StoreError:
         store.close()
         raise
     return store
 
 
-def refuse_other_pictures(store: Store, dataset: Dataset) -> None:
+def check_store_images(store: Store, dataset: Dataset) -> None:
     """Raise a StoreError if fewer than half of the stored contents are in the data set."""
     stored = set(store.content.sha256)
-    found = len(stored & {image.sha256 for image in dataset.images})
-    if 2 * found < len(stored):
+    n_found = len(stored & {image.sha256 for image in dataset.images})
+    if 2 * n_found < len(stored):
         source = store.created_with.get("data", "another folder")
         raise StoreError(
-            f"{store.path}: only {found} of its {len(stored)} pictures are in {dataset.root}; it was made "
-            f"from {source}. Another data set, or an unmounted drive? "
-            "Go on with --replace, or keep both with --out FOLDER"
+            f"{store.path}: only {n_found} of its {len(stored)} images are in {dataset.root}; it was created "
+            f"from {source}. Is this another data set, or is a drive not mounted? "
+            "Continue with --replace, or keep both stores with --out FOLDER"
         )
 
 
 def resolve_config(path: Path, config: dict[str, Any], store: Store | None) -> RunChoices:
-    """Return the config with what an earlier run settled, if one did, and what it measured for that.
+    """Return the config and precision check of the store or of an interrupted run, else the given config.
 
     Raises
     ------
     StoreError
-        If there is work in progress of another config in this place.
+        If an interrupted run of another config left parts for this store.
     """
     if store is not None:
         return RunChoices(config=store.config, precision=store.created_with.get("precision"))
     earlier = load_run_choices(parts_folder(path))
     if earlier is None:
         return RunChoices(config=config, precision=None)
-    wanted = with_earlier_choices(earlier.config, config)
-    if wanted != earlier.config:
-        listed = "; ".join(map(str, differences(earlier.config, wanted)))
+    requested = with_earlier_choices(earlier.config, config)
+    if requested != earlier.config:
+        listed = "; ".join(map(str, differences(earlier.config, requested)))
         raise StoreError(
-            f"{parts_folder(path)} holds an unfinished run of another config: {listed}. "
-            "Delete that folder to drop its work, or keep both with: --out FOLDER"
+            f"{parts_folder(path)} has an unfinished run of another config: {listed}. "
+            "Delete that folder to discard its work, or keep both with: --out FOLDER"
         )
     return earlier
 
 
-def refuse_other_parts(path: Path, config: Mapping[str, Any], dataset: Dataset) -> None:
-    """Raise a StoreError if an unfinished run in this place was of other pictures."""
+def check_part_images(path: Path, config: Mapping[str, Any], dataset: Dataset) -> None:
+    """Raise a StoreError if fewer than half of the images in the parts are in the data set."""
     done = PartIndex(parts_folder(path), config_digest=config_digest(config)).contents()
-    found = len(done & {image.sha256 for image in dataset.images})
-    if 2 * found < len(done):
+    n_found = len(done & {image.sha256 for image in dataset.images})
+    if 2 * n_found < len(done):
         raise StoreError(
-            f"{parts_folder(path)} holds an unfinished run of {len(done)} pictures, and only {found} of them "
-            f"are in {dataset.root}. Another data set, or an unmounted drive? Delete that folder to drop its "
-            "work, go on with --replace, or keep both with --out FOLDER"
+            f"{parts_folder(path)} has an unfinished run of {len(done)} images, and only {n_found} of them "
+            f"are in {dataset.root}. Is this another data set, or is a drive not mounted? Delete that folder "
+            "to discard its work, continue with --replace, or keep both with --out FOLDER"
         )
 
 
-def refuse_lost_order(store: Store | None, dataset: Dataset) -> None:
-    """Raise a ConfigError if the classes had an order and are no longer the same: it must be said anew."""
+def check_class_order(store: Store | None, dataset: Dataset) -> None:
+    """Raise a ConfigError if the store has ordered classes and the data set has other classes, unordered."""
     if store is not None and store.ordered and not dataset.ordered:
         raise ConfigError(
             f"{store.path} has the order {' < '.join(store.classes)}, and the classes are now "
-            f"{', '.join(dataset.classes)}. Say their order, lowest first: "
+            f"{', '.join(dataset.classes)}. Give their order, lowest first: "
             f"--order {','.join(dataset.classes)}"
         )
 
 
-def keep_stored_order(dataset: Dataset, store: Store | None) -> Dataset:
-    """Return the data set with the class order an earlier run settled, if the classes are still the same."""
+def apply_stored_order(dataset: Dataset, store: Store | None) -> Dataset:
+    """Return the data set with the class order of the store, if it has none and the classes are the same."""
     if store is None or dataset.ordered or not store.ordered or set(store.classes) != set(dataset.classes):
         return dataset
     return replace(dataset, classes=store.classes, ordered=True, suggested_order=None)
 
 
-def plan_store(
-    dataset: Dataset,
-    *,
-    backbone: Backbone,
-    weights: Weights,
-    config: dict[str, Any],
-    precision: Mapping[str, Any] | None,
-    path: Path,
-    store: Store | None,
-    views: int,
-    views_for: str,
-    distrusted: frozenset[str] = frozenset(),
-    trusts_images: bool = True,
-) -> StorePlan:
-    """Work out which views of which contents are missing from the store; what is distrusted is missing."""
-    parts = PartIndex(parts_folder(path), config_digest=config_digest(config))
-    stored_views: dict[str, int] = {}  # content → augmented views in the store
+def plan_store(request: StoreRequest, dataset: Dataset) -> StorePlan:
+    """Return the plan of a store: the views of each content that neither the store nor its parts have."""
+    store, invalid = request.store, request.invalid_contents
+    parts = PartIndex(parts_folder(request.path), config_digest=config_digest(request.config))
     stored_plain: set[str] = set()
-    bad = dict(parts.failed)
+    stored_views: set[str] = set()  # contents with augmented views in the store
     n_stored_views = 0
-    wanting = {image.sha256 for image in dataset.images if views_for == "all" or image.split == "train"}
+    skipped = dict(parts.failed)
+    with_views = {
+        image.sha256 for image in dataset.images if request.views_for == "all" or image.split == "train"
+    }
     if store is not None:
-        stored_plain = set(store.content.sha256) - distrusted
-        having_views = store.rows_of_views()
-        stored_views = {name: store.n_views for name in having_views if name not in distrusted}
-        wanting |= having_views.keys() & distrusted  # what had views gets them back
-        bad |= _bad_contents(store) if trusts_images else {}
+        stored_plain = set(store.content.sha256) - invalid
+        rows_of_views = store.rows_of_views()
+        stored_views = rows_of_views.keys() - invalid
+        with_views |= rows_of_views.keys() & invalid  # views that were stored are computed again
+        skipped |= _stored_skips(store) if request.valid_images else {}
         n_stored_views = store.n_views
-    n_views = max(views, n_stored_views)
+    n_views = max(request.views, n_stored_views)
     missing: dict[str, tuple[int, ...]] = {}
     augmented = set()
     uses_parts = False
-    for sha256 in distinct_contents(dataset):
-        if sha256 in bad:
+    for sha256 in dataset.distinct_contents:
+        if sha256 in skipped:
             continue
-        there = stored_views.get(sha256, 0)
-        wanted = {PLAIN}
-        if n_views and (sha256 in wanting or there == n_views):
+        n_stored = n_stored_views if sha256 in stored_views else 0
+        needed = {PLAIN}
+        if n_views and (sha256 in with_views or n_stored == n_views):
             augmented.add(sha256)
-            wanted |= set(range(1, n_views + 1))
-        wanted -= set(range(1, there + 1)) | ({PLAIN} if sha256 in stored_plain else set())
-        uses_parts = uses_parts or bool(wanted & parts.views(sha256))
-        missing[sha256] = tuple(sorted(wanted - parts.views(sha256)))
+            needed |= set(range(1, n_views + 1))
+        needed -= set(range(1, n_stored + 1)) | ({PLAIN} if sha256 in stored_plain else set())
+        uses_parts = uses_parts or bool(needed & parts.views(sha256))
+        missing[sha256] = tuple(sorted(needed - parts.views(sha256)))
     return StorePlan(
-        backbone=backbone,
-        weights=weights,
-        config=config,
-        precision=precision,
-        path=path,
+        backbone=request.backbone,
+        weights=request.weights,
+        config=request.config,
+        precision=request.precision,
+        path=request.path,
         store=store,
         parts=parts,
         uses_parts=uses_parts,
         n_views=n_views,
         missing=missing,
         augmented=frozenset(augmented),
-        bad=bad,
-        distrusted=distrusted,
-        trusts_images=trusts_images,
+        skipped_before=skipped,
+        invalid_contents=invalid,
+        valid_images=request.valid_images,
     )
 
 
-def distinct_contents(dataset: Dataset) -> dict[str, ImageFile]:
-    """Return one file for each distinct content, sorted by its SHA-256."""
-    first: dict[str, ImageFile] = {}
-    for image in dataset.images:
-        if image.sha256 and not image.problem:
-            first.setdefault(image.sha256, image)
-    return dict(sorted(first.items()))
+def _stored_skips(store: Store) -> dict[str, str]:
+    """Return the reason for each content that the store skips for good."""
+    images = store.images
+    return {
+        sha256: reason
+        for sha256, reason in zip(images.sha256, images.skipped, strict=True)
+        if sha256 and reason and not is_transient(reason)
+    }
 
 
-def is_current(dataset: Dataset, target: StorePlan, images: ImageTable) -> bool:
-    """Tell whether the store holds just what it should, given that no feature is missing."""
-    old = target.store
-    if old is None or target.distrusted or not target.trusts_images:
+def is_current(dataset: Dataset, plan: StorePlan, images: ImageTable) -> bool:
+    """Return whether the store agrees with the plan and the data set; no feature may be missing."""
+    store = plan.store
+    if store is None or plan.invalid_contents or not plan.valid_images:
         return False
-    same_rows = old.images.same_as(images) and set(old.content.sha256) <= set(images.sha256)
-    same_views = old.n_views == target.n_views and old.n_augmented == len(
-        target.augmented - target.failed.keys()
-    )
-    return same_rows and same_views and old.classes == dataset.classes and old.ordered == dataset.ordered
+    n_augmented = len(plan.augmented - plan.skipped_now.keys())
+    same_rows = store.images.same_as(images) and set(store.content.sha256) <= set(images.sha256)
+    same_views = (store.n_views, store.n_augmented) == (plan.n_views, n_augmented)
+    same_classes = (store.classes, store.ordered) == (dataset.classes, dataset.ordered)
+    return same_rows and same_views and same_classes
 
 
-def image_table(dataset: Dataset, stored: Sequence[str], skipped: Mapping[str, str]) -> ImageTable:
-    """Return the table of image files, given the contents stored, in row order, and why others were not."""
-    row_of = {sha256: row for row, sha256 in enumerate(stored)}
+def image_table(dataset: Dataset, contents: Sequence[str], skipped: Mapping[str, str]) -> ImageTable:
+    """Return the table of image files of a store.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        The images.
+    contents : sequence of str
+        The stored contents, in row order.
+    skipped : mapping
+        Content → reason for which it is not stored.
+    """
+    row_of = {sha256: row for row, sha256 in enumerate(contents)}
     images = dataset.images
     return ImageTable(
         path=[image.path for image in images],
@@ -244,21 +271,12 @@ def image_table(dataset: Dataset, stored: Sequence[str], skipped: Mapping[str, s
     )
 
 
-def _bad_contents(store: Store) -> dict[str, str]:
-    images = store.images
-    known: Sequence[tuple[str, str]] = list(zip(images.sha256, images.skipped, strict=True))
-    return {sha256: reason for sha256, reason in known if sha256 and reason and not is_transient(reason)}
-
-
-PACKAGES = ("tensorflow", "openvino", "keras", "numpy", "pillow", "opencv-python-headless", "h5py")
-
-
 @dataclass(kw_only=True)
 class StoreResult:
-    """What a run brought one store; seconds as in `featurize.extraction.extract.ExtractResult`."""
+    """Result of a run for one store; fields as in `featurize.extraction.extract.ExtractResult`."""
 
-    target: StorePlan
-    state: str  # "made", "updated" or "up to date"
+    plan: StorePlan
+    state: str  # "created", "updated" or "up to date"
     images: ImageTable
     columns: LevelColumns
     n_content: int
@@ -269,56 +287,19 @@ class StoreResult:
     engine: str = ""
     device: str = ""
     seconds: dict[str, float] = field(default_factory=dict)
-    workers: dict[str, dict[str, float]] = field(default_factory=dict)  # Dask's, as in the same place
+    workers: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
-def unchanged_result(target: StorePlan, images: ImageTable, *, n_decoded: int = 0) -> StoreResult:
-    """Return the outcome of a run that had nothing to do for this store."""
-    assert target.store is not None
+def unchanged_result(plan: StorePlan, images: ImageTable, *, n_decoded: int = 0) -> StoreResult:
+    """Return the result for a store that the run did not change."""
+    assert plan.store is not None
     return StoreResult(
-        target=target,
+        plan=plan,
         state="up to date",
         images=images,
-        columns=LevelColumns.of(target.store),
+        columns=LevelColumns.of(plan.store),
         n_content=len(set(images.content.tolist()) - {-1}),
         n_decoded=n_decoded,
-        n_bytes=target.path.stat().st_size,
+        n_bytes=plan.path.stat().st_size,
         seconds={"network": 0.0, "writing": 0.0},
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class StoreRequest:
-    """One store to be, before it is known what it lacks."""
-
-    backbone: Backbone
-    weights: Weights
-    config: dict[str, Any]
-    precision: Mapping[str, Any] | None  # how it was settled, if it was; see `featurize.extraction.precision`
-    path: Path
-    store: Store | None  # what is there now, open, as far as it is to be used
-    views: int
-    views_for: str
-    distrusted: frozenset[str] = frozenset()  # contents whose stored features are not to be used
-    trusts_images: bool = True  # whether the stored table of images is to be believed
-
-    @property
-    def most_views(self) -> int:
-        """Augmented views of one image, at most."""
-        return max(self.views, self.store.n_views if self.store is not None else 0)
-
-    def target(self, dataset: Dataset) -> StorePlan:
-        """Work out what is missing."""
-        return plan_store(
-            dataset,
-            backbone=self.backbone,
-            weights=self.weights,
-            config=self.config,
-            precision=self.precision,
-            path=self.path,
-            store=self.store,
-            views=self.views,
-            views_for=self.views_for,
-            distrusted=self.distrusted,
-            trusts_images=self.trusts_images,
-        )

@@ -1,4 +1,4 @@
-"""From missing views to finished stores of one input size: every file decoded once for all backbones."""
+"""Stores of one input size, computed in this process; each file is decoded once for all backbones."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from featurize.extraction.fill import PartBuilder, StoreWork, WorkUnit, fill_par
 from featurize.extraction.plan import (
     StorePlan,
     StoreResult,
-    distinct_contents,
     image_table,
     is_current,
     unchanged_result,
@@ -28,54 +27,54 @@ from featurize.images.pool import Decoder, DecodeRequest, DecodeResult
 from featurize.store.columns import LevelColumns
 from featurize.store.reader import ImageTable
 
-SOON = 128  # files before the last one when the processes that assemble stores start to load their libraries
+ASSEMBLY_LEAD = 128  # number of remaining files at which the assembly processes start to load their libraries
 
 
-def produce(
+def produce_stores(
     dataset: Dataset,
-    targets: Sequence[StorePlan],
+    plans: Sequence[StorePlan],
     *,
     decoder: Decoder,
     engines: Mapping[Path, Engine],
     execution: ExecutionOptions,
 ) -> list[StoreResult]:
-    """Make or update the stores of one input size; every file is decoded once at most.
+    """Create or update the stores of one input size; each file is decoded at most once.
 
-    Interrupted or failing, it keeps what is finished before the exception goes on.
+    If it is interrupted or fails, finished contents are written as parts before the exception propagates.
 
     Parameters
     ----------
     dataset : Dataset
         The images.
-    targets : sequence of StorePlan
-        The stores to be.
+    plans : sequence of StorePlan
+        The stores.
     decoder : Decoder
-        Of their rendering.
+        Decoder for the rendering of the stores.
     engines : mapping
-        From the path of a store to the engine of its config, where there is one already.
+        Path of a store → engine of its config, for engines that have been built already.
     execution : ExecutionOptions
-        How.
+        Execution options.
 
     Raises
     ------
     ImageError
         If ``execution.strict`` and a file cannot be used.
     DatasetError
-        If not one file can be used.
+        If no file can be used.
     StoreError
         If a store or a part cannot be written.
     """
-    finished, open_ones = split_finished(dataset, targets, execution=execution)
-    finishers = [StoreFinisher(target, execution) for target in open_ones]
-    share = whole_work_unit(open_ones, dataset)
-    fillers = [
+    results, unfinished = split_finished(dataset, plans, execution=execution)
+    finishers = [StoreFinisher(plan, execution) for plan in unfinished]
+    work_unit = missing_work(unfinished, dataset)
+    builders = [
         PartBuilder(
             store,
             partial(execution.build, store.backbone, store.weights, store.config),
             engine=engines.get(store.path),
-            on_part=target.parts.add,
+            on_part=plan.parts.add,
         )
-        for store, target in zip(share.stores, open_ones, strict=True)
+        for store, plan in zip(work_unit.stores, unfinished, strict=True)
     ]
     decoding, n_decoded = 0.0, 0
 
@@ -83,115 +82,111 @@ def produce(
         nonlocal decoding, n_decoded
         decoding += decoded.seconds
         n_decoded += 1
-        execution.report("extracting", n_decoded, len(share.requests))
+        execution.report("extracting", n_decoded, len(work_unit.requests))
         if decoded.problem and execution.strict:
             raise strict_error(decoded.request.path, decoded.problem)
-        if len(share.requests) - n_decoded < SOON:
-            for filler, finisher in zip(fillers, finishers, strict=True):
-                if filler.begun:
+        if len(work_unit.requests) - n_decoded < ASSEMBLY_LEAD:
+            for builder, finisher in zip(builders, finishers, strict=True):
+                if builder.started:
                     finisher.prepare()
 
     with ExitStack() as stack:
-        for close in (*(filler.close for filler in fillers), *(finisher.close for finisher in finishers)):
+        for close in (*(builder.close for builder in builders), *(finisher.close for finisher in finishers)):
             stack.callback(close)
         try:
-            fill_parts(share, fillers, decoder=decoder, on_file=on_file)
-            for filler, finisher in zip(fillers, finishers, strict=True):
-                filler.finish()
-                computed = _computed(filler, n_decoded=n_decoded)
-                finished[filler.work.path] = finisher.finish(dataset, computed)
+            fill_parts(work_unit, builders, decoder=decoder, on_file=on_file)
+            for builder, finisher in zip(builders, finishers, strict=True):
+                builder.finish()
+                stats = _compute_stats(builder, n_decoded=n_decoded)
+                results[builder.work.path] = finisher.finish(dataset, stats)
         except BaseException:
-            for filler in fillers:
-                stack.callback(filler.keep)  # each of them, even if another one's disk is full
+            for builder in builders:
+                stack.callback(builder.flush)  # each of them, even if another one fails
             raise
-    for outcome in finished.values():
-        outcome.seconds["decoding"] = decoding
-    return [finished[target.path] for target in targets]
+    for result in results.values():
+        result.seconds["decoding"] = decoding
+    return [results[plan.path] for plan in plans]
 
 
-def _computed(filler: PartBuilder, *, n_decoded: int) -> ComputeStats:
-    engine = filler.engine
+def _compute_stats(builder: PartBuilder, *, n_decoded: int) -> ComputeStats:
+    engine = builder.engine
     return ComputeStats(
         engine=engine.name if engine is not None else "",
         device=engine.device if engine is not None else "",
         columns=LevelColumns.of(engine) if engine is not None else None,
         n_decoded=n_decoded,
-        n_forward=filler.n_forward,
-        failed=filler.failed,
-        seconds=filler.seconds,
+        n_forward=builder.n_forward,
+        skipped=builder.skipped,
+        seconds=builder.seconds,
     )
 
 
 def split_finished(
-    dataset: Dataset, targets: Sequence[StorePlan], *, execution: ExecutionOptions
+    dataset: Dataset, plans: Sequence[StorePlan], *, execution: ExecutionOptions
 ) -> tuple[dict[Path, StoreResult], list[StorePlan]]:
-    """Return the outcomes of stores that are as they should be, and the targets that lack something.
+    """Return the results of stores that are up to date by path, and the plans of the others.
 
     Raises
     ------
     ImageError
-        If ``execution.strict`` and a file is known to be of no use.
+        If ``execution.strict`` and an earlier run skipped a file or it cannot be read.
     """
     if execution.strict:
-        _refuse_known_bad(dataset, targets)
-    finished = {target.path: outcome for target in targets if (outcome := _finished_before(dataset, target))}
-    return finished, [target for target in targets if target.path not in finished]
+        _check_no_skips(dataset, plans)
+    results: dict[Path, StoreResult] = {}
+    for plan in plans:
+        images = current_image_table(dataset, plan)
+        if images is not None:
+            discard_used_parts(plan, dataset)  # of a run that was killed just before it ended
+            results[plan.path] = unchanged_result(plan, images)
+    return results, [plan for plan in plans if plan.path not in results]
 
 
-def whole_work_unit(targets: Sequence[StorePlan], dataset: Dataset) -> WorkUnit:
-    """Return all that the stores lack as one share; its files are sorted by their SHA-256."""
-    files = distinct_contents(dataset)
+def missing_work(plans: Sequence[StorePlan], dataset: Dataset) -> WorkUnit:
+    """Return one work unit with everything missing from the stores; its files are sorted by SHA-256."""
+    files = dataset.distinct_contents
     requests = tuple(
         DecodeRequest(path=dataset.root / files[sha256].path, sha256=sha256, views=views)
-        for sha256, views in missing_views(targets, dataset).items()
+        for sha256, views in missing_views(plans, dataset).items()
     )
     stores = tuple(
         StoreWork(
-            backbone=target.backbone,
-            weights=target.weights,
-            config=target.config,
-            path=target.path,
-            folder=target.parts.folder,
-            missing=target.missing,
+            backbone=plan.backbone,
+            weights=plan.weights,
+            config=plan.config,
+            path=plan.path,
+            folder=plan.parts.folder,
+            missing=plan.missing,
         )
-        for target in targets
+        for plan in plans
     )
     return WorkUnit(requests=requests, stores=stores)
 
 
-def missing_views(targets: Sequence[StorePlan], dataset: Dataset) -> dict[str, tuple[int, ...]]:
-    """Return the contents to decode, sorted, and the views of each that any of the stores lacks."""
-    todo: dict[str, tuple[int, ...]] = {}
-    for sha256 in distinct_contents(dataset):
-        views = {view for target in targets for view in target.missing.get(sha256, ())}
+def missing_views(plans: Sequence[StorePlan], dataset: Dataset) -> dict[str, tuple[int, ...]]:
+    """Return the contents to decode, sorted, and the views of each that are missing from any store."""
+    missing: dict[str, tuple[int, ...]] = {}
+    for sha256 in dataset.distinct_contents:
+        views = {view for plan in plans for view in plan.missing.get(sha256, ())}
         if views:
-            todo[sha256] = tuple(sorted(views))
-    return todo
+            missing[sha256] = tuple(sorted(views))
+    return missing
 
 
-def _finished_before(dataset: Dataset, target: StorePlan) -> StoreResult | None:
-    """Return the outcome of a store in which nothing is missing or changes; it is not even copied."""
-    images = current_image_table(dataset, target)
-    if images is None:
+def current_image_table(dataset: Dataset, plan: StorePlan) -> ImageTable | None:
+    """Return the table of images of a store that is up to date; None if a run would change the store."""
+    if plan.store is None or plan.uses_parts or any(plan.missing.values()):
         return None
-    discard_used_parts(target, dataset)  # left by a run that was killed just before its end
-    return unchanged_result(target, images)
-
-
-def current_image_table(dataset: Dataset, target: StorePlan) -> ImageTable | None:
-    """Return the table of images of a store that is as it should be; None if a run would change it."""
-    if target.store is None or target.uses_parts or any(target.missing.values()):
-        return None
-    images = image_table(dataset, target.stored(), target.skipped())
-    return images if is_current(dataset, target, images) else None
+    images = image_table(dataset, plan.contents(), plan.skip_reasons())
+    return images if is_current(dataset, plan, images) else None
 
 
 @dataclass(frozen=True, kw_only=True)
 class PixelSums:
-    """Sums over pixels, in exact integers: in whatever order they are added up, and where."""
+    """Sums over pixels as exact integers, so that the order of addition does not matter."""
 
     count: int = 0
-    total: tuple[int, ...] = (0, 0, 0)  # of each channel
+    total: tuple[int, ...] = (0, 0, 0)  # per channel
     squares: tuple[int, ...] = (0, 0, 0)
 
     def __add__(self, other: PixelSums) -> PixelSums:
@@ -205,21 +200,21 @@ class PixelSums:
 def fit_statistics(
     dataset: Dataset, *, decoder: Decoder, execution: ExecutionOptions
 ) -> dict[str, list[float]]:
-    """Return mean and standard deviation of each channel, of pixels / 255, over the plain training images."""
+    """Return mean and standard deviation per channel of pixels / 255, over the plain training images."""
     requests = training_requests(dataset)
 
     def report(done: int) -> None:
         execution.report("fitting statistics", done, len(requests))
 
-    return statistics_of(pixel_sums(requests, decoder=decoder, report=report), dataset)
+    return channel_statistics(pixel_sums(requests, decoder=decoder, report=report), dataset)
 
 
 def training_requests(dataset: Dataset) -> list[DecodeRequest]:
-    """Return the plain training images, each content once."""
+    """Return requests for the plain view of each distinct training image."""
     training = {image.sha256 for image in dataset.images if image.split == "train"}
     return [
         DecodeRequest(path=dataset.root / image.path, sha256=sha256)
-        for sha256, image in distinct_contents(dataset).items()
+        for sha256, image in dataset.distinct_contents.items()
         if sha256 in training
     ]
 
@@ -227,7 +222,7 @@ def training_requests(dataset: Dataset) -> list[DecodeRequest]:
 def pixel_sums(
     requests: Sequence[DecodeRequest], *, decoder: Decoder, report: Callable[[int], None]
 ) -> PixelSums:
-    """Sum up the pixels of some images in one streaming pass; `report` is told how many are done."""
+    """Return sums over the pixels of images, in one pass; ``report`` is called with the number decoded."""
     count, total, squares = 0, np.zeros(3, np.uint64), np.zeros(3, np.uint64)
     with closing(decoder.decode(requests)) as stream:
         for done, decoded in enumerate(stream, start=1):
@@ -240,7 +235,7 @@ def pixel_sums(
     return PixelSums(count=count, total=tuple(total.tolist()), squares=tuple(squares.tolist()))
 
 
-def statistics_of(sums: PixelSums, dataset: Dataset) -> dict[str, list[float]]:
+def channel_statistics(sums: PixelSums, dataset: Dataset) -> dict[str, list[float]]:
     """Return mean and standard deviation of pixels / 255.
 
     Raises
@@ -250,21 +245,23 @@ def statistics_of(sums: PixelSums, dataset: Dataset) -> dict[str, list[float]]:
     """
     if not sums.count:
         raise DatasetError(
-            f"{dataset.root}: --preprocess featurewise needs training images, and none can be used"
+            f"{dataset.root}: --preprocess featurewise needs training images, but none can be used"
         )
     mean = np.array(sums.total, np.uint64) / sums.count
     deviation = np.sqrt(np.maximum(np.array(sums.squares, np.uint64) / sums.count - mean**2, 0))
     return {"mean": (mean / 255).tolist(), "std": (deviation / 255).tolist()}
 
 
-def _refuse_known_bad(dataset: Dataset, targets: Sequence[StorePlan]) -> None:
+def _check_no_skips(dataset: Dataset, plans: Sequence[StorePlan]) -> None:
     for image in dataset.images:
-        for target in targets:
-            reason = image.problem or target.bad.get(image.sha256, "")
+        for plan in plans:
+            reason = image.problem or plan.skipped_before.get(image.sha256, "")
             if reason:
                 raise strict_error(dataset.root / image.path, reason)
 
 
 def strict_error(path: object, reason: str) -> ImageError:
-    """Return the error for a file that cannot be used where none is to be skipped."""
-    return ImageError(f"{path}: {reason}. Mend or remove the file, or leave out --strict to skip such files")
+    """Return the error for a file that cannot be used under ``--strict``."""
+    return ImageError(
+        f"{path}: {reason}. Repair or remove the file, or leave out --strict to skip such files"
+    )

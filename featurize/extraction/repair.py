@@ -1,4 +1,4 @@
-"""What is off in a store, made again; the rest stays as it is."""
+"""Public function `repair`: verify a store and compute its wrong rows again."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from featurize.backbones.weights import config_weights
 from featurize.base.files import write_lock
 from featurize.errors import ConfigError, StoreError
 from featurize.extraction.execution import Decoders, ExecutionOptions
-from featurize.extraction.extract import ExtractResult, extract_result
-from featurize.extraction.plan import StoreRequest, refuse_other_pictures
-from featurize.extraction.recompute import SAMPLE, SEED, max_pixels_of, weights_file
-from featurize.extraction.run import make_stores
-from featurize.extraction.verify import Verification, dataset_of, made_from, verify
+from featurize.extraction.extract import ExtractResult, public_result
+from featurize.extraction.options import SAMPLE_SEED, SAMPLE_SIZE
+from featurize.extraction.plan import StoreRequest, check_store_images
+from featurize.extraction.recompute import stored_max_pixels, stored_weights_path
+from featurize.extraction.run import run_extraction
+from featurize.extraction.verify import Verification, load_store_dataset, source_folder, verify
 from featurize.images.dataset import Dataset
 from featurize.images.pool import IMAGE_TIMEOUT
 from featurize.store.reader import Store, open_store
@@ -24,18 +25,18 @@ from featurize.store.reader import Store, open_store
 
 @dataclass(frozen=True, kw_only=True)
 class Repair:
-    """What was off, and what was made again; nothing if nothing was off."""
+    """Result of `repair`."""
 
-    verification: Verification  # before
-    result: ExtractResult | None
+    verification: Verification  # before the repair
+    result: ExtractResult | None  # None if there was nothing to repair
 
 
 def repair(
     path: str | Path,
     *,
     data: str | Path | None = None,
-    sample: int = SAMPLE,
-    seed: int = SEED,
+    sample: int = SAMPLE_SIZE,
+    seed: int = SAMPLE_SEED,
     weights: str | Path | None = None,
     replace: bool = False,
     device: str = "auto",
@@ -46,37 +47,37 @@ def repair(
     on_progress: Callable[[str, int, int], None] | None = None,
     on_note: Callable[[str], None] | None = None,
 ) -> Repair:
-    """Verify a store and compute again just what is off, under the store's own config.
+    """Verify a store and compute its wrong rows again, under the config of the store.
 
-    Damaged rows are made again from their files. Files that were added, changed, moved or removed are
-    treated as an extraction does. All other rows keep their bytes. Interrupted, it goes on where it was.
+    Damaged rows are computed again from their files. Added, changed, moved and removed files are treated as
+    in an extraction. All other rows keep their bytes. An interrupted repair continues when it is run again.
 
     Parameters
     ----------
     path : path-like
         The store.
     data : path-like, optional
-        The folder of images; by default the one that it was made from.
+        The folder of images; by default the one recorded in the store.
     sample, seed : int
-        As in `featurize.extraction.verify.verify`.
+        As in `featurize.verify`.
     weights : path-like, optional
-        The weights file; found as the store names it by default.
+        The weights file; by default the one recorded in the store.
     replace : bool
-        Go on although fewer than half of the stored images are in ``data``.
+        Continue even if fewer than half of the stored images are in ``data``.
     device, gpu_memory, batch_size, workers, image_timeout, on_progress, on_note
         As in `featurize.extract`.
 
     Raises
     ------
     StoreError
-        If nothing in the store is to be relied on, or the folder of images is missing or is another.
+        If the store cannot be read at all, or the folder of images is missing or has other images.
     DatasetError, WeightsError, EngineError
-        As an extraction.
+        As in `featurize.extract`.
     """
     path = Path(path)
     report = on_progress or (lambda stage, done, total: None)
     if not path.is_file():
-        raise StoreError(f"{path}: no such store. Make one with: featurize extract DATA")
+        raise StoreError(f"{path}: no such store. Create one with: featurize extract DATA")
     with ExitStack() as stack:
         stack.enter_context(write_lock(path))
         verification = verify(
@@ -85,28 +86,26 @@ def repair(
         )  # fmt: skip
         if verification.clean:
             return Repair(verification=verification, result=None)
-        if verification.reaches("file"):
+        if verification.has_fault("file"):
             raise StoreError(
-                f"{path}: cannot be mended ({verification.faults[0]}). "
-                f"A new extraction helps: {verification.mend}"
+                f"{path}: cannot be repaired ({verification.faults[0]}). Extract it again: {verification.fix}"
             )
         store = stack.enter_context(open_store(path, salvage=True))
         dataset = _dataset(store, data, verification, replace=replace, report=report)
         backbone = get_backbone(store.backbone)
-        named = weights if weights is not None else weights_file(store)
-        draft = StoreRequest(
+        weights_path = weights if weights is not None else stored_weights_path(store)
+        request = StoreRequest(
             backbone=backbone,
-            weights=config_weights(backbone, store.config, named, on_download=on_note),
+            weights=config_weights(backbone, store.config, weights_path, on_download=on_note),
             config=store.config,
             precision=store.created_with.get("precision"),
             path=path,
-            store=None if verification.reaches("rows") else store,
+            store=None if verification.has_fault("rows") else store,
             views=store.n_views,
             views_for=_views_for(store, verification),
-            distrusted=verification.distrusted,
-            trusts_images=not verification.reaches("images"),
+            invalid_contents=verification.invalid_contents,
+            valid_images=not verification.has_fault("images"),
         )
-        options = store.created_with.get("options", {})
         execution = ExecutionOptions(
             engine="auto",
             device=device,
@@ -115,14 +114,14 @@ def repair(
             strict=False,
             report=report,
             note=on_note or (lambda text: None),
-            remembered=options,
+            stored_options=store.created_with.get("options", {}),
         )
-        max_pixels = max_pixels_of(store)
+        max_pixels = stored_max_pixels(store)
         decoders = stack.enter_context(closing(Decoders(workers=workers, image_timeout=image_timeout)))
-        (outcome,) = make_stores(
-            dataset, [draft], max_pixels=max_pixels, decoders=decoders, execution=execution
+        (result,) = run_extraction(
+            dataset, [request], max_pixels=max_pixels, decoders=decoders, execution=execution
         )
-    return Repair(verification=verification, result=extract_result(dataset, outcome))
+    return Repair(verification=verification, result=public_result(dataset, result))
 
 
 def _dataset(
@@ -133,29 +132,29 @@ def _dataset(
     replace: bool,
     report: Callable[[str, int, int], None],
 ) -> Dataset:
-    """Return the pictures to mend the store from; refuse those of another data set."""
-    root = Path(data) if data is not None else made_from(store)
+    """Return the data set of the store; raise an error if its images or ordered classes are others."""
+    root = Path(data) if data is not None else source_folder(store)
     if root is None:
         raise StoreError(
-            f"{store.path}: the pictures are needed to mend it, and the folder it was made from, "
-            f"{store.created_with.get('data', 'not known')}, is not there. Name it with: --data DATA"
+            f"{store.path}: the images are needed for the repair, but the folder from which it was created, "
+            f"{store.created_with.get('data', 'unknown')}, does not exist. Name the folder with: --data DATA"
         )
-    dataset = dataset_of(store, root, report=report)
+    dataset = load_store_dataset(store, root, report=report)
     if store.ordered and not dataset.ordered:
         raise ConfigError(
-            f"{root}: the classes are now {', '.join(dataset.classes)}, and the store has the order "
-            f"{' < '.join(store.classes)}. Say the new order with: featurize extract {root} --order …"
+            f"{root}: the classes are now {', '.join(dataset.classes)}, but the store has the order "
+            f"{' < '.join(store.classes)}. Give the new order with: featurize extract {root} --order …"
         )
-    if not replace and not verification.reaches("rows"):
-        refuse_other_pictures(store, dataset)
+    if not replace and not verification.has_fault("rows"):
+        check_store_images(store, dataset)
     return dataset
 
 
 def _views_for(store: Store, verification: Verification) -> str:
-    """Return whose views the store has; worked out of its tables for one that does not say."""
-    said = store.created_with.get("options", {}).get("views_for")
-    if said or verification.reaches("rows") or verification.reaches("images"):
-        return said or "train"
+    """Return the ``views_for`` option recorded in the store, else the one that its tables imply."""
+    recorded = store.created_with.get("options", {}).get("views_for")
+    if recorded or verification.has_fault("rows") or verification.has_fault("images"):
+        return recorded or "train"
     training = {
         sha256
         for sha256, split in zip(store.images.sha256, store.images.split, strict=True)

@@ -1,4 +1,4 @@
-"""Stores to be, drafted from what was asked or from what a store says of itself, and then made."""
+"""Extraction runs: requests from options, precision and statistics resolved, stores created or updated."""
 
 from __future__ import annotations
 
@@ -22,14 +22,15 @@ from featurize.extraction.options import ExtractOptions
 from featurize.extraction.plan import (
     StoreRequest,
     StoreResult,
-    existing_store,
-    keep_stored_order,
-    refuse_lost_order,
-    refuse_other_parts,
+    apply_stored_order,
+    check_class_order,
+    check_part_images,
+    open_existing_store,
+    plan_store,
     resolve_config,
 )
-from featurize.extraction.precision import PrecisionSample, resolve_precision, sample_images
-from featurize.extraction.produce import current_image_table, fit_statistics, produce
+from featurize.extraction.precision import PrecisionSample, resolve_precision, sample_candidates
+from featurize.extraction.produce import current_image_table, fit_statistics, produce_stores
 from featurize.images.dataset import Dataset, load_dataset
 from featurize.images.pool import Decoder
 from featurize.images.render import RenderSettings
@@ -37,27 +38,48 @@ from featurize.store.parts import load_run_choices, parts_folder
 from featurize.store.reader import open_store
 
 
-def make_stores(
+def run_extraction(
     dataset: Dataset,
-    drafts: Sequence[StoreRequest],
+    requests: Sequence[StoreRequest],
     *,
     max_pixels: int,
     decoders: Decoders,
     execution: ExecutionOptions,
     cluster: Cluster | None = None,
 ) -> list[StoreResult]:
-    """Make or update every drafted store, those of one input size together: here, or on a cluster."""
-    outcomes: dict[Path, StoreResult] = {}
-    for size in dict.fromkeys(draft.config["input_size"] for draft in drafts):
+    """Create or update the requested stores, one input size after the other.
+
+    Parameters
+    ----------
+    dataset : Dataset
+        The images.
+    requests : sequence of StoreRequest
+        The stores.
+    max_pixels : int
+        Images with more pixels are skipped.
+    decoders : Decoders
+        Decode processes of a local run; on a cluster only their settings are used.
+    execution : ExecutionOptions
+        Execution options.
+    cluster : Cluster, optional
+        Dask workers that compute; by default this process does.
+
+    Returns
+    -------
+    list of StoreResult
+        In the order of ``requests``.
+    """
+    results: dict[Path, StoreResult] = {}
+    for size in dict.fromkeys(request.config["input_size"] for request in requests):
         start = time.perf_counter()
-        group = [draft for draft in drafts if draft.config["input_size"] == size]
+        group = [request for request in requests if request.config["input_size"] == size]
         rendering = RenderSettings.from_config(group[0].config, max_pixels=max_pixels)
-        most_views = 1 + max(draft.most_views for draft in group)
+        most_views = 1 + max(request.max_views for request in group)
         if cluster is None:
-            decoder = decoders.of(rendering, most_views=most_views)
-            made = _carry_out_here(dataset, group, decoder=decoder, execution=execution)
+            decoder = decoders.get(rendering, most_views=most_views)
+            group_results = _run_locally(dataset, group, decoder=decoder, execution=execution)
         else:
-            crew = DaskExtraction(
+            extraction = DaskExtraction(
                 cluster,
                 execution=execution,
                 workers=decoders.workers,
@@ -65,71 +87,71 @@ def make_stores(
                 rendering=rendering,
                 most_views=most_views,
             )
-            made = _carry_out_there(dataset, group, crew=crew)
-        for outcome in made:
-            outcome.seconds["total"] = time.perf_counter() - start
-            outcomes[outcome.target.path] = outcome
-    return [outcomes[draft.path] for draft in drafts]
+            group_results = _run_on_cluster(dataset, group, extraction=extraction)
+        for result in group_results:
+            result.seconds["total"] = time.perf_counter() - start
+            results[result.plan.path] = result
+    return [results[request.path] for request in requests]
 
 
-def _carry_out_here(
-    dataset: Dataset, drafts: Sequence[StoreRequest], *, decoder: Decoder, execution: ExecutionOptions
+def _run_locally(
+    dataset: Dataset, requests: Sequence[StoreRequest], *, decoder: Decoder, execution: ExecutionOptions
 ) -> list[StoreResult]:
     fit = partial(fit_statistics, dataset, decoder=decoder, execution=execution)
-    sample = PrecisionSample(sample_images(dataset), decoder, execution)
-    settled, engines = [], {}
-    for draft in _with_statistics(drafts, fit):
-        draft, engine = resolve_precision(draft, sample, execution)
-        settled.append(draft)
+    sample = PrecisionSample(sample_candidates(dataset), decoder, execution)
+    plans, engines = [], {}
+    for request in _with_statistics(requests, fit):
+        request, engine = resolve_precision(request, sample, execution)
+        plans.append(plan_store(request, dataset))
         if engine is not None:
-            engines[draft.path] = engine
-    targets = [draft.target(dataset) for draft in settled]
-    return produce(dataset, targets, decoder=decoder, engines=engines, execution=execution)
+            engines[request.path] = engine
+    return produce_stores(dataset, plans, decoder=decoder, engines=engines, execution=execution)
 
 
-def _carry_out_there(
-    dataset: Dataset, drafts: Sequence[StoreRequest], *, crew: DaskExtraction
+def _run_on_cluster(
+    dataset: Dataset, requests: Sequence[StoreRequest], *, extraction: DaskExtraction
 ) -> list[StoreResult]:
-    targets = [draft.target(dataset) for draft in drafts]
-    if all(current_image_table(dataset, target) is not None for target in targets):
-        return crew.produce(dataset, targets, engines={})
-    drafts = _with_statistics(drafts, partial(crew.fit_statistics, dataset, drafts))
-    settled, engines = crew.settle(dataset, drafts)
-    return crew.produce(dataset, [draft.target(dataset) for draft in settled], engines=engines)
+    plans = [plan_store(request, dataset) for request in requests]
+    if all(current_image_table(dataset, plan) is not None for plan in plans):
+        return extraction.produce_stores(dataset, plans, engines={})
+    requests = _with_statistics(requests, partial(extraction.fit_statistics, dataset, requests))
+    requests, engines = extraction.resolve_precision(dataset, requests)
+    plans = [plan_store(request, dataset) for request in requests]
+    return extraction.produce_stores(dataset, plans, engines=engines)
 
 
 def _with_statistics(
-    drafts: Sequence[StoreRequest], fit: Callable[[], dict[str, list[float]]]
+    requests: Sequence[StoreRequest], fit: Callable[[], dict[str, list[float]]]
 ) -> list[StoreRequest]:
-    """Return drafts that have their statistics, fitted once for all backbones of one input size."""
-    if not any(lacks_statistics(draft.config) for draft in drafts):
-        return list(drafts)
-    fitted = fit()
+    """Return the requests with pixel statistics, fitted once for all backbones of the input size."""
+    if not any(needs_statistics(request.config) for request in requests):
+        return list(requests)
+    statistics = fit()
     return [
-        replace(draft, config={**draft.config, "statistics": fitted})
-        if lacks_statistics(draft.config)
-        else draft
-        for draft in drafts
+        replace(request, config={**request.config, "statistics": statistics})
+        if needs_statistics(request.config)
+        else request
+        for request in requests
     ]
 
 
-def lacks_statistics(config: Mapping[str, Any]) -> bool:
-    """Tell whether the config needs statistics that no run has fitted yet."""
+def needs_statistics(config: Mapping[str, Any]) -> bool:
+    """Return whether the config needs pixel statistics that have not been fitted yet."""
     return config["preprocess"] == "featurewise" and config["statistics"] is None
 
 
-def read_dataset(data: Path, asked: ExtractOptions, *, report: Callable[[str, int, int], None]) -> Dataset:
-    """Return what the folder tree holds.
+def read_dataset(data: Path, options: ExtractOptions, *, report: Callable[[str, int, int], None]) -> Dataset:
+    """Return the data set in a folder tree.
 
     Raises
     ------
     DatasetError
-        If it is no data set, or has no files.
+        If the folder is not a data set, or has no files.
     """
     dataset = load_dataset(
         data,
-        entries=asked.entries,
-        order=asked.order,
+        entries=options.entries,
+        order=options.order,
         on_file=lambda done, total: report("reading", done, total),
     )
     if not dataset.images:
@@ -141,50 +163,51 @@ def read_dataset(data: Path, asked: ExtractOptions, *, report: Callable[[str, in
 
 def request_stores(
     dataset: Dataset,
-    asked: ExtractOptions,
+    options: ExtractOptions,
     *,
-    open_stores: ExitStack,
-    dry: bool = False,
+    stack: ExitStack,
+    dry_run: bool = False,
     on_note: Callable[[str], None] | None = None,
 ) -> tuple[Dataset, list[StoreRequest]]:
-    """Draft the store of each backbone, and settle the class order that an earlier run was given.
+    """Return the data set with the stored class order, if any, and a request for the store of each backbone.
 
     Parameters
     ----------
     dataset : Dataset
         The images.
-    asked : ExtractOptions
-        What is wanted of them.
-    open_stores : ExitStack
-        Closes the stores that are there now, and gives back the right to write them.
-    dry : bool, default=False
-        Take no lock, create and download nothing; weights that are not here are taken to be the right ones.
+    options : ExtractOptions
+        The options of `extract`.
+    stack : ExitStack
+        Closes the existing stores and releases their locks.
+    dry_run : bool, default=False
+        Take no lock, create nothing and download nothing; weights that are not on this machine are assumed
+        to be those of the store.
     on_note : callable, optional
-        Called with a line before a download starts.
+        Called with a message before a download starts.
     """
-    folder = asked.out if asked.out is not None else asked.default_folder(dataset.name)
-    drafts = []
-    for name in dict.fromkeys(asked.backbones):
+    folder = options.out if options.out is not None else options.default_folder(dataset.name)
+    requests = []
+    for name in dict.fromkeys(options.backbones):
         backbone = get_backbone(name)
-        if dry and asked.weights == "imagenet" and not weights_status(backbone).available:
-            weights = _assumed_weights(backbone, asked, folder)
+        if dry_run and options.weights == "imagenet" and not weights_status(backbone).available:
+            weights = _assumed_weights(backbone, options, folder)
         else:
             weights = find_weights(
-                backbone, asked.weights, seed=asked.seed, download=not dry, on_download=on_note
+                backbone, options.weights, seed=options.seed, download=not dry_run, on_download=on_note
             )
-        config = _config(backbone, weights, asked)
+        config = _config(backbone, weights, options)
         path = folder / _file_name(backbone, config)
-        if not dry:
-            open_stores.enter_context(write_lock(path))
-        store = existing_store(path, config, dataset, force=asked.replace)
+        if not dry_run:
+            stack.enter_context(write_lock(path))
+        store = open_existing_store(path, config, dataset, replace=options.replace)
         if store is not None:
-            open_stores.enter_context(store)
+            stack.enter_context(store)
         earlier = resolve_config(path, config, store)
-        if not asked.replace:
-            refuse_other_parts(path, earlier.config, dataset)
-        dataset = keep_stored_order(dataset, store)
-        refuse_lost_order(store, dataset)
-        drafts.append(
+        if not options.replace:
+            check_part_images(path, earlier.config, dataset)
+        dataset = apply_stored_order(dataset, store)
+        check_class_order(store, dataset)
+        requests.append(
             StoreRequest(
                 backbone=backbone,
                 weights=weights,
@@ -192,41 +215,41 @@ def request_stores(
                 precision=earlier.precision,
                 path=path,
                 store=store,
-                views=asked.views,
-                views_for=asked.views_for,
+                views=options.views,
+                views_for=options.views_for,
             )
         )
-    return dataset, drafts
+    return dataset, requests
 
 
-def _assumed_weights(backbone: Backbone, asked: ExtractOptions, folder: Path) -> Weights:
-    """Return the ImageNet weights as an earlier run knew them; without digest where there was none."""
+def _assumed_weights(backbone: Backbone, options: ExtractOptions, folder: Path) -> Weights:
+    """Return the ImageNet weights with the digest recorded in the store or its parts, "" without either."""
     weights = Weights(kind="imagenet", path=None, sha256="", seed=None)
-    path = folder / _file_name(backbone, _config(backbone, weights, asked))
-    work = load_run_choices(parts_folder(path))
-    known = work.config if work is not None else None
+    path = folder / _file_name(backbone, _config(backbone, weights, options))
+    choices = load_run_choices(parts_folder(path))
+    config = choices.config if choices is not None else None
     if path.is_file():
         with open_store(path) as store:
-            known = store.config
-    if known is not None and known["weights"]["kind"] == "imagenet":
-        return replace(weights, sha256=known["weights"]["sha256"])
+            config = store.config
+    if config is not None and config["weights"]["kind"] == "imagenet":
+        return replace(weights, sha256=config["weights"]["sha256"])
     return weights
 
 
-def _config(backbone: Backbone, weights: Weights, asked: ExtractOptions) -> dict[str, Any]:
+def _config(backbone: Backbone, weights: Weights, options: ExtractOptions) -> dict[str, Any]:
     return make_config(
         backbone,
         weights,
-        input_size=backbone.size if asked.input_size is None else asked.input_size,
-        resize=asked.resize,
-        resample=asked.resample,
-        preprocess=asked.preprocess,
-        precision=asked.precision,
-        levels=asked.levels,
-        engine=asked.engine,
-        store_dtype=asked.store_dtype,
-        ranges=asked.ranges,
-        seed=asked.seed,
+        input_size=backbone.size if options.input_size is None else options.input_size,
+        resize=options.resize,
+        resample=options.resample,
+        preprocess=options.preprocess,
+        precision=options.precision,
+        levels=options.levels,
+        engine=options.engine,
+        store_dtype=options.store_dtype,
+        ranges=options.ranges,
+        seed=options.seed,
     )
 
 

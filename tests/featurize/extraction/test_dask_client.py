@@ -1,4 +1,4 @@
-"""Extraction on Dask workers: the store of a local run, whatever befalls workers, client and scheduler."""
+"""Extraction on Dask workers: the same store as in a local run, also after failures."""
 
 import json
 import os
@@ -12,12 +12,20 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from hypothesis import given, strategies as st
 from PIL import Image
 
 import featurize
 from featurize import ClusterError, ConfigError, ImageError
 from featurize.console import print_summary
 from featurize.extraction import dask_client
+from featurize.extraction.dask_client import (
+    CHUNK_SECONDS,
+    FIRST_CHUNK,
+    MAX_CHUNK,
+    MIN_CHUNK,
+    AdaptiveChunks,
+)
 
 SCRIPT = Path(__file__).resolve().parents[1] / "stand_in.py"
 N_IMAGES, VIEWS = 24, 2
@@ -26,8 +34,8 @@ FORWARD = N_IMAGES * (1 + VIEWS)
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Noise, so that no two views are alike, and a file that is no picture."""
-    root = tmp_path_factory.mktemp("crew") / "noise"
+    """Noise, so that no two views are equal, and a file that is not an image."""
+    root = tmp_path_factory.mktemp("dask") / "noise"
     rng = np.random.default_rng(0)
     for number in range(N_IMAGES):
         folder = root / ("test" if number % 4 == 3 else "train") / f"class{number % 2}"
@@ -52,7 +60,7 @@ def facts(process):
 
 @pytest.fixture(scope="module")
 def local(data, tmp_path_factory):
-    """The bytes of the store that a run without Dask makes."""
+    """The bytes of the store from a run without Dask."""
     out = tmp_path_factory.mktemp("whole")
     facts(run(data, out))
     return (out / "mean+random.h5").read_bytes()
@@ -106,19 +114,19 @@ def test_two_workers_make_the_store_of_a_local_run_and_share_the_work(
     for _ in range(2):
         machines.worker(delay=0.05)
     machines.wait_for_workers(2)
-    seen = []
-    result = extract(data, tmp_path / "out", machines, on_progress=lambda *told: seen.append(told))
+    events = []
+    result = extract(data, tmp_path / "out", machines, on_progress=lambda *event: events.append(event))
     assert_same_store(tmp_path / "out", local, tmp_path)
     assert not stand_in.built  # nothing was computed in this process
     assert (result.n_decoded, result.n_forward, len(result.skipped)) == (N_IMAGES + 1, 18 * 3 + 6, 1)
     assert len(result.workers) == 2
-    assert sum(rates["pictures"] for rates in result.workers.values()) == N_IMAGES + 1
-    extracting = [done for stage, done, _ in seen if stage == "extracting"]
+    assert sum(rates["images"] for rates in result.workers.values()) == N_IMAGES + 1
+    extracting = [done for stage, done, _ in events if stage == "extracting"]
     assert extracting == sorted(extracting)
     assert extracting[-1] == N_IMAGES + 1
     assert extract(data, tmp_path / "out", machines).state == "up to date"
     print_summary([result])
-    assert "pictures by Dask worker: tcp://127.0.0.1:" in capsys.readouterr().out
+    assert "images by Dask worker: tcp://127.0.0.1:" in capsys.readouterr().out
 
 
 def test_a_worker_is_killed_halfway(data, local, stand_in, machines, tmp_path):
@@ -128,18 +136,18 @@ def test_a_worker_is_killed_halfway(data, local, stand_in, machines, tmp_path):
     client = run(data, tmp_path / "out", "--dask", machines.address)
     wait_until(lambda: forwards(logs[0]) >= 6)
     workers[0].kill()
-    assert facts(client)["state"] == "made"
+    assert facts(client)["state"] == "created"
     assert_same_store(tmp_path / "out", local, tmp_path)
     assert forwards(logs[1]) > forwards(logs[0])
 
 
 @pytest.mark.slow
-def test_a_worker_that_hangs_is_left_behind(data, local, stand_in, machines, tmp_path, monkeypatch):
+def test_a_worker_that_hangs_is_replaced(data, local, stand_in, machines, tmp_path, monkeypatch):
     monkeypatch.setattr("featurize.base.dask_jobs.SLOW_SECONDS", 2.0)
     logs = [tmp_path / "first", tmp_path / "second"]
     workers = [machines.worker(delay=0.05, log=str(log)) for log in logs]
     machines.wait_for_workers(2)
-    monkeypatch.setattr(dask_client, "_PARTING", 1.0)  # it will not answer
+    monkeypatch.setattr(dask_client, "_SHUTDOWN_SECONDS", 1.0)  # it will not answer
     hung = []
 
     def hang(*_):
@@ -168,11 +176,11 @@ def test_a_client_that_is_killed_is_resumed(data, local, machines, tmp_path, fir
     resumed = facts(run(data, out, *options[second]))
     assert resumed["n_resumed"] >= 4
     assert_same_store(out, local, tmp_path)
-    # What a killed client costs: what its worker had begun, a part and a batch that was not full.
+    # A killed client loses the current work of its worker: a part and a partial batch.
     assert forwards(log) <= 18 * 3 + 6 + 2 * 4 * 3 + 4
 
 
-def test_a_client_that_is_stopped_has_workers_keep_what_they_have_finished(data, local, machines, tmp_path):
+def test_workers_write_what_they_have_finished_when_the_client_is_stopped(data, local, machines, tmp_path):
     out, log = tmp_path / "out", tmp_path / "log"
     machines.worker(delay=0.6, part=100, log=str(log))
     client = run(data, out, "--dask", machines.address)
@@ -180,17 +188,17 @@ def test_a_client_that_is_stopped_has_workers_keep_what_they_have_finished(data,
     client.send_signal(signal.SIGINT)
     client.communicate(timeout=60)
     assert client.returncode != 0
-    assert len(parts(out)) == 1  # a share of its own would have taken longer
+    assert len(parts(out)) == 1  # a whole work unit would have taken longer
     assert not list(out.glob("*.parts/run-*"))
-    begun = forwards(log)
+    before = forwards(log)
     time.sleep(1.0)
-    assert forwards(log) == begun  # the worker is at rest
-    assert 3 <= facts(run(data, out))["n_resumed"] <= 9  # of a share of twelve: it was left at once
+    assert forwards(log) == before  # the worker is idle
+    assert 3 <= facts(run(data, out))["n_resumed"] <= 9  # of a work unit of twelve, which was stopped at once
     assert_same_store(out, local, tmp_path)
 
 
 @pytest.mark.slow
-def test_a_scheduler_is_started_anew(data, local, stand_in, machines, tmp_path):
+def test_a_restarted_scheduler_is_used(data, local, stand_in, machines, tmp_path):
     out, log = tmp_path / "out", tmp_path / "log"
     machines.worker(delay=0.05, log=str(log))
     client = run(data, out, "--dask", machines.address)
@@ -200,7 +208,7 @@ def test_a_scheduler_is_started_anew(data, local, stand_in, machines, tmp_path):
         process.wait()
     machines.scheduler(address=machines.address)
     machines.worker(delay=0.01, log=str(log))
-    assert facts(client)["state"] == "made"
+    assert facts(client)["state"] == "created"
     assert_same_store(out, local, tmp_path)
 
 
@@ -220,7 +228,9 @@ def test_no_scheduler_is_one_line(data, stand_in, tmp_path, monkeypatch):
 
 def test_no_worker_is_one_line(data, stand_in, machines, tmp_path, monkeypatch):
     monkeypatch.setattr("featurize.base.dask_cluster.FIRST_WORKER", 1.0)
-    with pytest.raises(ClusterError, match=f"no worker at {machines.address} for [1-9] seconds. Start some"):
+    with pytest.raises(
+        ClusterError, match=f"no usable worker at {machines.address} for [1-9] seconds. Start workers"
+    ):
         extract(data, tmp_path / "out", machines)
 
 
@@ -230,7 +240,7 @@ def test_a_worker_that_sees_other_folders_is_named(data, stand_in, machines, tmp
     machines.worker(delay=0.0)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "noise").symlink_to(data)
-    own = Path("/proc/self/cwd")  # as an unmounted drive: there for this process alone
+    own = Path("/proc/self/cwd")  # visible in this process only, like a drive that is not mounted elsewhere
     images, out = (own / "noise", tmp_path / "out") if hidden == "images" else (data, own / "out")
     notes = []
     with pytest.raises(ClusterError) as error:
@@ -238,11 +248,11 @@ def test_a_worker_that_sees_other_folders_is_named(data, stand_in, machines, tmp
     text = one_line(error)
     assert text.startswith(f"worker {machines.address[:16]}")
     assert f" on {os.uname().nodename} does not see {own / 'noise' if hidden == 'images' else out}" in text
-    assert f"Mount {own / 'noise' if hidden == 'images' else out} there, by that path" in text
+    assert f"Mount {own / 'noise' if hidden == 'images' else out} there under the same path" in text
     assert text.startswith(notes[0])
 
 
-def test_a_worker_that_differs_is_left_out(data, local, stand_in, machines, tmp_path):
+def test_a_worker_with_another_version_is_not_used(data, local, stand_in, machines, tmp_path):
     log = tmp_path / "log"
     machines.worker(version="0.0.9", log=str(log))
     machines.worker(delay=0.01)
@@ -266,7 +276,7 @@ def test_a_worker_without_folio_is_named(data, stand_in, machines, tmp_path):
         extract(data, tmp_path / "out", machines)
 
 
-def test_what_fails_on_every_worker_is_said_and_the_parts_are_kept(data, local, stand_in, machines, tmp_path):
+def test_an_error_on_every_worker_is_reported_and_parts_are_kept(data, local, stand_in, machines, tmp_path):
     out = tmp_path / "out"
     client = run(data, out, "--delay", 0.1)
     wait_until(lambda: parts(out))
@@ -275,21 +285,21 @@ def test_what_fails_on_every_worker_is_said_and_the_parts_are_kept(data, local, 
     for _ in range(2):
         machines.worker(wrong=True)
     machines.wait_for_workers(2)
-    kept = set(parts(out))
-    with pytest.raises(ClusterError, match=r"failed on each of 2 workers: .*features that are no numbers"):
+    before = set(parts(out))
+    with pytest.raises(ClusterError, match=r"failed on each of 2 workers: .*features that are not finite"):
         extract(data, out, machines)
-    assert kept <= set(parts(out))
+    assert before <= set(parts(out))
     assert facts(run(data, out))["n_resumed"] >= 4
     assert_same_store(out, local, tmp_path)
 
 
 def test_strict_stops_at_the_first_file_that_cannot_be_used(data, stand_in, machines, tmp_path):
     machines.worker(delay=0.0)
-    with pytest.raises(ImageError, match=r"class0.broken\.png: .*\. Mend or remove the file"):
+    with pytest.raises(ImageError, match=r"class0.broken\.png: .*\. Repair or remove the file"):
         extract(data, tmp_path / "out", machines, strict=True)
 
 
-def test_a_gpu_is_asked_of_workers_by_their_resources(data, local, stand_in, machines, tmp_path):
+def test_the_gpu_resource_of_workers_decides(data, local, stand_in, machines, tmp_path):
     log = tmp_path / "log"
     machines.worker(log=str(log))
     with pytest.raises(ClusterError, match="offers a GPU, which --device requires"):
@@ -303,7 +313,7 @@ def test_a_gpu_is_asked_of_workers_by_their_resources(data, local, stand_in, mac
     assert not forwards(log)
 
 
-def test_statistics_and_precision_are_settled_by_workers_as_here(data, stand_in, machines, tmp_path):
+def test_workers_fit_the_same_statistics_and_choose_the_same_precision(data, stand_in, machines, tmp_path):
     options = {
         "backbones": ["mean", "mean_too"],
         "weights": "random",
@@ -337,3 +347,34 @@ def test_the_real_network_on_two_local_workers_gives_the_bytes_of_a_local_run(sh
     (there,) = featurize.extract(tmp_path / "some", out=tmp_path / "there", dask="local:2", **options)
     assert there.workers
     assert here.path.read_bytes() == there.path.read_bytes()
+
+
+# chunks
+
+
+@given(st.integers(0, 2000), st.integers(1, 9), st.floats(1e-9, 1e3))
+def test_every_item_is_in_one_chunk(n_items, n_workers, item_seconds):
+    chunks, taken = AdaptiveChunks(range(n_items)), []
+    while (chunk := chunks.take(n_workers)) is not None:
+        taken.append(chunk)
+        chunks.record(chunk, item_seconds * len(chunk.items))
+    assert [item for chunk in taken for item in chunk.items] == list(range(n_items))
+    assert [chunk.number for chunk in taken] == list(range(len(taken)))
+    assert all(0 < len(chunk.items) <= MAX_CHUNK for chunk in taken)
+
+
+@pytest.mark.parametrize(
+    ("item_seconds", "expected"), [(CHUNK_SECONDS / 40, 40), (1e-6, MAX_CHUNK), (1e6, MIN_CHUNK)]
+)
+def test_chunks_take_the_target_time(item_seconds, expected):
+    chunks = AdaptiveChunks(range(100_000))
+    first = chunks.take(2)
+    assert len(first.items) == FIRST_CHUNK
+    chunks.record(first, item_seconds * FIRST_CHUNK)
+    assert len(chunks.take(2).items) == expected
+
+
+def test_the_last_chunks_are_small_so_that_all_workers_end_together():
+    chunks = AdaptiveChunks(range(40))
+    # A quarter of the items that are left: 40, 30, 23.
+    assert [len(chunks.take(2).items) for _ in range(3)] == [10, 7, 5]

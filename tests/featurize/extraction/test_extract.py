@@ -1,4 +1,4 @@
-"""The job on a stand-in backbone: every feature is the colour that was painted."""
+"""Extraction with a stand-in backbone: every feature is the painted colour."""
 
 import hashlib
 import json
@@ -32,10 +32,10 @@ def expected_means(root, images):
     return np.array([Image.open(root / path).getpixel((0, 0)) for path in images.path], np.float32)
 
 
-def test_features_names_labels_and_splits_belong_together(stand_in, portfolio, tmp_path):
+def test_features_names_labels_and_splits_agree(stand_in, portfolio, tmp_path):
     (result,) = extract(portfolio, tmp_path)
     assert result.path == tmp_path / "out" / "mean+random.h5"
-    assert result.state == "made"
+    assert result.state == "created"
     assert result.classes == ("award", "low", "middle")
     assert result.split_counts["train"] == {"award": 5, "low": 5, "middle": 5}
     with featurize.open_store(result.path) as store:
@@ -50,7 +50,7 @@ def test_features_names_labels_and_splits_belong_together(stand_in, portfolio, t
             assert hashlib.sha256((portfolio / path).read_bytes()).hexdigest() == sha256
 
 
-def test_only_training_pictures_get_views_and_the_views_are_theirs(stand_in, portfolio, tmp_path):
+def test_only_training_images_get_views(stand_in, portfolio, tmp_path):
     (result,) = extract(portfolio, tmp_path)
     assert stand_in.n_seen == result.n_forward == 21 + 15 * 2
     with featurize.open_store(result.path) as store:
@@ -145,7 +145,7 @@ def test_the_store_does_not_depend_on_batch_size_or_workers(stand_in, portfolio,
     assert_same_store(one.path, two.path)
 
 
-def test_bad_files_are_skipped_by_name_and_good_ones_keep_theirs(stand_in, portfolio, tmp_path):
+def test_bad_files_are_skipped_by_name_and_good_ones_are_stored(stand_in, portfolio, tmp_path):
     folder = portfolio / "train" / "award_train"
     (folder / "empty.jpg").touch()
     (folder / "text.jpg").write_text("not a picture")
@@ -171,10 +171,10 @@ def test_bad_files_are_skipped_by_name_and_good_ones_keep_theirs(stand_in, portf
         extract(portfolio, tmp_path, strict=True)
 
 
-def test_not_one_usable_file(stand_in, tmp_path):
+def test_no_usable_file(stand_in, tmp_path):
     (tmp_path / "data" / "a").mkdir(parents=True)
     (tmp_path / "data" / "a" / "x.jpg").write_text("no")
-    with pytest.raises(DatasetError, match="not one of its 1 files can be used: not an image"):
+    with pytest.raises(DatasetError, match="none of its 1 files can be used: not an image"):
         extract(tmp_path / "data", tmp_path)
     assert not list((tmp_path / "out").glob("*.h5"))
 
@@ -188,7 +188,7 @@ def test_two_backbones_share_one_decode(stand_in, portfolio, tmp_path, alter_dec
         np.testing.assert_allclose(b.plain(), a.plain() + 1000)
 
 
-def test_another_config_in_the_same_place_is_refused_by_name(stand_in, portfolio, tmp_path):
+def test_another_config_at_the_same_path_is_refused_by_name(stand_in, portfolio, tmp_path):
     (result,) = extract(portfolio, tmp_path)
     result.path.rename(result.path.with_name("mean+random+rescale.h5"))
     with pytest.raises(StoreError, match=r'preprocess: stored "native", requested "rescale".*--out FOLDER'):
@@ -215,11 +215,11 @@ def test_featurewise_statistics_are_those_of_the_training_pixels_and_are_kept(st
     assert later.n_forward == 3
 
 
-def test_another_data_set_in_the_same_place_is_refused(stand_in, portfolio, tmp_path):
+def test_another_data_set_at_the_same_path_is_refused(stand_in, portfolio, tmp_path):
     extract(portfolio, tmp_path)
     for number in range(12):
         paint(tmp_path / "other" / "a" / f"{number}.png", (number, 0, 200))
-    with pytest.raises(StoreError, match=r"only 0 of its 21 pictures .*other.*task.*--replace"):
+    with pytest.raises(StoreError, match=r"only 0 of its 21 images .*other.*task.*--replace"):
         extract(tmp_path / "other", tmp_path)
     (result,) = extract(tmp_path / "other", tmp_path, replace=True)
     assert (result.state, result.n_content) == ("updated", 12)
@@ -238,7 +238,7 @@ def test_order_is_kept_by_later_runs(stand_in, portfolio, tmp_path):
         assert all(name in path for name, path in zip(named, images.path, strict=True))
 
 
-def test_ungraded_pictures_have_features_and_no_label(stand_in, portfolio, tmp_path):
+def test_ungraded_images_have_features_and_no_label(stand_in, portfolio, tmp_path):
     paint(portfolio / "new" / "x.png", (5, 6, 7))
     (result,) = extract(portfolio, tmp_path)
     assert result.split_counts["new"] == {"": 1}
@@ -248,7 +248,7 @@ def test_ungraded_pictures_have_features_and_no_label(stand_in, portfolio, tmp_p
         np.testing.assert_allclose(store.plain([store.images.content[row]]), [[5, 6, 7]])
 
 
-def test_a_folder_of_pictures_only(stand_in, tmp_path):
+def test_a_folder_of_images_only(stand_in, tmp_path):
     paint(tmp_path / "flat" / "x.png", (5, 6, 7))
     (result,) = extract(tmp_path / "flat", tmp_path)
     assert result.classes == ()
@@ -272,6 +272,15 @@ def test_a_failure_in_the_network_leaves_the_old_store(stand_in, portfolio, tmp_
     assert not list((tmp_path / "out").glob("*.tmp"))
 
 
+def test_one_string_is_one_backbone_and_orders_are_split_at_commas(stand_in, portfolio, tmp_path):
+    (result,) = extract(portfolio, tmp_path, backbones="mean", order="low, middle,award")
+    assert (result.backbone, result.classes, result.ordered) == ("mean", ("low", "middle", "award"), True)
+    report = featurize.scan(portfolio, order="low,middle,award", workers=1)
+    assert (report.classes, report.ordered) == (("low", "middle", "award"), True)
+    with pytest.raises(ConfigError, match="mean,mean_too"):  # not two names
+        extract(portfolio, tmp_path, backbones="mean,mean_too")
+
+
 @pytest.mark.parametrize(
     ("options", "error", "text"),
     [
@@ -284,11 +293,11 @@ def test_a_failure_in_the_network_leaves_the_old_store(stand_in, portfolio, tmp_
         ({"input_size": 0}, ConfigError, "--input-size 0: expected 1 or more"),
         ({"workers": 0}, ConfigError, "--workers 0"),
         ({"preprocess": "caffe"}, ConfigError, "native, rescale, featurewise"),
-        ({"backbones": ["mean", "mean_too"], "weights": "x.h5"}, ConfigError, "extract one by one"),
+        ({"backbones": ["mean", "mean_too"], "weights": "x.h5"}, ConfigError, "extract them one by one"),
         ({"weights": "x.h5"}, WeightsError, "x.h5: no such file"),
     ],
 )
-def test_options_that_make_no_sense(stand_in, portfolio, tmp_path, options, error, text):
+def test_invalid_options(stand_in, portfolio, tmp_path, options, error, text):
     with pytest.raises(error, match=text):
         extract(portfolio, tmp_path, **options)
 
@@ -306,7 +315,7 @@ def test_a_file_that_timed_out_is_tried_again(stand_in, portfolio, tmp_path, tim
     assert (again.state, again.n_decoded, again.n_forward, again.skipped) == ("updated", 1, 3, [])
 
 
-def test_a_store_remembers_what_a_repair_must_know(stand_in, portfolio, tmp_path):
+def test_a_store_records_the_options_that_a_repair_needs(stand_in, portfolio, tmp_path):
     (result,) = extract(portfolio, tmp_path, entries="image", views_for="all", max_pixels=10_000_000)
     with featurize.open_store(result.path) as store:
         assert store.created_with["options"] == {
@@ -316,7 +325,7 @@ def test_a_store_remembers_what_a_repair_must_know(stand_in, portfolio, tmp_path
         }
 
 
-def test_work_that_was_there_is_counted(stand_in, portfolio, tmp_path, monkeypatch):
+def test_resumed_work_is_counted(stand_in, portfolio, tmp_path, monkeypatch):
     create = factory.create_engine
 
     def failing(*args, **options):
@@ -345,7 +354,7 @@ def test_work_that_was_there_is_counted(stand_in, portfolio, tmp_path, monkeypat
     assert_same_store(result.path, fresh.path)
 
 
-def test_no_number_is_no_feature(stand_in, portfolio, tmp_path, monkeypatch):
+def test_features_that_are_not_finite_are_refused(stand_in, portfolio, tmp_path, monkeypatch):
     create = factory.create_engine
 
     def broken(*args, **options):
@@ -354,7 +363,7 @@ def test_no_number_is_no_feature(stand_in, portfolio, tmp_path, monkeypatch):
         return engine
 
     monkeypatch.setattr(factory, "create_engine", broken)
-    with pytest.raises(EngineError, match=r"features that are no numbers.*--precision float32"):
+    with pytest.raises(EngineError, match=r"features that are not finite.*--precision float32"):
         extract(portfolio, tmp_path)
     assert not (tmp_path / "out" / "mean+random.h5").exists()
 
@@ -372,11 +381,11 @@ def test_a_feature_too_large_for_float16_is_refused(stand_in, portfolio, tmp_pat
         extract(portfolio, tmp_path, store_dtype="float16")
 
 
-def test_a_file_that_fails_in_passing_costs_no_stored_feature(stand_in, portfolio, tmp_path, time_out):
+def test_a_transient_read_error_loses_no_stored_feature(stand_in, portfolio, tmp_path, time_out):
     (result,) = extract(portfolio, tmp_path, views=1)
     before = result.path.read_bytes()
     time_out("award_train/0.png")
-    with pytest.raises(StoreError, match=r"1 pictures that it has could not be read again.*Run the same"):
+    with pytest.raises(StoreError, match=r"1 stored image could not be read again.*Run the same"):
         extract(portfolio, tmp_path, views=3)
     assert result.path.read_bytes() == before
     time_out("no such file")
@@ -387,9 +396,7 @@ def test_a_file_that_fails_in_passing_costs_no_stored_feature(stand_in, portfoli
     assert_same_store(again.path, fresh.path)
 
 
-def test_an_unfinished_run_is_not_thrown_away_for_another_data_set(
-    stand_in, portfolio, tmp_path, monkeypatch
-):
+def test_an_unfinished_run_is_not_discarded_for_another_data_set(stand_in, portfolio, tmp_path, monkeypatch):
     def stop(*args, **options):
         raise KeyboardInterrupt
 
@@ -399,21 +406,21 @@ def test_an_unfinished_run_is_not_thrown_away_for_another_data_set(
             extract(portfolio, tmp_path)
     for number in range(4):
         paint(tmp_path / "other" / "a" / f"{number}.png", (number, 0, 200))
-    with pytest.raises(StoreError, match="unfinished run of 21 pictures, and only 0 of them"):
+    with pytest.raises(StoreError, match="unfinished run of 21 images, and only 0 of them"):
         extract(tmp_path / "other", tmp_path)
     stand_in.built.clear()
     (result,) = extract(portfolio, tmp_path)
     assert (result.n_resumed, result.n_forward) == (21, 0)
 
 
-def test_a_new_class_asks_for_the_order_again(stand_in, portfolio, tmp_path):
+def test_a_new_class_needs_the_order_again(stand_in, portfolio, tmp_path):
     extract(portfolio, tmp_path, order=["low", "middle", "award"])
     paint(portfolio / "train" / "gold_train" / "0.png", (1, 2, 3))
     with pytest.raises(ConfigError, match="has the order low < middle < award, and the classes are now"):
         extract(portfolio, tmp_path)
 
 
-def test_statistics_count_training_pictures_that_stand_elsewhere_too(stand_in, portfolio, tmp_path):
+def test_statistics_include_training_images_with_a_copy_in_another_split(stand_in, portfolio, tmp_path):
     (portfolio / "new").mkdir()
     shutil.copy(portfolio / "train/award_train/0.png", portfolio / "new" / "copy.png")
     (result,) = extract(portfolio, tmp_path, preprocess="featurewise")
@@ -426,7 +433,7 @@ def test_statistics_count_training_pictures_that_stand_elsewhere_too(stand_in, p
 
 
 def noise(root):
-    """Give each class a picture whose halves differ, so that the levels of the stand-in do."""
+    """Give each class an image whose halves differ, so that the levels of the stand-in differ."""
     rng = np.random.default_rng(0)
     for name in ("award", "low", "middle"):
         pixels = rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)
@@ -455,7 +462,7 @@ def test_levels_are_more_columns_and_say_which_is_which(stand_in, portfolio, tmp
 
 
 def test_levels_are_known_without_the_network(stand_in, portfolio, tmp_path, monkeypatch):
-    """To a run that only assembles what an earlier one finished, and to one that only relabels."""
+    """In a run that only assembles the parts of an earlier one, and in a run that only relabels."""
 
     def stop(*args, **options):
         raise KeyboardInterrupt
@@ -487,7 +494,7 @@ def test_levels_of_another_version_are_not_mixed_in(stand_in, portfolio, tmp_pat
 
     monkeypatch.setattr(factory, "create_engine", other)
     paint(portfolio / "train/award_train/new.png", (1, 2, 3))
-    with pytest.raises(StoreError, match=r"levels 1/2 up to 3, final up to 6, and .* makes 1/4 up to 3"):
+    with pytest.raises(StoreError, match=r"levels 1/2 up to 3, final up to 6, and .* computes 1/4 up to 3"):
         extract(portfolio, tmp_path, levels=True)
 
 
@@ -515,18 +522,18 @@ def test_the_network_is_built_while_decode_processes_start(stand_in, portfolio, 
     assert events[:4] == ["worker", "worker", "engine", "wait"]
 
 
-def test_what_an_engine_notes_is_shown(stand_in, portfolio, tmp_path, monkeypatch):
+def test_notes_of_an_engine_are_shown(stand_in, portfolio, tmp_path, monkeypatch):
     create = factory.create_engine
 
     def with_note(*given, **options):
         engine = create(*given, **options)
-        engine.notes = ("gpu:0: no memory for batches of 128 pictures; they have 64",)
+        engine.notes = ("gpu:0: not enough memory for batches of 128 images; the batch size is 64",)
         return engine
 
     monkeypatch.setattr(factory, "create_engine", with_note)
     shown = []
     extract(portfolio, tmp_path, on_note=shown.append)
-    assert shown == ["gpu:0: no memory for batches of 128 pictures; they have 64"]
+    assert shown == ["gpu:0: not enough memory for batches of 128 images; the batch size is 64"]
 
 
 def test_no_network_is_built_for_a_few_files_of_which_none_can_be_used(stand_in, portfolio, tmp_path):

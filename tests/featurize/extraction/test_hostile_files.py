@@ -1,4 +1,4 @@
-"""Every kind of malformed or hostile file through the real decode processes: graded, or skipped by name."""
+"""Malformed and hostile files in the real decode processes: decoded, or skipped with the right reason."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ CRASHED = ("decoder crashed", "timed out")
 
 
 def decode(paths, **options):
-    """Return the problem of each file, "" for a picture; a picture is always whole."""
+    """Return the problem of each file, "" for an image; an image is always complete."""
     problems = []
     for decoded in decode_all([DecodeRequest(path=path) for path in paths], RENDERING, workers=2, **options):
         problems.append(decoded.problem)
@@ -148,7 +148,7 @@ def tiff_declaring(width: int, height: int) -> bytes:
 
 
 def odd_files() -> dict[str, tuple[bytes, str]]:
-    """Return content and the start of the expected outcome, "" for a picture and "?" for either."""
+    """Return content and the start of the expected problem, "" for an image and "?" for either."""
     good = Image.new("RGB", (40, 30), (10, 200, 30))
     broken_exif = encoded(good, "JPEG").replace(
         b"\xff\xd8", b"\xff\xd8\xff\xe1\x00\x10Exif\0\0MM\0*\xff\xff\xff\xff", 1
@@ -183,7 +183,7 @@ def odd_files() -> dict[str, tuple[bytes, str]]:
     }
 
 
-def test_odd_and_hostile_files_each_have_a_named_outcome(tmp_path):
+def test_odd_and_hostile_files_have_the_expected_problem(tmp_path):
     cases = odd_files()
     paths = write_all(tmp_path / "odd", {name: content for name, (content, _) in cases.items()})
     problems = decode(paths)
@@ -196,7 +196,7 @@ def test_odd_and_hostile_files_each_have_a_named_outcome(tmp_path):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="names that only POSIX has")
-def test_what_is_no_file_is_never_waited_for(tmp_path):
+def test_special_files_are_never_waited_for(tmp_path):
     good = encoded(Image.new("RGB", (4, 4)), "PNG")
     (tmp_path / "folder.jpg").mkdir()
     os.mkfifo(tmp_path / "pipe.jpg")
@@ -223,7 +223,7 @@ def test_an_unreadable_file_is_named(tmp_path):
 
 @pytest.fixture
 def deadly(tmp_path, monkeypatch):
-    """Pictures that a decoder chokes on: its process sleeps for ever, or dies, by the file's name."""
+    """Images during which the decode process hangs or dies, depending on the name of the file."""
     stub = tmp_path / "stub"
     stub.mkdir()
     (stub / "sitecustomize.py").write_text(
@@ -241,7 +241,7 @@ def deadly(tmp_path, monkeypatch):
     return paths
 
 
-def test_a_file_that_hangs_or_kills_its_decoder_takes_no_other_with_it(deadly):
+def test_a_file_that_hangs_or_kills_its_process_affects_no_other(deadly):
     requests = [DecodeRequest(path=path) for path in deadly]
     problems = [d.problem for d in decode_all(requests, RENDERING, workers=1, image_timeout=3)]
     assert problems == [
@@ -252,8 +252,8 @@ def test_a_file_that_hangs_or_kills_its_decoder_takes_no_other_with_it(deadly):
     ]
 
 
-def test_only_the_file_that_kills_its_decoder_is_blamed(deadly, tmp_path):
-    """Others wait in the pipe of that process, or are answered already and not yet heard."""
+def test_only_the_file_that_kills_its_process_is_blamed(deadly, tmp_path):
+    """Other files wait in the pipe of that process, or their replies have not been read yet."""
     good, crash = deadly[0], deadly[2]
     paths = [crash if number % 7 == 3 else good for number in range(25)]
     problems = [
@@ -264,8 +264,8 @@ def test_only_the_file_that_kills_its_decoder_is_blamed(deadly, tmp_path):
     ]
 
 
-def test_a_file_is_not_overdue_because_nobody_listened(deadly):
-    """Whoever takes the pictures may be away for longer than a file may take."""
+def test_a_file_is_not_overdue_because_its_reply_was_not_read(deadly):
+    """The consumer of the images may pause for longer than the timeout of a file."""
     with Decoder(RENDERING, most_views=1, workers=1, image_timeout=2) as decoder:
         problems = []
         for decoded in decoder.decode([DecodeRequest(path=deadly[0])] * 6):
@@ -274,7 +274,7 @@ def test_a_file_is_not_overdue_because_nobody_listened(deadly):
     assert problems == [""] * 6
 
 
-def test_a_greedy_file_runs_into_the_memory_limit_and_harms_no_other(tmp_path):
+def test_a_file_that_exceeds_the_memory_limit_affects_no_other(tmp_path):
     greedy, good = tmp_path / "greedy.png", tmp_path / "good.png"
     Image.new("RGB", (4400, 4400)).save(greedy)  # 19 megapixels, 58 MB as pixels
     Image.effect_noise((40, 40), 50).save(good)

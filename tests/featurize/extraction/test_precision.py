@@ -1,7 +1,7 @@
-"""A fast format is taken where it has proved itself, and only there; what was settled stays.
+"""A fast format is chosen only if its features agree with float32, and the choice is kept.
 
 The stand-in's features in a fast format are those in float32 plus a constant, so that every cosine can be
-worked out from the colours that were painted.
+computed from the painted colours.
 """
 
 import json
@@ -15,9 +15,11 @@ import pytest
 from PIL import Image
 
 import featurize
+from featurize.config import config_digest
+from featurize.engines import factory
 from featurize.errors import DatasetError, EngineError, StoreError
 from featurize.extraction.execution import ExecutionOptions
-from featurize.extraction.precision import PrecisionSample, sample_images, smallest_cosine
+from featurize.extraction.precision import PrecisionSample, sample_candidates, smallest_cosine
 from featurize.images.augment import ViewRanges
 from featurize.images.dataset import load_dataset
 from featurize.images.pool import Decoder
@@ -52,44 +54,44 @@ def colours(root):
         return np.array([found[list(images.content).index(row)] for row in range(store.n_content)])
 
 
-def test_a_format_that_changes_nothing_is_taken_and_the_store_says_why(stand_in, portfolio, tmp_path):
+def test_a_format_that_agrees_is_chosen_and_the_store_records_why(stand_in, portfolio, tmp_path):
     stand_in.fast, stand_in.errors = ("bfloat16",), {"bfloat16": GOOD}
     (result,) = extract(portfolio, tmp_path)
     assert result.path.name == "mean+random.h5"
-    config, proof, plain = facts(result.path)
+    config, check, plain = facts(result.path)
     assert (config["precision"], config["engine"]) == ("bfloat16", "stand-in")
     np.testing.assert_allclose(plain, colours(result.path) + GOOD, rtol=1e-6)
-    speedup = proof.pop("speedup")
-    cosine = proof.pop("cosine")
-    assert proof == {"asked": "auto", "tried": "bfloat16", "images": 21}
+    speedup = check.pop("speedup")
+    cosine = check.pop("cosine")
+    assert check == {"asked": "auto", "tried": "bfloat16", "images": 21}
     assert cosine == pytest.approx(cosine_of_the_darkest(GOOD), abs=1e-7)
     assert speedup > 0
-    assert result.precision == {**proof, "cosine": cosine, "speedup": speedup}
+    assert result.precision == {**check, "cosine": cosine, "speedup": speedup}
     assert [engine.precision for engine in stand_in.built] == ["float32", "bfloat16"]  # and no third one
 
 
-def test_a_format_that_changes_features_is_not_taken_and_the_store_says_why(stand_in, portfolio, tmp_path):
+def test_a_format_that_changes_features_is_rejected_and_the_store_records_why(stand_in, portfolio, tmp_path):
     stand_in.fast, stand_in.errors = ("bfloat16",), {"bfloat16": BAD}
     (result,) = extract(portfolio, tmp_path)
-    config, proof, plain = facts(result.path)
+    config, check, plain = facts(result.path)
     assert config["precision"] == "float32"
     assert "engine" not in config
     np.testing.assert_allclose(plain, colours(result.path), rtol=1e-6)
-    assert proof["tried"] == "bfloat16"
-    assert proof["cosine"] == pytest.approx(cosine_of_the_darkest(BAD), abs=1e-7)
+    assert check["tried"] == "bfloat16"
+    assert check["cosine"] == pytest.approx(cosine_of_the_darkest(BAD), abs=1e-7)
     assert len(stand_in.built) == 2
 
 
 def test_hardware_without_a_fast_format_tries_nothing(stand_in, portfolio, tmp_path):
     (result,) = extract(portfolio, tmp_path)
-    config, proof, _ = facts(result.path)
+    config, check, _ = facts(result.path)
     assert config["precision"] == "float32"
-    assert proof == {"asked": "auto", "tried": None, "cosine": None, "images": None, "speedup": None}
+    assert check == {"asked": "auto", "tried": None, "cosine": None, "images": None, "speedup": None}
     assert stand_in.n_seen == 21
     assert len(stand_in.built) == 1
 
 
-def test_the_best_format_that_passes_is_taken(stand_in, portfolio, tmp_path):
+def test_the_first_format_that_agrees_is_chosen(stand_in, portfolio, tmp_path):
     stand_in.fast = ("float16", "bfloat16")
     stand_in.errors = {"float16": float("inf"), "bfloat16": GOOD}
     (result,) = extract(portfolio, tmp_path)
@@ -105,7 +107,7 @@ def test_the_best_format_that_passes_is_taken(stand_in, portfolio, tmp_path):
     assert (result.config["precision"], result.precision["cosine"]) == ("float32", -1)
 
 
-def test_what_was_settled_is_kept_by_every_later_run(stand_in, portfolio, tmp_path):
+def test_later_runs_keep_the_choice(stand_in, portfolio, tmp_path):
     stand_in.fast, stand_in.errors = ("bfloat16",), {"bfloat16": GOOD}
     (first,) = extract(portfolio, tmp_path)
     Image.new("RGB", (40, 40), (200, 100, 50)).save(portfolio / "train/award_train/new.png")
@@ -122,7 +124,7 @@ def test_what_was_settled_is_kept_by_every_later_run(stand_in, portfolio, tmp_pa
         np.testing.assert_allclose(store.plain([row]), [[200 + GOOD, 100 + GOOD, 50 + GOOD]], rtol=1e-6)
 
 
-def test_what_was_settled_is_kept_by_a_run_that_goes_on(stand_in, portfolio, tmp_path, monkeypatch):
+def test_a_resumed_run_keeps_the_choice(stand_in, portfolio, tmp_path, monkeypatch):
     stand_in.fast, stand_in.errors = ("bfloat16",), {"bfloat16": GOOD}
 
     def stop(*given, **options):
@@ -140,30 +142,30 @@ def test_what_was_settled_is_kept_by_a_run_that_goes_on(stand_in, portfolio, tmp
     assert result.precision["cosine"] == pytest.approx(cosine_of_the_darkest(GOOD), abs=1e-7)
 
 
-def test_another_precision_than_the_settled_one_is_refused_by_name(stand_in, portfolio, tmp_path):
+def test_another_precision_than_the_chosen_one_is_refused_by_name(stand_in, portfolio, tmp_path):
     stand_in.fast = ("bfloat16",)
-    (settled,) = extract(portfolio, tmp_path)
+    (chosen,) = extract(portfolio, tmp_path)
     with pytest.raises(StoreError, match=r'precision: stored "bfloat16", requested "float32".*--out FOLDER'):
         extract(portfolio, tmp_path, precision="float32")
     with pytest.raises(StoreError, match=r'engine: stored "stand-in", requested "openvino"'):
         extract(portfolio, tmp_path, engine="openvino")
     (forced,) = extract(portfolio, tmp_path, precision="bfloat16")
     assert forced.path.name == "mean+random+bfloat16.h5"
-    assert forced.config == settled.config
+    assert forced.config == chosen.config
     assert forced.precision == {
         "asked": "bfloat16", "tried": None, "cosine": None, "images": None, "speedup": None,
     }  # fmt: skip
 
 
-def test_a_store_of_before_is_read_and_extended_under_its_own_digest(stand_in, portfolio, tmp_path):
-    """Made by version 0.1.0: no proof in it, and in bfloat16 no engine."""
+def test_an_older_store_is_read_and_extended_under_its_own_digest(stand_in, portfolio, tmp_path):
+    """Created by version 0.1.0: no precision check, and in bfloat16 no engine."""
     for precision in ("float32", "bfloat16"):
         (result,) = extract(portfolio, tmp_path, precision=precision)
         with h5py.File(result.path, "r+") as file:
             config, created = (json.loads(file.attrs[name]) for name in ("config", "created_with"))
             config.pop("engine", None)
             del created["precision"]
-            digest = featurize.config_digest(config)
+            digest = config_digest(config)
             for name, value in (("config", config), ("created_with", created)):
                 file.attrs[name] = json.dumps(value)
             file.attrs["config_digest"] = digest
@@ -175,14 +177,12 @@ def test_a_store_of_before_is_read_and_extended_under_its_own_digest(stand_in, p
             assert (store.config, store.config_digest) == (config, digest)
 
 
-def test_a_store_in_a_format_that_this_processor_lacks_is_not_filled_up_in_another(
-    stand_in, portfolio, tmp_path
-):
+def test_a_store_in_an_unsupported_format_is_not_extended_in_another(stand_in, portfolio, tmp_path):
     stand_in.fast = ("bfloat16",)
     extract(portfolio, tmp_path, precision="bfloat16", engine="openvino")
     stand_in.fast = ()
     Image.new("RGB", (40, 40), (200, 100, 50)).save(portfolio / "train/award_train/new.png")
-    with pytest.raises(EngineError, match="this processor does not compute in it by itself"):
+    with pytest.raises(EngineError, match="this processor has no instructions for it"):
         extract(portfolio, tmp_path, precision="bfloat16")
 
 
@@ -196,33 +196,29 @@ def test_a_few_images_are_enough(stand_in, portfolio, tmp_path, n):
     assert (result.config["precision"], result.precision["images"]) == ("bfloat16", n)
 
 
-def test_no_usable_image_is_what_it_was(stand_in, tmp_path):
+def test_no_usable_image_is_still_an_error(stand_in, tmp_path):
     stand_in.fast = ("bfloat16",)
     (tmp_path / "data" / "a").mkdir(parents=True)
     (tmp_path / "data" / "a" / "x.jpg").write_text("no")
-    with pytest.raises(DatasetError, match="not one of its 1 files can be used: not an image"):
+    with pytest.raises(DatasetError, match="none of its 1 files can be used: not an image"):
         extract(tmp_path / "data", tmp_path)
 
 
-def test_a_format_that_the_engine_does_not_do_after_all_is_passed_over(
-    stand_in, portfolio, tmp_path, monkeypatch
-):
-    create = featurize.engines.factory.create_engine
+def test_a_format_that_the_engine_rejects_is_passed_over(stand_in, portfolio, tmp_path, monkeypatch):
+    create = factory.create_engine
 
     def refusing(*given, precision="float32", **options):
         if precision == "bfloat16":
             raise EngineError("not here")
         return create(*given, precision=precision, **options)
 
-    monkeypatch.setattr(featurize.engines.base, "create_engine", refusing)
+    monkeypatch.setattr(factory, "create_engine", refusing)
     stand_in.fast = ("bfloat16",)
     (result,) = extract(portfolio, tmp_path)
     assert (result.config["precision"], result.precision["tried"]) == ("float32", None)
 
 
-def test_backbones_of_one_size_prove_themselves_on_the_same_decoded_images(
-    stand_in, portfolio, tmp_path, alter_decoded
-):
+def test_backbones_of_one_size_share_the_decoded_sample(stand_in, portfolio, tmp_path, alter_decoded):
     stand_in.fast, stand_in.errors = ("bfloat16",), {"bfloat16": GOOD}
     decoded = []
     alter_decoded(lambda one: decoded.append(one.request.path) or one)
@@ -252,10 +248,10 @@ def sample_of(dataset):
     )
     execution = ExecutionOptions(
         engine="auto", device="auto", gpu_memory=None, batch_size="auto", strict=False,
-        report=lambda *_: None, note=lambda _: None, remembered={},
+        report=lambda *_: None, note=lambda _: None, stored_options={},
     )  # fmt: skip
     with Decoder(rendering, most_views=1, workers=2) as decoder:
-        return PrecisionSample(sample_images(dataset), decoder, execution).images
+        return PrecisionSample(sample_candidates(dataset), decoder, execution).images
 
 
 def test_the_sample_is_spread_over_splits_and_classes_and_always_the_same(many):

@@ -1,4 +1,4 @@
-"""Extraction that is killed, starved of disk, raced and corrupted: nothing is lost, nothing is poisoned."""
+"""Extraction that is killed, runs out of disk space, runs twice or has damaged parts: nothing is lost."""
 
 import json
 import os
@@ -49,7 +49,7 @@ def datasets(path):
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Noise, so that no two views are alike."""
+    """Noise, so that no two views are equal."""
     root = tmp_path_factory.mktemp("survival") / "noise"
     rng = np.random.default_rng(0)
     for number in range(N_IMAGES):
@@ -73,7 +73,7 @@ def forwards(log):
 
 
 @pytest.mark.slow
-def test_killed_at_random_instants_it_goes_on_and_ends_with_the_same_bytes(data, uninterrupted, tmp_path):
+def test_a_run_killed_at_random_times_is_resumed_with_the_same_result(data, uninterrupted, tmp_path):
     rng = random.Random(0)
     log, out = tmp_path / "log", tmp_path / "out"
     killed = finished = recomputed = 0
@@ -102,7 +102,7 @@ def test_killed_at_random_instants_it_goes_on_and_ends_with_the_same_bytes(data,
 
 
 @pytest.mark.parametrize(("name", "in_flight"), [("SIGTERM", 1), ("SIGINT", 1), ("SIGINT", 3)])
-def test_asked_to_stop_it_keeps_what_is_finished(data, uninterrupted, tmp_path, name, in_flight):
+def test_a_stopped_run_keeps_finished_work(data, uninterrupted, tmp_path, name, in_flight):
     log, out = tmp_path / "log", tmp_path / "out"
     process = subprocess.Popen(
         command(data, out, "--delay", 0.3, "--part", 100, "--log", log, "--in-flight", in_flight),
@@ -161,7 +161,7 @@ def test_two_runs_into_one_store_the_second_names_the_first(data, tmp_path):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="RLIMIT_FSIZE is POSIX")
 @pytest.mark.parametrize(("limit", "part"), [(55_000, N_IMAGES), (60_000, PART)], ids=["part", "store"])
-def test_a_disk_that_takes_no_more_loses_nothing(data, uninterrupted, tmp_path, limit, part):
+def test_a_full_disk_loses_nothing(data, uninterrupted, tmp_path, limit, part):
     import resource
 
     out = tmp_path / "out"

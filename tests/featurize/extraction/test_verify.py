@@ -1,4 +1,4 @@
-"""A store tampered with by h5py or by the byte: each fault is named; repair undoes it and nothing else."""
+"""Stores altered with h5py or byte by byte: each fault is named; repair corrects it and nothing else."""
 
 import contextlib
 import io
@@ -30,17 +30,17 @@ CLASSES, N_TRAIN, N_TEST, VIEWS = ("award", "low"), 4, 2, 2
 N_CONTENTS = len(CLASSES) * (N_TRAIN + N_TEST)
 N_TRAINING = len(CLASSES) * N_TRAIN
 ALL = 10_000
-CRC = "do not have the checksum (crc32) that was taken of them"
+CRC = "have a wrong checksum (crc32)"
 FLETCHER = "cannot be read: wrong checksum (fletcher32)"
 
 
-class Here:
-    """In the place of a process that checks a store: its lines, from a call in this one."""
+class CheckHere:
+    """Replaces the child process that checks a store: the same output, from a call in this process."""
 
     def __init__(self, module, path, **options):
-        with contextlib.redirect_stdout(io.StringIO()) as said:
+        with contextlib.redirect_stdout(io.StringIO()) as output:
             check.main(path)
-        self.stdout = io.BytesIO(said.getvalue().encode())
+        self.stdout = io.BytesIO(output.getvalue().encode())
 
     def __enter__(self):
         return self
@@ -54,17 +54,17 @@ class Here:
 
 @pytest.fixture
 def own_process():
-    """Have checks run in processes of their own, as they do outside of these tests."""
+    """Run checks in child processes, as outside of these tests."""
 
 
 @pytest.fixture(autouse=True)
 def _checked_here(request, monkeypatch):
     if "own_process" not in request.fixturenames:
-        monkeypatch.setattr(verify_module, "start_module", Here)
+        monkeypatch.setattr(verify_module, "start_module", CheckHere)
 
 
 def noise(path, seed):
-    """Write a picture whose views all differ."""
+    """Write an image whose views all differ."""
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(seed).integers(0, 256, (40, 50, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(path)
@@ -72,7 +72,7 @@ def noise(path, seed):
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """A folder of pictures and its store, whose features come in chunks of four rows; made once."""
+    """A folder of images and its store, whose features are in chunks of four rows."""
     root = tmp_path_factory.mktemp("verification")
     data = root / "task"
     for label, name in enumerate(CLASSES):
@@ -109,7 +109,7 @@ def in_small_chunks(path):
 
 @pytest.fixture
 def task(made, tmp_path, stand_in):
-    """A copy of the folder and its store, to be tampered with."""
+    """A copy of the folder and its store, to be altered."""
     shutil.copytree(made / "task", tmp_path / "task")
     shutil.copytree(made / "out", tmp_path / "out")
     return tmp_path / "task"
@@ -144,8 +144,8 @@ def content_row(path, name):
         return int(file["images/content"][image_row(path, name)])
 
 
-def lines(verify_module):
-    return [str(fault) for fault in verify_module.faults]
+def lines(verification):
+    return [str(fault) for fault in verification.faults]
 
 
 def tamper(path, change):
@@ -163,7 +163,7 @@ def flip(path, needle):
 def test_a_clean_store_yields_nothing(task, store, stand_in, own_process):
     found = verify(store, data=task, sample=ALL)
     assert found.faults == found.notes == ()
-    assert found.mend == ""
+    assert found.fix == ""
     assert (found.n_content, found.n_images) == (N_CONTENTS, N_CONTENTS + 2)
     assert found.sampled.n_contents == N_CONTENTS
     assert found.sampled.n_views == stand_in.n_seen == N_CONTENTS + N_TRAINING * VIEWS
@@ -181,7 +181,7 @@ def test_a_sample_is_as_large_as_asked_and_has_both_kinds(task, store, stand_in)
     assert stand_in.built == []
 
 
-def test_by_default_it_looks_where_the_store_was_made_and_says_so_if_that_is_gone(task, made, store):
+def test_the_recorded_folder_is_the_default_and_a_note_says_if_it_is_missing(task, made, store):
     assert verify(store, sample=0).data == made / "task"
     with h5py.File(store, "r+") as file:
         created = json.loads(file.attrs["created_with"])
@@ -190,8 +190,8 @@ def test_by_default_it_looks_where_the_store_was_made_and_says_so_if_that_is_gon
     assert found.clean
     assert found.sampled is found.data is None
     assert found.notes == (
-        "the folder it was made from, /nowhere/at/all, is not there: no row was compared with a file, "
-        "no feature computed again. Name the folder with --data",
+        "the folder from which it was created, /nowhere/at/all, does not exist: rows were not compared with "
+        "files, and no features were computed again. Name the folder with --data",
     )
     with pytest.raises(DatasetError, match="no such folder"):
         verify(store, data=task / "nowhere")
@@ -223,7 +223,7 @@ def test_a_flipped_bit_costs_its_chunk(task, store, stand_in, name, row):
     found = verify(store, data=task, sample=0)
     assert lines(found) == [f"{name}: rows {rows[0]} to {rows[-1]} {FLETCHER}"]
     assert 0 < len(found.faults[0].contents) < N_CONTENTS
-    assert found.mend == f"featurize repair {store} --data {task} --sample 0"
+    assert found.fix == f"featurize repair {store} --data {task} --sample 0"
     with pytest.raises(StoreError, match=rf"damaged on disk.*featurize repair {re.escape(str(store))}$"):
         featurize.extract(task, backbones=["mean"], weights="random", views=VIEWS + 1, out=store.parent)
     shutil.rmtree(store.with_name(store.name + ".parts"), ignore_errors=True)
@@ -234,7 +234,7 @@ def test_a_flipped_bit_costs_its_chunk(task, store, stand_in, name, row):
     assert verify(store, data=task, sample=ALL).clean
 
 
-def test_swapped_rows_have_the_wrong_checksums_and_are_never_copied_on(task, store, stand_in):
+def test_swapped_rows_have_wrong_checksums_and_are_never_copied(task, store, stand_in):
     before = values(store)
     first, second = (content_row(store, f"test/{name}/0.png") for name in CLASSES)
 
@@ -247,7 +247,7 @@ def test_swapped_rows_have_the_wrong_checksums_and_are_never_copied_on(task, sto
     expected = {f"test/{name}/0.png: features/plain {CRC}" for name in CLASSES}
     assert set(lines(found)) == expected
     noise(task / "test/low/new.png", 5)  # a run that writes the store again
-    with pytest.raises(StoreError, match="its checksum is another"):
+    with pytest.raises(StoreError, match="wrong checksum"):
         featurize.extract(task, backbones=["mean"], weights="random", views=VIEWS, out=store.parent)
     (task / "test/low/new.png").unlink()
     shutil.rmtree(store.with_name(store.name + ".parts"), ignore_errors=True)
@@ -257,7 +257,7 @@ def test_swapped_rows_have_the_wrong_checksums_and_are_never_copied_on(task, sto
     assert values(store) == before
 
 
-def test_features_of_another_picture_with_a_right_checksum_are_found_by_computing(task, store, stand_in):
+def test_features_of_another_image_with_a_valid_checksum_are_found_by_recomputation(task, store, stand_in):
     before = values(store)
     name, other = "test/award/1.png", "test/low/1.png"
 
@@ -270,7 +270,7 @@ def test_features_of_another_picture_with_a_right_checksum_are_found_by_computin
     assert verify(store, data=task, sample=0).clean  # nothing else can tell
     found = verify(store, data=task, sample=ALL)
     (line,) = lines(found)
-    assert line.startswith(f"{name}: its features are not those stored: plain view (")
+    assert line.startswith(f"{name}: its stored features are wrong: plain view (")
     assert "expected at most 0.0001" in line
     stand_in.built.clear()
     mended = repair(store, data=task, sample=ALL)
@@ -290,7 +290,7 @@ def test_a_wrong_view_is_named_by_its_number(task, store):
 
     tamper(store, replace)
     (line,) = lines(verify(store, data=task, sample=ALL))
-    assert line.startswith(f"{name}: its features are not those stored: view 2 (0.0")
+    assert line.startswith(f"{name}: its stored features are wrong: view 2 (0.0")
 
 
 def wrong_size(file, row):
@@ -308,12 +308,12 @@ def wrong_thumbnail(file, row):
 @pytest.mark.parametrize(
     ("change", "what"),
     [
-        (wrong_size, "it is 50 × 40 pixels, not 51 × 40 as stored"),
-        (wrong_hash, "its perceptual hash is not the one stored"),
-        (wrong_thumbnail, "its thumbnail is not the one stored"),
+        (wrong_size, "it has 50 × 40 pixels, stored are 51 × 40"),
+        (wrong_hash, "its perceptual hash differs from the stored one"),
+        (wrong_thumbnail, "its thumbnail differs from the stored one"),
     ],
 )
-def test_what_is_kept_besides_features_is_compared_too(task, store, change, what):
+def test_metadata_is_compared_too(task, store, change, what):
     tamper(store, lambda file: change(file, content_row(store, "test/low/0.png")))
     assert lines(verify(store, data=task, sample=ALL)) == [f"test/low/0.png: {what}"]
 
@@ -328,7 +328,7 @@ def test_the_unit_of_the_difference_is_the_largest_feature():
         assert np.isnan(relative_difference(stored, nan, ends=ends))  # never within a tolerance
 
 
-def test_a_level_of_small_features_has_a_unit_of_its_own():
+def test_each_level_has_its_own_unit():
     stored = np.array([0.5, 0.25, 400.0, 300.0], np.float32)
     computed = np.array([0.5, 0.5, 400.0, 300.0], np.float32)
     assert relative_difference(stored, computed, ends=[2, 4]) == 0.5
@@ -353,7 +353,7 @@ def flip_a_label(store):
 
 
 def lose_a_chunk(store):
-    """Leave out the second chunk of the labels; HDF5 reads it as zeros, without a word."""
+    """Leave out the second chunk of the labels; HDF5 reads it as zeros without an error."""
 
     def change(file):
         labels = file["images/label"][:]
@@ -380,20 +380,20 @@ def swap_paths(store):
     tamper(store, change)
 
 
-TEXT = "its checksum (crc32) is another: some of the text has changed"
+TEXT = "wrong checksum (crc32): some of the text has changed"
 
 
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        (set_image("test/low/0.png", "label", 5), ["test/low/0.png: its label 5 is none of the 2 classes"]),
+        (set_image("test/low/0.png", "label", 5), ["test/low/0.png: its label 5 is not one of the 2 classes"]),
         (
             set_image("test/low/0.png", "content", 99),
-            [f"test/low/0.png: its content 99 is none of the {N_CONTENTS} rows"],
+            [f"test/low/0.png: its content 99 is not one of the {N_CONTENTS} rows"],
         ),
         (
             set_image("test/low/0.png", "content", -1),
-            ["test/low/0.png: it has no features, and '' is no reason for that"],
+            ["test/low/0.png: it has no features, but '' is not a known reason"],
         ),
         (flip_a_label, [f"images/label: rows 0 to {N_CONTENTS + 1} {FLETCHER}"]),
         (lose_a_chunk, ["images/label: rows 4 to 7 are missing"]),
@@ -409,7 +409,9 @@ TEXT = "its checksum (crc32) is another: some of the text has changed"
     ],
     ids=["label", "content", "no content", "bit of a label", "lost chunk", "path", "order", "split"],
 )
-def test_a_wrong_table_of_images_is_named_and_costs_no_forward_pass(task, store, stand_in, change, expected):
+def test_a_wrong_table_of_images_is_named_and_repaired_without_the_network(
+    task, store, stand_in, change, expected
+):
     before = values(store)
     change(store)
     found = verify(store, data=task, sample=0)
@@ -426,7 +428,7 @@ def test_a_row_with_the_features_of_another_is_named(task, store):
     other = content_row(store, "test/low/1.png")
     set_image("test/low/0.png", "content", other)(store)
     (line,) = lines(verify(store, data=task, sample=0))
-    assert line.startswith("test/low/0.png: its features are those of another content, ")
+    assert line.startswith("test/low/0.png: its features belong to another content, ")
 
 
 # the folder has changed
@@ -469,7 +471,7 @@ def test_what_changed_in_the_folder_is_named_and_repaired(task, store, stand_in,
     assert values(store) == values(fresh / store.name)
 
 
-def test_a_label_that_says_another_class_is_relabelled(task, store, stand_in):
+def test_a_wrong_label_is_relabelled(task, store, stand_in):
     before = values(store)
     set_image("test/low/0.png", "label", 0)(store)
     assert lines(verify(store, data=task, sample=0)) == [
@@ -479,12 +481,12 @@ def test_a_label_that_says_another_class_is_relabelled(task, store, stand_in):
     assert (stand_in.n_seen, values(store)) == (0, before)
 
 
-def test_another_data_set_mends_nothing(task, store):
+def test_another_data_set_repairs_nothing(task, store):
     other = task.parent / "other"
     for number in range(3):
         noise(other / "a" / f"{number}.png", 900 + number)
     before = store.read_bytes()
-    with pytest.raises(StoreError, match=r"only 0 of its 12 pictures are in"):
+    with pytest.raises(StoreError, match=r"only 0 of its 12 images are in"):
         repair(store, data=other, sample=0)
     assert store.read_bytes() == before
 
@@ -508,7 +510,7 @@ def test_entries_and_order_are_those_of_the_store(task, stand_in):
         repair(result.path, sample=0)
 
 
-# what cannot be relied on at all
+# stores that cannot be repaired
 
 
 def resize(file):
@@ -540,7 +542,7 @@ def other_config(file):
         (resize, "content/width: its shape is (3,); expected (12,)"),
         (retype, "images/label: its type is int32; expected int16"),
         (without_checksums, "images/label: it has no checksums (fletcher32)"),
-        (other_config, "config: config_digest is not the digest of it"),
+        (other_config, "config: does not match config_digest"),
         (lambda file: file.attrs.modify("created_with", "{"), "created_with: is not a JSON object"),
         (
             lambda file: file["features/plain"].attrs.modify("level_ends", np.array([2])),
@@ -553,8 +555,8 @@ def test_a_broken_structure_is_named_and_only_a_new_extraction_helps(task, store
     tamper(store, change)
     found = verify(store, data=task)
     assert lines(found) == [expected]
-    assert found.mend.startswith(f"move {store} away, then: featurize extract ")
-    with pytest.raises(StoreError, match=r"cannot be mended .* A new extraction helps: move "):
+    assert found.fix.startswith(f"move {store} away, then: featurize extract ")
+    with pytest.raises(StoreError, match=r"cannot be repaired .* Extract it again: move "):
         repair(store, data=task)
 
 
@@ -568,27 +570,26 @@ def test_a_file_that_hdf5_cannot_read(task, store, damage, own_process):
     found = verify(store, data=task)
     assert len(found.faults) == 1
     assert lines(found)[0].startswith("structure: HDF5 cannot read it (")
-    assert "featurize extract DATA" in found.mend
-    with pytest.raises(StoreError, match="cannot be mended"):
+    assert "featurize extract DATA" in found.fix
+    with pytest.raises(StoreError, match="cannot be repaired"):
         repair(store, data=task)
 
 
-def test_the_new_extraction_is_told_with_the_options_of_the_config(task, stand_in):
+def test_the_new_extraction_has_the_options_of_the_config(task, stand_in):
     (result,) = featurize.extract(
         task, backbones=["mean"], weights="random", views=0, out=task.parent / "odd", resize="crop",
         input_size=48, seed=3, ranges=featurize.images.augment.ViewRanges(rotation=10, horizontal_flip=False),
         entries="image",
     )  # fmt: skip
     tamper(result.path, lambda file: file.__delitem__("content/phash"))
-    said = verify(result.path).mend
-    command = said.partition("then: ")[2]
+    command = verify(result.path).fix.partition("then: ")[2]
     for words in ("--backbone mean", "--weights random", "--resize crop", "--input-size 48", "--seed 3",
                   "--rotation 10", "--no-horizontal-flip", "--entries image", f"extract {task}"):  # fmt: skip
         assert words in command, command
     assert "--resample" not in command
 
 
-def test_the_new_extraction_settles_what_was_left_open_and_forces_what_was_forced(task, stand_in):
+def test_the_new_extraction_has_the_requested_precision(task, stand_in):
     stand_in.fast = ("bfloat16",)
     commands = []
     for options in ({"levels": True}, {"precision": "bfloat16"}, {"precision": "float32", "levels": True}):
@@ -601,7 +602,7 @@ def test_the_new_extraction_settles_what_was_left_open_and_forces_what_was_force
             **options,
         )
         tamper(result.path, lambda file: file.__delitem__("content/phash"))
-        commands.append(verify(result.path).mend.partition("then: ")[2])
+        commands.append(verify(result.path).fix.partition("then: ")[2])
         assert ("--levels" in commands[-1]) == ("levels" in options)
     assert "--precision" not in commands[0]
     assert "--precision bfloat16" in commands[1]
@@ -626,12 +627,12 @@ def test_a_sample_is_computed_in_the_precision_and_by_the_engine_of_the_store(ta
 def test_no_store_at_all(tmp_path):
     for function in (verify, repair):
         with pytest.raises(
-            StoreError, match=r"none\.h5: no such store. Make one with: featurize extract DATA"
+            StoreError, match=r"none\.h5: no such store. Create one with: featurize extract DATA"
         ):
             function(tmp_path / "none.h5")
 
 
-def test_views_that_lost_their_contents_are_all_made_again(task, store, stand_in):
+def test_views_that_lost_their_contents_are_all_computed_again(task, store, stand_in):
     before = values(store)
 
     def shuffle(file):
@@ -646,9 +647,9 @@ def test_views_that_lost_their_contents_are_all_made_again(task, store, stand_in
 
 
 @pytest.mark.slow
-def test_no_flipped_bit_goes_unnoticed_but_where_it_changes_nothing(task, store, monkeypatch, own_process):
+def test_every_flipped_bit_that_changes_a_value_is_noticed(task, store, monkeypatch, own_process):
     """Bits of the structure, the texts and the features; a broken structure may even make HDF5 hang."""
-    monkeypatch.setattr(verify_module, "SILENCE", 20.0)
+    monkeypatch.setattr(verify_module, "PROGRESS_TIMEOUT", 20.0)
     before, content = values(store), store.read_bytes()
     with h5py.File(store) as file:
         thumbnail = file["content/thumbnail"][0].tobytes()
@@ -671,7 +672,7 @@ def test_no_flipped_bit_goes_unnoticed_but_where_it_changes_nothing(task, store,
 # interrupted
 
 
-def test_a_repair_that_fails_half_way_goes_on(task, store, stand_in, monkeypatch, own_process):
+def test_a_repair_that_fails_half_way_is_resumed(task, store, stand_in, monkeypatch, own_process):
     before = values(store)
     damaged = store.read_bytes()
     _, n_views = damaged_rows(store, "features/plain", 5)
@@ -697,7 +698,7 @@ def test_a_repair_that_fails_half_way_goes_on(task, store, stand_in, monkeypatch
     assert store.read_bytes() == damaged
     monkeypatch.setattr(factory, "create_engine", create)
     (note,) = verify(store, data=task, sample=0).notes
-    assert note.startswith("an unfinished run left 1 parts in ")
+    assert note.startswith("an unfinished run left 1 part in ")
     stand_in.built.clear()
     mended = repair(store, data=task, sample=0)
     assert mended.result.n_resumed >= 1
@@ -706,8 +707,8 @@ def test_a_repair_that_fails_half_way_goes_on(task, store, stand_in, monkeypatch
     assert verify(store, data=task, sample=0).notes == ()
 
 
-def test_views_that_only_the_store_remembers_come_back(task, store, stand_in):
-    """A store made with --views-for all, whose options a later version does not know."""
+def test_views_of_a_store_without_recorded_options_are_computed_again(task, store, stand_in):
+    """A store created with --views-for all, without its options."""
     (result,) = featurize.extract(
         task, backbones=["mean"], weights="random", views=1, out=task.parent / "all", views_for="all"
     )
@@ -724,7 +725,7 @@ def test_views_that_only_the_store_remembers_come_back(task, store, stand_in):
     assert values(result.path) == before
 
 
-def test_views_of_pictures_that_get_none_any_more_come_back_too(task, stand_in):
+def test_views_of_images_that_get_none_any_more_are_computed_again_too(task, stand_in):
     options = {"backbones": ["mean"], "weights": "random", "views": 1, "out": task.parent / "all"}
     featurize.extract(task, **options, views_for="all")
     noise(task / "test/low/new.png", 5)
