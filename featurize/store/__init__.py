@@ -1,1 +1,1 @@
-"""The feature store, format version 1: reader, writer, parts in progress, checks."""
+"""Feature store, format version 1: reader, writer, parts of unfinished runs, integrity check."""

@@ -1,7 +1,7 @@
-"""A store looked at from within: its structure, its checksums, whether its tables fit together.
+"""Integrity check of a store: its structure, its checksums, and the consistency of its tables.
 
-Run in a process of its own (``python -m featurize.store.check STORE``), because HDF5 may hang or crash
-on a file whose structure is broken. Reads one chunk at a time.
+It runs in a separate process (``python -m featurize.store.check STORE``), because HDF5 may hang or crash on a
+file with a damaged structure. It reads one chunk at a time.
 """
 
 from __future__ import annotations
@@ -19,136 +19,149 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from featurize.base.typing import IntArray
 from featurize.config import config_digest
 from featurize.images.folders import SPLITS
 from featurize.images.skip_reasons import UNKNOWN, kind_of
 from featurize.store.reader import FORMAT, FORMAT_VERSION, THUMBNAIL
-from featurize.store.writer import TEXTS, text_checksums
+from featurize.store.writer import CONTENT_COLUMNS, IMAGE_COLUMNS, TEXTS, as_bytes, text_checksums
 
-# What a fault leaves unreliable. "file": all of the store; "rows": all features, not the config; "contents":
-# the features of those named; "images": the table of images; "data": nothing, the folder has changed since.
+# What a fault makes unusable. "file": the whole store; "rows": all features, but not the config; "contents":
+# the features of the listed contents; "images": the image table; "data": nothing, only the images on disk
+# have changed.
 REACHES = ("file", "rows", "contents", "images", "data")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fault:
-    """One thing that is off."""
+    """A fault found in a store."""
 
     reach: str  # one of REACHES
-    where: str  # dataset, attribute or path
+    where: str  # dataset, attribute or image path
     what: str
-    contents: tuple[str, ...] = ()  # SHA-256 of the contents whose features are not to be used
+    contents: tuple[str, ...] = ()  # SHA-256 of the contents with unusable features
 
     def __str__(self) -> str:
         return f"{self.where}: {self.what}"
 
 
 class StoreChecker:
-    """One pass over an open store. Collects faults; what later steps build on is asked for by `reaches`."""
+    """Checks an open store in one pass and collects the faults.
+
+    Parameters
+    ----------
+    file : h5py.File
+        The store.
+    report : callable
+        Called with the number of chunks read and the number of all chunks.
+    """
 
     def __init__(self, file: h5py.File, report: Callable[[int, int], None]) -> None:
         self.faults: list[Fault] = []
         self._file, self._report = file, report
-        self._damaged: set[int] = set()  # rows of the contents
+        self._damaged: set[int] = set()  # content rows
         self._n_read = self._n_chunks = 0
         self._contents: list[str] = []
-        self._paths: dict[int, str] = {}  # first path of each content row, where the table of images is whole
+        self._paths: dict[
+            int, str
+        ] = {}  # first path of each content row; empty if the image table is damaged
 
     def run(self) -> list[Fault]:
-        """Look at everything, in the order in which one thing rests on another."""
-        self._note("file", check_structure(self._file))
+        """Run all checks that do not depend on damaged data; return the faults."""
+        self._add("file", _check_structure(self._file))
         if self.faults:
             return self.faults
         config = self._file.attrs["config"]
         if config_digest(json.loads(config)) != self._file.attrs["config_digest"]:
-            self._note("file", [("config", "config_digest is not the digest of it")])
+            self._add("file", [("config", "does not match config_digest")])
             return self.faults
-        self._note_texts()
+        self._check_texts()
         self._contents = [_text(value) for value in self._file["content/sha256"][:]]
-        self._note("rows", self._unsorted("content/sha256"))
-        self._n_chunks = store_shapes(self._file).n_chunks
+        self._add("rows", self._order_faults("content/sha256"))
+        self._n_chunks = _count_chunks(self._file)
         views = self._rows_of_views()
-        self._note_images()
-        if not self._reaches("rows"):
-            self._note_rows(views)
+        self._check_images()
+        if not self._has_fault("rows"):
+            self._check_rows(views)
         return self.faults
 
-    def _note(self, reach: str, faults: list[tuple[str, str]]) -> None:
+    def _add(self, reach: str, faults: list[tuple[str, str]]) -> None:
         self.faults += [Fault(reach=reach, where=where, what=what) for where, what in faults]
 
-    def _reaches(self, reach: str) -> bool:
+    def _has_fault(self, reach: str) -> bool:
         return any(fault.reach == reach for fault in self.faults)
 
-    def _note_texts(self) -> None:
+    def _check_texts(self) -> None:
         stored = self._file.attrs.get("text_crc32")
-        if stored is None:  # written before there were any
+        if stored is None:  # optional
             return
         expected = json.loads(stored)
         for name, checksum in text_checksums(self._file).items():
             if expected.get(name) != checksum:
                 reach = "rows" if name == "content/sha256" else "images"
-                self._note(reach, [(name, "its checksum (crc32) is another: some of the text has changed")])
+                self._add(reach, [(name, "wrong checksum (crc32): some of the text has changed")])
 
-    def _unsorted(self, name: str) -> list[tuple[str, str]]:
-        values = [_bytes(value) for value in self._file[name][:]]
+    def _order_faults(self, name: str) -> list[tuple[str, str]]:
+        values = [as_bytes(value) for value in self._file[name][:]]
         for row, (before, after) in enumerate(pairwise(values), start=1):
             if before >= after:
                 what = "equal to the row before" if before == after else "not in order"
                 return [(name, f"row {row} is {what}; expected rows sorted by their bytes")]
         return []
 
-    def _rows_of_views(self) -> npt.NDArray[np.int64]:
+    def _rows_of_views(self) -> IntArray:
         """Return the content row of each row of augmented features."""
-        name = "features/augmented_content"
+        name = _AUGMENTED_CONTENT
         dataset = self._file[name]
         values = np.full(dataset.shape, -1, np.int64)
         for rows, chunk in self._chunks(name, reach="rows"):
             values[rows] = chunk
-        if not self._reaches("rows"):
+        if not self._has_fault("rows"):
             wrong = np.flatnonzero((values < 0) | (values >= len(self._contents)))
             if len(wrong):
-                self._note(
-                    "rows", [(name, f"row {wrong[0]} is {values[wrong[0]]}, which is no row of /content")]
+                self._add(
+                    "rows", [(name, f"row {wrong[0]} is {values[wrong[0]]}, which is not a row of /content")]
                 )
             elif (np.diff(values) <= 0).any():
-                self._note("rows", [(name, "not in order; expected each content once, sorted")])
+                self._add("rows", [(name, "not in order; expected each content once, sorted")])
         return values
 
-    def _note_rows(self, views: npt.NDArray[np.int64]) -> None:
-        """Read every chunk of what is kept of contents, and compare the features with their checksums."""
-        everything = np.arange(len(self._contents))
-        checksums = np.zeros(len(everything), np.uint32)
+    def _check_rows(self, views: IntArray) -> None:
+        """Read every chunk of the content table and the features; verify the checksum of every content."""
+        all_rows = np.arange(len(self._contents))
+        checksums = np.zeros(len(all_rows), np.uint32)
         expected = checksums.copy()
         for name in CONTENT_COLUMNS:
-            for rows, chunk in self._chunks(name, reach="contents", content_of=everything):
+            for rows, chunk in self._chunks(name, reach="contents", content_of=all_rows):
                 if name == "content/crc32":
                     expected[rows] = chunk
-        # A row's checksum goes over its plain features, then over its views.
-        for name, content_of in (("features/plain", everything), ("features/augmented", views)):
+        # The checksum of a content covers its plain features, then its views.
+        for name, content_of in (("features/plain", all_rows), ("features/augmented", views)):
             for rows, chunk in self._chunks(name, reach="contents", content_of=content_of):
                 for content, values in zip(content_of[rows], chunk, strict=True):
                     checksums[content] = zlib.crc32(values.tobytes(), int(checksums[content]))
-        having_views = set(views.tolist())
+        with_views = set(views.tolist())
         for content in np.flatnonzero(checksums != expected):
             if content not in self._damaged:
-                both = (
-                    "features/plain and features/augmented" if content in having_views else "features/plain"
-                )
+                names = "features/plain and features/augmented" if content in with_views else "features/plain"
                 self.faults.append(
                     Fault(
                         reach="contents",
                         where=self._paths.get(int(content), f"row {content}"),
-                        what=f"{both} do not have the checksum (crc32) that was taken of them",
+                        what=f"{names} have a wrong checksum (crc32)",
                         contents=(self._contents[content],),
                     )
                 )
 
     def _chunks(
-        self, name: str, *, reach: str, content_of: npt.NDArray[np.int64] | None = None
+        self, name: str, *, reach: str, content_of: IntArray | None = None
     ) -> Iterator[tuple[slice, npt.NDArray[Any]]]:
-        """Yield rows and values of each chunk that can be read; note those that cannot."""
+        """Yield rows and values of each readable chunk; add a fault for each other one.
+
+        `content_of` maps the rows of the dataset to content rows, for the faults.
+        """
         dataset = self._file[name]
-        if dataset.chunks is None:  # HDF5 has no chunks of nothing
+        if dataset.chunks is None:  # an empty dataset
             return
         height, n_rows = dataset.chunks[0], dataset.shape[0]
         for start in range(0, n_rows, height):
@@ -158,7 +171,7 @@ class StoreChecker:
             values: npt.NDArray[Any] | None = None
             try:
                 values = dataset[rows]
-                what = _unchecked(dataset, start)
+                what = _checksum_fault(dataset, start)
             except OSError:
                 what = "cannot be read: wrong checksum (fletcher32)"
             if values is not None and not what:
@@ -175,7 +188,7 @@ class StoreChecker:
                 )
             )
 
-    def _note_images(self) -> None:
+    def _check_images(self) -> None:
         columns = {}
         for name in ("content", "label"):
             values = np.full(len(self._file[f"images/{name}"]), -1, np.int64)
@@ -186,8 +199,8 @@ class StoreChecker:
             name: [_text(value) for value in self._file[f"images/{name}"][:]]
             for name in ("path", "sha256", "split", "entry", "skipped")
         }
-        self._note("images", self._unsorted("images/path"))
-        if self._reaches("rows") or self._reaches("images"):
+        self._add("images", self._order_faults("images/path"))
+        if self._has_fault("rows") or self._has_fault("images"):
             return
         for path, content in zip(texts["path"], columns["content"].tolist(), strict=True):
             self._paths.setdefault(content, path)
@@ -195,33 +208,33 @@ class StoreChecker:
         for row, path in enumerate(texts["path"]):
             row_texts = {name: column[row] for name, column in texts.items()}
             content, label = int(columns["content"][row]), int(columns["label"][row])
-            wrong = _wrong_in_row(row_texts, content, label, contents=self._contents, n_classes=n_classes)
-            self._note("images", [(path, what) for what in wrong])
+            wrong = _image_faults(row_texts, content, label, contents=self._contents, n_classes=n_classes)
+            self._add("images", [(path, what) for what in wrong])
 
 
-def _wrong_in_row(
+def _image_faults(
     values: dict[str, str], content: int, label: int, *, contents: list[str], n_classes: int
 ) -> Iterator[str]:
-    """Yield what is wrong with one row of the table of images."""
+    """Yield the faults of one row of the image table."""
     if not -1 <= label < n_classes:
-        yield f"its label {label} is none of the {n_classes} classes"
+        yield f"its label {label} is not one of the {n_classes} classes"
     if values["split"] not in SPLITS:
-        yield f"its split {values['split']!r} is none of: {', '.join(SPLITS)}"
+        yield f"its split {values['split']!r} is not one of: {', '.join(SPLITS)}"
     if values["entry"] != values["path"] and not values["path"].startswith(values["entry"] + "/"):
-        yield f"its entry {values['entry']!r} is no folder that it lies in"
+        yield f"its entry {values['entry']!r} is not a folder that contains it"
     if not -1 <= content < len(contents):
-        yield f"its content {content} is none of the {len(contents)} rows"
+        yield f"its content {content} is not one of the {len(contents)} rows"
     elif content == -1:
         if kind_of(values["skipped"]) == UNKNOWN:
-            yield f"it has no features, and {values['skipped']!r} is no reason for that"
+            yield f"it has no features, but {values['skipped']!r} is not a known reason"
     elif values["skipped"]:
-        yield f"it has features, and was skipped all the same: {values['skipped']}"
+        yield f"it has features, but is marked as skipped: {values['skipped']}"
     elif values["sha256"] != contents[content]:
-        yield f"its features are those of another content, {contents[content][:12]}…"
+        yield f"its features belong to another content, {contents[content][:12]}…"
 
 
-def _unchecked(dataset: h5py.Dataset, start: int) -> str:
-    """Return why a chunk that could be read was not checked: HDF5 takes zeros for one that it cannot find."""
+def _checksum_fault(dataset: h5py.Dataset, start: int) -> str:
+    """Return why HDF5 did not verify a chunk that it read, or ""; it returns zeros for a missing chunk."""
     try:
         mask, raw = dataset.id.read_direct_chunk((start, *[0] * (dataset.ndim - 1)))
     except RuntimeError:
@@ -231,98 +244,68 @@ def _unchecked(dataset: h5py.Dataset, start: int) -> str:
     return "have no checksum (fletcher32)" if skipped else ""
 
 
-def _bytes(value: str | bytes) -> bytes:
-    return value if isinstance(value, bytes) else value.encode("utf-8", "surrogateescape")
-
-
 def _text(value: str | bytes) -> str:
-    return _bytes(value).decode("utf-8", "surrogateescape")
+    return as_bytes(value).decode("utf-8", "surrogateescape")
 
 
 def main(path: str) -> int:
-    """Check a store; print progress and the result, one JSON object a line."""
+    """Check a store; print progress and the result as JSON, one object per line."""
 
     def report(done: int, total: int) -> None:
         _reply({"done": done, "total": total})
 
     report(0, 0)
-    facts: dict[str, Any] = {"config": None, "created_with": None}
+    attributes: dict[str, Any] = {"config": None, "created_with": None}
     try:
         with h5py.File(Path(path), "r", locking=False) as file:
             faults = StoreChecker(file, report).run()
             if not any(fault.where in ("config", "created_with") for fault in faults):
-                facts = {name: json.loads(file.attrs[name]) for name in facts}
-    except Exception as error:  # a broken structure makes HDF5 and h5py raise anything at all
+                attributes = {name: json.loads(file.attrs[name]) for name in attributes}
+    except Exception as error:  # a damaged structure can raise almost any exception in h5py
         text = " ".join(str(error).split()) or type(error).__name__
         faults = [Fault(reach="file", where="structure", what=f"HDF5 cannot read it ({text})")]
-    _reply({"faults": [asdict(fault) for fault in faults], **facts})
+    _reply({"faults": [asdict(fault) for fault in faults], **attributes})
     return 0
 
 
 def _reply(message: dict[str, Any]) -> None:
-    """Send the parent process one line of JSON."""
+    """Write one line of JSON to the parent process."""
     sys.stdout.write(json.dumps(message) + "\n")
     sys.stdout.flush()
 
 
-CONTENT_COLUMNS = {
-    "content/width": "<i4",
-    "content/height": "<i4",
-    "content/phash": "<u8",
-    "content/thumbnail": "|u1",
-    "content/crc32": "<u4",
-}
-IMAGE_COLUMNS = {"images/content": "<i8", "images/label": "<i2"}
-FEATURES = ("features/plain", "features/augmented")
-REQUIRED = {"format", "format_version", "config", "config_digest", "classes", "ordered", "created_with"}
-OPTIONAL = {"text_crc32"}
+_FEATURES = ("features/plain", "features/augmented")
+_AUGMENTED_CONTENT = "features/augmented_content"
+_REQUIRED = {"format", "format_version", "config", "config_digest", "classes", "ordered", "created_with"}
+_OPTIONAL = {"text_crc32"}
 
 
-@dataclass(frozen=True, kw_only=True)
-class StoreShapes:
-    """The counts of a store, as its datasets have them."""
-
-    n_content: int
-    n_images: int
-    n_augmented: int
-    n_views: int
-    n_features: int
-    n_chunks: int
-
-
-def store_shapes(file: h5py.File) -> StoreShapes:
-    """Return the counts of a store whose datasets are all there."""
-    augmented = file["features/augmented"].shape
-    n_chunks = 0
-    for name in (*CONTENT_COLUMNS, *IMAGE_COLUMNS, *FEATURES, "features/augmented_content"):
-        if file[name].chunks is not None:
-            n_chunks += -(-file[name].shape[0] // file[name].chunks[0])
-    return StoreShapes(
-        n_content=file["content/sha256"].shape[0],
-        n_images=file["images/path"].shape[0],
-        n_augmented=augmented[0],
-        n_views=augmented[1],
-        n_features=file["features/plain"].shape[1],
-        n_chunks=n_chunks,
+def _count_chunks(file: h5py.File) -> int:
+    """Return the number of chunks of a store that has all datasets."""
+    datasets = [file[name] for name in (*CONTENT_COLUMNS, *IMAGE_COLUMNS, *_FEATURES, _AUGMENTED_CONTENT)]
+    return sum(
+        -(-dataset.shape[0] // dataset.chunks[0]) for dataset in datasets if dataset.chunks is not None
     )
 
 
-def check_structure(file: h5py.File) -> list[tuple[str, str]]:
-    """Return what is not as the format has it: where, and what. Nothing else is worth reading then."""
-    file.visititems(lambda name, item: None)  # raises where a name leads nowhere
+def _check_structure(file: h5py.File) -> list[tuple[str, str]]:
+    """Return violations of the format as (where, what); with any, the content is not checked further."""
+    file.visititems(lambda name, item: None)  # raises if a name has no object
     return _attributes(file) or _types(file) or _shapes(file)
 
 
 def _attributes(file: h5py.File) -> list[tuple[str, str]]:
     names = set(file.attrs)
-    faults = [(name, "this attribute is missing") for name in sorted(REQUIRED - names)]
-    faults += [(name, "this attribute is not in the format") for name in sorted(names - REQUIRED - OPTIONAL)]
+    faults = [(name, "this attribute is missing") for name in sorted(_REQUIRED - names)]
+    faults += [
+        (name, "this attribute is not in the format") for name in sorted(names - _REQUIRED - _OPTIONAL)
+    ]
     if faults:
         return faults
     if file.attrs["format"] != FORMAT or file.attrs["format_version"] != FORMAT_VERSION:
         found = f"{file.attrs['format']!r} version {file.attrs['format_version']}"
         faults.append(("format", f"is {found}; expected {FORMAT!r} version {FORMAT_VERSION}"))
-    for name in ("config", "created_with", *(OPTIONAL & names)):
+    for name in ("config", "created_with", *(_OPTIONAL & names)):
         try:
             is_object = isinstance(json.loads(file.attrs[name]), dict)
         except (TypeError, ValueError):
@@ -338,8 +321,8 @@ def _types(file: h5py.File) -> list[tuple[str, str]]:
     numbers = {
         **CONTENT_COLUMNS,
         **IMAGE_COLUMNS,
-        **dict.fromkeys(FEATURES, features),
-        "features/augmented_content": "<i8",
+        **dict.fromkeys(_FEATURES, features),
+        _AUGMENTED_CONTENT: "<i8",
     }
     faults = []
     for name, dtype in numbers.items():
@@ -360,7 +343,7 @@ def _types(file: h5py.File) -> list[tuple[str, str]]:
 
 
 def _shapes(file: h5py.File) -> list[tuple[str, str]]:
-    plain, augmented = (file[name].shape for name in FEATURES)
+    plain, augmented = (file[name].shape for name in _FEATURES)
     if len(plain) != 2:
         return [("features/plain", f"its shape is {plain}; expected (n_content, n_features)")]
     if len(augmented) != 3:
@@ -370,7 +353,7 @@ def _shapes(file: h5py.File) -> list[tuple[str, str]]:
     expected: dict[str, tuple[int, ...]] = {name: (len(file["content/sha256"]),) for name in CONTENT_COLUMNS}
     expected["content/thumbnail"] += (THUMBNAIL, THUMBNAIL, 3)
     expected["features/plain"] = (len(file["content/sha256"]), plain[1])
-    expected["features/augmented"] = (len(file["features/augmented_content"]), augmented[1], plain[1])
+    expected["features/augmented"] = (len(file[_AUGMENTED_CONTENT]), augmented[1], plain[1])
     expected |= dict.fromkeys((*IMAGE_COLUMNS, *TEXTS[1:]), (len(file["images/path"]),))
     faults = [
         (name, f"its shape is {file[name].shape}; expected {shape}")
@@ -381,11 +364,11 @@ def _shapes(file: h5py.File) -> list[tuple[str, str]]:
 
 
 def _too_large(file: h5py.File, expected: dict[str, tuple[int, ...]]) -> list[tuple[str, str]]:
-    """Rows that HDF5 would make up: chunks that are not in the file come as zeros, without an end."""
-    there = file.id.get_filesize()
+    """Return faults of datasets with more rows than the file can hold: HDF5 would return zeros for them."""
+    file_bytes = file.id.get_filesize()
     for name, shape in expected.items():
-        if np.prod(shape, dtype=object) * file[name].dtype.itemsize > there:
-            return [(name, f"its shape is {shape}, more than the whole file of {there} bytes can hold")]
+        if np.prod(shape, dtype=object) * file[name].dtype.itemsize > file_bytes:
+            return [(name, f"its shape is {shape}, more than a file of {file_bytes} bytes can hold")]
         chunks: Any = file[name].chunks
         if chunks is None and np.prod(shape) and name not in TEXTS:
             return [(name, "it is not chunked")]
@@ -397,7 +380,7 @@ def _too_large(file: h5py.File, expected: dict[str, tuple[int, ...]]) -> list[tu
 def _levels(plain: h5py.Dataset) -> list[tuple[str, str]]:
     names, ends = plain.attrs.get("level_names"), plain.attrs.get("level_ends")
     if names is None or ends is None or len(names) != len(ends):
-        return [("features/plain", "its attributes level_names and level_ends do not fit together")]
+        return [("features/plain", "its attributes level_names and level_ends do not match")]
     ends = [0, *map(int, ends)]
     if ends[-1] != plain.shape[1] or any(a >= b for a, b in pairwise(ends)):
         return [("features/plain", f"level_ends {ends[1:]} are not the ends of {plain.shape[1]} columns")]

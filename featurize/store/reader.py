@@ -1,6 +1,7 @@
-"""The feature store, format version 1: one ordinary HDF5 file. Knows h5py and NumPy only.
+"""Reader of a feature store, format version 1: one ordinary HDF5 file.
 
-A reader needs nothing of Folio: README.md, "The store", has every name, and ``h5dump`` shows them.
+Other programs can read a store with any HDF5 library: README.md, section "The store", describes every dataset
+and attribute.
 """
 
 from __future__ import annotations
@@ -20,32 +21,33 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
+from featurize.base.typing import Float32Array, IntArray
 from featurize.errors import StoreError
 from featurize.store.rows import StoredRows, damaged
 
 FORMAT = "folio-features"
 FORMAT_VERSION = 1
-THUMBNAIL = 32
-_DAMAGE = (OSError, KeyError, ValueError, TypeError, RuntimeError)  # what h5py and JSON raise for wrong bytes
+THUMBNAIL = 32  # side of a thumbnail, in pixels
+_DAMAGE = (OSError, KeyError, ValueError, TypeError, RuntimeError)  # raised by h5py and json on damaged data
 
 
 @dataclass(frozen=True, kw_only=True)
 class ImageTable:
-    """One row per image file, sorted by the bytes of ``path``; all columns have ``n_images`` entries."""
+    """One row per image file, sorted by the bytes of ``path``; all columns have length ``n_images``."""
 
     path: list[str]
     sha256: list[str]
-    content: npt.NDArray[np.int64]  # row of the content table, -1 when skipped
-    label: npt.NDArray[np.int16]  # index into classes, -1 when ungraded
+    content: IntArray  # row of the content table, -1 if skipped
+    label: npt.NDArray[np.int16]  # index into classes, -1 if ungraded
     split: list[str]
     entry: list[str]
-    skipped: list[str]  # "" or the reason
+    skipped: list[str]  # reason, or ""
 
     def __len__(self) -> int:
         return len(self.path)
 
     def same_as(self, other: ImageTable) -> bool:
-        """Tell whether every cell is equal."""
+        """Return whether all cells of two tables are equal."""
         return (
             self.path == other.path
             and self.sha256 == other.sha256
@@ -62,28 +64,28 @@ class ContentTable:
     """One row per distinct file content, sorted by ``sha256``."""
 
     sha256: list[str]
-    width: npt.NDArray[np.int32]  # upright pixels
+    width: npt.NDArray[np.int32]  # in pixels, upright
     height: npt.NDArray[np.int32]
     phash: npt.NDArray[np.uint64]
-    thumbnail: StoredRows  # (n_content, 32, 32, 3) uint8, read where it is asked for: 3 GB a million
-    crc32: npt.NDArray[np.uint32]  # of the row's plain, then augmented features, as stored
+    thumbnail: StoredRows  # (n_content, 32, 32, 3) uint8, read on demand: 3 GB per million rows
+    crc32: npt.NDArray[np.uint32]  # of the row's plain and augmented features, in this order, as stored
 
 
 @dataclass(frozen=True, kw_only=True)
 class ContentRow:
-    """All that a store keeps of one file content."""
+    """All data of one file content in a store."""
 
     sha256: str
     width: int
     height: int
     phash: int
     thumbnail: npt.NDArray[np.uint8]  # (32, 32, 3)
-    plain: npt.NDArray[np.float32]  # (n_features,)
-    augmented: npt.NDArray[np.float32] | None  # (n_views, n_features)
+    plain: Float32Array  # (n_features,)
+    augmented: Float32Array | None  # (n_views, n_features)
 
 
 class Store:
-    """A store opened for reading. Use as a context manager; arrays are read when asked for."""
+    """A feature store opened for reading; a context manager. Arrays are read on demand."""
 
     def __init__(self, path: str | os.PathLike[str], *, salvage: bool = False) -> None:
         self.path = Path(path)
@@ -91,7 +93,7 @@ class Store:
         self._file = _open_for_reading(self.path)
         attributes = self._file.attrs
         try:
-            with self.damage_named("its description (attributes)"):
+            with self.report_damage("the metadata (attributes)"):
                 self.config: dict[str, Any] = dict(json.loads(attributes["config"]))
                 self.config_digest = str(attributes["config_digest"])
                 self.classes: tuple[str, ...] = tuple(str(name) for name in attributes["classes"])
@@ -110,12 +112,12 @@ class Store:
         self.close()
 
     def close(self) -> None:
-        """Close the file; arrays already read stay valid, and `StoredRows` open it again by themselves."""
+        """Close the file; arrays already read stay valid, and `StoredRows` open it again on demand."""
         self._file.close()
 
     @contextmanager
-    def damage_named(self, what: str) -> Iterator[None]:
-        """Turn whatever wrong bytes in ``what`` raise into the error that says so and how to mend it."""
+    def report_damage(self, what: str) -> Iterator[None]:
+        """Convert the exceptions that damaged data in ``what`` causes to a `StoreError`."""
         try:
             yield
         except _DAMAGE as error:
@@ -123,12 +125,12 @@ class Store:
 
     @property
     def name(self) -> str:
-        """File name without ``.h5``: the backbone, with a suffix for a config that is not the default."""
+        """File name without ``.h5``: the backbone, with suffixes for settings that are not the default."""
         return self.path.name.removesuffix(".h5")
 
     @property
     def dataset(self) -> str:
-        """Name of the data set the features were made from."""
+        """Name of the data set that the features were computed from."""
         return str(self.created_with.get("dataset") or self.path.resolve().parent.name)
 
     @property
@@ -138,27 +140,27 @@ class Store:
 
     @property
     def n_images(self) -> int:
-        """Image files, skipped ones included."""
+        """Number of image files, including skipped ones."""
         return int(self._file["images/path"].shape[0])
 
     @property
     def n_content(self) -> int:
-        """Distinct file contents that have features."""
+        """Number of distinct file contents that have features."""
         return int(self._file["features/plain"].shape[0])
 
     @property
     def n_features(self) -> int:
-        """Features of one view."""
+        """Number of features per view."""
         return int(self._file["features/plain"].shape[1])
 
     @property
     def n_augmented(self) -> int:
-        """Contents that have augmented views."""
+        """Number of contents that have augmented views."""
         return int(self._file["features/augmented"].shape[0])
 
     @property
     def n_views(self) -> int:
-        """Augmented views of each content that has them."""
+        """Number of augmented views per content that has them."""
         return int(self._file["features/augmented"].shape[1])
 
     @property
@@ -168,7 +170,7 @@ class Store:
 
     @property
     def level_ends(self) -> tuple[int, ...]:
-        """Column at which each level ends."""
+        """End column of each level (exclusive)."""
         return tuple(int(end) for end in self._file["features/plain"].attrs["level_ends"])
 
     @cached_property
@@ -197,50 +199,57 @@ class Store:
         )
 
     @cached_property
-    def augmented_content(self) -> npt.NDArray[np.int64]:
-        """Content row of each row of `augmented`; int64 of shape (n_augmented,)."""
+    def augmented_content(self) -> IntArray:
+        """Content row of each row of `augmented`, shape (n_augmented,)."""
         return self._column("features/augmented_content")
 
-    def plain(self, rows: Any = None) -> npt.NDArray[np.float32]:
-        """Return features of the plain view, float32 of shape (n_rows, n_features); all rows by default."""
+    def plain(self, rows: Any = None) -> Float32Array:
+        """Return features of the plain view, shape (n_rows, n_features); all rows by default."""
         return self._read("features/plain", rows)
 
-    def augmented(self, rows: Any = None, *, n_views: int | None = None) -> npt.NDArray[np.float32]:
-        """Return features of the first ``n_views`` augmented views, float32 (n_rows, n_views, n_features)."""
+    def augmented(self, rows: Any = None, *, n_views: int | None = None) -> Float32Array:
+        """Return features of the first ``n_views`` augmented views, shape (n_rows, n_views, n_features)."""
         return self._read("features/augmented", rows)[:, :n_views]
 
     @cached_property
     def plain_rows(self) -> StoredRows:
-        """Features of the plain view, (n_content, n_features), read where they are asked for."""
+        """Features of the plain view, (n_content, n_features), read on demand."""
         return self._rows("features/plain")
 
     @cached_property
     def augmented_rows(self) -> StoredRows:
-        """Features of the augmented views, (n_augmented, n_views, n_features), likewise."""
+        """Features of the augmented views, (n_augmented, n_views, n_features), read on demand."""
         return self._rows("features/augmented")
 
     def rows_of_contents(self) -> dict[str, int]:
-        """Return the row of each content, by its SHA-256."""
+        """Return a mapping from SHA-256 to content row."""
         return {sha256: row for row, sha256 in enumerate(self.content.sha256)}
 
     def rows_of_views(self) -> dict[str, int]:
-        """Return the row among the augmented features of each content that has them."""
+        """Return a mapping from SHA-256 to row of the augmented features."""
         names = self.content.sha256
         return {names[content]: row for row, content in enumerate(self.augmented_content)}
 
     def row(self, index: int, *, augmented_index: int | None = None) -> ContentRow:
-        """Return all kept of content row ``index``, with its views if ``augmented_index`` is their row.
+        """Return one content with its features.
+
+        Parameters
+        ----------
+        index : int
+            Content row.
+        augmented_index : int, optional
+            Row of its augmented views; must be given if the content has any.
 
         Raises
         ------
         StoreError
-            If the row cannot be read, or is not the one that its checksum was taken of.
+            If the row cannot be read, or its checksum is wrong.
         """
         content = self.content
         plain = self.plain_rows[index].astype(np.float32)
         views = None if augmented_index is None else self.augmented_rows[augmented_index].astype(np.float32)
         if self._checksum(plain, views) != content.crc32[index]:
-            raise damaged(self.path, f"row {index} of features/plain", "its checksum is another")
+            raise damaged(self.path, f"row {index} of features/plain", "wrong checksum")
         return ContentRow(
             sha256=content.sha256[index],
             width=int(content.width[index]),
@@ -251,7 +260,7 @@ class Store:
             augmented=views,
         )
 
-    def _checksum(self, *features: npt.NDArray[np.float32] | None) -> int:
+    def _checksum(self, *features: Float32Array | None) -> int:
         checksum = 0
         for values in features:
             if values is not None:
@@ -259,7 +268,7 @@ class Store:
                 checksum = zlib.crc32(stored.tobytes(), checksum)
         return checksum
 
-    def _read(self, name: str, rows: Any) -> npt.NDArray[np.float32]:
+    def _read(self, name: str, rows: Any) -> Float32Array:
         try:
             values = self._file[name][:] if rows is None else self._file[name][rows]
         except OSError as error:
@@ -267,15 +276,15 @@ class Store:
         return np.asarray(values, dtype=np.float32)
 
     def _rows(self, name: str, *, salvage: bool = False) -> StoredRows:
-        with self.damage_named(name):
+        with self.report_damage(name):
             return StoredRows(self.path, name, file=self._file, salvage=salvage)
 
     def _text(self, name: str) -> list[str]:
-        with self.damage_named(name):
+        with self.report_damage(name):
             return list(self._file[name].asstr(errors="surrogateescape")[:])
 
     def _column(self, name: str) -> npt.NDArray[Any]:
-        with self.damage_named(name):
+        with self.report_damage(name):
             dataset = self._file[name]
         try:
             return np.asarray(dataset[:])
@@ -295,47 +304,47 @@ def open_store(path: str | os.PathLike[str], *, salvage: bool = False) -> Store:
     Parameters
     ----------
     path : path-like
-        A file made by ``featurize extract``.
-    salvage : bool
-        For repair, which knows what is damaged: cells of a column that cannot be read come as zeros.
+        A file written by ``featurize extract``.
+    salvage : bool, default=False
+        For repair, which knows the damaged parts: return zeros for values that cannot be read.
 
     Returns
     -------
     Store
-        To be used in a ``with`` statement, or closed.
+        Use it in a ``with`` statement, or close it.
 
     Raises
     ------
     StoreError
-        If the file is missing, is not HDF5, is no feature store, or has a newer format version.
+        If the file is missing, is not HDF5, is not a feature store, or has a newer format version.
     """
     return Store(path, salvage=salvage)
 
 
 def _open_for_reading(path: Path) -> h5py.File:
     if not path.is_file():
-        raise StoreError(f"{path}: no such store. Make one with: featurize extract DATA")
+        raise StoreError(f"{path}: no such store. Create one with: featurize extract DATA")
     try:
         file = h5py.File(path, "r", locking=False)
     except OSError as error:
         raise StoreError(
-            f"{path}: not a readable HDF5 file ({error}). Make it anew with: featurize extract DATA"
+            f"{path}: not a readable HDF5 file ({error}). Create it again with: featurize extract DATA"
         ) from None
     try:
-        _refuse_what_is_not_ours(path, file)
+        _check_format(path, file)
     except _DAMAGE as error:
         file.close()
-        raise damaged(path, "its description (attributes)", _reason(error)) from None
+        raise damaged(path, "the metadata (attributes)", _reason(error)) from None
     except StoreError:
         file.close()
         raise
     return file
 
 
-def _refuse_what_is_not_ours(path: Path, file: h5py.File) -> None:
+def _check_format(path: Path, file: h5py.File) -> None:
     if file.attrs.get("format") != FORMAT:
         raise StoreError(
-            f"{path}: an HDF5 file, but not a Folio feature store. Make one with: featurize extract DATA"
+            f"{path}: an HDF5 file, but not a Folio feature store. Create one with: featurize extract DATA"
         )
     version = int(file.attrs["format_version"])
     if version != FORMAT_VERSION:

@@ -1,4 +1,4 @@
-"""Rows of one dataset of a store, read where they are asked for: a store need not fit in memory."""
+"""Rows of one dataset of a store, read from disk on demand: a store need not fit in memory."""
 
 from __future__ import annotations
 
@@ -16,10 +16,21 @@ from featurize.errors import StoreError
 
 
 class StoredRows:
-    """The rows of a dataset that is chunked in whole rows; reads as little as can be, each chunk once.
+    """Array-like access to a dataset that is chunked in whole rows; each requested chunk is read once.
 
-    It knows the file by its path, so that it can be sent to another process, and refuses a file that was
-    replaced in the meantime. Not for several threads at once.
+    It refers to the file by its path, so it can be pickled and sent to another process. Reading fails if the
+    file was replaced in the meantime. Not thread-safe.
+
+    Parameters
+    ----------
+    path : path-like
+        The store.
+    name : str
+        Name of the dataset.
+    file : h5py.File
+        The store, open for reading; it is opened again by path after it has been closed.
+    salvage : bool, default=False
+        Return zeros for rows that cannot be read.
     """
 
     def __init__(
@@ -27,10 +38,10 @@ class StoredRows:
     ) -> None:
         self.path = Path(path).absolute()
         self.name = name
-        self._salvage = salvage  # rows that cannot be read come as zeros
+        self._salvage = salvage
         self._version = _version(os.fstat(file.id.get_vfd_handle()))
-        self._dataset: h5py.Dataset | None = file[name]  # falsy once its file is closed
-        self._kept: tuple[int, npt.NDArray[Any]] | None = None  # the chunk of the last single row
+        self._dataset: h5py.Dataset | None = file[name]  # falsy after its file is closed
+        self._cached: tuple[int, npt.NDArray[Any]] | None = None  # first row and values of the last chunk
         self.shape: tuple[int, ...] = tuple(self._opened().shape)
         self.dtype: np.dtype[Any] = self._opened().dtype
         chunks = self._opened().chunks
@@ -40,39 +51,39 @@ class StoredRows:
         return self.shape[0]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_dataset": None, "_kept": None}
+        return {**self.__dict__, "_dataset": None, "_cached": None}
 
     def __getitem__(self, rows: Any) -> npt.NDArray[Any]:
-        """Return one row (int), or rows in any order (a slice, or an array of int), as they are stored."""
+        """Return one row (int), or rows in any order (slice or array of int), in the stored dtype."""
         if isinstance(rows, int | np.integer):
-            return self._one(int(rows))
+            return self._single_row(int(rows))
         if isinstance(rows, slice):
             rows = np.arange(len(self))[rows]
-        wanted = np.asarray(rows, dtype=np.int64)
-        order = np.argsort(wanted, kind="stable")
-        found = np.empty((len(wanted), *self.shape[1:]), dtype=self.dtype)
-        for part, block in self.blocks(wanted[order], most_rows=self.chunk_rows):
-            found[order[part]] = block
-        return found
+        requested = np.asarray(rows, dtype=np.int64)
+        order = np.argsort(requested, kind="stable")
+        values = np.empty((len(requested), *self.shape[1:]), dtype=self.dtype)
+        for part, block in self.blocks(requested[order], most_rows=self.chunk_rows):
+            values[order[part]] = block
+        return values
 
     def blocks(
         self, rows: npt.NDArray[np.int64], *, most_rows: int
     ) -> Iterator[tuple[slice, npt.NDArray[Any]]]:
-        """Yield the rows asked for, some at a time, in their order.
+        """Yield the requested rows in blocks, in their order.
 
         Parameters
         ----------
         rows : ndarray of shape (n_rows,), int64
-            Ascending; a row may stand twice.
+            Ascending; may contain duplicates.
         most_rows : int
-            Of the file that are read at a time; one chunk at least.
+            Maximum number of rows to read at a time, rounded down to whole chunks; at least one chunk.
 
         Yields
         ------
         part : slice
-            Of `rows`.
+            Positions in `rows`.
         block : ndarray of shape (n_part, ...)
-            As stored.
+            Values of ``rows[part]``, in the stored dtype.
         """
         height = self.chunk_rows
         most = max(1, most_rows // height) * height
@@ -81,24 +92,24 @@ class StoredRows:
             first = int(rows[start]) // height * height
             stop = int(np.searchsorted(rows, first + most))
             chunk = rows[start:stop] // height
-            if (gaps := np.flatnonzero(np.diff(chunk) > 1)).size:  # chunks between that nobody wants
+            if (gaps := np.flatnonzero(np.diff(chunk) > 1)).size:  # do not read chunks without requested rows
                 stop = start + int(gaps[0]) + 1
             end = min((int(rows[stop - 1]) // height + 1) * height, len(self))
             block = self._read(first, end)
-            wanted = rows[start:stop] - first
-            if len(wanted) != end - first or not np.array_equal(wanted, np.arange(end - first)):
-                block = block[wanted]
+            offsets = rows[start:stop] - first
+            if len(offsets) != end - first or not np.array_equal(offsets, np.arange(end - first)):
+                block = block[offsets]
             yield slice(start, stop), block
             start = stop
 
-    def _one(self, row: int) -> npt.NDArray[Any]:
+    def _single_row(self, row: int) -> npt.NDArray[Any]:
         if not -len(self) <= row < len(self):
-            raise IndexError(f"row {row} of {self.name}, which has {len(self)}")
+            raise IndexError(f"row {row} is out of range: {self.name} has {len(self)} rows")
         row %= len(self)
         first = row // self.chunk_rows * self.chunk_rows
-        if self._kept is None or self._kept[0] != first:
-            self._kept = first, self._read(first, min(first + self.chunk_rows, len(self)))
-        return self._kept[1][row - first]
+        if self._cached is None or self._cached[0] != first:
+            self._cached = first, self._read(first, min(first + self.chunk_rows, len(self)))
+        return self._cached[1][row - first]
 
     def _read(self, first: int, end: int) -> npt.NDArray[Any]:
         dataset = self._opened()
@@ -113,11 +124,11 @@ class StoredRows:
     def _opened(self) -> h5py.Dataset:
         if not self._dataset:
             try:
-                there = _version(self.path.stat())
+                version = _version(self.path.stat())
                 file = h5py.File(self.path, "r", locking=False)
             except OSError as error:
-                raise StoreError(f"{self.path}: cannot be read any more ({error}). Put it back") from None
-            if there != self._version:
+                raise StoreError(f"{self.path}: can no longer be read ({error}). Restore the file") from None
+            if version != self._version:
                 file.close()
                 raise StoreError(
                     f"{self.path}: was replaced while it was being read. Run the same command again"
@@ -127,11 +138,12 @@ class StoredRows:
 
 
 def damaged(path: Path, what: str, why: str) -> StoreError:
-    """Return the error for a store of which a part cannot be read as it was written."""
+    """Return the error for a store with damaged data."""
     return StoreError(
-        f"{path}: {what} is damaged on disk ({why}). Mend it with: featurize repair {shlex.quote(str(path))}"
+        f"{path}: {what} is damaged on disk ({why}). "
+        f"Repair it with: featurize repair {shlex.quote(str(path))}"
     )
 
 
-def _version(facts: os.stat_result) -> tuple[int, ...]:
-    return facts.st_ino, facts.st_size, facts.st_mtime_ns
+def _version(status: os.stat_result) -> tuple[int, ...]:
+    return status.st_ino, status.st_size, status.st_mtime_ns

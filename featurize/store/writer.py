@@ -1,4 +1,4 @@
-"""Writing a feature store: row by row, in order, into a file that appears only when it is complete."""
+"""Writer of a feature store: row by row, in order, into a file that appears only when it is complete."""
 
 from __future__ import annotations
 
@@ -19,6 +19,16 @@ from featurize.errors import StoreError
 from featurize.store.reader import FORMAT, FORMAT_VERSION, THUMBNAIL, ContentRow, ImageTable
 
 CHUNK_BYTES = 2**20
+# Datasets: name → dtype.
+CONTENT_COLUMNS = {
+    "content/width": "<i4",
+    "content/height": "<i4",
+    "content/phash": "<u8",
+    "content/thumbnail": "|u1",
+    "content/crc32": "<u4",
+}
+IMAGE_COLUMNS = {"images/content": "<i8", "images/label": "<i2"}
+# Datasets of strings.
 TEXTS = (
     "content/sha256",
     "images/path",
@@ -26,14 +36,31 @@ TEXTS = (
     "images/split",
     "images/entry",
     "images/skipped",
-)  # datasets of strings
+)
 _TEXT = h5py.string_dtype("utf-8")
 
 
 class StoreWriter:
     """Writes a store row by row, in the order of ``sha256``; memory holds one chunk of rows.
 
-    The file appears under its name only at `finish`, complete and flushed to disk, by one `os.replace`.
+    The file appears under its name at `finish`, complete and flushed to disk.
+
+    Parameters
+    ----------
+    path : path-like
+        The store.
+    config : mapping
+        All settings that change a feature.
+    config_digest : str
+        Digest of `config`.
+    n_features, n_views : int
+        Width of the features; augmented views per content that has them.
+    most_rows : int
+        Maximum number of content rows; limits the chunk sizes.
+    store_dtype : {"float32", "float16"}, default="float32"
+        Dtype of the features.
+    level_names, level_ends : sequence, optional
+        Names and end columns of the levels; by default one level "final".
     """
 
     def __init__(
@@ -54,6 +81,7 @@ class StoreWriter:
         self._n_views, self._n_features = n_views, n_features
         self._dtype = np.dtype(store_dtype).newbyteorder("<")
         self._most_rows = max(1, most_rows)
+        # A fixed name, so that the next run replaces the file of a killed one, which may be large.
         self._temporary = self.path.with_name(self.path.name + ".tmp")
         self._file = h5py.File(self._temporary, "w", locking=False)
         self._file.attrs["format"] = FORMAT
@@ -61,13 +89,11 @@ class StoreWriter:
         self._file.attrs["config"] = json.dumps(config)
         self._file.attrs["config_digest"] = config_digest
         self._pending: dict[str, list[Any]] = {}
-        self._datasets: dict[str, h5py.Dataset] = {}  # h5py takes a while to look one up, or its chunks
+        self._datasets: dict[str, h5py.Dataset] = {}  # looking them up in h5py is slow
         self._chunk_rows: dict[str, int] = {}
-        for name in ("width", "height"):
-            self._create(f"content/{name}", (), np.dtype("<i4"))
-        self._create("content/phash", (), np.dtype("<u8"))
-        self._create("content/thumbnail", (THUMBNAIL, THUMBNAIL, 3), np.dtype("u1"))
-        self._create("content/crc32", (), np.dtype("<u4"))
+        for name, dtype in CONTENT_COLUMNS.items():
+            row_shape = (THUMBNAIL, THUMBNAIL, 3) if name == "content/thumbnail" else ()
+            self._create(name, row_shape, np.dtype(dtype))
         self._create("features/plain", (n_features,), self._dtype)
         self._create("features/augmented", (n_views, n_features), self._dtype)
         self._create("features/augmented_content", (), np.dtype("<i8"))
@@ -84,16 +110,16 @@ class StoreWriter:
         self.close()
 
     def close(self) -> None:
-        """Drop what was not finished; after `finish` there is nothing to drop."""
+        """Remove an unfinished file; does nothing after `finish`."""
         if self._file:
             self._file.close()
             self._temporary.unlink(missing_ok=True)
 
     def add(self, row: ContentRow) -> None:
-        """Append one content; rows must come in the order of their ``sha256``."""
+        """Append one content; rows must be added in the order of their ``sha256``."""
         if self.sha256 and row.sha256 <= self.sha256[-1]:
             raise StoreError(
-                f"{self.path}: content {row.sha256} came after {self.sha256[-1]}; rows must be sorted"
+                f"{self.path}: content {row.sha256} was added after {self.sha256[-1]}; rows must be sorted"
             )
         plain = np.ascontiguousarray(row.plain, dtype=self._dtype)
         checksum = zlib.crc32(plain.tobytes())
@@ -111,7 +137,7 @@ class StoreWriter:
     def finish(
         self, *, images: ImageTable, classes: Sequence[str], ordered: bool, created_with: Mapping[str, Any]
     ) -> int:
-        """Write what is pending and the image table, put the file in place; return its size in bytes."""
+        """Write the remaining rows and the image table, and rename the file; return its size in bytes."""
         for name in list(self._pending):
             self._flush(name)
         attributes = self._file.attrs
@@ -122,10 +148,9 @@ class StoreWriter:
         for name in ("path", "sha256", "split", "entry", "skipped"):
             self._write_text(f"images/{name}", getattr(images, name))
         attributes["text_crc32"] = json.dumps(text_checksums(self._file))
-        for name, dtype in (("content", "<i8"), ("label", "<i2")):
-            self._create(f"images/{name}", (), np.dtype(dtype), most_rows=len(images))
-            self._pending[f"images/{name}"] = [getattr(images, name)]
-            self._flush(f"images/{name}", stacked=True)
+        for name, dtype in IMAGE_COLUMNS.items():
+            self._create(name, (), np.dtype(dtype), most_rows=len(images))
+            self._write(name, getattr(images, name.removeprefix("images/")))
         self._file.close()
         fsync_file(self._temporary)
         os.replace(self._temporary, self.path)
@@ -136,7 +161,7 @@ class StoreWriter:
         self, name: str, row_shape: tuple[int, ...], dtype: np.dtype[Any], *, most_rows: int | None = None
     ) -> None:
         row_bytes = int(np.prod(row_shape, dtype=np.int64)) * dtype.itemsize
-        if row_bytes == 0:  # no augmented views at all: HDF5 has no chunks of nothing
+        if row_bytes == 0:  # no augmented views: HDF5 has no empty chunks
             self._file.create_dataset(name, shape=(0, *row_shape), dtype=dtype)
             return
         rows = max(
@@ -158,9 +183,10 @@ class StoreWriter:
         if len(rows) >= self._chunk_rows[name]:
             self._flush(name)
 
-    def _flush(self, name: str, *, stacked: bool = False) -> None:
-        rows = self._pending.pop(name)
-        block = rows[0] if stacked else np.stack([np.asarray(row) for row in rows])
+    def _flush(self, name: str) -> None:
+        self._write(name, np.stack([np.asarray(row) for row in self._pending.pop(name)]))
+
+    def _write(self, name: str, block: npt.NDArray[Any]) -> None:
         dataset = self._datasets[name]
         start = dataset.shape[0]
         dataset.resize(start + len(block), axis=0)
@@ -183,7 +209,7 @@ def write_store(
     ordered: bool,
     created_with: Mapping[str, Any],
 ) -> int:
-    """Write a whole store at once from rows sorted by ``sha256``; return its size in bytes."""
+    """Write a complete store from rows sorted by ``sha256``; return its size in bytes."""
     rows = list(rows)
     with StoreWriter(
         path,
@@ -200,10 +226,10 @@ def write_store(
 
 
 def text_checksums(file: h5py.File) -> dict[str, int]:
-    """Return the CRC-32 of every text in a store, which HDF5's own checksums do not cover.
+    """Return the CRC-32 of every text dataset, since HDF5's own checksums do not cover strings.
 
-    Of the strings of a dataset, each followed by a zero byte; so too of the attributes ``classes``,
-    ``ordered`` ("True" or "False") and ``level_names``.
+    The checksum of a dataset covers its strings, each followed by a zero byte. The attributes ``classes``,
+    ``ordered`` ("True" or "False") and ``level_names`` are included in the same way.
     """
     checksums = {}
     for name in TEXTS:
@@ -217,11 +243,12 @@ def text_checksums(file: h5py.File) -> dict[str, int]:
         "level_names": file["features/plain"].attrs["level_names"],
     }
     for name, values in attributes.items():
-        checksums[name] = zlib.crc32(b"".join(_bytes(value) + b"\0" for value in values))
+        checksums[name] = zlib.crc32(b"".join(as_bytes(value) + b"\0" for value in values))
     return checksums
 
 
-def _bytes(text: str | bytes) -> bytes:
+def as_bytes(text: str | bytes) -> bytes:
+    """Return the bytes of a string, with undecodable bytes of file names restored."""
     return text if isinstance(text, bytes) else text.encode("utf-8", "surrogateescape")
 
 

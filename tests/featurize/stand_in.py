@@ -1,10 +1,10 @@
-"""A stand-in backbone whose features can be worked out by hand: the mean of each colour channel.
+"""A stand-in backbone with features that are known by hand: the mean of each colour channel.
 
-Run as a script, it is an extraction in a process of its own, for tests that kill it:
+As a script, it runs an extraction in a separate process, for tests that kill it:
 ``python stand_in.py DATA OUT [--views K] [--delay SECONDS] [--part CONTENTS] [--log FILE] [--dask ADDRESS]``.
 
-Preloaded by a Dask worker (``dask worker --preload stand_in.py``) it does the same to that process, with the
-options of `install` as JSON in the environment variable STAND_IN.
+Preloaded by a Dask worker (``dask worker --preload stand_in.py``), it replaces the engines of the worker. The
+environment variable STAND_IN has the options of `install` as JSON.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ OFFSETS = {"mean": 0.0, "mean_too": 1000.0}
 
 
 class MeanEngine:
-    """Features are the channel means, plus `offset` to tell one stand-in from another.
+    """Features are the channel means, plus `offset` to distinguish several stand-ins.
 
-    With levels, the means of the left half of the picture come first. With `in_flight` above 1, features are
-    computed only when they are asked for: from pixels that were overwritten meanwhile, wrongly.
+    With levels, the means of the left half of the image come first. With `in_flight` above 1, features are
+    computed only when the result is taken, so that pixels overwritten too early give wrong features.
     """
 
     name = "stand-in"
@@ -57,7 +57,7 @@ class MeanEngine:
         self.level_ends = (3, 6) if levels else (3,)
         self.n_features = self.level_ends[-1]
         self.n_seen = 0
-        self.n_on_their_way = self.most_on_their_way = 0  # batches
+        self.n_on_their_way = self.most_on_their_way = 0  # unfinished batches
         self.log: Path | None = None
 
     def submit(self, images: np.ndarray) -> base.PendingFeatures:
@@ -114,10 +114,10 @@ def install(
     wrong: bool = False,
     version: str | None = None,
 ) -> None:
-    """Put the stand-in in the place of all engines of this process.
+    """Replace all engines of this process by the stand-in.
 
-    Each appends the views it computed to `log`; a `wrong` one gives features that are no numbers; `version`
-    is what Folio then takes itself for.
+    Each forward pass appends its number of views to `log`; with `wrong`, features are NaN; `version` replaces
+    Folio's version.
     """
 
     def create_engine(backbone, weights, *, input_size=None, levels=False, **_):
@@ -141,12 +141,12 @@ def install(
 
 
 def dask_setup(worker: object) -> None:
-    """Make a Dask worker compute with the stand-in: Dask calls this as it starts."""
+    """Install the stand-in in a Dask worker; Dask calls this when the worker starts."""
     install(**json.loads(os.environ.get("STAND_IN", "{}")))
 
 
 def main() -> None:
-    """Extract with the stand-in, as a process that may be killed."""
+    """Extract with the stand-in, in a process that may be killed."""
     parser = argparse.ArgumentParser()
     parser.add_argument("data")
     parser.add_argument("out")
@@ -182,13 +182,13 @@ def main() -> None:
         "n_forward": result.n_forward,
         "n_resumed": result.n_resumed,
         "peak_mib": _own_peak_mib(),
-        "children_peak_mib": _children_peak_mib(),  # the largest of decode workers and assembly
+        "children_peak_mib": _children_peak_mib(),  # the maximum over decode workers and assembly
     }
     print(json.dumps(facts))
 
 
 def _own_peak_mib() -> float:
-    """Return the most memory this program has held; on Linux without what its parent held before."""
+    """Return the peak memory of this process; on Linux without the memory of the parent before the fork."""
     status = Path("/proc/self/status")
     if status.exists():
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))

@@ -1,4 +1,4 @@
-"""Finished parts: whole, or as if they had never been."""
+"""Parts of an unfinished run: complete and unchanged, or ignored."""
 
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
@@ -50,7 +50,7 @@ def test_a_part_is_an_hdf5_file_named_by_the_hash_of_its_bytes(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_what_was_put_in_comes_out(tmp_path):
+def test_a_part_is_read_as_it_was_written(tmp_path):
     path = write_part(tmp_path, make_part(1, 2), config_digest=DIGEST)
     part = read_part(path, config_digest=DIGEST)
     assert part is not None
@@ -85,7 +85,7 @@ def test_a_part_of_failures_only(tmp_path):
     assert (part.meta, part.features, part.failed) == ({}, {}, {"a" * 64: "truncated"})
 
 
-def test_no_altered_byte_is_ever_used(tmp_path):
+def test_a_changed_or_truncated_part_is_never_used(tmp_path):
     path = write_part(tmp_path, make_part(1), config_digest=DIGEST)
     data = path.read_bytes()
     for position in range(0, len(data), max(1, len(data) // 200)):
@@ -103,7 +103,7 @@ def test_a_part_of_another_config_is_not_used(tmp_path):
     assert PartIndex(tmp_path, config_digest=DIGEST).damaged == [path]
 
 
-def test_the_index_knows_which_views_are_there_and_reads_them(tmp_path):
+def test_the_index_lists_the_finished_views_and_reads_them(tmp_path):
     for number in range(6):
         write_part(tmp_path, make_part(number), config_digest=DIGEST)
     index = PartIndex(tmp_path, config_digest=DIGEST)
@@ -115,7 +115,7 @@ def test_the_index_knows_which_views_are_there_and_reads_them(tmp_path):
         assert index.meta(f"{number:064x}").width == number
 
 
-def test_what_was_settled_survives_and_goes_with_the_folder(tmp_path):
+def test_run_choices_are_saved_and_removed_with_the_folder(tmp_path):
     folder = tmp_path / "x.h5.parts"
     assert load_run_choices(folder) is None
     save_run_choices(folder, RunChoices(config={"statistics": {"mean": [0.1]}}, precision=None))
@@ -129,14 +129,7 @@ def test_what_was_settled_survives_and_goes_with_the_folder(tmp_path):
     assert load_run_choices(folder) is None
 
 
-def test_what_was_settled_before_there_was_a_proof_is_read_too(tmp_path):
-    (tmp_path / "settled.json").write_text('{"backbone": "vgg16", "precision": "float32"}')
-    assert load_run_choices(tmp_path) == RunChoices(
-        config={"backbone": "vgg16", "precision": "float32"}, precision=None
-    )
-
-
-def test_a_part_knows_its_levels(tmp_path):
+def test_a_part_has_its_level_columns(tmp_path):
     part = make_part(1)
     part.columns = LevelColumns(names=("1/2", "final"), ends=(1, 3))
     path = write_part(tmp_path, part, config_digest=DIGEST)
@@ -146,29 +139,25 @@ def test_a_part_knows_its_levels(tmp_path):
     assert PartIndex(tmp_path, config_digest=DIGEST).columns == part.columns
 
 
-def test_a_part_of_before_there_were_levels_has_one(tmp_path):
-    write_part(tmp_path, make_part(1), config_digest=DIGEST)  # without columns
-    assert PartIndex(tmp_path, config_digest=DIGEST).columns == LevelColumns(names=("final",), ends=(3,))
-    failures = Part(failed={"f" * 64: "not an image"})
-    (tmp_path / "other").mkdir()
-    write_part(tmp_path / "other", failures, config_digest=DIGEST)
-    assert PartIndex(tmp_path / "other", config_digest=DIGEST).columns is None
+def test_a_part_without_features_has_no_levels(tmp_path):
+    write_part(tmp_path, Part(failed={"f" * 64: "not an image"}), config_digest=DIGEST)
+    assert PartIndex(tmp_path, config_digest=DIGEST).columns is None
 
 
-def test_a_folder_that_cannot_be_made_is_the_same_clear_error(tmp_path):
+def test_a_folder_that_cannot_be_created_is_a_clear_error(tmp_path):
     (tmp_path / "x.h5.parts").write_text("a file where the folder should be")
     with pytest.raises(StoreError, match=r"cannot write to this folder .*Finished work is kept"):
         save_run_choices(tmp_path / "x.h5.parts", RunChoices(config={}, precision=None))
 
 
-def test_a_settled_config_that_cannot_be_read_is_a_clear_error(tmp_path):
+def test_run_choices_that_cannot_be_read_are_a_clear_error(tmp_path):
     (tmp_path / "settled.json").mkdir()
     with pytest.raises(StoreError, match=r"settled\.json: cannot be read \(.*run the same command again"):
         load_run_choices(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["", "{", "7"])
-def test_a_settled_config_that_is_none_is_as_if_it_were_not_there(tmp_path, text):
+def test_damaged_run_choices_are_ignored(tmp_path, text):
     (tmp_path / "settled.json").write_text(text)
     assert load_run_choices(tmp_path) is None
 
@@ -176,11 +165,11 @@ def test_a_settled_config_that_is_none_is_as_if_it_were_not_there(tmp_path, text
 def test_a_full_disk_is_a_clear_error_and_leaves_nothing_half_written(tmp_path, monkeypatch):
     kept = write_part(tmp_path, make_part(1), config_digest=DIGEST)
 
-    def full(path, data):
-        path.write_bytes(data[:10])
+    def full(path):
+        assert path.stat().st_size > 0
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("featurize.store.parts.write_synced", full)
+    monkeypatch.setattr("featurize.base.files.fsync_file", full)
     with pytest.raises(StoreError, match=r"No space left on device.*Finished work is kept"):
         write_part(tmp_path, make_part(2), config_digest=DIGEST)
     assert part_paths(tmp_path) == [kept]

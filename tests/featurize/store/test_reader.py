@@ -1,4 +1,4 @@
-"""The store format, read back with plain h5py: what our writer wrote must need nothing of ours."""
+"""The store format, read back with plain h5py: other programs can read what our writer wrote."""
 
 import json
 import zlib
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
-from featurize.cli.main import store_facts
+from featurize.cli.maintenance import store_facts
 from featurize.errors import StoreError
 from featurize.store.reader import ContentRow, ImageTable, open_store
 from featurize.store.writer import StoreWriter, write_store
@@ -63,7 +63,7 @@ def rows():
     return [make_row(0, n_views=2), make_row(1), make_row(2, n_views=2)]
 
 
-def test_every_name_of_the_format_is_there_with_its_type(tmp_path, rows):
+def test_every_dataset_and_attribute_of_the_format_has_its_type(tmp_path, rows):
     write(tmp_path / "s.h5", rows)
     with h5py.File(tmp_path / "s.h5") as file:
         assert file.attrs["format"] == "folio-features"
@@ -108,7 +108,7 @@ def test_every_name_of_the_format_is_there_with_its_type(tmp_path, rows):
         assert list(file["features/plain"].attrs["level_ends"]) == [5]
 
 
-def test_values_are_the_ones_given(tmp_path, rows):
+def test_values_are_stored_unchanged(tmp_path, rows):
     write(tmp_path / "s.h5", rows)
     with h5py.File(tmp_path / "s.h5") as file:
         np.testing.assert_array_equal(file["features/plain"][:], [row.plain for row in rows])
@@ -181,7 +181,7 @@ def test_the_file_appears_only_when_finished(tmp_path, rows):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_replaced_store_stays_readable_for_those_who_have_it_open(tmp_path, rows):
+def test_a_replaced_store_stays_readable_while_it_is_open(tmp_path, rows):
     path = tmp_path / "s.h5"
     write(path, rows)
     with open_store(path) as before:
@@ -214,9 +214,9 @@ def test_any_file_name_comes_back_as_it_was(tmp_path_factory, name):
         assert file["images/path"][0] == name.encode("utf-8", "surrogateescape")
 
 
-def test_what_is_no_store_is_named(tmp_path):
+def test_a_file_that_is_not_a_store_is_refused(tmp_path):
     with pytest.raises(
-        StoreError, match=r"nothing\.h5: no such store. Make one with: featurize extract DATA"
+        StoreError, match=r"nothing\.h5: no such store. Create one with: featurize extract DATA"
     ):
         open_store(tmp_path / "nothing.h5")
     (tmp_path / "text.h5").write_text("hello")
@@ -232,7 +232,7 @@ def test_what_is_no_store_is_named(tmp_path):
         open_store(tmp_path / "newer.h5")
 
 
-def test_damage_in_what_a_store_says_of_itself_is_a_store_error(tmp_path, rows):
+def test_damaged_metadata_is_a_store_error(tmp_path, rows):
     path = tmp_path / "s.h5"
     write(path, rows, weights={"kind": "random", "sha256": "0" * 64})
     assert store_facts(path)["backbone"] == "mean"
@@ -260,14 +260,16 @@ def test_damage_in_what_a_store_says_of_itself_is_a_store_error(tmp_path, rows):
     ("name", "value"),
     [("config", "{"), ("config", "[1]"), ("created_with", "7"), ("classes", 3), ("ordered", None)],
 )
-def test_attributes_of_another_kind_are_damage(tmp_path, rows, name, value):
+def test_attributes_of_a_wrong_type_are_damage(tmp_path, rows, name, value):
     path = tmp_path / "s.h5"
     write(path, rows)
     with h5py.File(path, "r+") as file:
         del file.attrs[name]
         if value is not None:
             file.attrs[name] = value
-    with pytest.raises(StoreError, match=r"attributes.* is damaged on disk .*Mend it with: featurize repair"):
+    with pytest.raises(
+        StoreError, match=r"attributes.* is damaged on disk .*Repair it with: featurize repair"
+    ):
         open_store(path)
 
 

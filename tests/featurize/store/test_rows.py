@@ -1,4 +1,4 @@
-"""Rows read where they are asked for, held against h5py."""
+"""Rows read on demand, compared with h5py."""
 
 import pickle
 
@@ -27,7 +27,7 @@ def rows_of(path):
 @pytest.mark.parametrize(
     "wanted", [[], [0], [102, 3, 3, 50], list(range(103)), list(range(5, 103, 7)), slice(20, 31), 17, -1]
 )
-def test_rows_are_h5pys(path, wanted):
+def test_rows_equal_those_of_h5py(path, wanted):
     rows, expected = rows_of(path)
     found = rows[np.array(wanted, dtype=np.int64) if isinstance(wanted, list) else wanted]
     assert np.array_equal(found, expected[wanted])
@@ -50,7 +50,7 @@ def test_blocks_read_each_chunk_once_and_no_other(path, monkeypatch, most_rows):
     assert all(end - first <= max(10, most_rows) for first, end in read)
 
 
-def test_rows_travel_to_another_process(path):
+def test_rows_can_be_pickled(path):
     rows, expected = rows_of(path)
     assert np.array_equal(pickle.loads(pickle.dumps(rows))[[5, 99]], expected[[5, 99]])
 
@@ -62,7 +62,7 @@ def test_a_file_that_was_replaced_is_refused(path):
         rows[3]
 
 
-def test_a_flipped_bit_is_named(path):
+def test_a_flipped_bit_is_a_store_error(path):
     rows, _ = rows_of(path)
     with h5py.File(path, "r") as file:
         start = file["rows"].id.get_chunk_info(4).byte_offset
@@ -80,5 +80,5 @@ def test_a_flipped_bit_is_named(path):
 
 def test_a_row_beyond_the_end_is_an_error(path):
     rows, _ = rows_of(path)
-    with pytest.raises(IndexError, match="row 103"):
+    with pytest.raises(IndexError, match="row 103 is out of range"):
         rows[103]
