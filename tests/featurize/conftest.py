@@ -1,4 +1,4 @@
-"""Fixtures for the rooms of featurize: a stand-in backbone and a small portfolio."""
+"""Fixtures for the tests of featurize: a stand-in backbone and a small portfolio."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from featurize.images.pool import Decoder, DecodeResult
 
 
 def _stand_in_module() -> ModuleType:
-    """Load stand_in.py, which is a script too, from beside this file."""
+    """Load the script stand_in.py as a module."""
     name = "stand_in"
     if name not in sys.modules:
         spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name("stand_in.py"))
@@ -37,10 +37,10 @@ def mean_engine() -> type:
 
 @dataclasses.dataclass
 class StandIn:
-    """The engines that were built, so that a test can count what went through them."""
+    """The engines that were built, so that a test can count the images they computed."""
 
     built: list = dataclasses.field(default_factory=list)
-    fast: tuple[str, ...] = ()  # the formats that this hardware has beside float32
+    fast: tuple[str, ...] = ()  # formats of this hardware in addition to float32
     errors: dict[str, object] = dataclasses.field(default_factory=dict)  # format → added to its features
     in_flight: int = 1
 
@@ -75,7 +75,7 @@ def stand_in(monkeypatch) -> StandIn:
 
 
 def paint(path: Path, colour: tuple[int, int, int], *, size: tuple[int, int] = (40, 40)) -> Path:
-    """Write a picture of one colour, so that every view of it has that colour as its mean."""
+    """Write an image of one colour, so that the mean of every view is that colour."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size, colour).save(path, format="PNG")
     return path
@@ -83,7 +83,7 @@ def paint(path: Path, colour: tuple[int, int, int], *, size: tuple[int, int] = (
 
 @pytest.fixture
 def portfolio(tmp_path) -> Path:
-    """Three classes, five training and two test pictures each, in the tutorial's layout."""
+    """Three classes with five training and two test images each, in the layout of the tutorial."""
     root = tmp_path / "task"
     for label, name in enumerate(("award", "low", "middle")):
         for number in range(5):
@@ -95,7 +95,7 @@ def portfolio(tmp_path) -> Path:
 
 @pytest.fixture
 def alter_decoded(monkeypatch) -> Callable[[Callable[[DecodeResult], DecodeResult]], None]:
-    """Have every decoded file pass through a function on its way to whoever asked for it."""
+    """Return a function that makes the decoder apply a change to every result."""
     decode = Decoder.decode
 
     def alter(change: Callable[[DecodeResult], DecodeResult]) -> None:
@@ -110,7 +110,7 @@ def alter_decoded(monkeypatch) -> Callable[[Callable[[DecodeResult], DecodeResul
 
 @pytest.fixture
 def time_out(alter_decoded) -> Callable[[str], None]:
-    """Have the files whose path ends so be given up, as if they had not been decoded in time."""
+    """Return a function that makes files with this path ending time out."""
 
     def give_up(ending: str) -> None:
         def change(decoded: DecodeResult) -> DecodeResult:

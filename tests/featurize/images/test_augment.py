@@ -82,7 +82,7 @@ def test_each_parameter_alone_means_what_keras_means(keras_transform, parameters
     assert largest_difference(noise(64), parameters, keras_transform) < 0.6
 
 
-def test_the_comparison_sees_half_a_pixel(keras_transform, monkeypatch):
+def test_the_comparison_detects_half_a_pixel(keras_transform, monkeypatch):
     right = augment._matrix
     half = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
     monkeypatch.setattr(augment, "_matrix", lambda p, size: half @ right(p, size) @ np.linalg.inv(half))
@@ -106,7 +106,7 @@ def test_whole_pixel_shift_repeats_the_border():
     np.testing.assert_array_equal(render_view(pixels, ViewParameters(tx=3.0)), expected)
 
 
-def test_pixels_are_left_unchanged_and_the_view_is_its_own():
+def test_pixels_are_left_unchanged_and_the_view_is_a_copy():
     pixels = noise(32)
     pixels.setflags(write=False)
     view = render_view(pixels, ViewParameters(theta=20.0))
@@ -114,7 +114,7 @@ def test_pixels_are_left_unchanged_and_the_view_is_its_own():
     np.testing.assert_array_equal(pixels, noise(32))
 
 
-def test_pixels_that_are_no_square_of_bytes_are_refused():
+def test_pixels_that_are_not_a_square_of_bytes_are_refused():
     with pytest.raises(ValueError, match=r"Received uint8 \(4, 5, 3\)"):
         render_view(np.zeros((4, 5, 3), np.uint8), ViewParameters())
     with pytest.raises(ValueError, match="Received float32"):
@@ -152,7 +152,7 @@ def philox4x64(counter, key):
     return c
 
 
-def test_the_written_out_philox_gives_the_published_answer():
+def test_the_reference_philox_gives_the_published_numbers():
     """Known-answer vector of the Random123 library: all zero."""
     answer = [0x16554D9ECA36314C, 0xDB20FE9D672D0FDC, 0xD7E772CEE186176B, 0x7E68B68AEC7BA23B]
     assert philox4x64([0, 0, 0, 0], [0, 0]) == answer
@@ -219,7 +219,7 @@ def test_changing_one_range_leaves_the_other_parameters():
         ({"zoom_low": 1.3, "zoom_high": 1.2}, r"zoom range 1\.3 to 1\.2 is empty"),
     ],
 )
-def test_senseless_ranges_are_refused(ranges, message):
+def test_invalid_ranges_are_refused(ranges, message):
     with pytest.raises(ConfigError, match=message):
         ViewRanges(**ranges)
 

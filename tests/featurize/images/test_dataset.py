@@ -50,14 +50,14 @@ def test_tutorial_layout_strips_the_split_from_the_class(tmp_path):
     assert [dataset.label(image) for image in dataset.images] == [2, 0, 1, 0, 1, 2]
 
 
-def test_only_the_splits_own_name_is_stripped(tmp_path):
+def test_only_the_name_of_the_split_is_stripped(tmp_path):
     dataset = load_dataset(
         make(tmp_path, ["train/crash test/1.jpg", "train/_train/1.jpg", "train/train/1.jpg"])
     )
     assert dataset.classes == ("_train", "crash test", "train")
 
 
-def test_hashes_are_those_of_the_content(tmp_path):
+def test_hashes_are_computed_from_the_content(tmp_path):
     dataset = load_dataset(make(tmp_path, SPLIT))
     for image in dataset.images:
         assert image.sha256 == hashlib.sha256(image.path.encode()).hexdigest()
@@ -105,7 +105,7 @@ def test_entries_are_first_folders_with_their_whole_path(tmp_path):
         load_dataset(tmp_path, entries="page")
 
 
-def test_files_in_no_class_are_listed_and_litter_is_counted(tmp_path):
+def test_files_in_no_class_are_listed_and_system_files_are_counted(tmp_path):
     make(tmp_path, [*SPLIT, "MANIFEST.csv", "train/notes.txt", "train/a/notes.txt"])
     make(
         tmp_path,
@@ -140,13 +140,13 @@ def test_files_in_no_class_are_listed_and_litter_is_counted(tmp_path):
         (["new/.hidden"], "no images found. Expected DATA/train/CLASS"),
     ],
 )
-def test_trees_that_are_no_data_set(tmp_path, paths, message):
+def test_invalid_layouts_are_refused(tmp_path, paths, message):
     make(tmp_path, paths)
     with pytest.raises(DatasetError, match=message):
         load_dataset(tmp_path)
 
 
-def test_a_root_that_is_no_folder(tmp_path):
+def test_a_root_that_is_not_a_folder_is_refused(tmp_path):
     with pytest.raises(DatasetError, match=r"missing: no such folder\. Give a folder with the layout DATA"):
         load_dataset(tmp_path / "missing")
     (tmp_path / "file").touch()
@@ -166,7 +166,7 @@ def test_the_two_spellings_of_an_accent_are_one_class(tmp_path):
         load_dataset(tmp_path / "both")
 
 
-def test_odd_names_are_fine(tmp_path):
+def test_unusual_names_are_kept(tmp_path):
     undecodable = os.fsdecode(b"\xff\xfe.jpg")
     deep = "/".join(["a folder with a long name " * 8] * 15)
     dataset = load_dataset(
@@ -177,7 +177,7 @@ def test_odd_names_are_fine(tmp_path):
     assert len(os.fsencode(f"a/{deep}")) > 3000
 
 
-def test_what_is_not_a_regular_file_is_listed_and_never_opened(tmp_path, monkeypatch):
+def test_irregular_files_are_listed_and_never_opened(tmp_path, monkeypatch):
     make(tmp_path, ["a/1.jpg", "b/1.jpg"])
     os.mkfifo(tmp_path / "a/pipe.jpg")
     (tmp_path / "a/dangling.jpg").symlink_to("nowhere")
@@ -199,7 +199,7 @@ def test_what_is_not_a_regular_file_is_listed_and_never_opened(tmp_path, monkeyp
     assert by_path["b/link.jpg"] == by_path["a/1.jpg"]
 
 
-def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
+def test_a_file_without_read_permission(tmp_path, monkeypatch):
     make(tmp_path, ["a/1.jpg", "a/2.jpg", "b/1.jpg"])
     system_open = os.open
 
@@ -216,7 +216,7 @@ def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
     ]
 
 
-def test_a_folder_that_may_not_be_listed(tmp_path, monkeypatch):
+def test_a_folder_without_read_permission(tmp_path, monkeypatch):
     make(tmp_path, ["a/e/1.jpg", "b/1.jpg"])
     system_scandir = os.scandir
 
@@ -245,7 +245,7 @@ def test_linked_folders_are_followed_but_not_in_circles(tmp_path):
     ]
 
 
-def test_the_name_is_the_folders_own(tmp_path, monkeypatch):
+def test_the_name_is_that_of_the_folder(tmp_path, monkeypatch):
     make(tmp_path / "grades", SPLIT)
     monkeypatch.chdir(tmp_path / "grades")
     assert load_dataset(".").name == "grades"
@@ -329,7 +329,7 @@ def test_numbers_in_front_order_the_classes(names, expected):
 
 
 @pytest.mark.parametrize("names", [["1_a", "b"], ["1_a", "1_b"], ["3d", "2d"], ["1_a"]])
-def test_numbers_that_order_nothing(names):
+def test_numbers_that_do_not_order_the_classes(names):
     assert order_classes(names).classes == tuple(sorted(names))
     assert not order_classes(names).ordered
 
@@ -361,7 +361,7 @@ def test_names_that_look_like_grades_suggest_their_order(ladder):
 @pytest.mark.parametrize(
     "names", [["pizza", "steak", "sushi"], ["low", "sushi"], ["mid", "middle", "low"], ["low"], []]
 )
-def test_names_that_are_no_grades_suggest_nothing(names):
+def test_names_that_are_not_grades_suggest_no_order(names):
     assert suggest_order(names) is None
 
 

@@ -70,7 +70,7 @@ def skipped(path, **options):
 
 
 @pytest.mark.parametrize("suffix", ["png", "bmp", "tif", "ppm", "tga", "webp", "qoi", "jp2"])
-def test_lossless_formats_give_the_very_colours(tmp_path, suffix):
+def test_lossless_formats_keep_the_exact_colours(tmp_path, suffix):
     options = {"lossless": True} if suffix == "webp" else {}
     picture = read_image(save(tmp_path / f"x.{suffix}", quadrants(), **options), size=32)
     assert corners(picture.pixels) == QUADRANTS
@@ -132,12 +132,12 @@ def test_an_orientation_that_does_not_exist_is_upright(tmp_path, kind, count, va
 @pytest.mark.parametrize(
     "exif", [b"Exif\0\0garbage", b"Exif\0\0II*\0\xff\xff\xff\x7f", b"Exif\0\0MM\0*\0\0\0\x08\xff\xff"]
 )
-def test_broken_exif_does_not_cost_the_image(tmp_path, exif):
+def test_an_image_with_broken_exif_is_read(tmp_path, exif):
     path = save(tmp_path / "x.jpg", quadrants(), exif=exif, quality=95, subsampling=0)
     np.testing.assert_allclose(corners(read_image(path, size=32).pixels), QUADRANTS, atol=4)
 
 
-def test_alpha_lies_over_white(tmp_path):
+def test_alpha_is_blended_over_white(tmp_path):
     # (a * colour + (255 - a) * 255) / 255 by hand: 51/255 = 0.2
     assert flat(tmp_path / "a.png", (100, 0, 255, 51), "RGBA") == (224, 204, 255)
     assert flat(tmp_path / "b.png", (9, 9, 9, 0), "RGBA") == (255, 255, 255)
@@ -234,7 +234,7 @@ def test_animations_give_their_first_frame(tmp_path, suffix):
     np.testing.assert_allclose(read_image(path, size=16).pixels[8, 8], RED, atol=1)
 
 
-def test_mpo_gives_its_first_picture(tmp_path):
+def test_mpo_gives_its_first_image(tmp_path):
     other = Image.new("RGB", (640, 480), "black")
     path = save(tmp_path / "x.mpo", quadrants(640, 480), save_all=True, append_images=[other], quality=95)
     with Image.open(path) as image:
@@ -277,7 +277,7 @@ def test_pad_keeps_all_and_fills_with_white(tmp_path, turned):
 
 @pytest.mark.parametrize("resize", RESIZES)
 @pytest.mark.parametrize("shape", [(1, 1), (2000, 1), (1, 2000), (7, 3)])
-def test_tiny_and_thin_pictures(tmp_path, resize, shape):
+def test_tiny_and_thin_images(tmp_path, resize, shape):
     for suffix in ("png", "jpg"):
         path = save(tmp_path / f"x.{suffix}", Image.new("RGB", shape, "white"))
         picture = read_image(path, size=32, resize=resize)
@@ -325,7 +325,7 @@ def test_hash_and_thumbnail(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["noise", "flat", "mirrored", "blocks", "gradient", "symmetric"])
-def test_the_hash_is_that_of_imagehash_where_only_its_rounding_decides_too(tmp_path, kind):
+def test_the_hash_equals_that_of_imagehash_even_for_ties(tmp_path, kind):
     """Pictures of exact symmetry have equal numbers about their median."""
     imagehash = pytest.importorskip("imagehash")
     rng = np.random.default_rng(0)
@@ -360,7 +360,7 @@ def test_truncated_files(tmp_path):
         assert skipped(tmp_path / "x") == "truncated"
 
 
-def test_cut_in_the_header(tmp_path):
+def test_a_file_truncated_in_the_header(tmp_path):
     for file_format in ("JPEG", "PNG", "GIF", "TIFF", "WEBP", "AVIF"):
         (tmp_path / "x").write_bytes(encoded(quadrants(), file_format)[:24])
         assert skipped(tmp_path / "x") == "truncated", file_format
@@ -388,7 +388,7 @@ def test_not_an_image(tmp_path, content):
         (b"PK\x03\x04...", "it is a ZIP archive"),
     ],
 )
-def test_what_people_mistake_for_images_is_named(tmp_path, content, says):
+def test_other_formats_are_named(tmp_path, content, says):
     (tmp_path / "x.jpg").write_bytes(content)
     assert skipped(tmp_path / "x.jpg").startswith(f"not an image: {says}")
 
@@ -471,7 +471,7 @@ def test_unreadable_and_irregular_files(tmp_path):
     ],
 )
 @pytest.mark.parametrize("where", ["open", "load"])
-def test_whatever_a_decoder_raises_is_this_files_reason(tmp_path, monkeypatch, error, reason, where):
+def test_any_exception_of_a_decoder_is_a_skip_reason(tmp_path, monkeypatch, error, reason, where):
     path = save(tmp_path / "x.png", quadrants())
 
     def fail(*args, **kwargs):
@@ -514,7 +514,7 @@ SAMPLES = [encoded(quadrants(16, 12), name) for name in FORMATS]
 
 @given(data=st.data(), sample=st.sampled_from(SAMPLES))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_any_damage_gives_a_picture_or_a_listed_reason(tmp_path, data, sample):
+def test_any_damage_gives_an_image_or_a_skip_reason(tmp_path, data, sample):
     damaged = bytearray(sample[: data.draw(st.integers(0, len(sample)))])
     for _ in range(data.draw(st.integers(0, 4))):
         if damaged:
@@ -529,7 +529,7 @@ def test_any_damage_gives_a_picture_or_a_listed_reason(tmp_path, data, sample):
     assert shape == (8, 8, 3) or reason.split(":")[0] in SKIP_REASONS
 
 
-def test_the_same_from_many_threads(tmp_path):
+def test_many_threads_give_equal_results(tmp_path):
     paths = [save(tmp_path / f"{n}.jpg", quadrants(100 + 40 * n, 90)) for n in range(12)]
     alone = [read_image(path, size=64).pixels.tobytes() for path in paths]
     with ThreadPoolExecutor(4) as threads:
@@ -537,7 +537,7 @@ def test_the_same_from_many_threads(tmp_path):
     assert alone == together
 
 
-def test_the_array_is_the_callers_own(tmp_path):
+def test_the_array_is_writable_and_independent(tmp_path):
     picture = read_image(save(tmp_path / "x.png", quadrants()), size=32)
     picture.pixels[:] = 0
     assert picture.thumbnail.max() > 0

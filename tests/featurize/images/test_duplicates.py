@@ -77,7 +77,7 @@ def test_copies_are_found_and_different_photographs_are_not(photographs, copy):
     assert find([*photographs, *map(copy, photographs)]) == [(k, k + n) for k in range(n)]
 
 
-def test_a_mirrored_or_recoloured_picture_is_another_one(photographs):
+def test_a_mirrored_or_recoloured_image_is_not_a_duplicate(photographs):
     for image in photographs:
         red, green, blue = image.split()
         assert find([image, image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)]) == []
@@ -94,18 +94,18 @@ def page(x, y, *, paper="white"):
     return image
 
 
-def test_bland_pictures_that_share_a_hash_are_told_apart_by_colour():
+def test_flat_images_with_one_hash_are_distinguished_by_colour():
     images = [flat(250, 250, 250), flat(0, 0, 0), flat(200, 30, 30), flat(30, 30, 200), flat(251, 250, 249)]
     assert len(set(look(images).phash.tolist())) < len(images)  # hashes alone would chain them together
     assert find(images) == [(0, 4)]
 
 
-def test_a_hundred_flat_colours_do_not_chain_together():
+def test_a_hundred_flat_colours_are_not_connected():
     images = [flat(r, g, b) for r in range(0, 250, 50) for g in range(0, 250, 50) for b in range(0, 250, 60)]
     assert find(images) == []
 
 
-def test_almost_empty_pages_are_told_apart_by_what_little_they_show():
+def test_almost_empty_pages_are_distinguished_by_their_content():
     pages = [page(x, y) for x in (40, 240, 440) for y in (60, 360, 660)]
     seen = look(pages)
     same_hash = np.zeros(len(pages), dtype=np.uint64)  # as bad as a hash can be
@@ -153,7 +153,7 @@ def test_numbers_follow_first_appearance():
     )
 
 
-def test_nothing_has_no_duplicates():
+def test_no_images_have_no_duplicates():
     empty = near_duplicates(np.empty(0, dtype=np.uint64), np.empty((0, 32, 32, 3), dtype=np.uint8))
     assert empty.shape == (0, 2)
     assert connected_components(0, empty).shape == (0,)
@@ -164,7 +164,7 @@ def test_hashes_without_thumbnails_are_refused():
         near_duplicates(np.zeros(2, dtype=np.uint64), np.zeros((1, 32, 32, 3), dtype=np.uint8))
 
 
-def test_the_shared_photographs_hold_no_near_duplicates_and_their_copies_are_found(shared_data):
+def test_shared_photographs_have_no_near_duplicates_except_copies(shared_data):
     files = sorted((shared_data / "food3" / "test").rglob("*.jpg"))
     images = [Image.open(file).convert("RGB") for file in files]
     copies = [as_jpeg(smaller(image, by=1.5), quality=50) for image in images]
@@ -194,7 +194,7 @@ def test_tables_find_what_comparing_all_pairs_finds(monkeypatch, blank):
     assert len(np.unique(expected)) < len(phash) - 40
 
 
-def test_many_pictures_without_a_likeness_are_looked_up_in_tables():
+def test_many_images_without_duplicates_are_compared_by_tables():
     generator = np.random.default_rng(1)
     phash = generator.integers(2**64, size=30_000, dtype=np.uint64)
     phash[29_999] = phash[7] ^ np.uint64(0b1011)

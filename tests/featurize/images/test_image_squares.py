@@ -41,7 +41,7 @@ def files(tmp_path):
 
 
 @pytest.mark.parametrize("resample", list(FILTERS))
-def test_they_are_pillows(files, resample):
+def test_squares_equal_those_of_pillow(files, resample):
     found = image_squares(files, config_of(resample=resample), workers=1)
     expected = [Image.open(files[k]).resize((40, 40), FILTERS[resample]) for k in (0, 2, 3)]
     np.testing.assert_array_equal(found.pixels, np.stack([np.asarray(one) for one in expected]))
@@ -56,7 +56,7 @@ def test_the_centre_is_cropped(files):
     np.testing.assert_array_equal(found.pixels[0], np.asarray(centre))
 
 
-def test_nothing_readable_is_no_square(files):
+def test_unreadable_files_give_no_square(files):
     found = image_squares(files[1:2], config_of(), workers=1)
     assert found.pixels.shape == (0, 40, 40, 3)
     assert found.index.shape == (0,)

@@ -1,4 +1,4 @@
-"""Decode processes: files in their order, whatever the number of workers."""
+"""Decode processes: order of results, shared memory, reuse of processes."""
 
 import hashlib
 import time
@@ -20,14 +20,14 @@ RENDERING = RenderSettings(
 
 @pytest.fixture
 def files(tmp_path):
-    """Forty pictures of one colour each: the number of the picture."""
+    """Forty images of one colour each, which encodes their number."""
     for number in range(40):
         Image.new("RGB", (30, 20), (number, 255 - number, 3)).save(tmp_path / f"{number:02}.png")
     return sorted(tmp_path.glob("*.png"))
 
 
 @pytest.mark.parametrize("workers", [1, 3])
-def test_pictures_come_in_the_order_they_were_asked_for(files, workers):
+def test_results_are_in_the_order_of_the_requests(files, workers):
     stream = decode_all([DecodeRequest(path=path) for path in files], RENDERING, workers=workers)
     for number, decoded in enumerate(stream):
         assert decoded.request.path == files[number]
@@ -37,7 +37,7 @@ def test_pictures_come_in_the_order_they_were_asked_for(files, workers):
     assert number == 39
 
 
-def test_views_are_those_of_the_content_and_the_seed(tmp_path):
+def test_views_depend_on_content_and_seed(tmp_path):
     rng = np.random.default_rng(0)
     path = tmp_path / "noise.png"
     Image.fromarray(rng.integers(0, 256, (24, 24, 3), dtype=np.uint8)).save(path)
@@ -45,9 +45,9 @@ def test_views_are_those_of_the_content_and_the_seed(tmp_path):
     (decoded,) = decode_all([DecodeRequest(path=path, sha256=sha256, views=(0, 2, 5))], RENDERING)
     plain = np.asarray(Image.open(path))
     np.testing.assert_array_equal(decoded.views[0], plain)
-    for place, view in ((1, 2), (2, 5)):
+    for position, view in ((1, 2), (2, 5)):
         parameters = view_parameters(sha256, view, ranges=ViewRanges(), seed=7, size=24)
-        np.testing.assert_array_equal(decoded.views[place], render_view(plain, parameters))
+        np.testing.assert_array_equal(decoded.views[position], render_view(plain, parameters))
 
 
 def test_a_file_that_changed_since_it_was_hashed_is_not_used(files):
@@ -60,7 +60,7 @@ def test_a_thumbnail_does_not_keep_the_views_in_memory(files):
     assert decoded.thumbnail.base is None or decoded.thumbnail.base.nbytes == decoded.thumbnail.nbytes
 
 
-def test_whoever_stops_early_leaves_no_process(files, monkeypatch):
+def test_stopping_early_leaves_no_process(files, monkeypatch):
     started = []
     monkeypatch.setattr(pool, "Worker", lambda *given: started.append(Worker(*given)) or started[-1])
     stream = decode_all([DecodeRequest(path=path) for path in files], RENDERING, workers=2)
@@ -70,22 +70,22 @@ def test_whoever_stops_early_leaves_no_process(files, monkeypatch):
     assert all(worker.process.poll() is not None for worker in started)
 
 
-def test_nothing_asked_for_starts_nothing():
+def test_no_request_starts_no_process():
     assert list(decode_all([], RENDERING)) == []
 
 
-def test_views_are_those_of_a_file_until_the_next_one_is_taken(files):
-    """However many are decoded ahead: no slot is written into while its picture is the one that was given."""
+def test_views_stay_valid_until_the_next_result_is_taken(files):
+    """No slot is overwritten while its result is in use, however far ahead the workers decode."""
     with Decoder(RENDERING, most_views=1, workers=2) as decoder:
         for number, decoded in enumerate(decoder.decode([DecodeRequest(path=path) for path in files])):
             if number % 10 == 0:
-                time.sleep(0.2)  # the workers run as far ahead as they are let
+                time.sleep(0.2)  # lets the workers decode as far ahead as possible
             np.testing.assert_array_equal(decoded.views[0][0, 0], (number, 255 - number, 3))
             with pytest.raises(ValueError, match="read-only"):
                 decoded.views[0][0, 0] = 0
 
 
-def test_the_same_processes_serve_one_list_after_another(files, monkeypatch):
+def test_processes_are_reused_for_the_next_list(files, monkeypatch):
     started = []
     monkeypatch.setattr(pool, "Worker", lambda *given: started.append(Worker(*given)) or started[-1])
     requests = [DecodeRequest(path=path) for path in files]
@@ -93,9 +93,9 @@ def test_the_same_processes_serve_one_list_after_another(files, monkeypatch):
         assert [decoded.problem for decoded in decoder.decode(requests)] == [""] * 40
         stopped = decoder.decode(requests)
         next(stopped)
-        stopped.close()  # what is still under way is not mistaken for an answer to what is asked next
+        stopped.close()  # replies in progress must not be taken for replies to the next requests
         reds = [int(decoded.views[0][0, 0, 0]) for decoded in decoder.decode(requests[::-1])]
         assert reds == list(range(39, -1, -1))
         assert list(decoder.decode([])) == []
-    assert 2 <= len(started) <= 4  # two, and those in the place of workers that were busy when it was stopped
+    assert 2 <= len(started) <= 4  # two, and replacements of workers that were busy at the stop
     assert all(worker.process.poll() is not None for worker in started)

@@ -33,7 +33,7 @@ def opened(thumbnail) -> np.ndarray:
         ("square.webp", (256, 256), (128, 128)),
     ],
 )
-def test_a_thumbnail_is_what_pillow_makes_of_the_file(tmp_path, name, size, expected):
+def test_a_thumbnail_equals_that_of_pillow(tmp_path, name, size, expected):
     blobs(1, size).save(tmp_path / name)
     (found,) = thumbnails([tmp_path / name])
     with Image.open(tmp_path / name) as image:
@@ -62,7 +62,7 @@ def test_a_thumbnail_is_upright(tmp_path, orientation, kind):
     np.testing.assert_allclose(opened(found)[corners], np.asarray(upright)[corners], atol=25)
 
 
-def test_transparent_parts_are_white(tmp_path):
+def test_transparent_areas_are_white(tmp_path):
     pixels = np.zeros((100, 200, 4), dtype=np.uint8)
     pixels[:, 100:] = (200, 30, 30, 255)
     Image.fromarray(pixels).save(tmp_path / "alpha.png")
@@ -75,14 +75,14 @@ def test_transparent_parts_are_white(tmp_path):
     ("size", "expected"),
     [((1, 1), (1, 1)), ((20, 10), (20, 10)), ((4000, 3), (128, 1)), ((2, 900), (1, 128))],
 )
-def test_a_thumbnail_is_never_larger_and_never_nothing(tmp_path, size, expected):
+def test_a_thumbnail_is_never_enlarged_and_has_at_least_one_pixel(tmp_path, size, expected):
     Image.new("RGB", size, (10, 200, 30)).save(tmp_path / "odd.png")
     (found,) = thumbnails([tmp_path / "odd.png"])
     assert (found.width, found.height) == expected
     np.testing.assert_allclose(opened(found).mean(axis=(0, 1)), (10, 200, 30), atol=6)
 
 
-def test_bad_files_and_hostile_names_stand_in_their_places(tmp_path):
+def test_bad_files_and_hostile_names_keep_their_positions(tmp_path):
     good = blobs(2, (300, 200))
     names = ["<img src=x onerror=alert(1)>.jpg", "line one\nline two.jpg", os.fsdecode(b"\xff\xfe.jpg")]
     for name in names:
@@ -116,7 +116,7 @@ def test_bad_files_and_hostile_names_stand_in_their_places(tmp_path):
     assert told == [(done, 9) for done in range(1, 10)]
 
 
-def test_a_picture_of_a_hundred_megapixels_is_shrunk_or_refused_and_holds_nobody_up(tmp_path):
+def test_an_image_of_a_hundred_megapixels_is_scaled_or_skipped_in_time(tmp_path):
     pixels = Image.new("L", (10_000, 10_000), 90)
     pixels.paste(200, (0, 0, 5_000, 10_000))
     pixels.save(tmp_path / "huge.png", compress_level=1)
@@ -132,7 +132,7 @@ def test_a_picture_of_a_hundred_megapixels_is_shrunk_or_refused_and_holds_nobody
     assert small == after == again
 
 
-def test_nothing_that_was_written_about_a_picture_comes_along(tmp_path):
+def test_thumbnails_have_no_metadata(tmp_path):
     exif = Image.Exif()
     exif[0x010E] = "secret place"
     profile = b"not a profile, but kept as one"
@@ -153,10 +153,10 @@ def test_several_sides_come_from_one_decoding(tmp_path):
 
 
 @pytest.mark.parametrize("sides", [(), (0,), (128, -1), (5_000,)])
-def test_sides_that_are_none_are_refused(sides):
+def test_invalid_sides_are_refused(sides):
     with pytest.raises(ConfigError, match="expected sides from 1 to 4096"):
         thumbnails_at(["a.jpg"], sides=sides)
 
 
-def test_nothing_asked_for_is_nothing():
+def test_no_files_give_no_thumbnails():
     assert thumbnails([]) == []
