@@ -1,4 +1,4 @@
-"""scripts/bench: its arithmetic by hand, its arms on a few pictures, its record on stand-ins for the arms."""
+"""scripts/bench: arithmetic checked by hand, arms on a few images, the record with stand-in arms."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ from PIL import Image
 import bench_arms
 import bench_main
 import bench_setting
-from bench_arms import Arm, BenchError, Process, Timing, measurement, take_turns, whole_processes
-from bench_data import multiplied, readable_pictures, with_comment
-from bench_extraction import cosines, with_making
-from bench_limits import at_the_margin
+from bench_arms import Arm, BenchError, Process, Timing, measurement, run_interleaved, run_whole_processes
+from bench_data import readable_images, replicated, with_comment
+from bench_extraction import cosines, ratios_with_setup
+from bench_limits import marginal_seconds
 from bench_tables import PARTS, markdown
-from bench_tutorial import online_and_once
+from bench_tutorial import online_versus_stored
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# Stands in for bench_child.py: what each arm is asked is written down, and answered without any work.
+# Replacement for bench_child.py: logs each task and returns a result without any work.
 STAND_IN = """
 import json, sys, time
 from pathlib import Path
-make, options = sys.argv[1], json.loads(sys.argv[2])
+factory, options = sys.argv[1], json.loads(sys.argv[2])
 log = Path(sys.argv[0]).with_suffix(".log")
 for line in sys.stdin:
     task = json.loads(line)
     with log.open("a") as file:
-        file.write(json.dumps([make, options, task]) + chr(10))
+        file.write(json.dumps([factory, options, task]) + chr(10))
     if task.get("fails"):
         print("it went wrong", file=sys.stderr)
         raise SystemExit(1)
     start = time.perf_counter()
-    time.sleep(0.002 if make.startswith("bench_folio") else 0.004)
+    time.sleep(0.002 if factory.startswith("bench_folio") else 0.004)
     facts = {"precision": options.get("precision", "float32"), "engine": "stand-in", "renderings": 7}
-    facts["making_seconds"] = 0.5
+    facts["setup_seconds"] = 0.5
     if "data" in task:
         facts["units"] = len([path for path in Path(task["data"]).rglob("*") if path.is_file()])
     if "out" in task:
@@ -64,25 +64,25 @@ for line in sys.stdin:
 
 @pytest.fixture
 def stand_in(tmp_path, monkeypatch) -> Path:
-    """Put the stand-in in the place of every arm; return where it writes down what it was asked."""
-    return _put_in_place(tmp_path, monkeypatch)
+    """Replace every arm by the stand-in; return the path of its log."""
+    return _replace_arms(tmp_path, monkeypatch)
 
 
-def _put_in_place(folder, monkeypatch):
+def _replace_arms(folder, monkeypatch):
     child = folder / "child.py"
     child.write_text(STAND_IN)
     monkeypatch.setattr(bench_arms, "CHILD", child)
     return child.with_suffix(".log")
 
 
-def asked(log: Path) -> list[tuple[str, dict]]:
+def logged_tasks(log: Path) -> list[tuple[str, dict]]:
     lines = [json.loads(line) for line in log.read_text().splitlines()]
-    return [(make, task) for make, _, task in lines]
+    return [(factory, task) for factory, _, task in lines]
 
 
 @pytest.fixture(scope="module")
 def portfolio(tmp_path_factory) -> Path:
-    """Two classes: 8 training and 2 test pictures each, and some that not every arm would read."""
+    """Two classes: 8 training and 2 test images each, and some that not every arm would read."""
     root = tmp_path_factory.mktemp("bench") / "task"
     generator = np.random.default_rng(0)
     for name in ("high", "low"):
@@ -108,30 +108,30 @@ def timing(*seconds: float, units: int = 1, **facts) -> Timing:
     return made
 
 
-# ---- pictures
+# ---- images
 
 
-def test_only_what_every_arm_reads_is_measured_on(portfolio, tmp_path):
-    pictures = readable_pictures(portfolio, tmp_path / "tree", limit=None)
-    assert pictures.counts == {"train": 16, "test": 4}
-    assert pictures.left_out == 4  # the second copy, the CMYK, the cut and the WebP file
-    assert pictures.forward(4) == 16 * 5 + 4
-    kept = {path.read_bytes() for _, _, path in pictures.files}
-    assert kept == {path.read_bytes() for path in portfolio.rglob("*.*") if path.stem.isdecimal()}
+def test_only_images_that_every_arm_reads_are_used(portfolio, tmp_path):
+    images = readable_images(portfolio, tmp_path / "tree", limit=None)
+    assert images.counts == {"train": 16, "test": 4}
+    assert images.left_out == 4  # the second copy, the CMYK, the cut and the WebP file
+    assert images.n_renderings(4) == 16 * 5 + 4
+    contents = {path.read_bytes() for _, _, path in images.files}
+    assert contents == {path.read_bytes() for path in portfolio.rglob("*.*") if path.stem.isdecimal()}
 
 
-def test_fewer_pictures_are_taken_evenly(portfolio, tmp_path):
-    pictures = readable_pictures(portfolio, tmp_path / "tree", limit=10)
-    assert pictures.counts == {"train": 8, "test": 4}  # half of each class, and two at least
+def test_a_limit_takes_images_evenly(portfolio, tmp_path):
+    images = readable_images(portfolio, tmp_path / "tree", limit=10)
+    assert images.counts == {"train": 8, "test": 4}  # half of each class, and two at least
 
 
-def test_without_a_test_split_every_fourth_picture_is_one(portfolio, tmp_path):
-    pictures = readable_pictures(portfolio / "train", tmp_path / "tree", limit=None)
-    assert pictures.counts == {"train": 12, "test": 4}
+def test_without_a_test_split_every_fourth_image_is_a_test_image(portfolio, tmp_path):
+    images = readable_images(portfolio / "train", tmp_path / "tree", limit=None)
+    assert images.counts == {"train": 12, "test": 4}
 
 
 @pytest.mark.parametrize("ending", ["jpg", "png"])
-def test_a_comment_changes_bytes_and_no_pixel(tmp_path, ending):
+def test_a_comment_changes_bytes_but_no_pixel(tmp_path, ending):
     """Pillow is the oracle, and finds the comment."""
     pixels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), dtype=np.uint8)
     path, other = tmp_path / f"a.{ending}", tmp_path / f"b.{ending}"
@@ -143,8 +143,8 @@ def test_a_comment_changes_bytes_and_no_pixel(tmp_path, ending):
 
 
 def test_copies_are_different_files(portfolio, tmp_path):
-    pictures = readable_pictures(portfolio, tmp_path / "tree", limit=None)
-    many = multiplied(pictures, tmp_path / "many", times=4)
+    images = readable_images(portfolio, tmp_path / "tree", limit=None)
+    many = replicated(images, tmp_path / "many", times=4)
     assert many.counts == {"train": 64, "test": 16}
     assert len({path.read_bytes() for _, _, path in many.files}) == 80
 
@@ -152,11 +152,13 @@ def test_copies_are_different_files(portfolio, tmp_path):
 # ---- timing
 
 
-def test_arms_take_turns_and_the_warm_up_is_not_counted(stand_in):
-    arms = {name: Arm(make=f"module.{name}") for name in ("slow", "fast")}
-    timings = take_turns(arms, {"one": {"n": 1}, "two": {"n": 2}}, warm_up={"n": 0}, repeats=2, budget=60)
+def test_arms_run_in_turns_and_the_warm_up_is_not_counted(stand_in):
+    arms = {name: Arm(factory=f"module.{name}") for name in ("slow", "fast")}
+    timings = run_interleaved(
+        arms, {"one": {"n": 1}, "two": {"n": 2}}, warm_up={"n": 0}, repeats=2, budget=60
+    )
     turns = [("slow", 1), ("fast", 1), ("slow", 2), ("fast", 2)]
-    assert [(make.removeprefix("module."), task["n"]) for make, task in asked(stand_in)] == [
+    assert [(factory.removeprefix("module."), task["n"]) for factory, task in logged_tasks(stand_in)] == [
         ("slow", 0),
         ("fast", 0),
         *turns,
@@ -165,16 +167,16 @@ def test_arms_take_turns_and_the_warm_up_is_not_counted(stand_in):
     assert all(len(one.seconds) == 2 for of_task in timings.values() for one in of_task.values())
 
 
-def test_an_arm_stops_when_it_has_had_its_time(stand_in):
-    timings = take_turns({"a": Arm(make="module.a")}, {"": {}}, warm_up={}, repeats=9, budget=0.001)
+def test_an_arm_stops_at_its_budget(stand_in):
+    timings = run_interleaved({"a": Arm(factory="module.a")}, {"": {}}, warm_up={}, repeats=9, budget=0.001)
     assert len(timings[""]["a"].seconds) == 1
 
 
-def test_an_arm_does_only_its_tasks(stand_in):
-    arms = {"a": Arm(make="module.a", only=("one",)), "b": Arm(make="module.b")}
+def test_an_arm_runs_only_its_tasks(stand_in):
+    arms = {"a": Arm(factory="module.a", only=("one",)), "b": Arm(factory="module.b")}
     for timings in (
-        take_turns(arms, {"one": {}, "two": {}}, warm_up={}, repeats=1, budget=60),
-        whole_processes(arms, {"one": {}, "two": {}}, repeats=1, budget=60),
+        run_interleaved(arms, {"one": {}, "two": {}}, warm_up={}, repeats=1, budget=60),
+        run_whole_processes(arms, {"one": {}, "two": {}}, repeats=1, budget=60),
     ):
         assert {
             label: [name for name, one in of.items() if one.seconds] for label, of in timings.items()
@@ -184,14 +186,16 @@ def test_an_arm_does_only_its_tasks(stand_in):
         }
 
 
-def test_a_whole_process_has_its_start_inside(stand_in):
-    whole = whole_processes({"a": Arm(make="module.a")}, {"": {}}, repeats=1, budget=60)[""]["a"]
-    steady = take_turns({"a": Arm(make="module.a")}, {"": {}}, warm_up={}, repeats=1, budget=60)[""]["a"]
+def test_a_whole_process_includes_its_start(stand_in):
+    whole = run_whole_processes({"a": Arm(factory="module.a")}, {"": {}}, repeats=1, budget=60)[""]["a"]
+    steady = run_interleaved({"a": Arm(factory="module.a")}, {"": {}}, warm_up={}, repeats=1, budget=60)[""][
+        "a"
+    ]
     assert whole.seconds[0] > steady.seconds[0] + 0.005  # Python alone takes longer to start
 
 
-def test_an_arm_that_fails_says_why(stand_in):
-    process = Process(Arm(make="module.a"))
+def test_a_failing_arm_shows_its_output(stand_in):
+    process = Process(Arm(factory="module.a"))
     with pytest.raises(BenchError, match="it went wrong"):
         process.run({"fails": True})
     process.close()
@@ -230,13 +234,13 @@ def test_ratios_are_of_medians():
     assert row["whole"]["ratios"] == {"ours": pytest.approx(3)}
 
 
-def test_the_margin_leaves_out_what_a_run_costs_once():
+def test_marginal_seconds_exclude_the_fixed_cost():
     """3 s once and 0.5 s an image."""
-    assert at_the_margin(timing(8.0, units=10), timing(23.0, units=40)) == pytest.approx(0.5)
+    assert marginal_seconds(timing(8.0, units=10), timing(23.0, units=40)) == pytest.approx(0.5)
 
 
-def test_the_tutorial_by_hand():
-    """100 images: plain 2 s, with 4 views 10 s; so a pass over the training pictures is 2 s, 300 are 600."""
+def test_online_versus_stored_by_hand():
+    """100 images: plain 2 s, with 4 views 10 s; so a pass over the training images is 2 s, 300 are 600."""
     plain, augmented = (
         {
             "derived": {"images": 100},
@@ -245,9 +249,9 @@ def test_the_tutorial_by_hand():
         }
         for seconds in (2.0, 10.0)
     )
-    found = online_and_once(plain, augmented, timing(7.0), views=4)
+    found = online_versus_stored(plain, augmented, timing(7.0), views=4)
     assert found == {
-        "seconds_an_epoch_online": pytest.approx(2.0),
+        "seconds_per_epoch_online": pytest.approx(2.0),
         "hours_online": pytest.approx(1 / 6),
         "seconds_extraction": pytest.approx(5.0),
         "seconds_fit": 7.0,
@@ -255,17 +259,17 @@ def test_the_tutorial_by_hand():
     }
 
 
-def test_making_the_model_counts_for_keras_too():
+def test_setup_time_counts_for_keras_too():
     """10 images: 4 s and 1 s for the model; Folio, which makes its engine inside, 2 s."""
     timings = {
-        "keras": timing(4.0, units=10, making_seconds=1.0),
+        "keras": timing(4.0, units=10, setup_seconds=1.0),
         "folio": timing(2.0, units=10),
         "timm": timing(2.0, units=10),
     }
-    assert with_making(timings) == {"folio": pytest.approx(2.5)}
+    assert ratios_with_setup(timings) == {"folio": pytest.approx(2.5)}
 
 
-def test_cosines_are_the_smallest_of_each_arm(tmp_path):
+def test_smallest_cosine_per_arm(tmp_path):
     for name, rows in {"a": [[1, 0], [0, 2]], "b": [[3, 0], [3, 4]]}.items():
         np.save(tmp_path / f"{name}.npy", np.array(rows, dtype=np.float32))
     found = cosines({name: tmp_path / f"{name}.npy" for name in "ab"})
@@ -294,11 +298,11 @@ def record(setting, tmp_path_factory):
     """Every part, with stand-ins for the arms."""
     work = dataclasses.replace(setting, work=tmp_path_factory.mktemp("stand_in"))
     with pytest.MonkeyPatch.context() as monkeypatch:
-        _put_in_place(tmp_path_factory.mktemp("child"), monkeypatch)
+        _replace_arms(tmp_path_factory.mktemp("child"), monkeypatch)
         return bench_main.make_record(work, tuple(PARTS), data="task", quick=True)
 
 
-def test_every_part_is_recorded_and_every_ratio_follows_from_the_runs(record, tmp_path):
+def test_every_part_is_recorded_and_ratios_follow_from_the_runs(record, tmp_path):
     bench_main.write_record(record, tmp_path / "out" / "name")
     read = json.loads((tmp_path / "out" / "name.json").read_text(encoding="utf-8"))
     parts = ["network", "extraction", "roofline", "scaling", "dask", "heads", "tutorial"]
@@ -328,7 +332,7 @@ def test_every_part_is_recorded_and_every_ratio_follows_from_the_runs(record, tm
         assert row["derived"]["float32"]["share"] == pytest.approx(share)
 
 
-def test_the_page_is_made_of_the_record_alone(record):
+def test_the_page_depends_on_the_record_only(record):
     page = markdown(json.loads(json.dumps(record)))
     for heading, _ in PARTS.values():
         assert f"\n## {heading}\n" in page
@@ -340,9 +344,9 @@ def test_the_page_is_made_of_the_record_alone(record):
     assert f"| {ratio:.2f} |" in page
 
 
-def test_peers_need_a_python():
-    with pytest.raises(BenchError, match="--peers no/python: does not run"):
-        bench_setting.peers_of("no/python")
+def test_peers_of_a_missing_python():
+    with pytest.raises(BenchError, match="--peers no/python: cannot be run"):
+        bench_setting.find_peers("no/python")
 
 
 def test_options():
@@ -359,22 +363,24 @@ def test_arms_do_the_same_work(portfolio, setting, tmp_path):
     import bench_keras
     import bench_plain_heads
 
-    made_with = {"backbone": "efficientnet_lite0", "weights": "imagenet"}
+    network_options = {"backbone": "efficientnet_lite0", "weights": "imagenet"}
     task = setting.task(1, backbone="efficientnet_lite0") | {"seconds": 0.05}
-    usual = bench_keras.usual_loop(**made_with)(**task)
-    ours = bench_folio.extraction(**made_with, precision="float32")(**task)
+    usual = bench_keras.standard_loop(**network_options)(**task)
+    ours = bench_folio.extraction(**network_options, precision="float32")(**task)
     assert (usual["units"], usual["renderings"]) == (20, 36)
     assert (ours["units"], ours["renderings"]) == (20, 36)
     assert bench_folio.decoding(size=224)(**task)["units"] == 20
     paths = {name: tmp_path / f"{name}.npy" for name in ("keras", "folio")}
-    bench_keras.network(**made_with, call="predict", features=str(paths["keras"]))(**task)
-    arm = bench_folio.network(**made_with, engine="auto", precision="float32", features=str(paths["folio"]))
+    bench_keras.network(**network_options, call="predict", features=str(paths["keras"]))(**task)
+    arm = bench_folio.network(
+        **network_options, engine="auto", precision="float32", features=str(paths["folio"])
+    )
     assert arm(**task)["precision"] == "float32"
     assert cosines(paths)["folio"] > 1 - 1e-6
 
-    store = bench_folio.making_store(**made_with)(data=task["data"], views=1, out=str(tmp_path / "stores"))[
-        "path"
-    ]
+    store = bench_folio.store_extraction(**network_options)(
+        data=task["data"], views=1, out=str(tmp_path / "stores")
+    )["path"]
     dense = {"epochs": 2, "units": (4,)}
     heads = ("logreg", "svm-linear")
     plain = bench_plain_heads.search(store=store, jobs=None, dense=dense)(heads=heads)["heads"]
@@ -403,7 +409,7 @@ def test_help_needs_no_environment(tmp_path):
         assert option in done.stdout
 
 
-def test_paths_are_meant_from_where_the_caller_stands(tmp_path):
+def test_paths_are_relative_to_the_current_folder(tmp_path):
     """A checkout whose environment is a script that prints what it is called with."""
     root, here = tmp_path / "checkout", tmp_path / "here"
     shutil.copytree(ROOT / "scripts", root / "scripts")
@@ -427,7 +433,7 @@ def test_paths_are_meant_from_where_the_caller_stands(tmp_path):
     assert done.stdout.splitlines() == ["scripts/benchmark/bench_main.py", *expected]
 
 
-def test_what_is_printed_again_is_the_page(tmp_path, record):
+def test_bench_tables_prints_the_page(tmp_path, record):
     bench_main.write_record(record, tmp_path / "name")
     again = subprocess.run(
         [sys.executable, ROOT / "scripts" / "benchmark" / "bench_tables.py", tmp_path / "name.json"],

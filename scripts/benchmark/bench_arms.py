@@ -1,4 +1,4 @@
-"""Arms of the benchmark: each in a process of its own, run in turns, so that all meet the same machine."""
+"""Arms of the benchmark: each in its own process, run in turns under the same machine conditions."""
 
 from __future__ import annotations
 
@@ -18,35 +18,35 @@ from pathlib import Path
 from typing import Any
 
 CHILD = Path(__file__).with_name("bench_child.py")
-POLL_SECONDS = 0.1  # between two looks at the memory of an arm
+POLL_SECONDS = 0.1  # between two measurements of an arm's memory
 
 
 class BenchError(Exception):
-    """An arm failed; the text ends with what it last said."""
+    """An arm failed; the message ends with its last output."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Arm:
-    """What is measured: a function of a bench module, and what it is made with."""
+    """One measured implementation: a factory function of a bench module and its arguments."""
 
-    make: str  # "<module>.<function>"
+    factory: str  # "<module>.<function>"
     options: Mapping[str, Any] = field(default_factory=dict)
     python: str = sys.executable
-    only: tuple[str, ...] | None = None  # the tasks it takes part in; None: all
+    only: tuple[str, ...] | None = None  # names of its tasks; None: all
 
 
 @dataclass(kw_only=True)
 class Timing:
-    """Runs of one arm. A unit is what the work is counted in: an image, a rendering, a whole search."""
+    """Runs of one arm. A unit of work is an image, a rendering or a whole search."""
 
     units: list[int] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)  # wall time
-    cpu_seconds: list[float] = field(default_factory=list)  # of the process and its children that have ended
+    cpu_seconds: list[float] = field(default_factory=list)  # of the process and its finished children
     peak_bytes: list[int] = field(default_factory=list)
-    facts: dict[str, Any] = field(default_factory=dict)  # of the last run
+    facts: dict[str, Any] = field(default_factory=dict)  # from the last run
 
     def add(self, answer: Mapping[str, Any], *, seconds: float | None = None) -> None:
-        """Count one run; `seconds` stand in for what the arm itself measured."""
+        """Add one run; `seconds` overrides the time that the arm itself measured."""
         self.facts = dict(answer["facts"])
         self.units.append(self.facts.pop("units", 1))
         self.seconds.append(answer["seconds"] if seconds is None else seconds)
@@ -54,7 +54,7 @@ class Timing:
         self.peak_bytes.append(answer["peak_bytes"])
 
     def to_json(self) -> dict[str, Any]:
-        """Return every run and the medians of seconds a unit."""
+        """Return all runs and the medians of seconds per unit."""
         seconds = [round(value, 5) for value in self.seconds]
         return {
             "seconds": seconds,
@@ -67,22 +67,22 @@ class Timing:
 
 
 class Process:
-    """An arm's process, ready to run. Between runs it waits for its next line and takes no processor."""
+    """The process of an arm, ready to run. Between runs it waits for input and uses no processor time."""
 
     def __init__(self, arm: Arm) -> None:
-        self._said = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
         self._process = subprocess.Popen(
-            [arm.python, str(CHILD), arm.make, json.dumps(arm.options)],
+            [arm.python, str(CHILD), arm.factory, json.dumps(arm.options)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=self._said,
+            stderr=self._stderr,
             text=True,
             env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
         )
-        self._name = arm.make
+        self._name = arm.factory
 
     def run(self, task: Mapping[str, Any]) -> dict[str, Any]:
-        """Run once, wait, and return the answer."""
+        """Run once and return the result."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         with peak_memory(self._process.pid) as peak, contextlib.suppress(BrokenPipeError):
@@ -90,41 +90,41 @@ class Process:
             self._process.stdin.flush()
             line = self._process.stdout.readline()
         if not line:
-            raise BenchError(f"{self._name} failed:\n{self._last_words()}")
+            raise BenchError(f"{self._name} failed:\n{self._error_output()}")
         return {**json.loads(line), "peak_bytes": peak[0]}
 
     def close(self) -> None:
-        """Let the process end, and wait for that."""
+        """End the process and wait for it."""
         with contextlib.suppress(BrokenPipeError):
             self._process.communicate()
-        self._said.close()
+        self._stderr.close()
 
-    def _last_words(self) -> str:
+    def _error_output(self) -> str:
         self._process.wait()
-        self._said.seek(0)
-        return self._said.read().decode(errors="replace")[-2000:]
+        self._stderr.seek(0)
+        return self._stderr.read().decode(errors="replace")[-2000:]
 
 
-Tasks = Mapping[str, Mapping[str, Any]]  # by name: what a run is called with
-Timings = dict[str, dict[str, Timing]]  # by task, by arm
+Tasks = Mapping[str, Mapping[str, Any]]  # by name: keyword arguments of a run
+Timings = dict[str, dict[str, Timing]]  # by task, then by arm
 
 
-def take_turns(
+def run_interleaved(
     arms: Mapping[str, Arm], tasks: Tasks, *, warm_up: Mapping[str, Any], repeats: int, budget: float
 ) -> Timings:
-    """Run arms in turns, each in a process that stays: its start, imports and building are outside.
+    """Run arms in turns, each in one process for all runs; its start and its imports are not measured.
 
     Parameters
     ----------
     arms : mapping of str to Arm
     tasks : mapping
-        Each arm does them one after the other in every round.
+        In every round, each arm runs all of them.
     warm_up : mapping
-        What the one run before the first round, which is not counted, is called with.
+        Keyword arguments of one run before the first round, which is not counted.
     repeats : int
-        Rounds.
+        Number of rounds.
     budget : float
-        Seconds after which an arm gets no further turn at a task.
+        Seconds after which an arm is not run again on a task.
     """
     timings: Timings = {label: {} for label in tasks}
     with contextlib.ExitStack() as stack:
@@ -132,8 +132,8 @@ def take_turns(
         for name, arm in arms.items():
             processes[name] = Process(arm)
             stack.callback(processes[name].close)
-            say(f"  {name}: warming up")
-            processes[name].run(warm_up)  # also waits until the arm is ready
+            log(f"  {name}: warming up")
+            processes[name].run(warm_up)  # returns when the arm is ready
         for turn, (label, task), (name, arm) in itertools.product(
             range(repeats), tasks.items(), arms.items()
         ):
@@ -142,12 +142,12 @@ def take_turns(
             timing = timings[label].setdefault(name, Timing())
             if sum(timing.seconds) < budget:
                 timing.add(processes[name].run(task))
-                say(f"  {label}, {name}, run {turn + 1}: {timing.seconds[-1]:.2f} s")
+                log(f"  {label}, {name}, run {turn + 1}: {timing.seconds[-1]:.2f} s")
     return timings
 
 
-def whole_processes(arms: Mapping[str, Arm], tasks: Tasks, *, repeats: int, budget: float) -> Timings:
-    """Run arms in turns, each time in a new process, from start to end: imports and building are inside."""
+def run_whole_processes(arms: Mapping[str, Arm], tasks: Tasks, *, repeats: int, budget: float) -> Timings:
+    """Run arms in turns, each time in a new process; its start and its imports are measured too."""
     timings: Timings = {label: {} for label in tasks}
     for turn, (label, task), (name, arm) in itertools.product(range(repeats), tasks.items(), arms.items()):
         timing = timings[label].setdefault(name, Timing())
@@ -160,7 +160,7 @@ def whole_processes(arms: Mapping[str, Arm], tasks: Tasks, *, repeats: int, budg
         finally:
             process.close()
         timing.add(answer, seconds=time.perf_counter() - start)
-        say(f"  {label}, {name}, whole process {turn + 1}: {timing.seconds[-1]:.2f} s")
+        log(f"  {label}, {name}, whole process {turn + 1}: {timing.seconds[-1]:.2f} s")
     return timings
 
 
@@ -173,7 +173,7 @@ def measurement(
     whole: Mapping[str, Timing] | None = None,
     derived: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Return one row of the record: every run, the medians, and how many times faster than the baseline."""
+    """Return one row of the record: all runs, medians, and speed-ups over the baseline."""
     arms = {name: timing.to_json() for name, timing in timings.items() if timing.seconds}
     row: dict[str, Any] = {"what": dict(what), "unit": unit, "baseline": baseline, "arms": arms}
     row["ratios"] = _ratios(arms, baseline)
@@ -190,24 +190,24 @@ def _ratios(arms: Mapping[str, Mapping[str, Any]], baseline: str | None) -> dict
     return {name: arms[baseline]["median"] / arm["median"] for name, arm in arms.items() if name != baseline}
 
 
-def say(text: str) -> None:
-    """Tell on stderr how far it is."""
+def log(text: str) -> None:
+    """Print a progress line to stderr."""
     print(text, file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
 def peak_memory(pid: int) -> Iterator[list[int]]:
-    """Watch a process and its descendants; the one number is the most memory that they held together.
+    """Yield a list with one number: the most memory that a process and its descendants use together.
 
-    Each one's own pages, and shared memory once: what the kernel counts anyway, so that looking costs next to
-    nothing. Mapped files are left out. Without /proc the number stays 0.
+    It is the sum of each process's own pages, plus shared memory counted once, from counters that the kernel
+    keeps anyway. Mapped files are not included. Without /proc the number stays 0.
     """
-    peak, over = [0], threading.Event()
+    peak, stop = [0], threading.Event()
 
     def watch() -> None:
-        while not over.wait(POLL_SECONDS):
-            held = [_held_bytes(member) for member in _family(pid)]
-            peak[0] = max(peak[0], sum(own for own, _ in held) + max(shared for _, shared in held))
+        while not stop.wait(POLL_SECONDS):
+            used = [_memory_bytes(member) for member in _process_tree(pid)]
+            peak[0] = max(peak[0], sum(own for own, _ in used) + max(shared for _, shared in used))
 
     watcher = threading.Thread(target=watch, daemon=True)
     if Path(f"/proc/{pid}/task").exists():
@@ -215,25 +215,25 @@ def peak_memory(pid: int) -> Iterator[list[int]]:
     try:
         yield peak
     finally:
-        over.set()
+        stop.set()
         if watcher.ident is not None:
             watcher.join()
 
 
-def _family(pid: int) -> list[int]:
+def _process_tree(pid: int) -> list[int]:
     members = [pid]
-    for member in members:  # grows as it goes
+    for member in members:  # the list grows during the loop
         with contextlib.suppress(OSError):
             for task in Path(f"/proc/{member}/task").iterdir():
                 members += map(int, (task / "children").read_text().split())
     return members
 
 
-def _held_bytes(pid: int) -> tuple[int, int]:
-    """Return the pages that are the process's own, and those of shared memory."""
+def _memory_bytes(pid: int) -> tuple[int, int]:
+    """Return the bytes of a process's own pages and of shared memory."""
     with contextlib.suppress(OSError):
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
         fields = dict(line.split(":", 1) for line in lines)
-        if "RssAnon" in fields:  # not in a process that has just ended
+        if "RssAnon" in fields:  # missing for a process that has just ended
             return tuple(int(fields[key].split()[0]) * 1024 for key in ("RssAnon", "RssShmem"))  # type: ignore[return-value]
     return 0, 0

@@ -1,8 +1,8 @@
-"""One arm of the benchmark in a process of its own: ``bench_child.py MODULE.FUNCTION OPTIONS``.
+"""Process of one arm: ``bench_child.py MODULE.FUNCTION OPTIONS``.
 
-``FUNCTION(**OPTIONS)`` makes the arm ready and returns what runs it. Every line on stdin is the JSON of one
-run's arguments; every line on stdout the JSON of what it gave. Whatever the libraries print goes to stderr.
-Imports nothing of Folio, so that an arm may live in another environment.
+``FUNCTION(**OPTIONS)`` prepares the arm and returns a function. Each line on stdin has the keyword arguments
+of one run as JSON; each line on stdout has its result as JSON. Output of the libraries goes to stderr. This
+module imports nothing of Folio, so that an arm may run in another environment.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ except ImportError:  # Windows
 
 
 def cpu_seconds() -> float:
-    """Return the processor time of this process and of its children that have ended."""
+    """Return the processor time of this process and its finished children."""
     if resource is None:
         return time.process_time()
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(one.ru_utime + one.ru_stime for one in used)
+    usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in usage)
 
 
 def main() -> None:
-    answers = os.fdopen(os.dup(1), "w")
+    output = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     module, function = sys.argv[1].split(".")
     run = getattr(importlib.import_module(module), function)(**json.loads(sys.argv[2]))
@@ -37,11 +37,11 @@ def main() -> None:
         start, cpu = time.perf_counter(), cpu_seconds()
         facts = run(**json.loads(line))
         seconds = time.perf_counter() - start
-        seconds = facts.pop("seconds_counted", seconds)  # where a run does more than what is measured
-        answer = {"seconds": seconds, "cpu_seconds": cpu_seconds() - cpu, "facts": facts}
+        seconds = facts.pop("seconds_counted", seconds)  # set by runs that do more than the measured work
+        result = {"seconds": seconds, "cpu_seconds": cpu_seconds() - cpu, "facts": facts}
         with contextlib.suppress(BrokenPipeError):
-            answers.write(json.dumps(answer) + "\n")
-            answers.flush()
+            output.write(json.dumps(result) + "\n")
+            output.flush()
 
 
 if __name__ == "__main__":

@@ -1,40 +1,40 @@
-"""Extraction on Dask workers of this machine beside extraction without Dask, in turns."""
+"""Extraction on Dask workers of this machine, compared with extraction without Dask."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from bench_arms import Arm, measurement, take_turns
-from bench_data import multiplied
-from bench_limits import at_the_margin
+from bench_arms import Arm, measurement, run_interleaved
+from bench_data import replicated
+from bench_limits import marginal_seconds
 from bench_setting import Setting
 
-TIMES = 4  # the larger of the two data sets, by the smaller
+TIMES = 4  # size of the larger data set relative to the smaller one
 WORKERS = (1, 2)
 Rows = list[dict[str, Any]]
 
 
 def dask(setting: Setting) -> Rows:
-    """Measure whole extractions of the pictures, and of as many again four times over.
+    """Measure whole extractions of the images, and of four times as many.
 
-    The cluster is started and ended within each run, and the engines are built there: what that costs shows
-    in the rate of a run, and not in that of a picture more. Workers share the cores of this machine, so two
-    of them can at best do what one process does.
+    Each run starts its own cluster and loads the engines on its workers. That cost is part of the rate per
+    run but not of the rate per additional image. The workers share the cores of this machine, so two of them
+    are at best as fast as one process.
     """
     backbone = setting.backbones[0]
-    made_with = {"backbone": backbone, "weights": setting.weights[backbone], "precision": "float32"}
-    arms = {"folio": Arm(make="bench_folio.extraction", options=made_with)}
+    network_options = {"backbone": backbone, "weights": setting.weights[backbone], "precision": "float32"}
+    arms = {"folio": Arm(factory="bench_folio.extraction", options=network_options)}
     for n_workers in WORKERS:
         arms[f"{n_workers} Dask worker{'s' if n_workers > 1 else ''}"] = Arm(
-            make="bench_folio.extraction", options={**made_with, "dask": f"local:{n_workers}"}
+            factory="bench_folio.extraction", options={**network_options, "dask": f"local:{n_workers}"}
         )
-    more = multiplied(setting.pictures, setting.work / "dask", times=TIMES)
+    more = replicated(setting.images, setting.work / "dask", times=TIMES)
     label = f"{setting.views} views"
     tasks = {
         label: setting.task(setting.views, backbone=backbone),
-        f"{label}, {TIMES} times the images": setting.task(setting.views, backbone=backbone, pictures=more),
+        f"{label}, {TIMES} times the images": setting.task(setting.views, backbone=backbone, images=more),
     }
-    timings = take_turns(
+    timings = run_interleaved(
         arms,
         tasks,
         warm_up=setting.warm_up(backbone),
@@ -42,7 +42,7 @@ def dask(setting: Setting) -> Rows:
         budget=setting.effort.budget,
     )
     few, many = (timings[task] for task in tasks)
-    margins = {name: at_the_margin(few[name], many[name]) for name in arms}
+    margins = {name: marginal_seconds(few[name], many[name]) for name in arms}
     what = {"backbone": backbone, "weights": setting.weights[backbone]}
     return [
         measurement(
@@ -50,7 +50,7 @@ def dask(setting: Setting) -> Rows:
             timings[task],
             unit="image",
             baseline="folio",
-            derived={"seconds_at_the_margin": margins} if timings[task] is many else {},
+            derived={"marginal_seconds": margins} if timings[task] is many else {},
         )
         for task in tasks
     ]

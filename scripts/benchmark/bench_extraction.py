@@ -1,4 +1,4 @@
-"""The network alone, and whole extraction, against the usual ways."""
+"""The network alone and whole extraction, compared with Keras, timm and thingsvision."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Any
 
 import numpy as np
 
-from bench_arms import Arm, Timing, measurement, take_turns, whole_processes
+from bench_arms import Arm, Timing, measurement, run_interleaved, run_whole_processes
 from bench_setting import Setting
 
 Rows = list[dict[str, Any]]
 
 
 def network(setting: Setting) -> Rows:
-    """Measure the network alone, and how far the features of each arm are from Keras'."""
+    """Measure the network alone, and the smallest cosine between each arm's features and Keras'."""
     rows = []
     for backbone in setting.backbones:
         arms = network_arms(setting, backbone)
         task = setting.task(0, backbone=backbone)
-        timings = take_turns(
+        timings = run_interleaved(
             arms,
             {"network": task},
             warm_up={**task, "seconds": 0.1},
@@ -43,30 +43,36 @@ def network(setting: Setting) -> Rows:
 
 
 def network_arms(setting: Setting, backbone: str) -> dict[str, Arm]:
-    """Return Keras, every engine in every precision that the hardware has, and timm."""
-    made_with = {"backbone": backbone, "weights": setting.weights[backbone]}
-    ways = {f"keras {call}": ("bench_keras.network", {"call": call}) for call in ("predict", "model(x)")}
+    """Return the arms of Keras, of every engine in every supported precision, and of timm."""
+    network_options = {"backbone": backbone, "weights": setting.weights[backbone]}
+    factories = {f"keras {call}": ("bench_keras.network", {"call": call}) for call in ("predict", "model(x)")}
     for engine, precision in itertools.product(("tensorflow", "openvino"), setting.precisions):
         if precision == "float32" or engine == "openvino":
-            way = {"engine": engine, "precision": precision}
-            ways[f"{engine} {precision}"] = ("bench_folio.network", way)
+            options = {"engine": engine, "precision": precision}
+            factories[f"{engine} {precision}"] = ("bench_folio.network", options)
     arms = {
         name: Arm(
-            make=make,
-            options={**made_with, **way, "features": str(setting.work / f"{backbone}_{number}.npy")},
+            factory=factory,
+            options={
+                **network_options,
+                **options,
+                "features": str(setting.work / f"{backbone}_{number}.npy"),
+            },
         )
-        for number, (name, (make, way)) in enumerate(ways.items())
+        for number, (name, (factory, options)) in enumerate(factories.items())
     }
     if "timm" in setting.peers:
         for precision in setting.precisions:
             options = {"backbone": backbone, "precision": precision}
             python = setting.peers["timm"]
-            arms[f"timm {precision}"] = Arm(make="bench_torch.timm_network", options=options, python=python)
+            arms[f"timm {precision}"] = Arm(
+                factory="bench_torch.timm_network", options=options, python=python
+            )
     return arms
 
 
 def cosines(features: dict[str, Path]) -> dict[str, float]:
-    """Return the smallest cosine over the pictures between each arm's features and the first arm's."""
+    """Return the smallest cosine over the images between each arm's features and the first arm's."""
     first, *others = [(name, np.load(path).astype(float)) for name, path in features.items()]
     expected = first[1] / np.linalg.norm(first[1], axis=1, keepdims=True)
     return {
@@ -76,43 +82,43 @@ def cosines(features: dict[str, Path]) -> dict[str, float]:
 
 
 def extraction_arms(setting: Setting, backbone: str) -> dict[str, Arm]:
-    """Return the usual loop, Folio as a user gets it and with a precision or an engine forced, and peers."""
-    made_with = {"backbone": backbone, "weights": setting.weights[backbone]}
-    ways: dict[str, dict[str, str]] = {"folio": {}}
-    ways |= {f"folio {precision}": {"precision": precision} for precision in setting.precisions}
-    ways |= {f"folio {name}": {"engine": name, "precision": "float32"} for name in setting.engines}
-    arms = {"keras": Arm(make="bench_keras.usual_loop", options=made_with)}
-    for name, options in ways.items():
-        arms[name] = Arm(make="bench_folio.extraction", options={**made_with, **options})
+    """Return the Keras loop, Folio with defaults and with fixed precision or engine, and the peers."""
+    network_options = {"backbone": backbone, "weights": setting.weights[backbone]}
+    folio: dict[str, dict[str, str]] = {"folio": {}}
+    folio |= {f"folio {precision}": {"precision": precision} for precision in setting.precisions}
+    folio |= {f"folio {name}": {"engine": name, "precision": "float32"} for name in setting.engines}
+    arms = {"keras": Arm(factory="bench_keras.standard_loop", options=network_options)}
+    for name, options in folio.items():
+        arms[name] = Arm(factory="bench_folio.extraction", options={**network_options, **options})
     for name, python in setting.peers.items():
         only = ("plain",) if name == "thingsvision" else None  # it has no augmentation
         arms[name] = Arm(
-            make=f"bench_torch.{name}_loop", options={"backbone": backbone}, python=python, only=only
+            factory=f"bench_torch.{name}_loop", options={"backbone": backbone}, python=python, only=only
         )
     return arms
 
 
 def extraction(setting: Setting) -> Rows:
-    """Measure whole extraction against the usual loop: plain, and with augmented views."""
-    return [row for name in setting.backbones for row in extract_in_turns(setting, name)]
+    """Measure whole extraction against the Keras loop: plain, and with augmented views."""
+    return [row for name in setting.backbones for row in extraction_rows(setting, name)]
 
 
-def extract_in_turns(setting: Setting, backbone: str, *, arms: dict[str, Arm] | None = None) -> Rows:
-    """Return the rows of one backbone, by default of every arm."""
+def extraction_rows(setting: Setting, backbone: str, *, arms: dict[str, Arm] | None = None) -> Rows:
+    """Return the rows of one backbone, with all arms by default."""
     arms = arms or extraction_arms(setting, backbone)
     effort = setting.effort
     tasks = {
         "plain": setting.task(0, backbone=backbone),
         f"{setting.views} views": setting.task(setting.views, backbone=backbone),
     }
-    steady = take_turns(
+    steady = run_interleaved(
         arms,
         tasks,
         warm_up=setting.warm_up(backbone),
         repeats=effort.repeats,
         budget=effort.budget,
     )
-    whole = whole_processes(arms, tasks, repeats=effort.whole_repeats, budget=effort.budget)
+    whole = run_whole_processes(arms, tasks, repeats=effort.whole_repeats, budget=effort.budget)
     return [
         measurement(
             {"backbone": backbone, "weights": setting.weights[backbone], "task": label},
@@ -121,25 +127,25 @@ def extract_in_turns(setting: Setting, backbone: str, *, arms: dict[str, Arm] | 
             baseline="keras",
             whole=whole[label],
             derived={
-                "images": len(setting.pictures.files),
-                "renderings": setting.pictures.forward(task["views"]),
-                "ratios_with_making": with_making(steady[label]),
+                "images": len(setting.images.files),
+                "renderings": setting.images.n_renderings(task["views"]),
+                "ratios_with_setup": ratios_with_setup(steady[label]),
             },
         )
         for label, task in tasks.items()
     ]
 
 
-def with_making(timings: dict[str, Timing]) -> dict[str, float]:
-    """Return the ratios where making the model counts for Keras, as making the engine does for Folio.
+def ratios_with_setup(timings: dict[str, Timing]) -> dict[str, float]:
+    """Return the ratios with the time to build the model counted for Keras too.
 
-    In a steady run `extract` makes its engine and starts its processes, while the usual loop finds its model
-    made and traced: the plain ratios favour Keras by that.
+    In a steady run `extract` creates its engine and starts its processes, while the Keras loop has its model
+    built and traced already, so that the plain ratios favour Keras.
     """
     medians = {name: timing.to_json()["median"] for name, timing in timings.items()}
-    making = timings["keras"].facts["making_seconds"] / timings["keras"].units[0]
+    setup = timings["keras"].facts["setup_seconds"] / timings["keras"].units[0]
     return {
-        name: (medians["keras"] + making) / median
+        name: (medians["keras"] + setup) / median
         for name, median in medians.items()
         if name.startswith("folio")
     }

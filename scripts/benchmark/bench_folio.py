@@ -1,4 +1,4 @@
-"""Folio's arms: each function makes one ready, and returns what runs it."""
+"""Arms of Folio: each function prepares one and returns the function that runs it."""
 
 from __future__ import annotations
 
@@ -11,27 +11,26 @@ from typing import Any
 
 import numpy as np
 
-import featurize
 from classify.jobs.compare import compare
 from classify.jobs.options import DenseOptions
+from featurize.extraction.extract import extract
+from featurize.store.reader import open_store
 
 Run = Callable[..., dict[str, Any]]
 
 
-def extraction(*, backbone: str, weights: str, **how: Any) -> Run:
-    """Return ``featurize.extract`` into a new folder, as the command does it; `how` are options of it."""
+def extraction(*, backbone: str, weights: str, **options: Any) -> Run:
+    """Return an arm that runs ``featurize.extract`` into a new folder, with these options."""
 
     def run(*, data: str, views: int, **_: Any) -> dict[str, Any]:
         with tempfile.TemporaryDirectory() as out:
-            (result,) = featurize.extract(
-                data, backbones=[backbone], weights=weights, views=views, out=out, **how
-            )
-            with featurize.open_store(result.path) as store:
-                made = store.created_with
+            (result,) = extract(data, backbones=[backbone], weights=weights, views=views, out=out, **options)
+            with open_store(result.path) as store:
+                created_with = store.created_with
         return {
             "units": result.n_content,
             "renderings": result.n_forward,
-            "engine": made["engine"],
+            "engine": created_with["engine"],
             "precision": result.config["precision"],
             "device": result.device,
             "seconds": {step: round(value, 3) for step, value in result.seconds.items()},
@@ -41,7 +40,7 @@ def extraction(*, backbone: str, weights: str, **how: Any) -> Run:
 
 
 def decoding(*, size: int) -> Run:
-    """Return decoding and warping alone: the same worker processes, kept from run to run, and no network."""
+    """Return an arm that only decodes and warps, in worker processes that are kept between runs."""
     from featurize.images import dataset
     from featurize.images.augment import ViewRanges
     from featurize.images.pool import Decoder, DecodeRequest
@@ -65,23 +64,25 @@ def decoding(*, size: int) -> Run:
             ]
         if views not in decoders:
             decoders[views] = Decoder(rendering, most_views=views + 1)
-        wanted = requests[data, views]
+        batch = requests[data, views]
         start = time.perf_counter()
-        problems = [one.problem for one in decoders[views].decode(wanted) if one.problem]
+        problems = [result.problem for result in decoders[views].decode(batch) if result.problem]
         assert not problems, problems[0]
-        return {"units": len(wanted), "seconds_counted": time.perf_counter() - start}
+        return {"units": len(batch), "seconds_counted": time.perf_counter() - start}
 
     return run
 
 
 def network(*, backbone: str, weights: str, engine: str, precision: str, features: str = "") -> Run:
-    """Return the forward pass alone: batches lie ready, as many are in flight as the engine wants."""
+    """Return an arm that only runs the network, on batches in memory, several in flight if the engine can."""
     from collections import deque
 
+    from featurize.backbones.registry import get_backbone
+    from featurize.backbones.weights import find_weights
     from featurize.engines.factory import create_engine
 
-    entry = featurize.get_backbone(backbone)
-    forward = create_engine(entry, featurize.find_weights(entry, weights), engine=engine, precision=precision)
+    entry = get_backbone(backbone)
+    forward = create_engine(entry, find_weights(entry, weights), engine=engine, precision=precision)
 
     def run(*, pixels: str, seconds: float, **_: Any) -> dict[str, Any]:
         images = np.load(pixels)
@@ -91,15 +92,15 @@ def network(*, backbone: str, weights: str, engine: str, precision: str, feature
         ]
         if features and not Path(features).exists():
             np.save(features, np.concatenate([forward(batch) for batch in batches]))
-        flying, done, start = deque(), 0, time.perf_counter()
+        in_flight, done, start = deque(), 0, time.perf_counter()
         while time.perf_counter() - start < seconds:
             for batch in batches:
-                if len(flying) >= forward.in_flight:
-                    flying.popleft().result()
-                flying.append(forward.submit(batch))
+                if len(in_flight) >= forward.in_flight:
+                    in_flight.popleft().result()
+                in_flight.append(forward.submit(batch))
                 done += len(batch)
-        while flying:
-            flying.popleft().result()
+        while in_flight:
+            in_flight.popleft().result()
         return {
             "units": done,
             "seconds_counted": time.perf_counter() - start,
@@ -112,18 +113,18 @@ def network(*, backbone: str, weights: str, engine: str, precision: str, feature
     return run
 
 
-def making_store(*, backbone: str, weights: str) -> Run:
-    """Return an extraction that keeps its store."""
+def store_extraction(*, backbone: str, weights: str) -> Run:
+    """Return an arm that extracts into a given folder."""
 
     def run(*, data: str, views: int, out: str) -> dict[str, Any]:
-        (result,) = featurize.extract(data, backbones=[backbone], weights=weights, views=views, out=out)
+        (result,) = extract(data, backbones=[backbone], weights=weights, views=views, out=out)
         return {"units": result.n_content, "path": str(result.path)}
 
     return run
 
 
 def dense_epochs(*, store: str, epochs: int) -> Run:
-    """Return ``classify fit`` of the dense head, its hyper-parameters given, for exactly so many epochs."""
+    """Return an arm that fits the dense head with fixed hyper-parameters for this number of epochs."""
     from classify.jobs.fit import fit
 
     def run() -> dict[str, Any]:
@@ -142,17 +143,17 @@ def dense_epochs(*, store: str, epochs: int) -> Run:
 
 
 def comparison(*, store: str, dense: dict[str, Any] | None = None) -> Run:
-    """Return ``classify compare`` of one store; nothing is remembered from an earlier run."""
-    import keras  # noqa: F401 - some seconds that belong to no search
+    """Return an arm that runs ``classify.compare`` on one store, without the cache of earlier runs."""
+    import keras  # noqa: F401 - its import is not part of the measured search
 
     options = DenseOptions(**(dense or {}))
 
     def run(*, heads: Sequence[str], seed: int = 0) -> dict[str, Any]:
         with tempfile.TemporaryDirectory() as folder:
-            done = compare(
+            comparison = compare(
                 [store], heads=heads, out=Path(folder) / "run", seed=seed, dense=options, fresh=True
             )
-            with (done.folder / "predictions.csv").open(newline="", encoding="utf-8") as file:
+            with (comparison.folder / "predictions.csv").open(newline="", encoding="utf-8") as file:
                 predictions = list(csv.DictReader(file))
         return {
             "heads": {
@@ -164,7 +165,7 @@ def comparison(*, store: str, dense: dict[str, Any] | None = None) -> Run:
                         row["predicted_class"] for row in predictions if row["head"] == result["head"]
                     ],
                 }
-                for result in done.record["results"]
+                for result in comparison.record["results"]
                 if result["head"] in heads
             }
         }
@@ -173,7 +174,7 @@ def comparison(*, store: str, dense: dict[str, Any] | None = None) -> Run:
 
 
 def dense_fits(*, store: str, options: dict[str, Any]) -> Run:
-    """Return fits of the dense head with settled hyper-parameters, one a seed, and their test accuracy."""
+    """Return an arm that fits the dense head once per seed and returns the test accuracies."""
     from classify.data.samples import load_samples
     from classify.heads.registry import make_head
 

@@ -1,4 +1,4 @@
-"""Tuning and fitting heads: Folio's comparison against plain scikit-learn and Keras on the same search."""
+"""Tuning and fitting of heads: Folio's comparison against plain scikit-learn and Keras."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from bench_arms import Arm, Timing, measurement, take_turns, whole_processes
+from bench_arms import Arm, Timing, measurement, run_interleaved, run_whole_processes
 from bench_setting import Setting
 
 HEADS = ("logreg", "svm-linear", "svm-rbf", "dense")
@@ -16,25 +16,25 @@ Rows = list[dict[str, Any]]
 
 
 def heads(setting: Setting) -> Rows:
-    """Measure each head and all of them together, and whether both arms come to the same."""
+    """Measure each head and all heads together, and compare the results of both arms."""
     dense = dict(setting.effort.dense)
     backbone = setting.backbones[0]
     store = str(setting.store(backbone, views=setting.views))
     plain = {
         f"plain, n_jobs={jobs}": Arm(
-            make="bench_plain_heads.search",
+            factory="bench_plain_heads.search",
             options={"store": store, "jobs": jobs, "dense": dense},
             only=HEADS,
         )
         for jobs in setting.jobs
     }
-    folio = {"folio": Arm(make="bench_folio.comparison", options={"store": store, "dense": dense})}
+    folio = {"folio": Arm(factory="bench_folio.comparison", options={"store": store, "dense": dense})}
     tasks = {name: {"heads": [name]} for name in HEADS} | {ALL: {"heads": list(HEADS)}}
-    budget = setting.effort.budget / 4  # the plain searches take minutes: once is enough then
-    timings = take_turns(
+    budget = setting.effort.budget / 4  # the plain searches take minutes and may run only once
+    timings = run_interleaved(
         {**plain, **folio}, tasks, warm_up=WARM_UP, repeats=setting.effort.repeats, budget=budget
     )
-    whole = whole_processes(folio, {ALL: tasks[ALL]}, repeats=setting.effort.whole_repeats, budget=budget)
+    whole = run_whole_processes(folio, {ALL: tasks[ALL]}, repeats=setting.effort.whole_repeats, budget=budget)
     what = {"backbone": backbone, "views": setting.views}
     baseline = next(iter(plain))
     rows = [
@@ -43,11 +43,11 @@ def heads(setting: Setting) -> Rows:
             timings[head],
             unit="search",
             baseline=baseline,
-            derived=agreement(timings[head], head, baseline=baseline),
+            derived=result_agreement(timings[head], head, baseline=baseline),
         )
         for head in HEADS
     ]
-    together = {name: added_up([timings[head][name] for head in HEADS]) for name in plain}
+    together = {name: summed([timings[head][name] for head in HEADS]) for name in plain}
     rows.append(
         measurement(
             {**what, "head": ALL},
@@ -61,27 +61,27 @@ def heads(setting: Setting) -> Rows:
     return rows
 
 
-def added_up(timings: list[Timing]) -> Timing:
-    """Return the searches of all heads as one: of the plain arms, whose start then counts nowhere."""
+def summed(timings: list[Timing]) -> Timing:
+    """Return the sum of the searches of all heads; the start of the plain arms' processes is not included."""
     parts = [timing.to_json() for timing in timings]
     return Timing(
         units=[1],
         seconds=[sum(part["median"] for part in parts)],
         cpu_seconds=[sum(part["cpu_median"] for part in parts)],
         peak_bytes=[max(max(timing.peak_bytes) for timing in timings)],
-        facts={"added_up": True},
+        facts={"summed": True},
     )
 
 
-def agreement(timings: dict[str, Timing], head: str, *, baseline: str) -> dict[str, Any]:
-    """Return what each arm chose and how many test images it gives the same class."""
+def result_agreement(timings: dict[str, Timing], head: str, *, baseline: str) -> dict[str, Any]:
+    """Return the chosen parameters of each arm and the number of equal predictions on test images."""
     ours, plain = (timings[name].facts["heads"][head] for name in ("folio", baseline))
     same = [a == b for a, b in zip(ours["predicted"], plain["predicted"], strict=True)]
     return {
         "chosen": {"folio": ours["params"], baseline: plain["params"]},
         "same_params": _searched(ours["params"], plain["params"]) == plain["params"],
         "cv_balanced_accuracy": {
-            name: one["cv_balanced_accuracy"] for name, one in (("folio", ours), (baseline, plain))
+            name: result["cv_balanced_accuracy"] for name, result in (("folio", ours), (baseline, plain))
         },
         "accuracy": {"folio": ours["accuracy"], baseline: plain["accuracy"]},
         "same_test_classes": sum(same),
@@ -96,15 +96,15 @@ def _searched(params: dict[str, Any], like: dict[str, Any]) -> dict[str, Any]:
 def dense_accuracies(
     setting: Setting, store: str, timings: dict[str, Timing], *, baseline: str
 ) -> dict[str, Any]:
-    """Return the test accuracy of the dense head over seeds, each arm with what it chose."""
+    """Return the test accuracies of the dense head over seeds, with the parameters that each arm chose."""
     found = {}
     for name, module in (("folio", "bench_folio"), (baseline, "bench_plain_heads")):
         scaling = timings[name].facts["heads"]["dense"]["params"]["scaling"]
         arm = Arm(
-            make=f"{module}.dense_fits", options={"store": store, "options": dict(setting.effort.dense)}
+            factory=f"{module}.dense_fits", options={"store": store, "options": dict(setting.effort.dense)}
         )
         task = {"seeds": list(range(setting.effort.seeds)), "params": {"scaling": scaling}}
-        run = whole_processes({name: arm}, {"seeds": task}, repeats=1, budget=setting.effort.budget)
+        run = run_whole_processes({name: arm}, {"seeds": task}, repeats=1, budget=setting.effort.budget)
         accuracies = run["seeds"][name].facts["accuracies"]
         found[name] = {"accuracies": accuracies, "mean": float(np.mean(accuracies)), "scaling": scaling}
     return found

@@ -1,4 +1,4 @@
-"""The usual Keras code for features of a frozen network, as tutorials have it."""
+"""Keras code for features of a frozen network, as in tutorials."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from typing import Any
 
 import numpy as np
 
-import featurize
 from featurize.backbones.networks import build_network
+from featurize.backbones.registry import get_backbone
+from featurize.backbones.weights import find_weights
 
 Run = Callable[..., dict[str, Any]]
 BATCH = 32  # the default of image_dataset_from_directory and of predict
 
 
-def usual_loop(*, backbone: str, weights: str) -> Run:
-    """Return ``image_dataset_from_directory`` + ``preprocess_input`` + ``model.predict``.
+def standard_loop(*, backbone: str, weights: str) -> Run:
+    """Return an arm: ``image_dataset_from_directory``, ``preprocess_input`` and ``model.predict``.
 
-    One plain pass over every split; then, for each augmented view, one pass over the training pictures with
+    One plain pass over every split; then, for each augmented view, one pass over the training images with
     Keras' random layers in the ``tf.data`` pipeline, mapped over all cores.
     """
     import keras
@@ -29,8 +30,8 @@ def usual_loop(*, backbone: str, weights: str) -> Run:
 
     start = time.perf_counter()
     model, preprocess, size = _model(backbone, weights)
-    model.predict(np.zeros((BATCH, size, size, 3), np.float32), verbose=0)  # traced on its first call
-    making = time.perf_counter() - start
+    model.predict(np.zeros((BATCH, size, size, 3), np.float32), verbose=0)  # the first call traces the model
+    setup = time.perf_counter() - start
     augment = keras.Sequential(
         [
             keras.layers.RandomFlip("horizontal"),
@@ -41,14 +42,14 @@ def usual_loop(*, backbone: str, weights: str) -> Run:
     )
 
     def predict(folder: Path, *, augmented: bool) -> int:
-        pictures = keras.utils.image_dataset_from_directory(
+        images = keras.utils.image_dataset_from_directory(
             folder, image_size=(size, size), batch_size=BATCH, shuffle=False, verbose=False
         )
         if augmented:
-            pictures = pictures.map(
+            images = images.map(
                 lambda x, y: (augment(x, training=True), y), num_parallel_calls=tf.data.AUTOTUNE
             )
-        features = model.predict(pictures.map(lambda x, y: (preprocess(x), y)), verbose=0)
+        features = model.predict(images.map(lambda x, y: (preprocess(x), y)), verbose=0)
         return len(features)
 
     def run(*, data: str, views: int, **_: Any) -> dict[str, Any]:
@@ -59,14 +60,14 @@ def usual_loop(*, backbone: str, weights: str) -> Run:
             "renderings": plain + more,
             "precision": "float32",
             "batch_size": BATCH,
-            "making_seconds": making,
+            "setup_seconds": setup,
         }
 
     return run
 
 
 def network(*, backbone: str, weights: str, call: str, features: str) -> Run:
-    """Return the model alone, on pixels that are preprocessed already: by `predict` or by ``model(x)``."""
+    """Return an arm that only runs the model, on preprocessed pixels, with `predict` or ``model(x)``."""
     model, preprocess, _ = _model(backbone, weights)
 
     def forward(batch: np.ndarray) -> np.ndarray:
@@ -76,7 +77,7 @@ def network(*, backbone: str, weights: str, call: str, features: str) -> Run:
 
     def run(*, pixels: str, seconds: float, **_: Any) -> dict[str, Any]:
         images = np.array(preprocess(np.load(pixels).astype(np.float32)))
-        # What one call of `predict` costs, however many batches it is given, is paid once for all pictures.
+        # One call of `predict` for all images, so that its fixed cost is paid once.
         step = len(images) if call == "predict" else BATCH
         batches = [images[i : i + step] for i in range(0, len(images), step)]
         if not Path(features).exists():
@@ -97,11 +98,11 @@ def network(*, backbone: str, weights: str, call: str, features: str) -> Run:
 
 
 def _model(backbone: str, weights: str) -> tuple[Any, Callable[[Any], Any], int]:
-    """Return what ``include_top=False, pooling="avg"`` gives, its preprocess_input, and its size."""
+    """Return a model as with ``include_top=False, pooling="avg"``, preprocess_input and the input size."""
     import keras
 
-    entry = featurize.get_backbone(backbone)
-    network = build_network(entry, featurize.find_weights(entry, weights))
+    entry = get_backbone(backbone)
+    network = build_network(entry, find_weights(entry, weights))
     pooled = keras.layers.GlobalAveragePooling2D()(network.output)
     if entry.convention == "lite":  # not in keras.applications
         preprocess: Callable[[Any], Any] = lambda x: (x - 127.0) / 128.0  # noqa: E731

@@ -1,4 +1,4 @@
-"""What the benchmark ran on, as far as it can be told without asking the network."""
+"""Description of the machine of a benchmark, from local sources only."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ FLAGS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_tile", "amx_bf16"
 
 
 def describe_machine() -> dict[str, Any]:
-    """Return model and flags of the processor, cores, memory, system and versions, as JSON has them."""
-    cpu = _first_of("/proc/cpuinfo")
+    """Return processor model and flags, cores, memory, system and package versions as JSON."""
+    cpu = _first_paragraph("/proc/cpuinfo")
     flags = cpu.get("flags", cpu.get("Features", "")).split()
     return {
         "cpu": cpu.get("model name") or platform.processor() or platform.machine(),
@@ -35,16 +35,16 @@ def describe_machine() -> dict[str, Any]:
     }
 
 
-def load_now() -> float | None:
-    """Return the mean number of running processes over the last minute: 0 on a quiet machine."""
+def load_average() -> float | None:
+    """Return the load average of the last minute: 0 on an idle machine."""
     try:
         return round(os.getloadavg()[0], 2)
     except (AttributeError, OSError):  # Windows
         return None
 
 
-def _first_of(path: str) -> dict[str, str]:
-    """Return the first paragraph of a /proc file as a dictionary, {} where there is none."""
+def _first_paragraph(path: str) -> dict[str, str]:
+    """Return the first paragraph of a /proc file as a dictionary; empty without that file."""
     try:
         lines = Path(path).read_text().split("\n\n")[0].splitlines()
     except OSError:
@@ -54,5 +54,5 @@ def _first_of(path: str) -> dict[str, str]:
 
 
 def _memory_gib() -> float | None:
-    total = _first_of("/proc/meminfo").get("MemTotal")
+    total = _first_paragraph("/proc/meminfo").get("MemTotal")
     return round(int(total.split()[0]) / 2**20, 1) if total else None

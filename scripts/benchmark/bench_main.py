@@ -1,4 +1,4 @@
-"""Measure Folio beside the usual ways, and write what was found: see ``scripts/bench --help``."""
+"""Benchmark of Folio against Keras, scikit-learn and other packages: see ``scripts/bench --help``."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ import bench_extraction
 import bench_heads
 import bench_limits
 import bench_tutorial
-from bench_arms import BenchError, say
-from bench_machine import describe_machine, load_now
+from bench_arms import BenchError, log
+from bench_machine import describe_machine, load_average
 from bench_setting import FULL, QUICK, Effort, Setting, make_setting
 from bench_tables import PARTS, markdown
 
@@ -29,7 +29,7 @@ BACKBONES = ("efficientnet_lite0", "resnet50", "vgg16")
 
 
 def measure(setting: Setting, parts: Sequence[str]) -> dict[str, list[dict[str, Any]]]:
-    """Run the parts in their order; the tutorial's takes its rates from the extraction of the same run."""
+    """Run the parts in order; "tutorial" uses the rates of "extraction" from the same run."""
     done: dict[str, list[dict[str, Any]]] = {}
     jobs: dict[str, Callable[[], list[dict[str, Any]]]] = {
         "network": lambda: bench_extraction.network(setting),
@@ -42,25 +42,25 @@ def measure(setting: Setting, parts: Sequence[str]) -> dict[str, list[dict[str, 
     }
     for name in jobs:
         if name in parts:
-            say(f"{name}:")
+            log(f"{name}:")
             done[name] = jobs[name]()
     return done
 
 
 def make_record(setting: Setting, parts: Sequence[str], *, data: str, quick: bool) -> dict[str, Any]:
-    """Measure, and return what is written."""
-    created, before = datetime.now(UTC).isoformat(timespec="seconds"), load_now()
+    """Run the parts and return the record to write."""
+    created, before = datetime.now(UTC).isoformat(timespec="seconds"), load_average()
     found = measure(setting, parts)
     return {
         "format": "folio-bench",
         "format_version": 1,
         "created": created,
         "machine": describe_machine(),
-        "load": [before, load_now()],
+        "load": [before, load_average()],
         "options": {
             "data": data,
             "quick": quick,
-            "pictures": {**setting.pictures.counts, "left_out": setting.pictures.left_out},
+            "images": {**setting.images.counts, "left_out": setting.images.left_out},
             "views": setting.views,
             "backbones": list(setting.backbones),
             "weights": setting.weights,
@@ -96,16 +96,17 @@ def _backbones(text: str) -> tuple[str, ...]:
 
 
 def _jobs(text: str) -> tuple[int | None, ...]:
-    return tuple(None if one == "none" else int(one) for one in text.split(","))
+    return tuple(None if word == "none" else int(word) for word in text.split(","))
 
 
 def parse_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Return the options of the command line."""
     parser = argparse.ArgumentParser(
-        prog="scripts/bench", description="Measure Folio beside the usual ways, in one run on this machine."
+        prog="scripts/bench",
+        description="Benchmark Folio against Keras, scikit-learn and other packages on this machine.",
     )
-    parser.add_argument("--data", type=Path, help="graded pictures (default: the sample, drawn for this)")
-    parser.add_argument("--quick", action="store_true", help="few pictures, one backbone: some minutes")
+    parser.add_argument("--data", type=Path, help="graded images (default: a generated sample)")
+    parser.add_argument("--quick", action="store_true", help="few images and one backbone: some minutes")
     parser.add_argument(
         "--only", type=_names(tuple(PARTS)), default=tuple(PARTS), metavar="PARTS", help=", ".join(PARTS)
     )
@@ -113,26 +114,27 @@ def parse_options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         "--backbones",
         type=_backbones,
         metavar="NAMES",
-        help=f"the first for scaling, dask and heads (default: {','.join(BACKBONES)}; quick: {BACKBONES[0]})",
+        help="the first one is used for scaling, dask and heads "
+        f"(default: {','.join(BACKBONES)}; quick: {BACKBONES[0]})",
     )
     parser.add_argument(
         "--engines",
         type=_names(("auto", "tensorflow", "openvino")),
         default=("auto",),
         metavar="NAMES",
-        help="engines that whole extraction is measured with, besides the automatic one",
+        help="engines to measure whole extraction with, in addition to the automatic choice",
     )
     parser.add_argument("--views", type=int, default=4, help="augmented views (default: 4)")
     parser.add_argument(
         "--jobs",
         type=_jobs,
         metavar="N",
-        help="n_jobs of the plain grid search, the first is the baseline (default: none,2; quick: none)",
+        help="n_jobs of the plain grid search; the first is the baseline (default: none,2; quick: none)",
     )
     parser.add_argument(
-        "--peers", default=sys.executable, metavar="PYTHON", help="a Python that has timm or thingsvision"
+        "--peers", default=sys.executable, metavar="PYTHON", help="a Python with timm or thingsvision"
     )
-    parser.add_argument("--out", type=Path, help="written: OUT.json, OUT.md (default: artifacts/bench/DATE)")
+    parser.add_argument("--out", type=Path, help="writes OUT.json and OUT.md (default: artifacts/bench/DATE)")
     return parser.parse_args(arguments)
 
 
@@ -158,7 +160,7 @@ def main() -> None:
         raise SystemExit(f"bench: {error}") from error
     write_record(record, out)
     print(markdown(record), end="")
-    say(f"Written: {out}.json, {out}.md")
+    log(f"Written: {out}.json, {out}.md")
 
 
 if __name__ == "__main__":

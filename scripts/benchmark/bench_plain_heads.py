@@ -1,7 +1,6 @@
-"""The plain arm of the heads: the same search by scikit-learn's own grid search and Keras' own ``fit``.
+"""Plain arm of the heads: the same search with scikit-learn's grid search and Keras' ``fit``.
 
-The folds, the rows, the grids and the order in which equal scores are settled are Folio's, so that both arms
-are asked the same; how they are computed is what a user writes.
+Folds, rows, grids and the order in which ties are broken are Folio's, so that both arms have the same task.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ SCALERS = {"standardise": StandardScaler, "l2": Normalizer}
 
 
 class RelativeSVC(SVC):
-    """SVC whose gamma is a multiple of what ``gamma="scale"`` means for the rows it is fitted on."""
+    """SVC with gamma as a multiple of ``gamma="scale"`` on the rows it is fitted on."""
 
     def __init__(self, *, gamma_factor=1.0, kernel="rbf", C=1.0, gamma="scale", tol=1e-3, cache_size=500,
                  break_ties=False):  # fmt: skip
@@ -47,8 +46,8 @@ class RelativeSVC(SVC):
 
 
 def search(*, store: str, jobs: int | None, seed: int = 0, dense: Mapping[str, Any] | None = None) -> Run:
-    """Return tuning, fitting and testing of heads on a store; `jobs` are the processes of GridSearchCV."""
-    import keras  # noqa: F401 - some seconds that belong to no search
+    """Return an arm that tunes, fits and tests heads on a store; `jobs` is n_jobs of GridSearchCV."""
+    import keras  # noqa: F401 - its import is not part of the measured search
 
     samples = load_samples(store)
     protocol = make_protocol(samples, seed=seed)
@@ -67,7 +66,7 @@ def search(*, store: str, jobs: int | None, seed: int = 0, dense: Mapping[str, A
 
 
 def dense_fits(*, store: str, options: Mapping[str, Any]) -> Run:
-    """Return Keras fits with settled hyper-parameters, one a seed, and their test accuracy."""
+    """Return an arm that fits a Keras network once per seed and returns the test accuracies."""
     samples = load_samples(store)
 
     def run(*, seeds: Sequence[int], params: dict[str, Any]) -> dict[str, Any]:
@@ -84,13 +83,13 @@ def dense_fits(*, store: str, options: Mapping[str, Any]) -> Run:
 
 def _pipeline(head: str, point: Mapping[str, Any]) -> Pipeline:
     if head == "logreg":
-        machine: Any = LogisticRegression(C=point["C"], tol=TOLERANCE, max_iter=10_000)
+        classifier: Any = LogisticRegression(C=point["C"], tol=TOLERANCE, max_iter=10_000)
     else:
-        machine = RelativeSVC(
+        classifier = RelativeSVC(
             kernel=head.removeprefix("svm-"), C=point["C"], gamma_factor=point.get("gamma_factor", 1.0),
             tol=TOLERANCE, break_ties=True,
         )  # fmt: skip
-    return Pipeline([("scale", SCALERS[point["scaling"]]()), ("classify", machine)])
+    return Pipeline([("scale", SCALERS[point["scaling"]]()), ("classify", classifier)])
 
 
 def _search_sklearn(
@@ -115,10 +114,10 @@ def _search_sklearn(
         }
         for point in points
     ]
-    searched = GridSearchCV(
+    search = GridSearchCV(
         _pipeline(head, points[0]), grid, cv=folds, scoring="balanced_accuracy", refit=False, n_jobs=jobs
     ).fit(X, rows.y)
-    best = int(np.argmax(np.round(searched.cv_results_["mean_test_score"], 10)))
+    best = int(np.argmax(np.round(search.cv_results_["mean_test_score"], 10)))
     fitted = _pipeline(head, points[best])
     if head == "logreg":
         fitted.fit(X, rows.y)
@@ -131,9 +130,11 @@ def _search_sklearn(
         splits = grouped_folds(rows.y, rows.groups, n_folds=5, seed=seed)
         fitted = CalibratedClassifierCV(fitted, method="sigmoid", cv=splits.pairs, ensemble=False)
         fitted.fit(X, rows.y)
-    tested = samples.rows(work.test, views=False)
-    predicted = np.argmax(fitted.predict_proba(tested.X.astype(np.float64)), axis=1)
-    return _found(samples, points[best], searched.cv_results_["mean_test_score"][best], predicted, tested.y)
+    test = samples.rows(work.test, views=False)
+    predicted = np.argmax(fitted.predict_proba(test.X.astype(np.float64)), axis=1)
+    return _search_result(
+        samples, points[best], search.cv_results_["mean_test_score"][best], predicted, test.y
+    )
 
 
 def _search_dense(
@@ -150,19 +151,19 @@ def _search_dense(
     best = int(np.argmax(np.round(means, 10)))
     network = _fit_dense(samples, work.fit, options, **points[best], seed=seed)
     predicted, _ = _dense_predict(network, samples, work.test)
-    return _found(samples, points[best], means[best], predicted, samples.y[work.test])
+    return _search_result(samples, points[best], means[best], predicted, samples.y[work.test])
 
 
 def _fit_dense(
     samples: Samples, images: np.ndarray, options: Mapping[str, Any], *, scaling: str, seed: int
 ) -> Any:
-    """Train as Keras users do: a shuffled ``tf.data`` pipeline that shows one view of each image an epoch."""
+    """Train as Keras users do: a shuffled ``tf.data`` pipeline with one view of each image per epoch."""
     import keras
     import tensorflow as tf
 
     keras.utils.set_random_seed(seed)
-    aside = validation_images(samples.y[images], samples.group[images], seed=seed)
-    training, held = images[~aside], images[aside]
+    is_validation = validation_images(samples.y[images], samples.group[images], seed=seed)
+    training, validation = images[~is_validation], images[is_validation]
     rows = samples.rows(training)
     n_views = len(rows.X) // len(training)
     X = rows.X.reshape(len(training), n_views, -1)  # (n_images, n_views, n_features)
@@ -181,7 +182,7 @@ def _fit_dense(
         loss="sparse_categorical_crossentropy",
         metrics=["accuracy"],
     )
-    shown = (
+    dataset = (
         tf.data.Dataset.from_tensor_slices((X, samples.y[training]))
         .shuffle(len(training), seed=seed)
         .map(lambda views, y: (views[tf.random.uniform([], maxval=n_views, dtype=tf.int32)], y))
@@ -189,23 +190,23 @@ def _fit_dense(
         .prefetch(tf.data.AUTOTUNE)
     )
     network.fit(
-        shown,
-        validation_data=(samples.rows(held, views=False).X, samples.y[held]),
+        dataset,
+        validation_data=(samples.rows(validation, views=False).X, samples.y[validation]),
         epochs=options["epochs"],
         callbacks=[keras.callbacks.EarlyStopping(patience=options["patience"], restore_best_weights=True)],
-        shuffle=False,  # the pipeline does it
+        shuffle=False,  # the pipeline shuffles
         verbose=0,
     )
     return network
 
 
 def _dense_predict(network: Any, samples: Samples, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the class of each image, and whether it is right."""
+    """Return the predicted class of each image, and whether it is correct."""
     predicted = np.argmax(network.predict(samples.rows(images, views=False).X, verbose=0), axis=1)
     return predicted, predicted == samples.y[images]
 
 
-def _found(
+def _search_result(
     samples: Samples, params: Mapping[str, Any], score: float, predicted: np.ndarray, true: np.ndarray
 ) -> dict[str, Any]:
     return {

@@ -1,4 +1,4 @@
-"""A store of made up features, as large as asked for: what is measured where no data set is large enough."""
+"""Stores of synthetic features of any size, to measure heads on."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from featurize.config import config_digest
 from featurize.store.reader import ContentRow, ImageTable
 from featurize.store.writer import StoreWriter
 
-CLASSES = ("low", "middle", "award")  # ordered, so that every head has something to do
+CLASSES = ("low", "middle", "award")  # ordered, so that every head can be fitted
 SHARES = (0.5, 0.3, 0.2)
 TEST_SHARE = 0.1
-PER_ENTRY = 2  # images of an entry: a group, and graded as one
-DISTANCE = 1.0  # between the means of neighbouring classes, in standard deviations of the noise along them
-FACTORS = 48  # directions in which features vary together, as those of a network do
-OF_ENTRY = 0.4  # share of that variance that the images of an entry have in common
+PER_ENTRY = 2  # images per entry, which is a group
+DISTANCE = 1.0  # between means of neighbouring classes, in standard deviations of the noise
+FACTORS = 48  # directions of correlated variance, as in features of a network
+ENTRY_VARIANCE = 0.4  # fraction of that variance shared by the images of an entry
 _BLOCK = 8192  # rows drawn at a time
 CONFIG = {
     "backbone": "efficientnet_lite0",
@@ -50,18 +50,17 @@ CONFIG = {
 def make_rows_store(
     path: Path, *, n_rows: int, n_features: int = 1280, n_views: int = 0, seed: int = 0
 ) -> float:
-    """Write a store of independent contents in format version 1; return the seconds it took.
+    """Write a store of synthetic features in format version 1; return the seconds it took.
 
-    Classes overlap along two directions, so that no head is right throughout; the images of an entry resemble
-    each other. There are no files: what a store says of itself and of its rows is sound, what it says of a
-    folder cannot be looked at.
+    Classes overlap along two directions, so that no head is perfect. The images of an entry are similar.
+    There are no image files.
 
     Parameters
     ----------
     path : Path
-        Of the store.
+        Path of the store.
     n_rows : int
-        Images, a tenth of which are the test split; one content each.
+        Number of images, each with its own content. A tenth of them are the test split.
     n_features : int, default=1280
         Columns, stored in float16.
     n_views : int, default=0
@@ -72,7 +71,7 @@ def make_rows_store(
     generator = np.random.default_rng(seed)
     label, entry = _entries(n_rows, generator)
     is_test = np.arange(len(label)) < TEST_SHARE * n_rows
-    # Contents are sorted by their SHA-256, which is an order without meaning: images in random order.
+    # Contents are sorted by SHA-256, so images are in random order.
     order = generator.permutation(n_rows)
     sha256 = sorted(hashlib.sha256(f"{seed}-{k}".encode()).hexdigest() for k in range(n_rows))
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -102,7 +101,7 @@ def make_rows_store(
             images=_images(label, entry, is_test, order=order, sha256=sha256),
             classes=CLASSES,
             ordered=True,
-            created_with={"dataset": f"made-up-{n_rows}"},
+            created_with={"dataset": f"synthetic-{n_rows}"},
         )
     return time.perf_counter() - start
 
@@ -110,7 +109,7 @@ def make_rows_store(
 def _entries(
     n_rows: int, generator: np.random.Generator
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return the class and the entry of each image."""
+    """Return class and entry of each image."""
     entry = np.arange(n_rows) // PER_ENTRY
     return generator.choice(len(CLASSES), size=int(entry[-1]) + 1, p=SHARES)[entry], entry
 
@@ -124,28 +123,30 @@ def _features(
 ) -> Iterator[tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], int, npt.NDArray[np.uint8]]]:
     """Yield features, views, perceptual hash and thumbnail of each content."""
     directions = np.linalg.qr(generator.normal(size=(n_features, FACTORS)))[0].T.astype(np.float32)
-    strength = np.linspace(3.0, 0.5, FACTORS, dtype=np.float32)  # of each direction, in units of the rest
+    strength = np.linspace(3.0, 0.5, FACTORS, dtype=np.float32)  # of each direction, relative to the noise
     grade = np.arange(len(CLASSES)) - 1.0
     means = np.zeros((len(CLASSES), FACTORS), dtype=np.float32)
-    means[:, FACTORS // 3] = DISTANCE * grade  # in the order of the grades
-    means[:, FACTORS // 2] = DISTANCE * np.array([-0.5, 1.0, -0.5])  # and the middle one apart
+    means[:, FACTORS // 3] = DISTANCE * grade  # ordered classes
+    means[:, FACTORS // 2] = DISTANCE * np.array(
+        [-0.5, 1.0, -0.5]
+    )  # the middle class differs in this direction
     shared = generator.standard_normal((int(entry.max()) + 1, FACTORS), dtype=np.float32)
     centre = generator.uniform(0.5, 1.5, n_features).astype(np.float32)
     width = generator.uniform(0.2, 2.0, n_features).astype(np.float32)  # columns differ in scale
-    rest = np.float32(np.sqrt(1 - OF_ENTRY))
+    rest = np.float32(np.sqrt(1 - ENTRY_VARIANCE))
     for start in range(0, len(label), _BLOCK):
         part = slice(start, start + _BLOCK)
         n = len(label[part])
-        hidden = np.float32(np.sqrt(OF_ENTRY)) * shared[entry[part]]
+        hidden = np.float32(np.sqrt(ENTRY_VARIANCE)) * shared[entry[part]]
         hidden += rest * generator.standard_normal((n, FACTORS), dtype=np.float32)
         hidden = (hidden + means[label[part]]) * strength
 
-        def seen(hidden: npt.NDArray[np.float32] = hidden) -> npt.NDArray[np.float32]:
+        def observed(hidden: npt.NDArray[np.float32] = hidden) -> npt.NDArray[np.float32]:
             noise = generator.standard_normal((len(hidden), n_features), dtype=np.float32)
             return (hidden @ directions + np.float32(0.3) * noise) * width + centre
 
-        plain = seen()
-        views = np.stack([seen() for _ in range(n_views)], axis=1) if n_views else plain[:, None]
+        plain = observed()
+        views = np.stack([observed() for _ in range(n_views)], axis=1) if n_views else plain[:, None]
         phash = generator.integers(2**63, size=n, dtype=np.uint64)
         thumbnail = generator.integers(256, size=(n, 32, 32, 3), dtype=np.uint8)
         yield from zip(plain, views, phash.tolist(), thumbnail, strict=True)
@@ -159,14 +160,14 @@ def _images(
     order: npt.NDArray[np.int64],
     sha256: list[str],
 ) -> ImageTable:
-    """Return the table of images: a folder an entry, in a folder a class, in one a split."""
+    """Return the table of images, with one folder per entry, below class and split."""
     content = np.empty_like(order)
     content[order] = np.arange(len(order))
     folder = [
         f"{'test' if test else 'train'}/{CLASSES[grade]}/e{number:08}"
         for test, grade, number in zip(is_test.tolist(), label.tolist(), entry.tolist(), strict=True)
     ]
-    path = [f"{place}/{k}.jpg" for k, place in enumerate(folder)]
+    path = [f"{entry_folder}/{k}.jpg" for k, entry_folder in enumerate(folder)]
     rows = sorted(range(len(path)), key=path.__getitem__)
     return ImageTable(
         path=[path[k] for k in rows],

@@ -1,4 +1,4 @@
-"""What all parts of the benchmark share: the pictures, what is measured on them, and how thoroughly."""
+"""Settings that all parts of the benchmark share: images, backbones, number of runs."""
 
 from __future__ import annotations
 
@@ -16,43 +16,43 @@ from featurize.engines.select import fast_precisions
 from featurize.images.decode import read_image
 
 from bench_arms import Arm, BenchError, Process
-from bench_data import Pictures, evenly, make_sample, readable_pictures, smaller
+from bench_data import BenchImages, evenly_spaced, make_sample, readable_images, reduced
 
-PIXELS = 64  # pictures that a network is timed on
+N_NETWORK_IMAGES = 64  # for timing the network alone
 PEERS = {"timm": ("torch", "torchvision", "timm"), "thingsvision": ("thingsvision",)}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Effort:
-    """How much is run; none of it changes what is compared."""
+    """Amount of work; it does not change what is compared."""
 
-    pictures: int | None  # most pictures; None: all
-    repeats: int  # runs of an arm
-    whole_repeats: int  # whole processes of an arm
-    network_seconds: float  # a run of the network alone
-    budget: float  # seconds after which an arm gets no further turn
-    scaling_pictures: int | None  # of which 1, 4 and 16 times are made
-    seeds: int  # fits of the dense head whose accuracies are averaged
-    dense: Mapping[str, Any]  # options of the dense head, other than its defaults
+    max_images: int | None  # None: all
+    repeats: int  # runs per arm
+    whole_repeats: int  # whole processes per arm
+    network_seconds: float  # per run of the network alone
+    budget: float  # seconds after which an arm is not run again
+    scaling_images: int | None  # replicated 1, 4 and 16 times; None: all
+    seeds: int  # fits of the dense head; their accuracies are averaged
+    dense: Mapping[str, Any]  # options of the dense head that differ from its defaults
 
 
 FULL = Effort(
-    pictures=None,
+    max_images=None,
     repeats=3,
     whole_repeats=3,
     network_seconds=4.0,
     budget=200.0,
-    scaling_pictures=None,
+    scaling_images=None,
     seeds=10,
     dense={},
 )
 QUICK = Effort(
-    pictures=160,
+    max_images=160,
     repeats=2,
     whole_repeats=1,
     network_seconds=1.0,
     budget=30.0,
-    scaling_pictures=32,
+    scaling_images=32,
     seeds=2,
     dense={"epochs": 50, "patience": 10},
 )
@@ -60,51 +60,54 @@ QUICK = Effort(
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """One benchmark: the parts read nothing else."""
+    """Inputs of the parts of one benchmark."""
 
     work: Path  # a temporary folder
-    pictures: Pictures
-    warm: Pictures  # a few of them
+    images: BenchImages
+    warm_up_images: BenchImages  # a few of them
     backbones: tuple[str, ...]
-    weights: dict[str, str]  # by backbone: "imagenet" or "random"
-    engines: tuple[str, ...]  # besides the one that Folio chooses
-    precisions: tuple[str, ...]  # "float32", and what the hardware computes natively
+    weights: dict[str, str]  # backbone → "imagenet" or "random"
+    engines: tuple[str, ...]  # in addition to the automatic choice
+    precisions: tuple[str, ...]  # "float32" and those that the processor supports natively
     views: int
-    jobs: tuple[int | None, ...]  # of the plain grid search
+    jobs: tuple[int | None, ...]  # n_jobs of the plain grid search
     effort: Effort
-    peers: dict[str, str]  # of PEERS, those that are installed, and the Python that has them
+    peers: dict[str, str]  # installed peer → its Python interpreter
 
-    def task(self, views: int, *, backbone: str, pictures: Pictures | None = None) -> dict[str, Any]:
-        """Return what a run over the pictures is called with."""
+    def task(self, views: int, *, backbone: str, images: BenchImages | None = None) -> dict[str, Any]:
+        """Return the keyword arguments of a run over the images."""
         pixels = self.pixels(get_backbone(backbone).size)
-        return {"data": str((pictures or self.pictures).root), "views": views, **pixels}
+        return {"data": str((images or self.images).root), "views": views, **pixels}
 
     def warm_up(self, backbone: str) -> dict[str, Any]:
-        """Return what the run that is not counted is called with."""
-        return {**self.task(min(self.views, 1), backbone=backbone, pictures=self.warm), "seconds": 0.1}
+        """Return the keyword arguments of the warm-up run."""
+        return {
+            **self.task(min(self.views, 1), backbone=backbone, images=self.warm_up_images),
+            "seconds": 0.1,
+        }
 
     def pixels(self, size: int) -> dict[str, Any]:
-        """Return some of the pictures as pixels of a network's size, in a file."""
+        """Return the file with pixels of some images at a network's input size."""
         path = self.work / f"pixels_{size}.npy"
         if not path.exists():
-            files = evenly([file for _, _, file in self.pictures.files], PIXELS)
+            files = evenly_spaced([file for _, _, file in self.images.files], N_NETWORK_IMAGES)
             squares = [read_image(file, size=size).pixels for file in files]
-            np.save(path, np.stack([squares[i % len(squares)] for i in range(PIXELS)]))
+            np.save(path, np.stack([squares[i % len(squares)] for i in range(N_NETWORK_IMAGES)]))
         return {"pixels": str(path), "seconds": self.effort.network_seconds}
 
     def store(self, backbone: str, *, views: int) -> Path:
-        """Return a store of the pictures, made once."""
+        """Return a store of the images, extracted once."""
         out = self.work / f"store_{backbone}_{views}"
-        made = sorted(out.glob("*.h5"))
-        if not made:
+        stores = sorted(out.glob("*.h5"))
+        if not stores:
             options = {"backbone": backbone, "weights": self.weights[backbone]}
-            process = Process(Arm(make="bench_folio.making_store", options=options))
+            process = Process(Arm(factory="bench_folio.store_extraction", options=options))
             try:
-                process.run({"data": str(self.pictures.root), "views": views, "out": str(out)})
+                process.run({"data": str(self.images.root), "views": views, "out": str(out)})
             finally:
                 process.close()
-            made = sorted(out.glob("*.h5"))
-        return made[0]
+            stores = sorted(out.glob("*.h5"))
+        return stores[0]
 
 
 def make_setting(
@@ -118,18 +121,18 @@ def make_setting(
     effort: Effort,
     peers: str,
 ) -> Setting:
-    """Lay out the pictures, and see which weights and which peers are here."""
+    """Prepare the images, and look for installed weights and peers."""
     if data is None:
-        data = make_sample(work / "sample", images=80 if effort.pictures is None else 40)
-    pictures = readable_pictures(data, work / "pictures", limit=effort.pictures)
+        data = make_sample(work / "sample", images=80 if effort.max_images is None else 40)
+    images = readable_images(data, work / "images", limit=effort.max_images)
     weights = {}
     for name in backbones:
         available = weights_status(get_backbone(name)).available
         weights[name] = "imagenet" if available else "random"
     return Setting(
         work=work,
-        pictures=pictures,
-        warm=smaller(pictures, work / "warm", images=12),
+        images=images,
+        warm_up_images=reduced(images, work / "warm", limit=12),
         backbones=backbones,
         weights=weights,
         engines=engines,
@@ -137,18 +140,18 @@ def make_setting(
         views=views,
         jobs=jobs,
         effort=effort,
-        peers=peers_of(peers),
+        peers=find_peers(peers),
     )
 
 
-def peers_of(python: str) -> dict[str, str]:
-    """Return which peers a Python can import, each with that Python."""
+def find_peers(python: str) -> dict[str, str]:
+    """Return the peers that a Python interpreter can import, each with that interpreter."""
     found = {}
     for name, modules in PEERS.items():
-        asked = [python, "-c", "import " + ", ".join(modules)]
+        command = [python, "-c", "import " + ", ".join(modules)]
         try:
-            if subprocess.run(asked, capture_output=True, check=False).returncode == 0:
+            if subprocess.run(command, capture_output=True, check=False).returncode == 0:
                 found[name] = python
         except OSError as error:
-            raise BenchError(f"--peers {python}: does not run: {error.strerror}") from error
+            raise BenchError(f"--peers {python}: cannot be run: {error.strerror}") from error
     return found

@@ -1,4 +1,4 @@
-"""The record of a benchmark as Markdown: ``python scripts/bench_tables.py FILE.json``."""
+"""Markdown tables of a benchmark's record: ``python scripts/benchmark/bench_tables.py FILE.json``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Row = dict[str, Any]
 
 
 def markdown(record: Row) -> str:
-    """Return the whole record as one page."""
+    """Return the whole record as a Markdown page."""
     parts = [f"# Benchmark of {record['created']}", _machine(record)]
     for name, rows in record["parts"].items():
         heading, table = PARTS[name]
@@ -23,21 +23,21 @@ def markdown(record: Row) -> str:
 def _machine(record: Row) -> str:
     machine, options = record["machine"], record["options"]
     packages = ", ".join(f"{name} {number}" for name, number in machine["packages"].items())
-    flags = ", ".join(machine["flags"]) or "none of those asked for"
+    flags = ", ".join(machine["flags"]) or "none of those looked for"
     amx = "AMX" if machine["amx_bf16"] else "no AMX"
     native = ", ".join(machine["native_precisions"]) or "none"
-    pictures = options["pictures"]
+    images = options["images"]
     return "\n".join(
         [
             f"- {machine['cpu']}, {machine['cores']} cores, {machine['memory_gib']} GiB, {machine['system']}",
-            f"- {amx}; processor flags: {flags}; shorter formats computed natively: {native}",
+            f"- {amx}; processor flags: {flags}; native reduced precisions: {native}",
             f"- Python {machine['python']}, {packages}",
-            f"- {pictures['train']} training and {pictures['test']} test pictures of {options['data']}, "
+            f"- {images['train']} training and {images['test']} test images of {options['data']}, "
             f"{options['views']} views; weights: "
             + ", ".join(f"{name} {kind}" for name, kind in options["weights"].items()),
-            f"- load before and after: {record['load'][0]}, {record['load'][1]} (0 is a quiet machine)",
-            "- Medians of runs in turns. Steady: in a process that is warm; whole process: from its start to "
-            "its end, imports, building and compiling inside.",
+            f"- load before and after: {record['load'][0]}, {record['load'][1]} (0: idle machine)",
+            "- Medians of runs in turns. Steady: in a running process after a warm-up; whole process: from "
+            "its start to its end, with imports, building and compiling.",
         ]
     )
 
@@ -48,12 +48,12 @@ def _network(rows: list[Row]) -> str:
         return "" if found is None else f"{found:.6f}"
 
     lines = [
-        [row["what"]["backbone"], name, _rate(arm), _times(row, name), cosine(row, name)]
+        [row["what"]["backbone"], name, _rate(arm), _speed_up(row, name), cosine(row, name)]
         for row in rows
         for name, arm in row["arms"].items()
     ]
-    text = "The forward pass alone, pixels ready in memory; for Keras preprocessed as well."
-    head = ["backbone", "arm", "images/s", "times keras predict", "smallest cosine with keras"]
+    text = "The forward pass alone, with pixels in memory; for Keras they are preprocessed, too."
+    head = ["backbone", "arm", "images/s", "speed-up over keras predict", "smallest cosine with keras"]
     return f"{text}\n\n{_table(head, lines)}"
 
 
@@ -62,30 +62,30 @@ def _extraction(rows: list[Row]) -> str:
     for row in rows:
         for name, arm in row["arms"].items():
             whole = row["whole"]["arms"].get(name)
-            making = row["derived"]["ratios_with_making"].get(name)
+            with_setup = row["derived"]["ratios_with_setup"].get(name)
             lines.append(
                 [
                     *(row["what"]["backbone"], row["what"]["task"], name, arm["facts"]["precision"]),
-                    *(_rate(arm), _times(row, name), "" if making is None else f"{making:.2f}"),
-                    *((_rate(whole), _times(row["whole"], name)) if whole else ("", "")),
+                    *(_rate(arm), _speed_up(row, name), "" if with_setup is None else f"{with_setup:.2f}"),
+                    *((_rate(whole), _speed_up(row["whole"], name)) if whole else ("", "")),
                 ]
             )
     text = (
-        "From files to features. keras: `image_dataset_from_directory` + `preprocess_input` + "
-        "`model.predict`, with views a pass more for each over the training pictures through Keras' random "
-        "layers. folio: `featurize.extract` into a new store; reading, hashing, starting its processes, "
-        "making the engine and writing the store are inside. Keras' model is ready and traced in a steady "
-        "run; the third ratio counts making it as well."
+        "From files to features. keras: `image_dataset_from_directory`, `preprocess_input` and "
+        "`model.predict`; each view is another pass over the training images through Keras' random layers. "
+        "folio: `featurize.extract` into a new store, with reading, hashing, starting processes, creating "
+        "the engine and writing the store. In a steady run Keras' model is built and traced already; the "
+        "third ratio counts that time as well."
     )
-    head = ["backbone", "task", "arm", "precision", "steady images/s", "times keras", "making inside"]
-    return f"{text}\n\n{_table([*head, 'whole process images/s', 'times keras'], lines)}"
+    head = ["backbone", "task", "arm", "precision", "steady images/s", "speed-up over keras", "with setup"]
+    return f"{text}\n\n{_table([*head, 'whole process images/s', 'speed-up over keras'], lines)}"
 
 
 def _roofline(rows: list[Row]) -> str:
     lines = []
     for row in rows:
         for precision, found in row["derived"].items():
-            margin = found.get("share_at_the_margin")
+            marginal = found.get("marginal_share")
             rates = [
                 row["arms"][name] for name in ("decode", f"network {precision}", f"extraction {precision}")
             ]
@@ -94,16 +94,16 @@ def _roofline(rows: list[Row]) -> str:
                     *(row["what"]["backbone"], row["what"]["task"], precision, *map(_rate, rates)),
                     f"{1 / found['roofline']:.1f}",
                     _percent(found["share"]),
-                    "" if margin is None else _percent(margin),
+                    "" if marginal is None else _percent(marginal),
                 ]
             )
     text = (
         "Decoding alone and the network alone, each on all cores; the roofline is 1 / (1 / decode + "
-        "renderings / network). The share is that of a warm run, everything but the start of the process "
-        "inside; at the margin: of each image more, so without what a run costs once."
+        "renderings / network). The share is that of a steady run, without the start of the process; the "
+        "marginal share is that of each additional image, without the fixed cost of a run."
     )
     head = ["backbone", "task", "precision", "decode images/s", "network renderings/s", "extraction images/s"]
-    return f"{text}\n\n{_table([*head, 'roofline images/s', 'share', 'share at the margin'], lines)}"
+    return f"{text}\n\n{_table([*head, 'roofline images/s', 'share', 'marginal share'], lines)}"
 
 
 def _scaling(rows: list[Row]) -> str:
@@ -121,38 +121,46 @@ def _scaling(rows: list[Row]) -> str:
                 str(whole["peak_mib"]),
             ]
         )
-    largest = next(row["derived"] for row in rows if "seconds_at_the_margin" in row["derived"])
-    margins = ", ".join(f"{1000 * seconds:.2f}" for seconds in largest["seconds_at_the_margin"])
+    largest = next(row["derived"] for row in rows if "marginal_seconds" in row["derived"])
+    margins = ", ".join(f"{1000 * seconds:.2f}" for seconds in largest["marginal_seconds"])
     text = (
-        f"{rows[0]['what']['backbone']}. From 1 to 16 times the images, views and all, the largest time an "
-        f"image is {largest['largest_over_smallest']:.2f} times the smallest; an image more costs "
-        f"{margins} ms from step to step. Peak memory is that of the process and its children together, "
-        "in processes of their own."
+        f"{rows[0]['what']['backbone']}. From 1 to 16 times the images, each with its views, the largest "
+        f"time per image is {largest['largest_over_smallest']:.2f} times the smallest; an additional image "
+        f"takes {margins} ms from step to step. Peak memory is that of the process and its children "
+        "together, in separate runs."
     )
-    head = ["task", "images", "renderings", "s", "ms an image", "ms a rendering"]
+    head = ["task", "images", "renderings", "s", "ms per image", "ms per rendering"]
     return f"{text}\n\n{_table([*head, 'whole process s', 'peak MiB'], lines)}"
 
 
 def _dask(rows: list[Row]) -> str:
     lines = []
     for row in rows:
-        margins = row["derived"].get("seconds_at_the_margin", {})
+        margins = row["derived"].get("marginal_seconds", {})
         base = margins.get(row["baseline"])
         for name, arm in row["arms"].items():
             margin = margins.get(name)
             lines.append(
                 [
-                    *(row["what"]["task"], name, str(arm["units"][0]), _rate(arm), _times(row, name)),
+                    *(row["what"]["task"], name, str(arm["units"][0]), _rate(arm), _speed_up(row, name)),
                     "" if margin is None else f"{1 / margin:.1f}",
                     "" if margin is None or name == row["baseline"] else f"{base / margin:.2f}",
                 ]
             )
     text = (
-        f"{rows[0]['what']['backbone']} in float32. Workers are processes that share this machine's cores, "
-        "so two can at best do what one process does; what is to be seen is what spreading costs. Each run "
-        "starts and ends its cluster; the rate at the margin is that of each picture more, without that."
+        f"{rows[0]['what']['backbone']} in float32. The workers are processes that share this machine's "
+        "cores, so two are at best as fast as one process; the table shows the overhead of Dask. Each run "
+        "starts and stops its cluster; the marginal rate is that of additional images, without that cost."
     )
-    head = ["task", "arm", "images", "images/s", "times folio", "images/s at the margin", "times folio"]
+    head = [
+        "task",
+        "arm",
+        "images",
+        "images/s",
+        "speed-up over folio",
+        "marginal images/s",
+        "speed-up over folio",
+    ]
     return f"{text}\n\n{_table(head, lines)}"
 
 
@@ -166,26 +174,33 @@ def _heads(rows: list[Row]) -> str:
         chosen = {True: "yes", False: "no"}.get(derived.get("same_params"), "")
         for name, arm in row["arms"].items():
             equal = [chosen, same] if name == "folio" else ["", ""]
-            lines.append([row["what"]["head"], name, f"{arm['median']:.2f}", _times(row, name), *equal])
+            lines.append([row["what"]["head"], name, f"{arm['median']:.2f}", _speed_up(row, name), *equal])
         for name, arm in row.get("whole", {}).get("arms", {}).items():
-            if not arm["facts"].get("added_up"):
+            if not arm["facts"].get("summed"):
                 lines.append(
                     [
                         *(row["what"]["head"], f"{name}, whole process", f"{arm['median']:.2f}"),
-                        *(_times(row["whole"], name), "", ""),
+                        *(_speed_up(row["whole"], name), "", ""),
                     ]
                 )
     dense = rows[-1]["derived"]["dense"]
     means = "; ".join(
-        f"{name} {one['mean']:.4f} over {len(one['accuracies'])} seeds" for name, one in dense.items()
+        f"{name} {fits['mean']:.4f} over {len(fits['accuracies'])} seeds" for name, fits in dense.items()
     )
     text = (
         f"Tuning, fitting and testing on the features of {rows[0]['what']['backbone']} with "
         f"{rows[0]['what']['views']} views: `GridSearchCV` over the same folds and grids, and Keras `fit` "
-        "with early stopping, against `classify compare`. The plain arm of all heads is the sum of theirs. "
-        f"Mean test accuracy of the dense head: {means}."
+        "with early stopping, against `classify compare`. The plain arm of all heads is the sum of the "
+        f"single heads. Mean test accuracy of the dense head: {means}."
     )
-    head = ["head", "arm", "s", f"times {rows[0]['baseline']}", "same parameters chosen", "same test classes"]
+    head = [
+        "head",
+        "arm",
+        "s",
+        f"speed-up over {rows[0]['baseline']}",
+        "same parameters",
+        "same test predictions",
+    ]
     return f"{text}\n\n{_table(head, lines)}"
 
 
@@ -193,7 +208,7 @@ def _tutorial(rows: list[Row]) -> str:
     lines = [
         [
             row["what"]["backbone"],
-            f"{found['seconds_an_epoch_online']:.1f}",
+            f"{found['seconds_per_epoch_online']:.1f}",
             f"{found['hours_online']:.2f}",
             f"{found['seconds_extraction']:.1f}",
             f"{found['seconds_fit']:.1f}",
@@ -204,10 +219,10 @@ def _tutorial(rows: list[Row]) -> str:
     ]
     text = (
         f"{rows[0]['what']['epochs']} epochs of online augmentation through the backbone (the measured "
-        "augmented pass over the training pictures, times the epochs; the head's own training is not "
-        "counted) against one extraction and a fit of as many epochs, both as whole processes."
+        "augmented pass over the training images, times the epochs, without training the head) against one "
+        "extraction and a fit with as many epochs, both as whole processes."
     )
-    head = ["backbone", "s an epoch online", "hours online", "s extraction", "s fit", "times"]
+    head = ["backbone", "s per epoch online", "hours online", "s extraction", "s fit", "ratio"]
     return f"{text}\n\n{_table(head, lines)}"
 
 
@@ -218,7 +233,7 @@ PARTS: dict[str, tuple[str, Callable[[list[Row]], str]]] = {
     "scaling": ("Scaling", _scaling),
     "dask": ("Dask workers", _dask),
     "heads": ("Heads", _heads),
-    "tutorial": ("The tutorial's regime", _tutorial),
+    "tutorial": ("Online augmentation", _tutorial),
 }
 
 
@@ -226,7 +241,7 @@ def _rate(arm: Row) -> str:
     return f"{1 / arm['median']:.1f}"
 
 
-def _times(row: Row, name: str) -> str:
+def _speed_up(row: Row, name: str) -> str:
     return f"{row['ratios'][name]:.2f}" if name in row["ratios"] else ""
 
 

@@ -1,4 +1,4 @@
-"""PyTorch with timm, and thingsvision, where they are installed. Imports nothing of Folio: see --peers."""
+"""Arms of PyTorch with timm, and of thingsvision. Imports nothing of Folio: see --peers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy as np
 
 Run = Callable[..., dict[str, Any]]
 BATCH = 32
-NAMES = {  # Folio's name to timm's, where they differ
+NAMES = {  # Folio's name → timm's, if they differ
     "efficientnet_lite0": "tf_efficientnet_lite0",
     "inception_v3": "tf_inception_v3",
     "mobilenet_v2": "mobilenetv2_100",
@@ -23,7 +23,7 @@ NAMES = {  # Folio's name to timm's, where they differ
 
 
 def timm_loop(*, backbone: str) -> Run:
-    """Return ``ImageFolder`` + ``DataLoader`` with one worker a core + a timm model without its classes."""
+    """Return an arm: ``ImageFolder``, ``DataLoader`` with one worker per core, a timm model for features."""
     import torch
     from torchvision import datasets, transforms
 
@@ -37,8 +37,8 @@ def timm_loop(*, backbone: str) -> Run:
 
     def features(folder: Path, *, augmented: bool) -> int:
         steps = [transforms.Resize((size, size)), *(augment if augmented else []), *to_network]
-        pictures = datasets.ImageFolder(str(folder), transforms.Compose(steps))
-        loader = torch.utils.data.DataLoader(pictures, batch_size=BATCH, num_workers=cores)
+        images = datasets.ImageFolder(str(folder), transforms.Compose(steps))
+        loader = torch.utils.data.DataLoader(images, batch_size=BATCH, num_workers=cores)
         with torch.inference_mode():
             return len(torch.cat([model(batch) for batch, _ in loader]))
 
@@ -51,7 +51,7 @@ def timm_loop(*, backbone: str) -> Run:
 
 
 def timm_network(*, backbone: str, precision: str) -> Run:
-    """Return the timm model alone: float32 as it is; bfloat16 by autocast, compiled where that works."""
+    """Return an arm that only runs the timm model; bfloat16 uses autocast and, if it works, torch.compile."""
     import torch
 
     model, *_ = _timm_model(backbone)
@@ -60,7 +60,7 @@ def timm_network(*, backbone: str, precision: str) -> Run:
     if precision == "bfloat16":
         context = lambda: torch.autocast("cpu", dtype=torch.bfloat16)  # noqa: E731
         attempt = torch.compile(model)
-        # Without a C++ compiler this fails in many ways; the model as it is runs all the same.
+        # Without a C++ compiler this fails in many ways; the uncompiled model still runs.
         with contextlib.suppress(Exception), torch.inference_mode(), context():
             attempt(torch.zeros(BATCH, 3, 224, 224))
             model, compiled = attempt, True
@@ -81,7 +81,7 @@ def timm_network(*, backbone: str, precision: str) -> Run:
 
 
 def thingsvision_loop(*, backbone: str) -> Run:
-    """Return thingsvision's own extraction through timm, of plain pictures: it has no augmentation."""
+    """Return an arm of thingsvision's extraction through timm, plain views only: it has no augmentation."""
     from thingsvision import get_extractor
     from thingsvision.utils.data import DataLoader, ImageDataset
 
@@ -90,17 +90,19 @@ def thingsvision_loop(*, backbone: str) -> Run:
     _, module = list(_pooling_modules(extractor.model))[-1]
 
     def run(*, data: str, **_: Any) -> dict[str, Any]:
-        images = 0
+        n_images = 0
         for number, folder in enumerate(sorted(Path(data).iterdir())):
-            pictures = ImageDataset(
+            images = ImageDataset(
                 root=str(folder),
                 out_path=str(folder.parent.parent / f"thingsvision_{number}"),
                 backend=extractor.get_backend(),
                 transforms=extractor.get_transformations(),
             )
-            batches = DataLoader(dataset=pictures, batch_size=BATCH, backend=extractor.get_backend())
-            images += len(extractor.extract_features(batches=batches, module_name=module, flatten_acts=True))
-        return {"units": images, "renderings": images, "precision": "float32", "batch_size": BATCH}
+            batches = DataLoader(dataset=images, batch_size=BATCH, backend=extractor.get_backend())
+            n_images += len(
+                extractor.extract_features(batches=batches, module_name=module, flatten_acts=True)
+            )
+        return {"units": n_images, "renderings": n_images, "precision": "float32", "batch_size": BATCH}
 
     return run
 
@@ -112,7 +114,7 @@ def _pooling_modules(model: Any) -> Iterator[tuple[Any, str]]:
 
 
 def _timm_model(backbone: str) -> tuple[Any, int, tuple[float, ...], tuple[float, ...]]:
-    """Return the model for pooled features, its input size, and what its pixels are standardised with."""
+    """Return the model for pooled features, its input size, and the mean and standard deviation of pixels."""
     import timm
     import torch
 

@@ -1,12 +1,12 @@
-"""The tutorial's own regime: every epoch sends newly augmented pictures through the backbone."""
+"""Online augmentation, as in the tutorial: in every epoch the backbone sees newly augmented images."""
 
 from __future__ import annotations
 
 import statistics
 from typing import Any
 
-from bench_arms import Arm, Timing, measurement, whole_processes
-from bench_extraction import extract_in_turns, extraction_arms
+from bench_arms import Arm, Timing, measurement, run_whole_processes
+from bench_extraction import extraction_arms, extraction_rows
 from bench_setting import Setting
 
 TUTORIAL_EPOCHS = 300
@@ -14,13 +14,13 @@ Rows = list[dict[str, Any]]
 
 
 def tutorial(setting: Setting, extracted: Rows | None = None) -> Rows:
-    """Set online augmentation through the backbone against extracting once, from measured rates.
+    """Compare online augmentation with extracting the features once, from measured rates.
 
     Parameters
     ----------
     setting : Setting
     extracted : list, optional
-        Rows of `extraction` in the same run; measured here where there are none.
+        Rows of `extraction` from the same run; measured here if missing.
     """
     rows = []
     views = f"{setting.views} views"
@@ -28,18 +28,20 @@ def tutorial(setting: Setting, extracted: Rows | None = None) -> Rows:
         here = [row for row in extracted or [] if row["what"]["backbone"] == backbone]
         if not here:
             arms = extraction_arms(setting, backbone)
-            here = extract_in_turns(setting, backbone, arms={name: arms[name] for name in ("keras", "folio")})
+            here = extraction_rows(setting, backbone, arms={name: arms[name] for name in ("keras", "folio")})
         by_task = {row["what"]["task"]: row for row in here}
         options = {"store": str(setting.store(backbone, views=setting.views)), "epochs": TUTORIAL_EPOCHS}
-        arms = {"dense": Arm(make="bench_folio.dense_epochs", options=options)}
-        fitted = whole_processes(arms, {"fit": {}}, repeats=setting.effort.whole_repeats, budget=60.0)["fit"]
+        arms = {"dense": Arm(factory="bench_folio.dense_epochs", options=options)}
+        fitted = run_whole_processes(arms, {"fit": {}}, repeats=setting.effort.whole_repeats, budget=60.0)[
+            "fit"
+        ]
         rows.append(
             measurement(
                 {"backbone": backbone, "weights": setting.weights[backbone], "epochs": TUTORIAL_EPOCHS},
                 {},
                 unit="whole",
                 whole=fitted,
-                derived=online_and_once(
+                derived=online_versus_stored(
                     by_task["plain"], by_task[views], fitted["dense"], views=setting.views
                 ),
             )
@@ -47,15 +49,15 @@ def tutorial(setting: Setting, extracted: Rows | None = None) -> Rows:
     return rows
 
 
-def online_and_once(plain: dict, augmented: dict, fitted: Timing, *, views: int) -> dict[str, float]:
-    """Return hours of all epochs online, seconds of extraction and fit, and how many times that is."""
+def online_versus_stored(plain: dict, augmented: dict, fitted: Timing, *, views: int) -> dict[str, float]:
+    """Return the time of all epochs online, the time of extraction and fit, and their ratio."""
     images = plain["derived"]["images"]
     slow = [row["arms"]["keras"]["median"] * images for row in (plain, augmented)]
-    epoch = (slow[1] - slow[0]) / views  # one augmented pass over the training pictures
+    epoch = (slow[1] - slow[0]) / views  # one augmented pass over the training images
     once = augmented["whole"]["arms"]["folio"]["median"] * images
     fit = statistics.median(fitted.seconds)
     return {
-        "seconds_an_epoch_online": epoch,
+        "seconds_per_epoch_online": epoch,
         "hours_online": TUTORIAL_EPOCHS * epoch / 3600,
         "seconds_extraction": once,
         "seconds_fit": fit,
