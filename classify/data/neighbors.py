@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -56,6 +57,7 @@ def nearest_rows(
         If the numbers of features differ, `k` is below 1, or there is not one group per row.
     """
     groups = [(np.asarray(group), np.asarray(fitted)) for group, fitted in exclude_groups]
+    X, X_fitted = np.asarray(X, dtype=np.float32), np.asarray(X_fitted, dtype=np.float32)
     _check(X, X_fitted, k=k, groups=groups)
     n, n_fitted = len(X), len(X_fitted)
     index = np.full((n, k), -1, dtype=np.int64)
@@ -77,15 +79,26 @@ def nearest_rows(
     return NearestRows(index=index, similarity=similarity)
 
 
-def unit_rows(X: Float32Array) -> Float32Array:
-    """Return rows scaled to length 1, as float32; rows of zeros stay zero."""
-    X = np.asarray(X, dtype=np.float32)
-    largest = np.abs(X).max(
-        axis=1, keepdims=True, initial=0.0
-    )  # avoids overflow and underflow of the squares
-    scaled = X / np.where(largest > 0, largest, np.float32(1))
-    length = np.sqrt(np.einsum("ij,ij->i", scaled, scaled))[:, None]
-    return np.asarray(scaled / np.where(length > 0, length, np.float32(1)), dtype=np.float32)
+def unit_rows(X: npt.NDArray[Any], *, copy: bool = True) -> npt.NDArray[Any]:
+    """Return rows scaled to length 1; rows of zeros stay zero.
+
+    Parameters
+    ----------
+    X : ndarray of shape (n, n_features), float32 or float64
+    copy : bool, default=True
+        False scales X in place. This is faster, but squares of very large or small values can overflow or
+        underflow.
+
+    Returns
+    -------
+    ndarray of shape (n, n_features), same dtype
+    """
+    if copy:
+        largest = np.abs(X).max(axis=1, keepdims=True, initial=0.0)
+        X = X / np.where(largest > 0, largest, np.float32(1))
+    length = np.sqrt(np.einsum("ij,ij->i", X, X))[:, None]
+    X /= np.where(length > 0, length, np.float32(1))
+    return X
 
 
 def _candidates(like: Float32Array, *, k: int) -> IntArray:

@@ -1,4 +1,4 @@
-"""Support vector machines for ordered classes: one at each threshold between them."""
+"""Support vector machines for ordered classes: one binary SVM per threshold between them."""
 
 from __future__ import annotations
 
@@ -18,31 +18,33 @@ from featurize.base.typing import Float64Array
 
 
 class OrdinalSVMHead(BaseHead):
-    """SVMs that tell the classes above each threshold from those below. Labels ascend with the grade.
+    """One binary SVM per threshold: the classes above it against those below (Frank & Hall).
 
-    Each is an `SVMHead` with its calibrated probability of lying above. Where that of a higher threshold is
-    larger than that of a lower one, which cannot be, isotonic regression puts the nearest probabilities in
-    their place that never rise. Their differences are the classes' probabilities; with three classes or more
-    none is below 1 / (images + 2), as little as Platt's targets let a sigmoid learn: a class between levelled
-    thresholds would have 0. Two classes make it `SVMHead` itself.
+    Labels ascend from the worst class to the best. Each SVM is an `SVMHead` with a calibrated probability of
+    lying above its threshold. These probabilities must not increase from one threshold to the next; where
+    they do, isotonic regression replaces them by the nearest nonincreasing ones. Their differences are the
+    class probabilities. A class between two equal values would have probability 0; therefore, with three or
+    more classes, no probability is below 1 / (n_images + 2), the smallest target of Platt scaling. With two
+    classes the predictions equal those of `SVMHead`.
 
     Parameters
     ----------
     kernel : {"linear", "rbf"}, default="rbf"
     C, gamma_factor, scaling, n_folds, solver, tol, max_iter, seed
-        Of each machine, as in `SVMHead`.
+        As in `SVMHead`, for each SVM.
     class_weight : {None, "balanced"} or dict, default=None
-        The classes above a threshold weigh their mean together, and so do those below.
+        Each side of a threshold has the mean weight of its rows.
 
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
     machines_ : list of SVMHead
-        Of each threshold, from the lowest.
+        SVM of each threshold, from the lowest to the highest.
     floor_ : float
-        The least probability of a class, before they are scaled to sum to one.
+        Lower bound of a class probability, before the probabilities are scaled to sum to one.
     n_folds_, n_iter_, converged_, notes_
-        As in `SVMHead`, over all of them.
+        As in `SVMHead`: smallest number of folds, largest number of iterations, whether all SVMs converged,
+        notes of the first SVM.
 
     References
     ----------
@@ -91,21 +93,22 @@ class OrdinalSVMHead(BaseHead):
         groups: np.ndarray | None = None,
         image: np.ndarray | None = None,
     ) -> OrdinalSVMHead:
-        """Fit each threshold's machine on all rows, its probabilities on grouped splits of them.
+        """Fit the SVM of each threshold on all rows, and calibrate it on grouped folds of them.
 
         Parameters
         ----------
         X : ndarray of shape (n_rows, n_features)
             Unscaled features.
         y : ndarray of shape (n_rows,)
-            Ascending with the grade.
+            Labels, ascending from the worst class to the best.
         groups, image : ndarray of shape (n_rows,), optional
-            What no calibration split may part; by default each image, by default each row.
+            Group and image of each row; no fold splits a group. By default each image is a group, and each
+            row an image.
 
         Raises
         ------
         CompareError
-            If there is one class only, or a class has a single group.
+            If there is only one class, or a class has a single group.
         """
         X, y = self._check_fit(X, y, dtype=np.float64)
         require_two_classes(self.classes_)
@@ -113,49 +116,62 @@ class OrdinalSVMHead(BaseHead):
         for label, n_groups in groups_per_class(y, groups).items():
             require_two_groups(label, n_groups)
         self.machines_ = [
-            machine.fit(X, side, groups=groups, image=image) for machine, side in _thresholds(self, y)
+            svm.fit(X, above, groups=groups, image=image) for svm, above in _binary_problems(self, y)
         ]
-        self._settle(n_images=len(rows_by_image(image).plain))
+        self._set_summary(n_images=len(rows_by_image(image).plain))
         return self
 
     def fit_stream(self, rows: RowStream) -> OrdinalSVMHead:
-        """Fit on rows that stay on disk, each threshold's machine as `SVMHead.fit_stream` does."""
+        """Fit on rows that stay on disk: the SVM of each threshold with `SVMHead.fit_stream`."""
         self._check_stream(rows)
         for label, n_groups in groups_per_class(rows.y, rows.groups).items():
             require_two_groups(label, n_groups)
         self.machines_ = [
-            machine.fit_stream(rows.with_labels(side)) for machine, side in _thresholds(self, rows.y)
+            svm.fit_stream(rows.with_labels(above)) for svm, above in _binary_problems(self, rows.y)
         ]
-        self._settle(n_images=int(rows.is_plain.sum()))
+        self._set_summary(n_images=int(rows.is_plain.sum()))
         return self
 
-    def _settle(self, *, n_images: int) -> None:
+    def _set_summary(self, *, n_images: int) -> None:
+        """Set the fitted attributes that summarise all SVMs."""
         self.floor_ = 1.0 / (n_images + 2.0) if len(self.classes_) > 2 else 0.0
-        self.n_folds_ = min(machine.n_folds_ for machine in self.machines_)
-        self.n_iter_ = max(machine.n_iter_ for machine in self.machines_)
-        self.converged_ = all(machine.converged_ for machine in self.machines_)
+        self.n_folds_ = min(svm.n_folds_ for svm in self.machines_)
+        self.n_iter_ = max(svm.n_iter_ for svm in self.machines_)
+        self.converged_ = all(svm.converged_ for svm in self.machines_)
         self.notes_ = self.machines_[0].notes_
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
         """Return the class probabilities: (n_rows, n_classes), float64, columns as in `classes_`."""
         X = self._check_predict(X, dtype=np.float64)
-        above = np.column_stack([machine.predict_proba(X)[:, 1] for machine in self.machines_])
-        return class_shares(isotonic_nonincreasing(above), floor=self.floor_)
+        above = np.column_stack([svm.predict_proba(X)[:, 1] for svm in self.machines_])
+        return class_probabilities(isotonic_nonincreasing(above), floor=self.floor_)
 
 
 def isotonic_nonincreasing(above: Float64Array) -> Float64Array:
-    """Return the nearest rows that never rise, by squared differences: isotonic regression of each."""
+    """Return the nearest nonincreasing rows, in the least-squares sense: isotonic regression of each row."""
     nearest = above.copy()
     for row in np.flatnonzero((np.diff(above, axis=1) > 0).any(axis=1)):
         nearest[row] = isotonic_regression(above[row], increasing=False).x
     return nearest
 
 
-def class_shares(above: Float64Array, *, floor: float) -> Float64Array:
-    """Return class probabilities (n_rows, n_classes) from those of lying above each threshold, falling."""
-    ends = np.ones((len(above), 1)), np.zeros((len(above), 1))
-    shares = np.maximum(-np.diff(np.hstack([ends[0], above, ends[1]]), axis=1), floor)
-    return shares / shares.sum(axis=1, keepdims=True)
+def class_probabilities(above: Float64Array, *, floor: float) -> Float64Array:
+    """Return the class probabilities.
+
+    Parameters
+    ----------
+    above : ndarray of shape (n_rows, n_classes - 1), float64
+        Probability of lying above each threshold; the values of a row do not increase.
+    floor : float
+        Lower bound of a probability, before each row is scaled to sum to one.
+
+    Returns
+    -------
+    ndarray of shape (n_rows, n_classes), float64
+    """
+    ones, zeros = np.ones((len(above), 1)), np.zeros((len(above), 1))
+    probabilities = np.maximum(-np.diff(np.hstack([ones, above, zeros]), axis=1), floor)
+    return probabilities / probabilities.sum(axis=1, keepdims=True)
 
 
 def fold_predictions(
@@ -166,10 +182,11 @@ def fold_predictions(
     *,
     soft: bool = False,
 ) -> list[np.ndarray]:
-    """Return each head's predictions on `X_score` after a fit on the other rows, before calibration.
+    """Fit each head on the rows of a fold, without calibration, and predict the scored rows.
 
-    The decision for a class is the sum of the decisions at the thresholds below it, so that one at odds with
-    the rest is outvoted; where they fall as they should, the largest is that of the class between them.
+    The decision for a class is the sum of the decisions at the thresholds below it, so that a single
+    contradicting SVM is outvoted. If the decisions decrease from one threshold to the next, as they should,
+    the class between the last positive and the first negative decision has the largest sum.
 
     Parameters
     ----------
@@ -179,35 +196,36 @@ def fold_predictions(
         Unscaled features.
     y_fit : ndarray of shape (n_fit,)
     soft : bool, default=False
-        Whether decisions are wanted, one column a class, not classes.
+        Return decisions, one column per class, instead of classes.
 
     Returns
     -------
-    list of ndarray of shape (n_score,), or (n_score, n_classes)
+    list of ndarray of shape (n_score,), or (n_score, n_classes) if `soft`
         In the order of the heads.
     """
     classes = np.unique(y_fit)
-    by_head = [_thresholds(head, y_fit) for head in heads]
+    by_head = [_binary_problems(head, y_fit) for head in heads]
     problems = [
         ([thresholds[k][0] for thresholds in by_head], by_head[0][k][1]) for k in range(len(classes) - 1)
     ]
-    found = solve_together(problems, X_fit, X_score, soft=True)  # [threshold][head]: (n_score, 2)
+    decisions = solve_together(problems, X_fit, X_score, soft=True)  # [threshold][head]: (n_score, 2)
     predictions = []
-    for parts in zip(*found, strict=True):
-        decisions = np.column_stack([np.zeros(len(X_score)), *(part[:, 1] for part in parts)]).cumsum(axis=1)
-        predictions.append(decisions if soft else classes[np.argmax(decisions, axis=1)])
+    for head_decisions in zip(*decisions, strict=True):
+        above = (columns[:, 1] for columns in head_decisions)
+        sums = np.column_stack([np.zeros(len(X_score)), *above]).cumsum(axis=1)
+        predictions.append(sums if soft else classes[np.argmax(sums, axis=1)])
     return predictions
 
 
-def _thresholds(head: OrdinalSVMHead, y: np.ndarray) -> list[tuple[SVMHead, npt.NDArray[np.int64]]]:
-    """Return for each threshold an unfitted machine, and which rows lie above it (1) or not (0)."""
+def _binary_problems(head: OrdinalSVMHead, y: np.ndarray) -> list[tuple[SVMHead, npt.NDArray[np.int64]]]:
+    """Return, per threshold, an unfitted SVM and the labels: 1 for rows above the threshold, 0 below."""
     classes, label = np.unique(y, return_inverse=True)
     counts = np.bincount(label)
     weight = compute_class_weight(head.class_weight, classes=classes, y=y)
-    found = []
+    problems = []
     for k in range(1, len(classes)):
-        means = [np.average(weight[part], weights=counts[part]) for part in (slice(k), slice(k, None))]
-        sides = None if head.class_weight is None else {0: float(means[0]), 1: float(means[1])}
-        machine = SVMHead(**{**head.get_params(), "class_weight": sides})
-        found.append((machine, (label >= k).astype(np.int64)))
-    return found
+        means = [np.average(weight[side], weights=counts[side]) for side in (slice(k), slice(k, None))]
+        class_weight = None if head.class_weight is None else {0: float(means[0]), 1: float(means[1])}
+        svm = SVMHead(**{**head.get_params(), "class_weight": class_weight})
+        problems.append((svm, (label >= k).astype(np.int64)))
+    return problems

@@ -1,4 +1,4 @@
-"""Support vector machines, linear and RBF, with calibrated probabilities."""
+"""Linear and RBF support vector machines with calibrated probabilities."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from classify.heads.base import BaseHead, FitError, make_scaler, require_two_cla
 from classify.heads.grouping import resolve_groups
 from classify.heads.kernels import scale_gamma
 from classify.heads.svm_fitting import (
-    TOL,
+    STREAMED_TOL,
     calibrated_classifier,
-    centre,
     decisions_out_of_fold,
     fit_pipeline,
     fit_streamed,
     has_inverted_sigmoid,
+    mean_decision,
     resolve_solver,
     solver_notes,
     undo_centering,
@@ -26,11 +26,11 @@ from classify.heads.svm_fitting import (
 
 
 class SVMHead(BaseHead):
-    """A support vector machine whose probabilities are fitted on decisions for rows it was not fitted on.
+    """A support vector machine with probabilities calibrated on out-of-fold decisions.
 
-    The probabilities come from ``CalibratedClassifierCV(method="sigmoid", ensemble=False)`` on grouped,
-    stratified splits of the training rows; the class is their arg max, which near a border may differ from
-    the SVM's vote.
+    The probabilities equal those of ``CalibratedClassifierCV(method="sigmoid", ensemble=False)`` on grouped,
+    stratified folds of the training rows. The predicted class is their arg max, which may differ from
+    ``SVC.predict`` for rows close to a decision boundary.
 
     Parameters
     ----------
@@ -38,37 +38,39 @@ class SVMHead(BaseHead):
     C : float, default=1.0
         As in scikit-learn.
     gamma_factor : float, default=1.0
-        RBF width in units of scikit-learn's ``gamma="scale"``, 1 / (n_features * variance of the scaled
-        training rows). Without meaning for the linear kernel.
+        RBF gamma as a multiple of scikit-learn's ``gamma="scale"``, which is 1 / (n_features * variance of
+        the scaled training rows). Ignored by the linear kernel.
     scaling : {"standardise", "l2"}, default="standardise"
     class_weight : {None, "balanced"} or dict, default=None
-        Weighs the calibration too, which would otherwise give the commoner classes their advantage back.
+        Also weighs the rows of the calibration. Without that the calibration would favour the more frequent
+        classes again.
     n_folds : int, default=5
-        Parts for the calibration; fewer where a class has fewer groups.
+        Calibration folds; fewer if a class has fewer groups.
     solver : {"auto", "exact", "approximate"}, default="auto"
-        SVC, whose time and memory grow with the square of the rows; or LinearSVC in the primal, for the RBF
-        kernel on Nyström features. Left to itself it is the first up to `EXACT_ROWS` rows.
+        "exact" is SVC, whose time and memory grow with the square of the rows. "approximate" is LinearSVC in
+        the primal, with the RBF kernel on Nyström features. "auto" is "exact" up to `EXACT_ROWS` rows.
     tol : float, default=1e-6
-        Violation of the optimality conditions at which libsvm stops.
+        libsvm stops when the optimality conditions are violated by less than this.
     max_iter : int, default=5000000
-        libsvm iterations for each pair of classes: minutes, where there would otherwise be no end.
+        Maximum number of libsvm iterations for each pair of classes. This many take minutes; without a limit
+        some fits would not end.
     seed : int, default=0
-        For the calibration splits, and the rows that Nyström features are made from.
+        Seed of the calibration folds and of the rows used for Nyström features.
 
     Attributes
     ----------
     classes_ : ndarray of shape (n_classes,)
     classifier_ : CalibratedClassifierCV
-        Of a Pipeline that ends in SVC or LinearSVC, fitted on features. Of the training rows it keeps the
-        support vectors, or Nyström's, only.
+        Calibrated Pipeline that ends in SVC or LinearSVC and takes features. The only training rows it holds
+        are support vectors or Nyström components.
     n_folds_ : int
-        Calibration parts used.
+        Number of calibration folds.
     n_iter_ : int
-        Most iterations for a pair of classes.
+        Largest number of iterations for a pair of classes.
     converged_ : bool
-        False when a solver stopped short of its tolerance; no warning is given.
+        False if a solver stopped before it reached its tolerance; no warning is given.
     notes_ : tuple of str
-        What the user should know: that the machine is not the exact one.
+        Notes for the user, such as that the approximate solver was used.
 
     References
     ----------
@@ -116,7 +118,7 @@ class SVMHead(BaseHead):
         groups: np.ndarray | None = None,
         image: np.ndarray | None = None,
     ) -> SVMHead:
-        """Fit on all rows, and the probabilities on grouped splits of them.
+        """Fit on all rows, and calibrate the probabilities on grouped folds of them.
 
         Parameters
         ----------
@@ -124,12 +126,13 @@ class SVMHead(BaseHead):
             Unscaled features.
         y : ndarray of shape (n_rows,)
         groups, image : ndarray of shape (n_rows,), optional
-            What no calibration split may part; by default each image, by default each row.
+            Group and image of each row; no fold splits a group. By default each image is a group, and each
+            row an image.
 
         Raises
         ------
         CompareError
-            If there is one class only, or a class has a single group.
+            If there is only one class, or a class has a single group.
         """
         X, y = self._check_fit(X, y, dtype=np.float64)
         require_two_classes(self.classes_)
@@ -142,7 +145,7 @@ class SVMHead(BaseHead):
             seed=self.seed,
             classes=[str(label) for label in self.classes_],
         )
-        # Settled once: "scale" would change a little with each calibration split.
+        # Computed once: gamma="scale" would differ slightly between the calibration folds.
         gamma = self.gamma_factor * scale_gamma(make_scaler(self.scaling).fit_transform(X))
         decisions, all_converged = decisions_out_of_fold(head, X, y, folds.pairs, gamma=gamma)
         pipeline, converged = fit_pipeline(head, X, y, gamma=gamma)
@@ -151,28 +154,28 @@ class SVMHead(BaseHead):
         if head.solver == "exact" and has_inverted_sigmoid(self.classifier_):
             decisions, _ = decisions_out_of_fold(head, X, y, folds.pairs, gamma=gamma, centred=True)
             self.classifier_ = calibrated_classifier(pipeline, decisions, y, class_weight=self.class_weight)
-            undo_centering(self.classifier_, centre(pipeline.decision_function(X), y))
+            undo_centering(self.classifier_, mean_decision(pipeline.decision_function(X), y))
         self.n_folds_ = folds.n_folds
         self.n_iter_ = int(np.max(pipeline["classify"].n_iter_))
         self.notes_ = solver_notes(head, len(X))
         return self
 
     def fit_stream(self, rows: RowStream) -> SVMHead:
-        """Fit on rows that stay on disk, as `fit` does with the solver "approximate".
+        """Fit on rows that stay on disk, as `fit` does with solver "approximate".
 
-        The machine's optimum is the same; the machines behind its probabilities share its scaling, and its
-        Nyström features, in place of some of their own.
+        The solution equals that of `fit`. The probabilities differ slightly: the SVMs of the calibration
+        folds share the scaling and the Nyström features of the final one, instead of having their own.
 
         Raises
         ------
         CompareError
-            As in `fit`; or if the solver is to be exact.
+            As in `fit`; or if the solver is "exact".
         """
         label = self._check_stream(rows)
         if self.solver == "exact":
             raise FitError(
-                "solver=exact needs matrices of all pairs of rows, which do not fit in memory where the "
-                "rows do not. Leave it out, or raise --memory"
+                "solver=exact needs kernel matrices of all pairs of rows, but even the rows do not fit in "
+                "memory. Leave it out, or raise --memory"
             )
         head = resolve_solver(clone(self).set_params(solver="approximate"), len(rows))
         folds = grouped_folds(
@@ -180,16 +183,16 @@ class SVMHead(BaseHead):
             rows.groups,
             n_folds=self.n_folds,
             seed=self.seed,
-            classes=[str(one) for one in self.classes_],
+            classes=[str(name) for name in self.classes_],
         )
-        part = np.empty(len(rows), dtype=np.int64)
-        for number, (_, held) in enumerate(folds.pairs):
-            part[held] = number
-        pipeline, decisions, machines = fit_streamed(head, rows, label, part)
-        self.converged_ = machines.gradient <= TOL
+        fold = np.empty(len(rows), dtype=np.int64)
+        for number, (_, held_out) in enumerate(folds.pairs):
+            fold[held_out] = number
+        pipeline, decisions, svms = fit_streamed(head, rows, label, fold)
+        self.converged_ = svms.gradient <= STREAMED_TOL
         self.classifier_ = calibrated_classifier(pipeline, decisions, rows.y, class_weight=self.class_weight)
-        self.n_folds_, self.n_iter_ = folds.n_folds, machines.n_iter
-        how = "the machine's own optimum, by Newton steps summed over blocks"
+        self.n_folds_, self.n_iter_ = folds.n_folds, svms.n_iter
+        how = "the same optimum, by Newton steps summed over blocks"
         self.notes_ = (*solver_notes(head, len(rows)), streamed_note(len(rows), how))
         return self
 

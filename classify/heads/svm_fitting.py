@@ -1,4 +1,4 @@
-"""The pipelines behind an SVM head: the exact machine, and what stands in for it above `EXACT_ROWS` rows."""
+"""Pipelines of the SVM heads: exact (SVC), approximate (LinearSVC) and on rows on disk; their calibration."""
 
 from __future__ import annotations
 
@@ -23,19 +23,20 @@ from classify.heads.base import FitError, make_scaler
 from classify.heads.kernels import inner_products, linear_kernel, rbf_kernels
 from classify.heads.logistic import fit_quietly
 from classify.heads.registry import EXACT_ROWS
-from classify.heads.solvers.scaling import Scaled, fit_scaling, unscaled
-from classify.heads.solvers.squared_hinge_loss import Machines, solve_machines
-from featurize.base.typing import Float64Array, IntArray
+from classify.heads.solvers.scaling import ScaledStream, fit_scaling, unscaled
+from classify.heads.solvers.squared_hinge_loss import LinearSVMs, solve_linear_svms
+from featurize.base.typing import Float32Array, Float64Array, IntArray
 
-COMPONENTS = 500  # of the Nyström map: liblinear's time is proportional to it
-# SVC's columns of the kernel. Half of it or less is used where a Gram matrix is allowed; more gains nothing.
-CACHE_MEGABYTES = 500
-LINEAR_TOL = 1e-4  # of liblinear's first gradient, its default; 1e-6 takes half as long again
+N_COMPONENTS = 500  # Nyström features; the time of liblinear is proportional to their number
+# libsvm's cache of kernel columns. Up to `EXACT_ROWS` rows at most half of it is used; more is not faster.
+CACHE_SIZE_MB = 500
+LINEAR_TOL = 1e-4  # relative to the initial gradient; liblinear's default. 1e-6 takes 1.5 times as long
+STREAMED_TOL = 1e-6  # largest component of the gradient, for rows on disk
 SOLVERS = ("auto", "exact", "approximate")
 
 
-class SVMSettings(Protocol):
-    """The parameters of an SVM head that its machines are made from."""
+class SVMParams(Protocol):
+    """Parameters of an SVM head."""
 
     kernel: str
     C: float
@@ -49,11 +50,11 @@ class SVMSettings(Protocol):
     seed: int
 
 
-Head = TypeVar("Head", bound=SVMSettings)
+Head = TypeVar("Head", bound=SVMParams)
 
 
 def resolve_solver(head: Head, n_rows: int) -> Head:
-    """Return a copy of a head that is to be fitted on so many rows, its solver no longer "auto".
+    """Return an unfitted copy of a head in which solver "auto" is replaced by the one for `n_rows` rows.
 
     Raises
     ------
@@ -68,8 +69,8 @@ def resolve_solver(head: Head, n_rows: int) -> Head:
     return clone(head).set_params(solver=solver if head.solver == "auto" else head.solver)
 
 
-def exact_machine(head: SVMSettings, *, kernel: str, gamma: float | str = "scale") -> SVC:
-    """Return libsvm's machine, unfitted, for features or (kernel "precomputed") matrices of kernel values."""
+def make_svc(head: SVMParams, *, kernel: str, gamma: float | str = "scale") -> SVC:
+    """Return an unfitted SVC for features or, with kernel "precomputed", for kernel matrices."""
     return SVC(
         kernel=kernel,
         C=head.C,
@@ -77,13 +78,13 @@ def exact_machine(head: SVMSettings, *, kernel: str, gamma: float | str = "scale
         class_weight=head.class_weight,
         tol=head.tol,
         max_iter=head.max_iter,
-        cache_size=CACHE_MEGABYTES,
-        break_ties=True,  # equal votes go by the decision values, not by the order of the classes
+        cache_size=CACHE_SIZE_MB,
+        break_ties=True,  # ties between votes are decided by the decision values, not by the class order
     )
 
 
-def approximate_machine(head: SVMSettings) -> LinearSVC:
-    """Return liblinear's primal machine, unfitted: its time is proportional to the rows, whatever C."""
+def make_linear_svc(head: SVMParams) -> LinearSVC:
+    """Return an unfitted LinearSVC in the primal: its time is proportional to the rows for every C."""
     return LinearSVC(
         C=head.C,
         class_weight=head.class_weight,
@@ -94,46 +95,46 @@ def approximate_machine(head: SVMSettings) -> LinearSVC:
     )
 
 
-def make_features(head: SVMSettings, n_rows: int, *, gamma: float) -> list[tuple[str, TransformerMixin]]:
-    """Return the steps before the machine, unfitted: all that does not depend on C."""
+def make_transformers(head: SVMParams, n_rows: int, *, gamma: float) -> list[tuple[str, TransformerMixin]]:
+    """Return the unfitted pipeline steps before the SVM; they do not depend on C."""
     steps = [("scale", make_scaler(head.scaling))]
     if head.kernel == "rbf" and head.solver == "approximate":
-        n_components = min(COMPONENTS, n_rows)
+        n_components = min(N_COMPONENTS, n_rows)
         nystroem = Nystroem(kernel="rbf", gamma=gamma, n_components=n_components, random_state=head.seed)
         steps.append(("map", nystroem))
     return steps
 
 
-def fit_pipeline(head: SVMSettings, X: np.ndarray, y: np.ndarray, *, gamma: float) -> tuple[Pipeline, bool]:
-    """Return a head with a settled solver as a pipeline fitted on features, and whether it converged."""
-    features = Pipeline(make_features(head, len(X), gamma=gamma))
-    rows = features.fit_transform(X)
+def fit_pipeline(head: SVMParams, X: np.ndarray, y: np.ndarray, *, gamma: float) -> tuple[Pipeline, bool]:
+    """Fit the pipeline of a head from `resolve_solver` on features; return it and whether it converged."""
+    transformers = Pipeline(make_transformers(head, len(X), gamma=gamma))
+    Z = transformers.fit_transform(X)
     if head.solver == "exact":
-        machine = exact_machine(head, kernel=head.kernel, gamma=gamma if head.kernel == "rbf" else "scale")
+        svm = make_svc(head, kernel=head.kernel, gamma=gamma if head.kernel == "rbf" else "scale")
     else:
-        machine = approximate_machine(head)
-    converged = fit_quietly(machine, rows, y)
-    return Pipeline([*features.steps, ("classify", machine)]), converged
+        svm = make_linear_svc(head)
+    converged = fit_quietly(svm, Z, y)
+    return Pipeline([*transformers.steps, ("classify", svm)]), converged
 
 
-def solver_notes(head: SVMSettings, n_rows: int) -> tuple[str, ...]:
-    """Say what fits a head with a settled solver on so many rows, where it is not SVC."""
+def solver_notes(head: SVMParams, n_rows: int) -> tuple[str, ...]:
+    """Return a note about the model of a head from `resolve_solver`, if it is not SVC."""
     if head.solver == "exact":
         return ()
-    what = "a linear SVM in the primal (LinearSVC: squared hinge, one class against the rest)"
+    model = "a linear SVM in the primal (LinearSVC: squared hinge, one class against the rest)"
     if head.kernel == "rbf":
-        what += f" on {min(COMPONENTS, n_rows):,} Nyström features"
-    return (f"approximate, for {n_rows:,} training rows: {what} stands in for SVC, in the search too",)
+        model += f" on {min(N_COMPONENTS, n_rows):,} Nyström features"
+    return (f"approximate, for {n_rows:,} training rows: {model} replaces SVC, also in the search",)
 
 
-def free_of_c(machine: SVC) -> bool:
-    """Return whether no multiplier of a fitted SVC is at its bound: larger C then have the same solution."""
-    bound = np.repeat(machine.C * machine.class_weight_, machine.n_support_)  # (n_support,), by class
-    return bool(np.all(np.abs(machine.dual_coef_) < bound * (1 - 1e-9)))
+def is_hard_margin(svc: SVC) -> bool:
+    """Return whether no multiplier of a fitted SVC is at its bound: a larger C then has the same solution."""
+    bound = np.repeat(svc.C * svc.class_weight_, svc.n_support_)  # (n_support,), by class
+    return bool(np.all(np.abs(svc.dual_coef_) < bound * (1 - 1e-9)))
 
 
 def decisions_out_of_fold(
-    head: SVMSettings,
+    head: SVMParams,
     X: np.ndarray,
     y: np.ndarray,
     folds: Sequence[tuple[np.ndarray, np.ndarray]],
@@ -141,22 +142,22 @@ def decisions_out_of_fold(
     gamma: float,
     centred: bool = False,
 ) -> tuple[np.ndarray, bool]:
-    """Return the decisions for each row by a machine fitted without its fold, and whether all had converged.
+    """Return the decisions for each row by an SVM fitted without its fold, and whether all fits converged.
 
-    Exact machines are fitted on kernel values: what SVC gives on features, in a fraction of the time.
+    SVC is fitted on kernel matrices: the result is that on features, in a fraction of the time.
 
     Parameters
     ----------
-    head : SVMSettings
-        With a settled solver.
+    head : SVMParams
+        As from `resolve_solver`.
     X : ndarray of shape (n_rows, n_features), float64
     y : ndarray of shape (n_rows,)
-    folds : sequence of (training rows, held out rows)
+    folds : sequence of (training rows, held-out rows)
         Each row is held out once.
     gamma : float
         Of the RBF kernel.
     centred : bool
-        Whether each machine's decisions are counted from its own `centre` on the rows it was fitted on.
+        Subtract from the decisions of each SVM its `mean_decision` on its training rows.
 
     Returns
     -------
@@ -166,52 +167,53 @@ def decisions_out_of_fold(
     n_columns = len(np.unique(y))
     decisions = np.empty((len(X), n_columns if n_columns > 2 else 1))
     converged = True
-    for fitted, held in folds:
+    for training, held_out in folds:
         if head.solver == "exact":
-            products = inner_products(X[fitted], X[held], scaling=head.scaling)
-            rows, held_rows = (
+            products = inner_products(X[training], X[held_out], scaling=head.scaling)
+            K_fit, K_score = (
                 linear_kernel(products) if head.kernel == "linear" else next(rbf_kernels(products, [gamma]))
             )
-            machine = exact_machine(head, kernel="precomputed")
+            svc = make_svc(head, kernel="precomputed")
             with config_context(assume_finite=True):
-                settled = fit_quietly(machine, rows, y[fitted])
-                found = machine.decision_function(held_rows)
-                start = centre(machine.decision_function(rows), y[fitted]) if centred else 0.0
+                fold_converged = fit_quietly(svc, K_fit, y[training])
+                scores = svc.decision_function(K_score)
+                offset = mean_decision(svc.decision_function(K_fit), y[training]) if centred else 0.0
         else:
-            pipeline, settled = fit_pipeline(head, X[fitted], y[fitted], gamma=gamma)
-            found = pipeline.decision_function(X[held])
-            start = centre(pipeline.decision_function(X[fitted]), y[fitted]) if centred else 0.0
-        decisions[held] = found.reshape(len(held), -1) - start
-        converged &= settled
+            pipeline, fold_converged = fit_pipeline(head, X[training], y[training], gamma=gamma)
+            scores = pipeline.decision_function(X[held_out])
+            offset = mean_decision(pipeline.decision_function(X[training]), y[training]) if centred else 0.0
+        decisions[held_out] = scores.reshape(len(held_out), -1) - offset
+        converged &= fold_converged
     return decisions, converged
 
 
-def centre(decisions: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Return the mean over the classes of the mean decision for the rows of each: (n_classes or 1,)."""
+def mean_decision(decisions: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return the mean decision, in which all classes weigh the same: (n_classes or 1,)."""
     columns = decisions.reshape(len(y), -1)
     return np.mean([columns[y == label].mean(axis=0) for label in np.unique(y)], axis=0)
 
 
 def has_inverted_sigmoid(classifier: CalibratedClassifierCV) -> bool:
-    """Tell whether, by a sigmoid, a class is the less likely the larger its decision.
+    """Return whether some class becomes less probable as its decision increases.
 
-    Where C is so small that every multiplier is at its bound, a machine's offset is that of the classes'
-    numbers in its fold, and larger than all that tells them apart: then the held out rows of the class that
-    was the rarer one for that reason have the decisions of the other.
+    This happens if C is so small that all multipliers are at their bounds. Then the intercept of each SVM
+    depends on the class counts in its training folds, and by more than the decisions of the classes differ.
+    A class with more held-out rows in a fold is rarer in training, so the decisions for these rows favour the
+    other class.
     """
     return any(sigmoid.a_ > 0 for sigmoid in classifier.calibrated_classifiers_[0].calibrators)
 
 
-def undo_centering(classifier: CalibratedClassifierCV, start: np.ndarray) -> None:
-    """Have sigmoids of centred decisions take the machine's own, whose centre is `start`."""
-    for sigmoid, value in zip(classifier.calibrated_classifiers_[0].calibrators, start, strict=True):
+def undo_centering(classifier: CalibratedClassifierCV, offset: np.ndarray) -> None:
+    """Change sigmoids of centred decisions to take decisions that are not centred; `offset` is their mean."""
+    for sigmoid, value in zip(classifier.calibrated_classifiers_[0].calibrators, offset, strict=True):
         sigmoid.b_ -= sigmoid.a_ * value
 
 
 def calibrated_classifier(
     fitted: Pipeline, decisions: np.ndarray, y: np.ndarray, *, class_weight: str | dict | None
 ) -> CalibratedClassifierCV:
-    """Return scikit-learn's calibrated classifier of a fitted pipeline, with sigmoids of given decisions.
+    """Return a CalibratedClassifierCV of a fitted pipeline, its sigmoids fitted on the given decisions.
 
     Parameters
     ----------
@@ -221,127 +223,129 @@ def calibrated_classifier(
         As from `decisions_out_of_fold`.
     y : ndarray of shape (n_rows,)
     class_weight : {None, "balanced"} or dict
-        Weighs the rows for the sigmoids.
+        Weighs the rows when the sigmoids are fitted.
     """
     weight = None if class_weight is None else compute_sample_weight(class_weight, y)
-    every = np.arange(len(y))
-    classifier = CalibratedClassifierCV(_Given(), method="sigmoid", cv=[(every, every)], ensemble=False).fit(
-        decisions, y, sample_weight=weight
-    )
-    # cv: row numbers of the training data, of no use after the fit
+    rows = np.arange(len(y))
+    classifier = CalibratedClassifierCV(
+        _PrecomputedDecisions(), method="sigmoid", cv=[(rows, rows)], ensemble=False
+    ).fit(decisions, y, sample_weight=weight)
+    # cv holds indices of training rows, which are useless after the fit.
     classifier.set_params(estimator=clone(fitted), cv=None)
     classifier.calibrated_classifiers_[0].estimator = fitted
     classifier.n_features_in_ = fitted.n_features_in_
     return classifier
 
 
-class _Given(ClassifierMixin, BaseEstimator):
-    """Stands for a machine whose decisions are known: they are its rows."""
+class _PrecomputedDecisions(ClassifierMixin, BaseEstimator):
+    """A classifier that takes decisions as X and returns them as its decision function."""
 
-    def fit(self, X: np.ndarray, y: np.ndarray, sample_weight: np.ndarray | None = None) -> _Given:
+    def fit(
+        self, X: np.ndarray, y: np.ndarray, sample_weight: np.ndarray | None = None
+    ) -> _PrecomputedDecisions:
         self.classes_ = np.unique(y)
         return self
 
     def predict(self, X: np.ndarray) -> np.ndarray:
-        raise NotImplementedError  # scikit-learn asks whether it is there
+        raise NotImplementedError  # never called, but scikit-learn requires the method
 
     def decision_function(self, X: np.ndarray) -> np.ndarray:
         return X if len(self.classes_) > 2 else X[:, 0]
 
 
-TOL = 1e-6  # of the gradient; liblinear's own is coarser
-
-
 def fit_streamed(
-    head: SVMSettings, rows: RowStream, label: IntArray, part: IntArray
-) -> tuple[Pipeline, Float64Array, Machines]:
-    """Fit a head whose solver is "approximate", and one machine without each part.
+    head: SVMParams, rows: RowStream, label: IntArray, fold: IntArray
+) -> tuple[Pipeline, Float64Array, LinearSVMs]:
+    """Fit a head with solver "approximate" on all rows, and one SVM without each calibration fold.
 
-    In memory each part's machine has a scaling, and Nyström rows, of its own; here they are those of all
-    rows. Neither knows labels.
+    In memory, the SVM of each fold has its own scaling and Nyström components. Here all SVMs share those of
+    all rows; neither depends on labels.
 
     Parameters
     ----------
-    head : SVMSettings
+    head : SVMParams
     rows : RowStream
     label : ndarray of shape (n_rows,), int
         0 to n_classes - 1.
-    part : ndarray of shape (n_rows,), int
-        Calibration part of each row, from 0.
+    fold : ndarray of shape (n_rows,), int
+        Calibration fold of each row, from 0.
 
     Returns
     -------
     pipeline : Pipeline
         Fitted on all rows.
     decisions : ndarray of shape (n_rows, n_classes), one column for two classes
-        Of each row by the machine fitted without its part.
-    machines : Machines
+        Decisions for each row by the SVM fitted without its fold.
+    svms : LinearSVMs
     """
     scaled = fit_scaling(rows, head.scaling)
     steps: list[tuple[str, Any]] = [("scale", scaled.scaler)]
     if head.kernel == "linear":
-        machine, decisions, machines = _solve(head, scaled, label, part)
+        svm, decisions, svms = _solve(head, scaled, label, fold)
     else:
-        chosen = _basis_rows(head, len(rows))
-        basis = scaled.scale(rows.take(chosen))
-        features = nystroem(head, basis, chosen, gamma=head.gamma_factor * scaled.gamma)
-        steps.append(("map", features))
+        basis_rows = _basis_rows(head, len(rows))
+        basis = scaled.scale(rows.take(basis_rows))
+        nystroem = _fitted_nystroem(head, basis, basis_rows, gamma=head.gamma_factor * scaled.gamma)
+        steps.append(("map", nystroem))
         with SpooledRows(len(basis), rows_at_once=1024) as spool:
-            mapped = unscaled(_mapped(scaled, features, spool))
-            machine, decisions, machines = _solve(head, mapped, label, part)
-    return Pipeline([*steps, ("classify", machine)]), decisions, machines
+            mapped = unscaled(_map_rows(scaled, nystroem, spool))
+            svm, decisions, svms = _solve(head, mapped, label, fold)
+    return Pipeline([*steps, ("classify", svm)]), decisions, svms
 
 
 def _solve(
-    head: SVMSettings, scaled: Scaled, label: IntArray, part: IntArray
-) -> tuple[LinearSVC, Float64Array, Machines]:
+    head: SVMParams, scaled: ScaledStream, label: IntArray, fold: IntArray
+) -> tuple[LinearSVC, Float64Array, LinearSVMs]:
+    """Return the fitted LinearSVC of all rows, the out-of-fold decisions, and all SVMs."""
     y, n_rows = scaled.stream.y, len(scaled.stream)
     classes = np.unique(y)
     weights = np.stack(
         [
-            compute_class_weight(head.class_weight, classes=classes, y=y[part != one])
-            for one in range(int(part.max()) + 2)  # the last is nobody's part
+            compute_class_weight(head.class_weight, classes=classes, y=y[fold != k])
+            for k in range(int(fold.max()) + 2)  # no row has the last number: that SVM has all rows
         ]
     )
-    machines = solve_machines(scaled, label, part, C=head.C, weights=weights, tol=TOL, seed=head.seed)
-    decisions = np.empty((n_rows, machines.coef.shape[1]))
+    svms = solve_linear_svms(scaled, label, fold, C=head.C, weights=weights, tol=STREAMED_TOL, seed=head.seed)
+    decisions = np.empty((n_rows, svms.coef.shape[1]))
 
-    def decide(where: IntArray, Z: Float64Array) -> None:
-        decisions[where] = machines.decisions(Z, part[where])
+    def decide(position: IntArray, Z: Float64Array) -> None:
+        decisions[position] = svms.decisions(Z, fold[position])
 
     for _ in scaled.map_blocks(decide):
         pass
-    machine = approximate_machine(head)
-    machine.classes_, machine.n_iter_ = classes, machines.n_iter
-    machine.coef_, machine.intercept_ = machines.coef[-1], machines.intercept[-1]
-    machine.n_features_in_ = machine.coef_.shape[1]
-    return machine, decisions, machines
+    svm = make_linear_svc(head)
+    svm.classes_, svm.n_iter_ = classes, svms.n_iter
+    svm.coef_, svm.intercept_ = svms.coef[-1], svms.intercept[-1]
+    svm.n_features_in_ = svm.coef_.shape[1]
+    return svm, decisions, svms
 
 
-def nystroem(head: SVMSettings, basis: Float64Array, chosen: IntArray, *, gamma: float) -> Nystroem:
-    """Return scikit-learn's map as if it had been fitted, from the rows that it would have chosen."""
+def _fitted_nystroem(head: SVMParams, basis: Float64Array, basis_rows: IntArray, *, gamma: float) -> Nystroem:
+    """Return scikit-learn's Nystroem with the fitted attributes that a fit on all rows would set."""
     fitted = Nystroem(kernel="rbf", gamma=gamma, n_components=len(basis), random_state=head.seed)
     U, S, V = svd(rbf_kernel(basis, gamma=gamma))
     fitted.normalization_ = np.dot(U / np.sqrt(np.maximum(S, 1e-12)), V)
-    fitted.components_, fitted.component_indices_ = basis, chosen
+    fitted.components_, fitted.component_indices_ = basis, basis_rows
     fitted.n_features_in_, fitted._n_features_out = basis.shape[1], len(basis)
     return fitted
 
 
-def _basis_rows(head: SVMSettings, n_rows: int) -> IntArray:
-    """Return the rows that scikit-learn would draw from all of them."""
-    drawn: IntArray = check_random_state(head.seed).permutation(n_rows)[: min(COMPONENTS, n_rows)]
+def _basis_rows(head: SVMParams, n_rows: int) -> IntArray:
+    """Return the rows that Nystroem would draw from `n_rows` rows."""
+    drawn: IntArray = check_random_state(head.seed).permutation(n_rows)[: min(N_COMPONENTS, n_rows)]
     return drawn
 
 
-def _mapped(scaled: Scaled, features: Nystroem, spool: SpooledRows) -> RowStream:
-    """Return the rows as a map has them, kept in a file while they are needed: 2 GB for a million."""
+def _map_rows(scaled: ScaledStream, nystroem: Nystroem, spool: SpooledRows) -> RowStream:
+    """Return a stream of the transformed rows, which are written to `spool`: 2 GB for a million rows."""
     rows = scaled.stream
-    position = []
-    for where, mapped in scaled.map_blocks(
-        lambda where, Z: (where, features.transform(Z).astype(np.float32))
-    ):
+
+    def transform(position: IntArray, Z: Float64Array) -> tuple[IntArray, Float32Array]:
+        return position, nystroem.transform(Z).astype(np.float32)
+
+    positions = []
+    for position, mapped in scaled.map_blocks(transform):
         spool.append(mapped)
-        position.append(where)
-    piece = SourceRows(source=spool, rows=np.arange(len(rows)), position=np.concatenate(position)[:, None])
+        positions.append(position)
+    piece = SourceRows(source=spool, rows=np.arange(len(rows)), position=np.concatenate(positions)[:, None])
     return replace(rows, pieces=(piece,), columns=slice(0, spool.shape[1]))

@@ -1,4 +1,4 @@
-"""SVMs of many C and gamma on one fold."""
+"""Grid search of SVMs on one fold: kernels and features are shared by all values of C."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from classify.heads.base import make_scaler
 from classify.heads.kernels import inner_products, linear_kernel, rbf_kernels, scale_gamma
 from classify.heads.logistic import fit_quietly
 from classify.heads.svm_fitting import (
-    approximate_machine,
-    exact_machine,
-    free_of_c,
-    make_features,
+    is_hard_margin,
+    make_linear_svc,
+    make_svc,
+    make_transformers,
     resolve_solver,
 )
 
@@ -35,9 +35,9 @@ def fold_predictions(
     *,
     soft: bool = False,
 ) -> list[np.ndarray]:
-    """Return each head's predictions on `X_score` after a fit on the other rows, before calibration.
+    """Fit each head on the rows of a fold, without calibration, and predict the scored rows.
 
-    The predictions are those of `machines.fit_pipeline` on the features. The heads stay unfitted.
+    The predictions equal those of `svm_fitting.fit_pipeline`. The heads themselves stay unfitted.
 
     Parameters
     ----------
@@ -46,11 +46,11 @@ def fold_predictions(
         Unscaled features.
     y_fit : ndarray of shape (n_fit,)
     soft : bool, default=False
-        Whether decisions are wanted, one column a class as scikit-learn's "ovr" has them, not classes.
+        Return decisions, one column per class as with scikit-learn's "ovr", instead of classes.
 
     Returns
     -------
-    list of ndarray of shape (n_score,), or (n_score, n_classes)
+    list of ndarray of shape (n_score,), or (n_score, n_classes) if `soft`
         In the order of the heads.
     """
     return solve_together([(heads, y_fit)], X_fit, X_score, soft=soft)[0]
@@ -63,59 +63,60 @@ def solve_together(
     *,
     soft: bool,
 ) -> list[list[np.ndarray]]:
-    """Return what `fold_predictions` does for each problem; they share scaled rows and kernels.
+    """Return `fold_predictions` for several problems that share scaled rows and kernels.
 
     Parameters
     ----------
     problems : sequence of (heads, y_fit)
-        As many heads each, that differ between problems in class weights alone.
+        All have the same number of heads, and head i differs between problems only in its class weights.
     X_fit, X_score, soft
         As in `fold_predictions`.
     """
     assert_all_finite(X_fit)
     assert_all_finite(X_score)
-    settled = [[resolve_solver(head, len(X_fit)) for head in heads] for heads, _ in problems]
-    heads = settled[0]
+    resolved = [[resolve_solver(head, len(X_fit)) for head in heads] for heads, _ in problems]
+    heads = resolved[0]
 
-    def path_of(index: int) -> tuple:
-        return tuple(_path(part[index]) for part in settled)
+    def path_key(index: int) -> tuple:
+        return tuple(_path_key(problem_heads[index]) for problem_heads in resolved)
 
-    order = sorted(range(len(heads)), key=lambda i: (*_shared(heads[i]), path_of(i), heads[i].C))
+    order = sorted(range(len(heads)), key=lambda i: (*_rows_key(heads[i]), path_key(i), heads[i].C))
     predictions: list[dict[int, np.ndarray]] = [{} for _ in problems]
-    for _, together in groupby(order, key=lambda i: _shared(heads[i])):
-        members = list(together)
-        one, factors = heads[members[0]], sorted({_factor(heads[i]) for i in members})
-        exact = one.solver == "exact"
-        rows = (_kernels if exact else _features)(one, X_fit, X_score, factors)
-        by_factor = groupby(members, key=lambda i: _factor(heads[i]))
-        for (_, alike), (fit_rows, score_rows) in zip(by_factor, rows, strict=True):
-            for _, ascending in groupby(alike, key=path_of):
+    for _, same_rows in groupby(order, key=lambda i: _rows_key(heads[i])):
+        members = list(same_rows)
+        first, factors = heads[members[0]], sorted({_gamma_factor(heads[i]) for i in members})
+        exact = first.solver == "exact"
+        matrices = (_kernels if exact else _features)(first, X_fit, X_score, factors)
+        by_factor = groupby(members, key=lambda i: _gamma_factor(heads[i]))
+        for (_, same_gamma), (fit_matrix, score_matrix) in zip(by_factor, matrices, strict=True):
+            for _, ascending in groupby(same_gamma, key=path_key):
                 path = list(ascending)
                 predict = _exact_predictions if exact else _approximate_predictions
-                for part, (_, y), found in zip(settled, problems, predictions, strict=True):
-                    said = predict([part[i] for i in path], fit_rows, y, score_rows, soft=soft)
-                    found.update(zip(path, said, strict=True))
+                for problem_heads, (_, y), found in zip(resolved, problems, predictions, strict=True):
+                    path_heads = [problem_heads[i] for i in path]
+                    path_predictions = predict(path_heads, fit_matrix, y, score_matrix, soft=soft)
+                    found.update(zip(path, path_predictions, strict=True))
     return [[found[index] for index in range(len(heads))] for found in predictions]
 
 
-def _shared(head: SVMHead) -> tuple:
-    """Return what heads have in common that share scaled rows."""
+def _rows_key(head: SVMHead) -> tuple:
+    """Return the parameters that are equal for heads that share scaled rows."""
     return head.solver, head.kernel, head.scaling, head.seed
 
 
-def _factor(head: SVMHead) -> float:
+def _gamma_factor(head: SVMHead) -> float:
     return head.gamma_factor if head.kernel == "rbf" else 0.0
 
 
-def _path(head: SVMHead) -> tuple:
-    """Return what heads have in common, beside scaled rows, that differ in C alone."""
-    return _factor(head), str(head.class_weight), head.tol, head.max_iter
+def _path_key(head: SVMHead) -> tuple:
+    """Return the parameters that are equal, besides `_rows_key`, for heads that differ only in C."""
+    return _gamma_factor(head), str(head.class_weight), head.tol, head.max_iter
 
 
 def _kernels(
     head: SVMHead, X_fit: np.ndarray, X_score: np.ndarray, gamma_factors: Iterable[float]
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield kernel values for each gamma: (n_fit, n_fit) and (n_score, n_fit)."""
+    """Yield the kernel matrices for each gamma: (n_fit, n_fit) and (n_score, n_fit)."""
     products = inner_products(X_fit, X_score, scaling=head.scaling)
     if head.kernel == "linear":
         yield linear_kernel(products)
@@ -126,29 +127,29 @@ def _kernels(
 def _features(
     head: SVMHead, X_fit: np.ndarray, X_score: np.ndarray, gamma_factors: Iterable[float]
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield the features that the approximate machine is fitted on, for each gamma."""
+    """Yield the transformed features for each gamma, which the approximate SVM is fitted on."""
     X_fit, X_score = X_fit.astype(np.float64), X_score.astype(np.float64)
     scale = scale_gamma(make_scaler(head.scaling).fit_transform(X_fit))
     for factor in gamma_factors:
-        steps = Pipeline(make_features(head, len(X_fit), gamma=factor * scale))
-        yield steps.fit_transform(X_fit), steps.transform(X_score)
+        transformers = Pipeline(make_transformers(head, len(X_fit), gamma=factor * scale))
+        yield transformers.fit_transform(X_fit), transformers.transform(X_score)
 
 
 def _exact_predictions(
     heads: Sequence[SVMHead], K_fit: np.ndarray, y: np.ndarray, K_score: np.ndarray, *, soft: bool
 ) -> Iterator[np.ndarray]:
-    """Fit machines that differ in C alone, in ascending C, on one kernel, and let them predict."""
-    final = None  # predictions that no larger C changes any more
+    """Yield the predictions of SVCs that differ only in C, given in ascending C, on one kernel."""
+    final = None  # predictions that do not change for larger C
     for head in heads:
         if final is not None:
             yield final
             continue
-        machine = exact_machine(head, kernel="precomputed")
-        # To look for NaN in each kernel would take a tenth of the time.
+        svc = make_svc(head, kernel="precomputed")
+        # Checking each kernel for NaN would take a tenth of the time.
         with config_context(assume_finite=True):
-            converged = fit_quietly(machine, K_fit, y)
-            predicted = _said(machine, K_score, soft=soft)
-        if converged and free_of_c(machine):
+            converged = fit_quietly(svc, K_fit, y)
+            predicted = _predict(svc, K_score, soft=soft)
+        if converged and is_hard_margin(svc):
             final = predicted
         yield predicted
 
@@ -156,16 +157,16 @@ def _exact_predictions(
 def _approximate_predictions(
     heads: Sequence[SVMHead], Z_fit: np.ndarray, y: np.ndarray, Z_score: np.ndarray, *, soft: bool
 ) -> Iterator[np.ndarray]:
-    """Fit machines on the same features, and let them predict."""
+    """Yield the predictions of linear SVMs on the same features."""
     for head in heads:
-        machine = approximate_machine(head)
-        fit_quietly(machine, Z_fit, y)
-        yield _said(machine, Z_score, soft=soft)
+        svm = make_linear_svc(head)
+        fit_quietly(svm, Z_fit, y)
+        yield _predict(svm, Z_score, soft=soft)
 
 
-def _said(machine: SVC | LinearSVC, rows: np.ndarray, *, soft: bool) -> np.ndarray:
-    """Return what a machine says of rows: classes, or its decision for each class."""
+def _predict(svm: SVC | LinearSVC, rows: np.ndarray, *, soft: bool) -> np.ndarray:
+    """Return the predicted classes or, if `soft`, the decision for each class (n_rows, n_classes)."""
     if not soft:
-        return machine.predict(rows)
-    decisions = machine.decision_function(rows)
+        return svm.predict(rows)
+    decisions = svm.decision_function(rows)
     return decisions if decisions.ndim > 1 else np.column_stack([-decisions, decisions])

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from classify.data.neighbors import unit_rows
 from classify.data.samples import Samples
 from classify.evaluation.studies.base import StudyContext, choose_on_folds, out_of_fold_predictions
 from classify.io.results import DOUBTFUL, write_csv
@@ -305,7 +306,8 @@ def neighborhood(X: npt.NDArray[np.float32], group: IntArray) -> Neighborhood:
     measure of outliers: Kuan & Mueller, "Back to the basics: revisiting out-of-distribution detection
     baselines", arXiv:2207.03061.
     """
-    unit = _unit_vectors(X)
+    centred = X.astype(np.float64) - X.mean(axis=0, dtype=np.float64)
+    unit = unit_rows(centred, copy=False).astype(np.float32)
     nearest, typical = np.full(len(X), np.inf), np.full(len(X), np.inf)
     k = min(N_NEIGHBOURS, len(X) - 1)
     for rows, distance in _distances(unit, group):
@@ -341,12 +343,6 @@ def outliers(typical: Float64Array) -> IntArray:
     found = np.flatnonzero(finite & (typical > high + _FENCE * (high - low)))
     return found[np.argsort(-typical[found], kind="stable")]
 
-
-def _unit_vectors(X: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    centred = X.astype(np.float64) - X.mean(axis=0, dtype=np.float64)
-    length = np.linalg.norm(centred, axis=1, keepdims=True)
-    unit = np.divide(centred, length, out=np.zeros_like(centred), where=length > 0)
-    return unit.astype(np.float32)
 
 
 def _distances(

@@ -1,1 +1,1 @@
-"""Losses and solvers behind the linear heads."""
+"""Losses, solvers, scaling of streams and temperature scaling for the heads."""

@@ -1,9 +1,10 @@
-"""Proportional odds: one score a row, and thresholds that part it into ordered classes.
+"""Proportional-odds loss: one score per row, and thresholds that divide the scores into ordered classes.
 
-P(y <= k) is the logistic function S of threshold k less the score. With b and a the thresholds above and
-below a class, less the score, its probability is S(b) S(-a) (1 - e^(a-b)), where a - b is the same for every
-row. So the loss is that of logistic regressions, one at each threshold beside a row's class, plus a barrier
-that keeps thresholds apart; it is convex (Pratt, "Concavity of the log likelihood", 1981).
+P(y <= k) is the logistic function S of threshold k minus the score. Let b and a be the thresholds above and
+below a class, minus the score. The probability of the class is S(b) S(-a) (1 - e^(a-b)), and a - b is the
+same for all rows. So the loss is the sum of logistic losses at the thresholds adjacent to the class of each
+row, plus a barrier that keeps the thresholds apart. It is convex (Pratt, "Concavity of the log likelihood",
+1981).
 """
 
 from __future__ import annotations
@@ -16,29 +17,29 @@ import numpy.typing as npt
 from scipy.special import expit
 
 from classify.heads.solvers.newton_cg import (
+    CholeskyFactor,
     Problem,
-    Streamed,
+    StreamedProblem,
     factorise,
     row_space,
     times_columns,
     times_rows,
 )
-from classify.heads.solvers.scaling import Scaled
+from classify.heads.solvers.scaling import ScaledStream
 from featurize.base.typing import Float32Array, Float64Array, IntArray
 
-_GAP = np.array([[1.0, -1.0], [-1.0, 1.0]], dtype=np.float32)  # the Hessian of a squared gap, halved
-Curvature = tuple[
-    Float64Array, Float64Array, Float64Array
-]  # of each row at the threshold above and below, and of each gap
+_GAP_HESSIAN = np.array([[1.0, -1.0], [-1.0, 1.0]], dtype=np.float32)  # of half the square of a gap
+# Second derivatives: of each row at the threshold above its class, at the one below it, and of each gap.
+Curvatures = tuple[Float64Array, Float64Array, Float64Array]
 
 
 @dataclass(frozen=True, kw_only=True)
 class OrdinalSolution:
-    """A score, ``Z @ coef``, and the thresholds that part the classes, ascending."""
+    """Coefficients of the score, ``Z @ coef``, and thresholds between the classes."""
 
     coef: Float64Array  # (n_columns,)
-    thresholds: Float64Array  # (n_classes - 1,)
-    gradient: float  # largest component of the mean loss's gradient
+    thresholds: Float64Array  # (n_classes - 1,) ascending
+    gradient: float  # largest component of the gradient of the mean loss
     n_iter: int  # Newton steps
 
 
@@ -51,9 +52,9 @@ def solve_ordinal_path(
     tol: float = 1e-6,
     max_iter: int = 100,
 ) -> Iterator[OrdinalSolution]:
-    """Yield the solution for each C, each found from the one before it.
+    """Yield the solution for each C, starting from the previous one.
 
-    The objective is that of `softmax_loss`: the weighted sum of the log losses times C, plus half
+    The objective is as in `softmax_loss`: the weighted sum of the log losses times C, plus half the sum of
     the squared coefficients; thresholds are not penalised.
 
     Parameters
@@ -61,15 +62,15 @@ def solve_ordinal_path(
     Z : ndarray of shape (n_rows, n_columns), float64
         Scaled rows. Left unchanged.
     label : ndarray of shape (n_rows,), int
-        Class of each row in its order, 0 to n_classes - 1, each present.
+        Class of each row, 0 to n_classes - 1 in the order of the classes, each present.
     C : sequence of float
-        Ascending is quickest.
+        Ascending values are fastest.
     weight : ndarray of shape (n_rows,), optional
-        Of each row; 1 by default.
+        Weight of each row; 1 by default.
     tol : float
-        Largest component of the mean loss's gradient at which to stop.
+        Stop when the largest component of the gradient of the mean loss is below this.
     max_iter : int
-        Newton steps for each C.
+        Maximum number of Newton steps for each C.
 
     References
     ----------
@@ -79,9 +80,7 @@ def solve_ordinal_path(
     Z, basis = row_space(Z)
     n_columns = Z.shape[1]
     problem = OrdinalProblem(Z, label, weight, rotated=basis is not None)
-    below = np.cumsum(problem.class_share)[:-1]
-    unknowns = np.zeros((1, n_columns + len(below)))
-    unknowns[0, n_columns:] = np.log(below / (1.0 - below))  # the solution without any coefficient
+    unknowns = _initial_unknowns(n_columns, problem.class_share)
     for value in C:
         penalty = 1.0 / (value * weight.sum())
         unknowns, size, n_iter = problem.minimise(unknowns, penalty, tol=tol, max_iter=max_iter)
@@ -91,17 +90,28 @@ def solve_ordinal_path(
 
 
 def class_probabilities(score: Float64Array, thresholds: Float64Array) -> Float64Array:
-    """Return the probability of each class: (n_rows, n_classes), from scores (n_rows,)."""
+    """Return the probability of each class, (n_rows, n_classes), from scores (n_rows,)."""
     above = thresholds - score[:, None]  # (n_rows, n_classes - 1)
-    parts = np.empty((len(score), len(thresholds) + 1))
-    parts[:, 0], parts[:, -1] = expit(above[:, 0]), expit(-above[:, -1])
-    parts[:, 1:-1] = expit(above[:, 1:]) * expit(-above[:, :-1]) * -np.expm1(-np.diff(thresholds))
-    return parts
+    probabilities = np.empty((len(score), len(thresholds) + 1))
+    probabilities[:, 0], probabilities[:, -1] = expit(above[:, 0]), expit(-above[:, -1])
+    probabilities[:, 1:-1] = expit(above[:, 1:]) * expit(-above[:, :-1]) * -np.expm1(-np.diff(thresholds))
+    return probabilities
+
+
+def _initial_unknowns(n_columns: int, class_share: Float64Array) -> Float64Array:
+    """Return the solution for zero coefficients: thresholds are log odds of the class shares below them."""
+    below = np.cumsum(class_share)[:-1]
+    unknowns = np.zeros((1, n_columns + len(below)))
+    unknowns[0, n_columns:] = np.log(below / (1.0 - below))
+    return unknowns
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Sides:
-    """The thresholds beside some rows' classes, and the rows' shares there; all of shape (n_rows,)."""
+class AdjacentThresholds:
+    """Indices of the thresholds above and below the class of each row, and the weights of the row there.
+
+    All arrays have shape (n_rows,).
+    """
 
     upper: npt.NDArray[np.integer]
     lower: npt.NDArray[np.integer]
@@ -109,9 +119,9 @@ class Sides:
     lower_share: Float64Array
 
     @classmethod
-    def of(cls, label: npt.NDArray[np.integer], share: Float64Array, n_classes: int) -> Sides:
-        """Return those of rows with these classes and shares."""
-        # The first class has no threshold below it, the last none above: their shares there are 0.
+    def of(cls, label: npt.NDArray[np.integer], share: Float64Array, n_classes: int) -> AdjacentThresholds:
+        """Return the thresholds for rows with these classes and shares of the total weight."""
+        # The first class has no threshold below it and the last has none above: the weight there is 0.
         return cls(
             upper=np.minimum(label, n_classes - 2),
             lower=np.maximum(label - 1, 0),
@@ -119,9 +129,9 @@ class Sides:
             lower_share=np.where(label > 0, share, 0.0),
         )
 
-    def at(self, rows: IntArray) -> Sides:
-        """Return those of some of the rows."""
-        return Sides(
+    def take(self, rows: IntArray) -> AdjacentThresholds:
+        """Return the thresholds of some rows."""
+        return AdjacentThresholds(
             upper=self.upper[rows],
             lower=self.lower[rows],
             upper_share=self.upper_share[rows],
@@ -130,7 +140,7 @@ class Sides:
 
 
 class OrdinalProblem(Problem):
-    """Rows and ordered classes of one data set; unknowns are (1, n_columns + n_thresholds)."""
+    """Proportional-odds loss of rows in memory; unknowns are (1, n_columns + n_thresholds)."""
 
     def __init__(
         self,
@@ -143,142 +153,152 @@ class OrdinalProblem(Problem):
     ) -> None:
         self.Z, self.Z32 = Z, Z.astype(np.float32)
         self.n_columns = Z.shape[1]
-        self.rotated = rotated  # columns are not those of the caller: components of a gradient mean nothing
+        self.rotated = rotated  # the columns are those of `row_space`, not those of the caller
         self.label = label
         n_classes = n_classes or int(label.max()) + 1
         self.n_thresholds = n_classes - 1
         self.share = weight / weight.sum()  # (n_rows,)
-        share_of_each = np.bincount(label, weights=self.share, minlength=n_classes)
-        self.class_share = share_of_each.astype(np.float64)  # (n_classes,)
-        self.sides = Sides.of(label, self.share, n_classes)
+        class_share = np.bincount(label, weights=self.share, minlength=n_classes)
+        self.class_share = class_share.astype(np.float64)  # (n_classes,)
+        self.adjacent = AdjacentThresholds.of(label, self.share, n_classes)
         self._mean_moments: list[Float32Array] | None = None
 
-    def _size(self, gradient: Float64Array) -> float:
+    def _gradient_size(self, gradient: Float64Array) -> float:
         columns, thresholds = gradient[0, : self.n_columns], gradient[0, self.n_columns :]
-        # A component in the caller's columns is no larger than the length in rotated ones.
+        # In rotated columns the norm is an upper bound of the components in the columns of the caller.
         size = np.linalg.norm(columns) if self.rotated else np.abs(columns).max()
         return float(max(size, np.abs(thresholds).max()))
 
     def _evaluate(
         self, unknowns: Float64Array, penalty: float
-    ) -> tuple[float, Float64Array, Curvature | None]:
-        """Return the loss (infinite where thresholds are out of order), its gradient, and curvatures."""
-        rest, slope, gaps = self.rest(unknowns, penalty, self.class_share)
+    ) -> tuple[float, Float64Array, Curvatures | None]:
+        """Return the loss (infinite if thresholds are not ascending), its gradient, and the curvatures."""
+        penalty_loss, penalty_gradient, gaps = self.penalty_loss(unknowns, penalty, self.class_share)
         if gaps is None:
             return np.inf, np.zeros_like(unknowns), None
-        loss, gradient, above, below = self.loss_of_rows(unknowns, self.Z, self.sides)
-        return loss + rest, gradient + slope, (above, below, gaps)
+        loss, gradient, above, below = self.rows_loss(unknowns, self.Z, self.adjacent)
+        return loss + penalty_loss, gradient + penalty_gradient, (above, below, gaps)
 
-    def loss_of_rows(
-        self, unknowns: Float64Array, Z: Float64Array, sides: Sides
+    def rows_loss(
+        self, unknowns: Float64Array, Z: Float64Array, adjacent: AdjacentThresholds
     ) -> tuple[float, Float64Array, Float64Array, Float64Array]:
-        """Return what some rows add to the loss and its gradient, and their curvatures above and below."""
+        """Return the loss and gradient of some rows, and their curvatures at the adjacent thresholds."""
         coef, thresholds = unknowns[:, : self.n_columns], unknowns[0, self.n_columns :]
         score = times_columns(coef, Z)[0]
-        above, below = thresholds[sides.upper] - score, thresholds[sides.lower] - score
-        loss = float(sides.upper_share @ np.logaddexp(0.0, -above))
-        loss += float(sides.lower_share @ np.logaddexp(0.0, below))
-        pull, push = sides.upper_share * expit(-above), sides.lower_share * expit(below)
+        above, below = thresholds[adjacent.upper] - score, thresholds[adjacent.lower] - score
+        loss = float(adjacent.upper_share @ np.logaddexp(0.0, -above))
+        loss += float(adjacent.lower_share @ np.logaddexp(0.0, below))
+        upper_slope, lower_slope = adjacent.upper_share * expit(-above), adjacent.lower_share * expit(below)
         gradient = np.empty_like(unknowns)
-        gradient[:, : self.n_columns] = times_rows((pull - push)[None], Z)
-        gradient[0, self.n_columns :] = self._at_thresholds(-pull, push, sides)
-        return loss, gradient, pull * expit(above), push * expit(-below)
+        gradient[:, : self.n_columns] = times_rows((upper_slope - lower_slope)[None], Z)
+        gradient[0, self.n_columns :] = self._sum_at_thresholds(-upper_slope, lower_slope, adjacent)
+        return loss, gradient, upper_slope * expit(above), lower_slope * expit(-below)
 
-    def rest(
+    def penalty_loss(
         self, unknowns: Float64Array, penalty: float, class_share: Float64Array
     ) -> tuple[float, Float64Array, Float64Array | None]:
-        """Return the loss (infinite where thresholds are out of order) and gradient of penalty and gaps."""
+        """Return the L2 penalty plus the barrier, its gradient, and the curvature of the barrier at each gap.
+
+        The loss is infinite, and the curvature None, if the thresholds are not ascending.
+        """
         coef, thresholds = unknowns[:, : self.n_columns], unknowns[0, self.n_columns :]
         gaps = np.diff(thresholds)
         if not (gaps > 0).all():
             return np.inf, np.zeros_like(unknowns), None
-        middle, apart = class_share[1:-1], -np.expm1(-gaps)
+        inner_share, factor = class_share[1:-1], -np.expm1(-gaps)  # factor: 1 - e^(a-b) of the inner classes
         gradient = np.zeros_like(unknowns)
         gradient[:, : self.n_columns] = penalty * coef
-        gradient[0, self.n_columns :] = _at_gaps(-middle * np.exp(-gaps) / apart)
-        loss = 0.5 * penalty * float(np.sum(coef**2)) - float(middle @ np.log(apart))
-        return loss, gradient, middle * np.exp(-gaps) / apart**2
+        gradient[0, self.n_columns :] = _gap_gradient(-inner_share * np.exp(-gaps) / factor)
+        loss = 0.5 * penalty * float(np.sum(coef**2)) - float(inner_share @ np.log(factor))
+        return loss, gradient, inner_share * np.exp(-gaps) / factor**2
 
-    def _at_thresholds(self, upper: Float64Array, lower: Float64Array, sides: Sides) -> Float64Array:
-        """Return the sum at each threshold of rows' values above and below."""
+    def _sum_at_thresholds(
+        self, upper: Float64Array, lower: Float64Array, adjacent: AdjacentThresholds
+    ) -> Float64Array:
+        """Add the values of each row to the thresholds above and below its class: (n_thresholds,)."""
         total: Float64Array = np.zeros(self.n_thresholds)
-        total += np.bincount(sides.upper, weights=upper, minlength=self.n_thresholds)
-        total += np.bincount(sides.lower, weights=lower, minlength=self.n_thresholds)
+        total += np.bincount(adjacent.upper, weights=upper, minlength=self.n_thresholds)
+        total += np.bincount(adjacent.lower, weights=lower, minlength=self.n_thresholds)
         return total
 
-    def _curvature(self, vector: Float32Array, state: Curvature, penalty: float) -> Float32Array:
-        """Return the Hessian times a vector; what is small in the curvatures is kept by float64."""
+    def _hessian_product(self, vector: Float32Array, state: Curvatures, penalty: float) -> Float32Array:
+        """Return the Hessian times a vector; float64 keeps the digits of small curvatures."""
         above, below, gaps = state
-        product = self.curvature_of_rows(vector, self.Z32, self.sides, above, below)
-        return product + self.rest_curvature(vector, gaps, penalty)
+        product = self.rows_hessian_product(vector, self.Z32, self.adjacent, above, below)
+        return product + self.penalty_hessian_product(vector, gaps, penalty)
 
-    def curvature_of_rows(
-        self, vector: Float32Array, Z32: Float32Array, sides: Sides, above: Float64Array, below: Float64Array
+    def rows_hessian_product(
+        self,
+        vector: Float32Array,
+        Z32: Float32Array,
+        adjacent: AdjacentThresholds,
+        above: Float64Array,
+        below: Float64Array,
     ) -> Float32Array:
-        """Return what some rows of these curvatures add to it."""
+        """Return the Hessian of rows with these curvatures times a vector."""
         score = times_columns(vector[:, : self.n_columns], Z32)[0].astype(np.float64)
         thresholds = vector[0, self.n_columns :].astype(np.float64)
-        at_upper = above * (thresholds[sides.upper] - score)
-        at_lower = below * (thresholds[sides.lower] - score)
+        at_upper = above * (thresholds[adjacent.upper] - score)
+        at_lower = below * (thresholds[adjacent.lower] - score)
         product = np.empty_like(vector)
         product[:, : self.n_columns] = times_rows(-(at_upper + at_lower).astype(np.float32)[None], Z32)
-        product[0, self.n_columns :] = self._at_thresholds(at_upper, at_lower, sides)
+        product[0, self.n_columns :] = self._sum_at_thresholds(at_upper, at_lower, adjacent)
         return product
 
-    def rest_curvature(self, vector: Float32Array, gaps: Float64Array, penalty: float) -> Float32Array:
-        """Return what penalty and gaps add to it."""
+    def penalty_hessian_product(
+        self, vector: Float32Array, gaps: Float64Array, penalty: float
+    ) -> Float32Array:
+        """Return the Hessian of the penalty and of the barrier with curvatures `gaps`, times a vector."""
         product = np.zeros_like(vector)
         product[:, : self.n_columns] = np.float32(penalty) * vector[:, : self.n_columns]
-        apart = np.diff(vector[0, self.n_columns :].astype(np.float64))
-        product[0, self.n_columns :] = _at_gaps(gaps * apart)
+        differences = np.diff(vector[0, self.n_columns :].astype(np.float64))
+        product[0, self.n_columns :] = _gap_gradient(gaps * differences)
         return product
 
-    def _preconditioner(
-        self, state: Curvature, penalty: float, *, weighted: bool
-    ) -> tuple[Float32Array, bool]:
+    def _preconditioner(self, state: Curvatures, penalty: float, *, weighted: bool) -> CholeskyFactor:
         """Factorise the Hessian; unless `weighted`, with mean curvatures above and below the classes."""
         above, below, gaps = state
         n = self.n_columns
         if weighted:
             matrix = self._moments(above, below)
         else:
+            upper_share, lower_share = self.adjacent.upper_share, self.adjacent.lower_share
             if self._mean_moments is None:
-                nothing = np.zeros(len(self.label))
-                sides = (self.sides.upper_share, nothing), (nothing, self.sides.lower_share)
-                self._mean_moments = [self._moments(*side) for side in sides]
-            means = above.sum() / self.sides.upper_share.sum(), below.sum() / self.sides.lower_share.sum()
-            upper, lower = (np.float32(m) * one for m, one in zip(means, self._mean_moments, strict=True))
-            matrix = upper + lower
+                zeros = np.zeros(len(self.label))
+                self._mean_moments = [self._moments(upper_share, zeros), self._moments(zeros, lower_share)]
+            upper_moments, lower_moments = self._mean_moments
+            matrix = np.float32(above.sum() / upper_share.sum()) * upper_moments
+            matrix = matrix + np.float32(below.sum() / lower_share.sum()) * lower_moments
         for k, gap in enumerate(gaps):
-            matrix[n + k : n + k + 2, n + k : n + k + 2] += np.float32(gap) * _GAP
+            matrix[n + k : n + k + 2, n + k : n + k + 2] += np.float32(gap) * _GAP_HESSIAN
         diagonal = np.arange(n)
         matrix[diagonal, diagonal] += np.float32(penalty)
         return factorise(matrix)
 
     def _moments(self, above: Float64Array, below: Float64Array) -> Float32Array:
-        """Return the part of the Hessian that rows of such curvatures have."""
+        """Return the Hessian of the rows with these curvatures."""
         n = self.n_columns
         matrix = np.zeros((n + self.n_thresholds, n + self.n_thresholds), dtype=np.float32)
         scaled = self.Z32 * np.sqrt(above + below).astype(np.float32)[:, None]
         matrix[:n, :n] = scaled.T @ scaled
         for k in range(self.n_thresholds):
-            rows = above * (self.sides.upper == k) + below * (self.sides.lower == k)
+            rows = above * (self.adjacent.upper == k) + below * (self.adjacent.lower == k)
             matrix[n + k, :n] = -times_rows(rows.astype(np.float32)[None], self.Z32)[0]
             matrix[n + k, n + k] = rows.sum()
         matrix[:n, n:] = matrix[n:, :n].T
         return matrix
 
 
-def _at_gaps(gaps: Float64Array) -> Float64Array:
-    """Return the sum at each threshold of the values of the gaps beside it, with opposite signs."""
-    total: Float64Array = np.zeros(len(gaps) + 1)
-    total[1:] += gaps
-    total[:-1] -= gaps
-    return total
+def _gap_gradient(values: Float64Array) -> Float64Array:
+    """Return the gradient with respect to thresholds, from the derivatives with respect to their gaps."""
+    gradient: Float64Array = np.zeros(len(values) + 1)
+    gradient[1:] += values
+    gradient[:-1] -= values
+    return gradient
 
 
 def solve_ordinal_streamed(
-    scaled: Scaled,
+    scaled: ScaledStream,
     label: npt.NDArray[np.integer],
     *,
     C: float,
@@ -287,18 +307,20 @@ def solve_ordinal_streamed(
     max_iter: int = 100,
     seed: int = 0,
 ) -> OrdinalSolution:
-    """Return the solution for one C from rows that stay on disk; see `classify.heads.solvers.newton_cg`.
+    """Return the solution for one C on rows that stay on disk.
 
-    All as in `classify.heads.solvers.softmax_loss.solve_streamed`.
+    The parameters are those of `classify.heads.solvers.softmax_loss.solve_streamed`.
     """
     rows, Z = scaled.sample(seed=seed)
-    model = _Streaming(label, weight, rows=rows, Z=Z)
-    n_columns, one = scaled.stream.n_features, model.sample
-    below = np.cumsum(model.class_share)[:-1]
-    start = np.zeros((1, n_columns + len(below)))
-    start[0, n_columns:] = np.log(below / (1.0 - below))
-    start, _, _ = one.minimise(start, 1.0 / (C * weight[rows].sum()), tol=100 * tol, max_iter=max_iter)
-    unknowns, size, n_iter = Streamed(scaled, model).minimise(
+    loss = _StreamedProportionalOdds(label, weight, rows=rows, Z=Z)
+    n_columns = scaled.stream.n_features
+    start, _, _ = loss.sample.minimise(
+        _initial_unknowns(n_columns, loss.class_share),
+        1.0 / (C * weight[rows].sum()),
+        tol=100 * tol,
+        max_iter=max_iter,
+    )
+    unknowns, size, n_iter = StreamedProblem(scaled, loss).minimise(
         start, 1.0 / (C * weight.sum()), tol=tol, max_iter=max_iter
     )
     return OrdinalSolution(
@@ -309,53 +331,58 @@ def solve_ordinal_streamed(
     )
 
 
-class _Streaming:
-    """The same loss for rows that come a block at a time: a `classify.heads.solvers.newton_cg.RowModel`."""
+class _StreamedProportionalOdds:
+    """The same loss for a stream of rows: a `classify.heads.solvers.newton_cg.RowLoss`."""
 
     def __init__(
         self, label: npt.NDArray[np.integer], weight: Float64Array, *, rows: IntArray, Z: Float64Array
     ) -> None:
         n_classes, share = int(label.max()) + 1, weight / weight.sum()
         self.class_share = np.bincount(label, weights=share).astype(np.float64)
-        self.sides = Sides.of(label, share, n_classes)
+        self.adjacent = AdjacentThresholds.of(label, share, n_classes)
         self.sample = OrdinalProblem(Z, label[rows], weight[rows], rotated=False, n_classes=n_classes)
 
-    def loss_of(self, unknowns: Float64Array, Z: Float64Array, rows: IntArray) -> tuple[float, Float64Array]:
-        return self.sample.loss_of_rows(unknowns, Z, self.sides.at(rows))[:2]
+    def rows_loss(
+        self, unknowns: Float64Array, Z: Float64Array, rows: IntArray
+    ) -> tuple[float, Float64Array]:
+        return self.sample.rows_loss(unknowns, Z, self.adjacent.take(rows))[:2]
 
-    def curvature_of(
+    def rows_hessian_product(
         self, vector: Float32Array, unknowns: Float64Array, Z: Float32Array, rows: IntArray
     ) -> Float32Array:
-        Z, sides = Z[:, :-1], self.sides.at(rows)
-        above, below = self._curvatures(unknowns, Z, sides)
-        return self.sample.curvature_of_rows(vector, Z, sides, above, below)
+        Z, adjacent = Z[:, :-1], self.adjacent.take(rows)
+        above, below = self._curvatures(unknowns, Z, adjacent)
+        return self.sample.rows_hessian_product(vector, Z, adjacent, above, below)
 
-    def rest(self, unknowns: Float64Array, penalty: float) -> tuple[float, Float64Array]:
-        return self.sample.rest(unknowns, penalty, self.class_share)[:2]
+    def penalty_loss(self, unknowns: Float64Array, penalty: float) -> tuple[float, Float64Array]:
+        return self.sample.penalty_loss(unknowns, penalty, self.class_share)[:2]
 
-    def rest_curvature(self, vector: Float32Array, unknowns: Float64Array, penalty: float) -> Float32Array:
-        return self.sample.rest_curvature(vector, self._gaps(unknowns), penalty)
+    def penalty_hessian_product(
+        self, vector: Float32Array, unknowns: Float64Array, penalty: float
+    ) -> Float32Array:
+        return self.sample.penalty_hessian_product(vector, self._gap_curvatures(unknowns), penalty)
 
-    def factor(self, unknowns: Float64Array, penalty: float) -> tuple[Float32Array, bool]:
-        one = self.sample
-        above, below = self._curvatures(unknowns, one.Z32, one.sides)
-        return one._preconditioner((above, below, self._gaps(unknowns)), penalty, weighted=True)
+    def preconditioner(self, unknowns: Float64Array, penalty: float) -> CholeskyFactor:
+        above, below = self._curvatures(unknowns, self.sample.Z32, self.sample.adjacent)
+        state = above, below, self._gap_curvatures(unknowns)
+        return self.sample._preconditioner(state, penalty, weighted=True)
 
-    def size(self, gradient: Float64Array) -> float:
-        return self.sample._size(gradient)
+    def gradient_size(self, gradient: Float64Array) -> float:
+        return self.sample._gradient_size(gradient)
 
-    def _gaps(self, unknowns: Float64Array) -> Float64Array:
-        gaps = self.sample.rest(unknowns, 0.0, self.class_share)[2]
+    def _gap_curvatures(self, unknowns: Float64Array) -> Float64Array:
+        gaps = self.sample.penalty_loss(unknowns, 0.0, self.class_share)[2]
         assert gaps is not None
         return gaps
 
     def _curvatures(
-        self, unknowns: Float64Array, Z: Float32Array, sides: Sides
+        self, unknowns: Float64Array, Z: Float32Array, adjacent: AdjacentThresholds
     ) -> tuple[Float64Array, Float64Array]:
+        """Return the curvatures of rows at the thresholds above and below their classes."""
         coef, thresholds = np.split(unknowns, [self.sample.n_columns], axis=1)
         score = times_columns(coef.astype(np.float32), Z)[0].astype(np.float64)
-        above, below = thresholds[0][sides.upper] - score, thresholds[0][sides.lower] - score
+        above, below = thresholds[0][adjacent.upper] - score, thresholds[0][adjacent.lower] - score
         return (
-            sides.upper_share * expit(-above) * expit(above),
-            sides.lower_share * expit(below) * expit(-below),
+            adjacent.upper_share * expit(-above) * expit(above),
+            adjacent.lower_share * expit(below) * expit(-below),
         )

@@ -5,7 +5,7 @@ import pytest
 from sklearn.neighbors import NearestNeighbors
 
 from classify.data import neighbors as module
-from classify.data.neighbors import nearest_rows
+from classify.data.neighbors import nearest_rows, unit_rows
 from classify.errors import CompareError
 
 
@@ -72,6 +72,20 @@ def test_features_without_any_difference_or_length():
     np.testing.assert_array_equal(nothing.similarity, 0)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_unit_rows_have_length_1_and_zeros_stay(dtype):
+    X = np.array([[3, 4], [0, 0], [-5, 12]], dtype=dtype)
+    expected = [[0.6, 0.8], [0, 0], [-5 / 13, 12 / 13]]
+    before = X.copy()
+    found = unit_rows(X)
+    np.testing.assert_array_equal(X, before)
+    in_place = unit_rows(X, copy=False)
+    assert in_place is X
+    for unit in (found, in_place):
+        np.testing.assert_allclose(unit, expected, rtol=1e-6)
+        assert unit.dtype == dtype
+
+
 def test_very_large_and_very_small_features():
     X = np.array([[1e30, 1e30], [1e-30, 0]], dtype=np.float32)
     np.testing.assert_allclose(nearest_rows(X, X, k=2).similarity, [[1, np.sqrt(0.5)]] * 2, atol=1e-6)
@@ -82,7 +96,12 @@ def test_very_large_and_very_small_features():
     [
         (np.ones((2, 3)), np.ones((2, 4)), {}, r"\(2, 3\) and \(2, 4\)"),
         (np.ones((2, 3)), np.ones((2, 3)), {"k": 0}, "k is 0"),
-        (np.ones((2, 3)), np.ones((4, 3)), {"exclude_groups": (([1, 2], [1, 2]),)}, r"expected \(2,\) and \(4,\)"),
+        (
+            np.ones((2, 3)),
+            np.ones((4, 3)),
+            {"exclude_groups": (([1, 2], [1, 2]),)},
+            r"expected \(2,\) and \(4,\)",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused(X, fitted, options, message):

@@ -1,4 +1,4 @@
-"""Rows like those of a store."""
+"""Feature rows in memory and on disk, and a round trip through the file of a head."""
 
 import hashlib
 
@@ -25,7 +25,7 @@ def blobs():
 
 
 class RowsInMemory:
-    """Stands for a file: rows in an order of its own, given some at a time."""
+    """A `RowSource` in memory: rows in an order of its own, returned in chunks."""
 
     def __init__(self, rows, *, chunk_rows):
         self.rows, self.shape, self.chunk_rows = rows, rows.shape, chunk_rows
@@ -38,15 +38,15 @@ class RowsInMemory:
 
 @pytest.fixture
 def stream_of():
-    """Make a stream of rows that lie on disk in another order, in chunks of any size."""
+    """Return a function that makes a stream of rows stored in another order, in chunks of any size."""
 
     def make(X, y, *, groups=None, image=None, chunk_rows=64, working_bytes=2**30, seed=0):
         image = np.arange(len(y)) if image is None else image
-        place = np.random.default_rng(seed).permutation(len(y))  # row of the stream at each place
+        position = np.random.default_rng(seed).permutation(len(y))  # stream position of each stored row
         piece = SourceRows(
-            source=RowsInMemory(X[place], chunk_rows=chunk_rows),
+            source=RowsInMemory(X[position], chunk_rows=chunk_rows),
             rows=np.arange(len(y)),
-            position=place[:, None],
+            position=position[:, None],
         )
         return RowStream(
             y=y,
@@ -63,15 +63,15 @@ def stream_of():
 
 @pytest.fixture
 def small_sample(monkeypatch):
-    """Have few rows stand for all, as they do where there are millions; on one thread each, as tasks do."""
-    monkeypatch.setattr("classify.heads.solvers.scaling.LEAST_SAMPLE", 32)
+    """Use samples of few rows, as for streams of millions of rows; one thread, as in tasks."""
+    monkeypatch.setattr("classify.heads.solvers.scaling.MIN_SAMPLE_ROWS", 32)
     with threadpool_limits(1):
         yield
 
 
 @pytest.fixture
 def saved_and_loaded(tmp_path):
-    """Return a fitted head after it was written to its file and loaded, as a bundle's is."""
+    """Return a function that writes a fitted head to its file and loads it, as for a bundle."""
 
     def through_a_file(head, name):
         saved = dump_head(head, name)

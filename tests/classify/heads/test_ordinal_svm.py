@@ -12,7 +12,7 @@ from sklearn.utils.class_weight import compute_sample_weight
 from classify.data.folds import grouped_folds
 from classify.errors import CompareError
 from classify.heads import svm_search
-from classify.heads.ordinal_svm import class_shares, fold_predictions, isotonic_nonincreasing
+from classify.heads.ordinal_svm import class_probabilities, fold_predictions, isotonic_nonincreasing
 from classify.heads.registry import get_head, grid_points, make_head
 from classify.heads.scoring import grid_scores
 
@@ -103,8 +103,9 @@ def test_by_hand():
     above = np.array([[0.9, 0.5, 0.2], [0.6, 0.8, 0.1], [0.2, 0.3, 0.7], [1.0, 1.0, 1.0], [0.0, 0.0, 0.0]])
     expected = [[0.1, 0.4, 0.3, 0.2], [0.3, 0.0, 0.6, 0.1], [0.6, 0.0, 0.0, 0.4], [0, 0, 0, 1], [1, 0, 0, 0]]
     before = above.copy()
-    np.testing.assert_allclose(class_shares(isotonic_nonincreasing(above), floor=0.0), expected, atol=1e-12)
-    raised = class_shares(np.array([[0.6, 0.6]]), floor=0.1)
+    found = class_probabilities(isotonic_nonincreasing(above), floor=0.0)
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+    raised = class_probabilities(np.array([[0.6, 0.6]]), floor=0.1)
     np.testing.assert_allclose(raised, [[0.4 / 1.1, 0.1 / 1.1, 0.6 / 1.1]], atol=1e-12)
     np.testing.assert_array_equal(above, before)
 

@@ -79,15 +79,14 @@ def test_svm_probabilities_are_near_those_in_memory(skewed, stream_of, kernel):
     params = {"kernel": kernel, "C": 0.1, "gamma_factor": 0.3, "solver": "approximate", "seed": 3}
     inside = SVMHead(**params).fit(X, y, groups=groups)
     outside = SVMHead(**params).fit_stream(stream_of(X, y, groups=groups))
-    # Machines of the calibration share a scaling, and Nyström rows, that each has of its own in memory.
+    # The SVMs of the calibration folds share a scaling and Nyström rows; in memory each has its own.
     np.testing.assert_allclose(outside.predict_proba(X), inside.predict_proba(X), atol=0.03)
     assert np.mean(outside.predict(X) == inside.predict(X)) > 0.97
     assert outside.n_folds_ == inside.n_folds_
 
 
 def test_nystroem_rows_are_those_that_scikit_learn_draws(skewed, stream_of, monkeypatch):
-    for module in ("machines", "streamed_svm"):
-        monkeypatch.setattr(f"classify.heads.{module}.COMPONENTS", 40)
+    monkeypatch.setattr("classify.heads.svm_fitting.N_COMPONENTS", 40)
     X, y = skewed
     params = {"kernel": "rbf", "solver": "approximate", "seed": 5, "C": 0.1}
     maps = [

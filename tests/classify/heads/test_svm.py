@@ -66,7 +66,7 @@ def test_the_approximate_head_is_a_plain_calibrated_pipeline_and_says_so(
     name, n_classes, monkeypatch, saved_and_loaded
 ):
     monkeypatch.setattr(svm_fitting, "EXACT_ROWS", 100)
-    monkeypatch.setattr(svm_fitting, "COMPONENTS", 30)
+    monkeypatch.setattr(svm_fitting, "N_COMPONENTS", 30)
     X, y, groups, image = views(n_classes=n_classes)
     X = X.astype(np.float64)
     head = make_head(name, params={"C": 3.0}, seed=5).fit(X, y, groups=groups, image=image)

@@ -113,7 +113,7 @@ def test_a_machine_that_stopped_short_settles_nothing(monkeypatch):
 @pytest.mark.parametrize("name", ["svm-linear", "svm-rbf"])
 def test_many_rows_are_decided_by_a_plain_approximate_pipeline(name, monkeypatch):
     monkeypatch.setattr(svm_fitting, "EXACT_ROWS", 100)
-    monkeypatch.setattr(svm_fitting, "COMPONENTS", 40)
+    monkeypatch.setattr(svm_fitting, "N_COMPONENTS", 40)
     X, y = features(200)
     points = grid_points(get_head(name))[::4]
     heads = [make_head(name, params=point, seed=3) for point in points]
@@ -133,9 +133,9 @@ def test_many_rows_are_decided_by_a_plain_approximate_pipeline(name, monkeypatch
 
 def test_the_map_is_made_once_for_every_c(monkeypatch):
     made = []
-    make = svm_search.make_features
+    make = svm_search.make_transformers
     monkeypatch.setattr(
-        svm_search, "make_features", lambda *how, **more: made.append(1) or make(*how, **more)
+        svm_search, "make_transformers", lambda *how, **more: made.append(1) or make(*how, **more)
     )
     X, y = features()
     heads = [make_head("svm-rbf", params={"C": C, "solver": "approximate"}) for C in (0.1, 1.0, 10.0)]

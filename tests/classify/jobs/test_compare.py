@@ -12,12 +12,13 @@ import pytest
 from classify.data.samples import load_samples
 from classify.errors import CompareError
 from classify.heads.registry import HEADS, make_head
-from classify.io.folder import place_logs
-from classify.io.results import SIMPLEST_FIRST, leaderboard, plain_json, safe_cell
+from classify.io.folder import move_logs
+from classify.io.results import SIMPLEST_FIRST, leaderboard, plain_json
 from classify.jobs.compare import compare
 from classify.jobs.options import DenseOptions, task_cache
 from classify.model_selection.protocol import make_protocol
 from featurize import FolioError
+from featurize.base.text import safe_cell
 
 QUICK = ("logreg", "svm-linear")
 TIMES = {"created", "created_with", "made", "tune_seconds", "fit_seconds", "predict_ms_per_image"}
@@ -201,7 +202,7 @@ def test_too_many_rows_for_an_exact_machine_are_said_and_searched_alike(run, mon
     assert set(asked) == {2 * 10 * 3}  # classes, images, plain and two views: not those of a fold
     by_head = {result["head"]: result for result in done.record["results"]}
     assert by_head["svm-linear"]["params"]["solver"] == "approximate"
-    assert "stands in for SVC, in the search too" in by_head["svm-linear"]["notes"][0]
+    assert "replaces SVC, also in the search" in by_head["svm-linear"]["notes"][0]
     assert "solver" not in by_head["logreg"]["params"]
 
 
@@ -255,7 +256,7 @@ def test_an_order_makes_classes_ordered(run):
 def test_an_existing_run_is_replaced_only_when_asked(run, tmp_path):
     done = run(("logreg",))
     (done.folder / "mine.txt").write_text("keep")
-    with pytest.raises(CompareError, match=r"a run is there already\. Replace it with --overwrite"):
+    with pytest.raises(CompareError, match=r"already contains a run\. Replace it with --overwrite"):
         run(("logreg",))
     done = run(("svm-linear",), overwrite=True)
     assert (done.folder / "mine.txt").read_text() == "keep"
@@ -265,7 +266,7 @@ def test_an_existing_run_is_replaced_only_when_asked(run, tmp_path):
     ]
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "bundles").write_text("mine")
-    with pytest.raises(CompareError, match="holds other things than a run"):
+    with pytest.raises(CompareError, match="contains something other than a run"):
         run(("logreg",), out="other", overwrite=True)
     assert not list(tmp_path.glob(".*.tmp"))
 
@@ -436,15 +437,15 @@ def test_curves_without_a_place_of_their_own_stay_in_the_run(tmp_path):
     (tmp_path / "tensorboard").write_text("mine")
     (tmp_path / "new" / "tensorboard").mkdir(parents=True)
     folder = tmp_path / "runs" / "posters"
-    assert place_logs(tmp_path / "new", folder) == folder / "tensorboard"
+    assert move_logs(tmp_path / "new", folder) == folder / "tensorboard"
     assert (tmp_path / "new" / "tensorboard").is_dir()
 
 
 def test_an_impossible_place_is_one_line(run, tmp_path):
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(CompareError, match=r"cannot be made: .*file is a file\. Choose another folder"):
+    with pytest.raises(CompareError, match=r"cannot be created, because .*file is a file\. Choose another"):
         run(("logreg",), out="file/run")
-    with pytest.raises(CompareError, match=r"cannot be made \(File name too long"):
+    with pytest.raises(CompareError, match=r"cannot be created \(File name too long"):
         run(("logreg",), out="x" * 300)
     assert (tmp_path / "file").read_text() == "mine"
 
