@@ -1,4 +1,4 @@
-"""What the commands of ``featurize`` print; the figures come from the library."""
+"""Output of the ``featurize`` commands: text for the terminal and JSON."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from featurize.backbones.registry import BACKBONES
 from featurize.backbones.weights import WeightsStatus
 from featurize.base.terminal import console
-from featurize.base.text import human_bytes, printable
+from featurize.base.text import human_bytes, plural, printable
 from featurize.config import LEAST_COSINE
 from featurize.extraction.extract import ExtractResult
 from featurize.images.folders import SPLITS
@@ -29,15 +29,19 @@ if TYPE_CHECKING:
     from featurize.images.scan import Finding, LengthSummary, ScanReport
 
 
-SHOWN_SKIPPED = 20
+SHOWN_SKIPPED = 20  # skipped files in the summary of an extraction
+SHOWN_CASES = 10  # cases per finding of a scan
+SHOWN_COPIES = 5  # copies per case
+SHOWN_FAULTS = 100
 PIXELS = (
-    "caffe: BGR minus the ImageNet mean; tf: x / 127.5 - 1; torch: x / 255, ImageNet mean and deviation; "
-    "lite: (x - 127) / 128; inside: 0 to 255, scaled in the network itself."
+    "caffe: BGR minus the ImageNet mean; tf: x / 127.5 - 1; torch: x / 255, then standardised with the "
+    "ImageNet mean and deviation; lite: (x - 127) / 128; inside: 0 to 255, scaled inside the network."
 )
+_STYLES = {"error": "bold red", "warning": "bold yellow", "note": "bold"}
 
 
 def summary_json(result: ExtractResult) -> dict[str, Any]:
-    """Return a result as JSON-able data, names made printable."""
+    """Return a result as JSON-serialisable data with printable names."""
     facts = dataclasses.asdict(result)
     facts["path"] = printable(str(result.path))
     facts["skipped"] = [
@@ -55,7 +59,7 @@ def summary_json(result: ExtractResult) -> dict[str, Any]:
 
 
 def print_summary(results: Sequence[ExtractResult]) -> None:
-    """Print what a run made, what it skipped and what to do next."""
+    """Print the stores of a run, skipped files and advice."""
     first = results[0]
     screen = console()
     readable = first.n_images - len(first.skipped)
@@ -75,23 +79,23 @@ def print_summary(results: Sequence[ExtractResult]) -> None:
             screen.print(f"  {printable(file.path)}: {printable(file.reason)}", markup=False, soft_wrap=True)
         if len(first.skipped) > SHOWN_SKIPPED:
             more = len(first.skipped) - SHOWN_SKIPPED
-            screen.print(f"  … and {more} more; all with: --skipped FILE.csv", markup=False)
+            screen.print(f"  … and {more} more; write all with: --skipped FILE.csv", markup=False)
     if first.outside:
         shown = ", ".join(printable(path) for path in first.outside[:3])
         screen.print(
-            f"{len(first.outside)} files lie in no class folder and were not used: {shown}", markup=False
+            f"{plural(len(first.outside), 'file')} in no class folder, not used: {shown}", markup=False
         )
     if first.suggested_order:
         order = ",".join(first.suggested_order)
-        screen.print(f"These look like grades. To treat them as ordered, add: --order {order}", markup=False)
+        screen.print(
+            f"The classes look like grades. To treat them as ordered, add: --order {order}", markup=False
+        )
 
 
 def _class_lines(result: ExtractResult) -> list[str]:
     if not result.classes:
         return ["no classes: every image is ungraded"]
-    sign = " < " if result.ordered else ", "
-    named = sign.join(f"{label} {printable(name)}" for label, name in enumerate(result.classes))
-    lines = [f"classes in label order: {named}"]
+    lines = [_class_order(result)]
     if len(result.classes) == 2:
         lines.append(f"positive class: {printable(result.classes[1])}")
     for split in SPLITS:
@@ -101,20 +105,31 @@ def _class_lines(result: ExtractResult) -> list[str]:
     return lines
 
 
+def _class_order(result: ExtractResult | ScanReport) -> str:
+    sign = " < " if result.ordered else ", "
+    names = sign.join(f"{label} {printable(name)}" for label, name in enumerate(result.classes))
+    return f"classes in label order: {names}"
+
+
 def _store_line(result: ExtractResult) -> str:
     weights = result.config["weights"]["kind"]
     random = " (RANDOM weights)" if weights == "random" else ""
-    held = f"{result.n_content} pictures × {result.n_features} features, {result.n_views} views"
+    size = (
+        f"{plural(result.n_content, 'distinct image')} × {result.n_features} features, "
+        f"{plural(result.n_views, 'view')}"
+    )
     if result.state == "up to date":
-        tried = f"{_files(result.n_decoded)} tried again" if result.n_decoded else "nothing decoded"
-        return f"{result.backbone}{random}: up to date, {tried}, nothing computed ({held})"
+        tried = f"{plural(result.n_decoded, 'file')} tried again" if result.n_decoded else "nothing decoded"
+        return f"{result.backbone}{random}: up to date, {tried}, nothing computed ({size})"
     seconds = result.seconds
-    resumed = f", {result.n_resumed} contents were there from an unfinished run" if result.n_resumed else ""
+    resumed = ""
+    if result.n_resumed:
+        resumed = f", {plural(result.n_resumed, 'image')} taken from an unfinished run"
     device = f" on {result.device} by {result.engine}" if result.device else ""
     return (
-        f"{result.backbone}{random}: {result.state}, {held}, {human_bytes(result.bytes)}; "
-        f"{result.n_decoded} files decoded, {result.n_forward} views computed{device}{resumed}; "
-        f"{seconds['total']:.1f} s, of them {seconds['network']:.1f} s in the network, "
+        f"{result.backbone}{random}: {result.state}, {size}, {human_bytes(result.bytes)}; "
+        f"{plural(result.n_decoded, 'file')} decoded, {plural(result.n_forward, 'view')} computed{device}"
+        f"{resumed}; {seconds['total']:.1f} s in total: {seconds['network']:.1f} s network, "
         f"{seconds['decoding']:.1f} s decoding (summed over workers), {seconds['writing']:.1f} s writing"
     )
 
@@ -128,48 +143,46 @@ def _levels_line(result: ExtractResult) -> str:
 
 
 def _precision_line(result: ExtractResult) -> str:
-    """Return how the precision was settled; of a run that computed nothing there is nothing to tell."""
-    proof, settled = result.precision, result.config["precision"]
-    if proof is None or proof["asked"] != "auto" or result.state == "up to date":
+    """Return how the precision was chosen; "" if it was given, or if nothing was computed."""
+    check, precision = result.precision, result.config["precision"]
+    if check is None or check["asked"] != "auto" or result.state == "up to date":
         return ""
-    if proof["tried"] is None:
-        why = "no image to try it on" if proof["images"] == 0 else "no faster format in this hardware"
+    if check["tried"] is None:
+        why = "no images to test with" if check["images"] == 0 else "this hardware has no faster format"
         return f"computed in float32: {why}"
-    seen = f"smallest cosine with float32 {proof['cosine']:.6f} on {proof['images']} of the images"
-    if settled != "float32":
-        return f"computed in {settled}, {proof['speedup']:.1f} times as fast in the network; {seen}"
+    agreement = (
+        f"smallest cosine similarity with float32 {check['cosine']:.6f} on {plural(check['images'], 'image')}"
+    )
+    if precision != "float32":
+        return f"computed in {precision}, {check['speedup']:.1f} times as fast in the network; {agreement}"
     return (
-        f"computed in float32: --precision {proof['tried']} would be {proof['speedup']:.1f} times as fast in "
-        f"the network, and change the features ({seen}; taken by itself from {LEAST_COSINE} on)"
+        f"computed in float32: --precision {check['tried']} would be {check['speedup']:.1f} times as fast in "
+        f"the network but change the features ({agreement}; auto requires {LEAST_COSINE})"
     )
 
 
 def _workers_line(result: ExtractResult) -> str:
-    """Return what each Dask worker did; its rate is that while it worked."""
+    """Return the number of images and the rate of each Dask worker, over the time that it worked."""
     if not result.workers:
         return ""
     each = [
-        f"{address} {did['pictures']:.0f} ({did['pictures'] / max(did['seconds'], 1e-6):.1f}/s)"
-        for address, did in result.workers.items()
+        f"{address} {work['images']:.0f} ({work['images'] / max(work['seconds'], 1e-6):.1f}/s)"
+        for address, work in result.workers.items()
     ]
     shown = ", ".join(each[:8]) + (f" and {len(each) - 8} more" if len(each) > 8 else "")
-    return f"pictures by Dask worker: {shown}"
-
-
-def _files(count: int) -> str:
-    return f"{count} file" if count == 1 else f"{count} files"
+    return f"images by Dask worker: {shown}"
 
 
 def print_selfcheck(result: SelfCheck) -> None:
-    """Print what extraction runs here, how near that is to TensorFlow on the CPU, and both rates."""
+    """Print the agreement of an engine with TensorFlow on the CPU, and the speed of both."""
     formats = ", ".join(("float32", *result.formats))
     for line in (
-        f"{result.backbone} by {result.engine} on {result.device} in {result.precision}: smallest cosine "
-        f"with TensorFlow on the CPU {result.smallest_cosine:.6f} over {result.n_images} pictures "
-        f"(1 is agreement)",
+        f"{result.backbone} with {result.engine} on {result.device} in {result.precision}: smallest cosine "
+        f"similarity with TensorFlow on the CPU {result.smallest_cosine:.6f} over "
+        f"{plural(result.n_images, 'image')} (1 means equal)",
         f"{result.images_per_second:.1f} images/s; TensorFlow on the CPU in float32 "
         f"{result.reference_images_per_second:.1f} images/s",
-        f"{result.device} computes by itself in {formats}",
+        f"formats that are fast on {result.device}: {formats}",
         result.note,
     ):
         if line:
@@ -185,7 +198,7 @@ def print_backbones(states: Mapping[str, WeightsStatus]) -> None:
     for column in ("input", "features", "M params", "MB", "top-1 %"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("pixels", no_wrap=True)
-    table.add_column("weights here", no_wrap=True)
+    table.add_column("weights on disk", no_wrap=True)
     for name, backbone in BACKBONES.items():
         top1 = f"{backbone.top1:.1f}" if backbone.top1 is not None else "-"
         table.add_row(
@@ -200,18 +213,18 @@ def print_backbones(states: Mapping[str, WeightsStatus]) -> None:
         )
     screen = console()
     screen.print(table)
-    screen.print("\npixels: how the network wants them. " + PIXELS, markup=False)
+    screen.print("\npixels: how the input is scaled. " + PIXELS, markup=False)
     missing = [name for name, state in states.items() if not state.available]
     if missing:
         screen.print(
-            "\nWeights that are not here are downloaded at the first extraction. Without network: put the "
-            "file `featurize backbones --json` names into the Keras cache, or give it by --weights FILE.",
+            "\nMissing weights are downloaded at the first extraction. Without network access, put the file "
+            "that `featurize backbones --json` names into the Keras cache, or pass one with --weights FILE.",
             markup=False,
         )
 
 
 def print_facts(facts: Mapping[str, Any]) -> None:
-    """Print facts about a store, one a line."""
+    """Print facts about a store, one per line."""
     screen = console()
     width = max(map(len, facts))
     for name, value in facts.items():
@@ -224,75 +237,69 @@ def print_facts(facts: Mapping[str, Any]) -> None:
             screen.print(f"{name:<{width}}  {shown}", markup=False, soft_wrap=True)
 
 
-SHOWN_CASES = 10
-SHOWN_COPIES = 5
-_STYLES = {"error": "bold red", "warning": "bold yellow", "note": "bold"}
+def scan_json(report: ScanReport) -> dict[str, Any]:
+    """Return all facts and findings as JSON-serialisable data with printable names."""
+    facts = _printable(dataclasses.asdict(report))
+    return {**facts, "needs_person": report.needs_person}
 
 
-def scan_json(intake: ScanReport) -> dict[str, Any]:
-    """Return all facts and findings as JSON-able data, names made printable."""
-    facts = _clean(dataclasses.asdict(intake))
-    return {**facts, "needs_person": intake.needs_person}
-
-
-def print_scan(intake: ScanReport) -> None:
-    """Print the facts as a table and a few lines, then the findings, the worst first."""
+def print_scan(report: ScanReport) -> None:
+    """Print the facts as a table and a few lines, then the findings: errors, warnings, notes."""
     screen = console()
-    for line in _head(intake):
+    for line in _head(report):
         screen.print(line, markup=False, soft_wrap=True)
-    screen.print(_table(intake))
-    for name, value in _facts(intake):
+    screen.print(_table(report))
+    for name, value in _facts(report):
         screen.print(f"{name:<9} {value}", markup=False, soft_wrap=True)
     screen.print()
-    for finding in intake.findings:
+    for finding in report.findings:
         for text in _finding_lines(finding):
             screen.print(text, soft_wrap=True)
-    screen.print(_verdict(intake), markup=False, soft_wrap=True)
+    screen.print(_verdict(report), markup=False, soft_wrap=True)
 
 
-def _head(intake: ScanReport) -> Iterator[str]:
-    yield f"{printable(intake.name)}: {intake.n_files} files, {intake.n_readable} of them pictures"
-    if intake.classes:
-        sign = " < " if intake.ordered else ", "
-        named = sign.join(f"{label} {printable(name)}" for label, name in enumerate(intake.classes))
-        yield f"classes in label order: {named}"
+def _head(report: ScanReport) -> Iterator[str]:
+    files = plural(report.n_files, "file")
+    yield f"{printable(report.name)}: {files}, {report.n_readable} of them readable images"
+    if report.classes:
+        yield _class_order(report)
 
 
-def _table(intake: ScanReport) -> Table:
-    """Return readable images by class and split; entries too where they are not the images."""
+def _table(report: ScanReport) -> Table:
+    """Return the table of readable images by class and split, with entries if these are not images."""
     from rich.table import Table
     from rich.text import Text
 
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("class", overflow="fold")
     columns: list[Mapping[str, int]] = []
-    for split, counts in intake.readable.items():
+    for split, counts in report.readable.items():
         columns.append(counts)
         table.add_column(split, justify="right")
-        if intake.entries != intake.readable:
-            columns.append(intake.entries[split])
+        if report.entries != report.readable:
+            columns.append(report.entries[split])
             table.add_column("entries", justify="right")
-    if intake.classes:
-        columns.append(intake.groups)
+    if report.classes:
+        columns.append(report.groups)
         table.add_column("groups to fit on", justify="right")
-    for name in (*intake.classes, *intake.readable.get("new", ())):
+    for name in (*report.classes, *report.readable.get("new", ())):
         cells = [Text(str(column.get(name, "-"))) for column in columns]
         table.add_row(Text(printable(name) or "ungraded"), *cells)
     return table
 
 
-def _facts(intake: ScanReport) -> Iterator[tuple[str, str]]:
-    if intake.short_side and intake.long_side:
-        small = intake.n_small / intake.n_readable
+def _facts(report: ScanReport) -> Iterator[tuple[str, str]]:
+    if report.short_side and report.long_side:
+        small = report.n_small / report.n_readable
         yield (
             "size",
-            f"short side {_span(intake.short_side)}, long side {_span(intake.long_side)} pixels; "
-            f"{small:.0%} shorter than {intake.network_size}",
+            f"short side {_span(report.short_side)}, long side {_span(report.long_side)} pixels; "
+            f"{small:.0%} with a short side below {report.network_size}",
         )
-        yield "format", _listed(intake.formats)
-        yield "colour", _listed(intake.modes)
-    if intake.ignored:
-        yield "ignored", f"{intake.ignored} hidden or system names"
+        yield "format", _listed(report.formats)
+        yield "colour", _listed(report.modes)
+    if report.ignored:
+        yield "ignored", plural(report.ignored, "hidden or system name")
 
 
 def _span(spread: LengthSummary) -> str:
@@ -327,32 +334,15 @@ def _case_lines(finding: Finding) -> Iterator[str]:
         yield f"  … and {more} more; all with --json"
 
 
-def _verdict(intake: ScanReport) -> str:
-    if not intake.findings:
-        return "nothing found: ready to extract"
-    counts = {level: sum(finding.level == level for finding in intake.findings) for level in LEVELS}
-    return ", ".join(
-        f"{count} {level if count == 1 else level + 's'} ({LEVELS[level]})"
-        for level, count in counts.items()
-        if count
-    )
-
-
-def _clean(value: Any) -> Any:
-    if isinstance(value, str):
-        return printable(value)
-    if isinstance(value, dict):
-        return {printable(key): _clean(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_clean(item) for item in value]
-    return value
-
-
-SHOWN = 100  # lines of what is off; all of it with --json
+def _verdict(report: ScanReport) -> str:
+    if not report.findings:
+        return "no findings: ready for extraction"
+    counts = {level: sum(finding.level == level for finding in report.findings) for level in LEVELS}
+    return ", ".join(f"{plural(count, level)} ({LEVELS[level]})" for level, count in counts.items() if count)
 
 
 def verification_json(verification: Verification) -> dict[str, Any]:
-    """Return a verification as JSON-able data, names made printable."""
+    """Return a verification as JSON-serialisable data with printable names."""
     sampled = verification.sampled
     return {
         "store": printable(str(verification.path)),
@@ -378,89 +368,96 @@ def verification_json(verification: Verification) -> dict[str, Any]:
             for fault in verification.faults
         ],
         "notes": [printable(note) for note in verification.notes],
-        "mend": printable(verification.mend),
+        "mend": printable(verification.fix),
     }
 
 
 def print_verification(verification: Verification) -> None:
-    """Print what was looked at, what is off, and the command that mends it."""
-    looked_at = ["structure", "checksums"]
+    """Print what was checked, the faults, and the command that repairs the store."""
+    checked = ["structure", "checksums"]
     if verification.compared:
-        looked_at.append(f"the files in {verification.data}")
+        checked.append(f"files in {verification.data}")
     sampled = verification.sampled
     if sampled is not None and sampled.n_contents:
-        looked_at.append(
-            f"{sampled.n_contents} contents computed again ({sampled.n_views} views; largest difference "
-            f"{sampled.largest_difference:.1g} of the largest feature, {sampled.tolerance:g} allowed)"
+        checked.append(
+            f"recomputed features of {plural(sampled.n_contents, 'image')} "
+            f"({plural(sampled.n_views, 'view')}; largest difference {sampled.largest_difference:.1g} of the "
+            f"largest feature, {sampled.tolerance:g} allowed)"
         )
     _line(
-        f"{verification.path}: {verification.n_content} contents, {verification.n_images} files; "
-        f"looked at {', '.join(looked_at)}"
+        f"{verification.path}: {plural(verification.n_content, 'distinct image')} in "
+        f"{plural(verification.n_images, 'file')}; checked {', '.join(checked)}"
     )
     for note in verification.notes:
         _line(f"note: {note}")
     if verification.clean:
-        _line("nothing is off")
+        _line("no faults found")
         return
     _print_faults(verification)
-    _line(f"Mend it with: {verification.mend}")
+    _line(f"Repair it with: {verification.fix}")
 
 
 def print_repair(repair: Repair) -> None:
-    """Print what was off and what was made again."""
+    """Print the faults that were found and what was computed again."""
     verification, result = repair.verification, repair.result
     for note in verification.notes:
         _line(f"note: {note}")
     if result is None:
-        _line(f"{verification.path}: nothing is off, nothing was changed")
+        _line(f"{verification.path}: no faults found, nothing changed")
         return
     _print_faults(verification)
-    resumed = f", {result.n_resumed} contents were there already" if result.n_resumed else ""
+    resumed = ""
+    if result.n_resumed:
+        resumed = f", {plural(result.n_resumed, 'image')} taken from an unfinished run"
     _line(
-        f"{result.path}: mended; {result.n_decoded} files decoded, {result.n_forward} views computed"
-        f"{resumed}; it has {result.n_content} contents now"
+        f"{result.path}: repaired; {plural(result.n_decoded, 'file')} decoded, "
+        f"{plural(result.n_forward, 'view')} computed{resumed}; "
+        f"the store has {plural(result.n_content, 'distinct image')}"
     )
 
 
 def preview_json(preview: Preview) -> dict[str, Any]:
-    """Return a preview as JSON-able data, names made printable."""
+    """Return a preview as JSON-serialisable data with printable names."""
     facts = dataclasses.asdict(preview)
     return {**_printable(facts), "path": printable(str(preview.path))}
 
 
 def print_previews(previews: Sequence[Preview]) -> None:
-    """Print what a run would do for each store."""
+    """Print the work that a run would do for each store."""
     for preview in previews:
         todo = "nothing to do"
         if preview.state != "up to date":
-            todo = f"{preview.n_decode} contents to decode, {preview.n_views} views to compute"
+            todo = (
+                f"{plural(preview.n_decode, 'distinct image')} to decode, "
+                f"{plural(preview.n_views, 'view')} to compute"
+            )
         _line(f"{preview.backbone}: {preview.state}, {todo}")
         _line(f"  {preview.path}")
         if preview.state == "changes":
             counts = preview.changes.counts
-            told = ", ".join(f"{kind} {count}" for kind, count in counts.items() if count) or "no change"
-            _line(f"  files: {told}")
+            changes = ", ".join(f"{kind} {count}" for kind, count in counts.items() if count) or "no change"
+            _line(f"  files: {changes}")
         if preview.changes.n_duplicates:
-            _line(f"  {preview.changes.n_duplicates} of {preview.n_images} files are copies of another")
+            _line(f"  {preview.changes.n_duplicates} of {preview.n_images} files are copies of other files")
         if preview.n_parts:
             damaged = f", {preview.n_damaged_parts} of them damaged" if preview.n_damaged_parts else ""
             _line(
-                f"  an unfinished run left {preview.n_parts} parts{damaged}: "
-                f"{preview.n_resumed} contents are finished in them"
+                f"  an unfinished run left {plural(preview.n_parts, 'part')}{damaged} with "
+                f"{plural(preview.n_resumed, 'finished image')}"
             )
         if preview.fits_statistics:
-            _line("  all training images are decoded once more before, to fit the statistics")
+            _line("  first, all training images are decoded once more, to compute the statistics")
         if preview.settles_precision:
-            _line("  the precision is settled before, on 32 of the images at most")
+            _line("  first, the precision is chosen on at most 32 images")
         if preview.missing_weights:
             _line(f"  weights: {preview.missing_weights}")
-    _line("This was a dry run: nothing was done. Do it without --dry-run")
+    _line("This was a dry run: nothing was written. To run it, leave out --dry-run")
 
 
 def _print_faults(verification: Verification) -> None:
-    for fault in verification.faults[:SHOWN]:
+    for fault in verification.faults[:SHOWN_FAULTS]:
         _line(str(fault))
-    if (more := len(verification.faults) - SHOWN) > 0:
+    if (more := len(verification.faults) - SHOWN_FAULTS) > 0:
         _line(f"… and {more} more; all with: --json")
 
 
@@ -472,5 +469,5 @@ def _printable(value: Any) -> Any:
     if isinstance(value, str):
         return printable(value)
     if isinstance(value, dict):
-        return {name: _printable(item) for name, item in value.items()}
+        return {printable(key): _printable(item) for key, item in value.items()}
     return [_printable(item) for item in value] if isinstance(value, list | tuple) else value

@@ -1,1 +1,1 @@
-"""Command ``featurize``: parse, call one library function, print."""
+"""The command line of featurize: parse options, call one library function, print the result."""

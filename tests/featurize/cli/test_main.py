@@ -1,4 +1,4 @@
-"""The command as a user types it: what is printed, and how it ends."""
+"""The command line: options, printed text, exit codes, signals."""
 
 import csv
 import hashlib
@@ -18,8 +18,7 @@ from click.testing import CliRunner
 
 from featurize.cli.main import cli
 from featurize.engines import selfcheck
-from featurize.extraction import plan
-from featurize.images.skip_reasons import SkippedFile
+from featurize.images.skip_reasons import SkippedFile, write_skipped
 
 
 @pytest.fixture
@@ -41,52 +40,52 @@ def extract(run, portfolio, tmp_path):
     return invoke
 
 
-def test_the_summary_says_what_was_made(extract):
+def test_the_summary_of_a_run(extract):
     out = extract("--views", "2").stdout
     assert "task: 21 images" in out
     assert "classes in label order: 0 award, 1 low, 2 middle" in out
     assert "train: 15 (award 5, low 5, middle 5)" in out
     assert "test: 6 (award 2, low 2, middle 2)" in out
-    assert "mean (RANDOM weights): made, 21 pictures × 3 features, 2 views" in out
+    assert "mean (RANDOM weights): created, 21 distinct images × 3 features, 2 views" in out
     assert "21 files decoded, 51 views computed on cpu" in out
-    for stage in ("s decoding", "s in the network", "s writing", "KiB"):
+    for stage in ("s in total", "s network", "s decoding", "s writing", "KiB"):
         assert stage in out
     assert "add: --order low,middle,award" in out
     assert "mean+random.h5" in out
 
 
-def test_the_summary_says_how_the_precision_was_settled(extract, stand_in, tmp_path):
-    assert "  computed in float32: no faster format in this hardware" in extract().stdout
+def test_the_summary_tells_how_the_precision_was_chosen(extract, stand_in, tmp_path):
+    assert "  computed in float32: this hardware has no faster format" in extract().stdout
     stand_in.fast, stand_in.errors = ("bfloat16",), {"bfloat16": 0.05}
     out = extract("--out", tmp_path / "taken").stdout
     (line,) = [line for line in out.splitlines() if "computed in bfloat16, " in line]
     assert line.endswith(
-        "times as fast in the network; smallest cosine with float32 0.999950 on 21 of the images"
+        "times as fast in the network; smallest cosine similarity with float32 0.999950 on 21 images"
     )
     assert "computed in" not in extract("--out", tmp_path / "taken").stdout  # up to date
     stand_in.errors = {"bfloat16": 1.0}
     out = extract("--out", tmp_path / "not").stdout
     (line,) = [line for line in out.splitlines() if "computed in float32: " in line]
     assert line.startswith("  computed in float32: --precision bfloat16 would be ")
-    assert "smallest cosine with float32 0.984732 on 21 of the images; taken by itself from 0.999 on" in line
+    assert "smallest cosine similarity with float32 0.984732 on 21 images; auto requires 0.999" in line
     assert "computed in" not in extract("--out", tmp_path / "forced", "--precision", "float32").stdout
     facts = json.loads(extract("--out", tmp_path / "json", "--json").stdout)["stores"][0]
     assert (facts["precision"]["tried"], facts["precision"]["images"]) == ("bfloat16", 21)
     assert (facts["engine"], facts["config"]["precision"]) == ("stand-in", "float32")
 
 
-def test_a_dry_run_says_that_the_precision_will_be_settled_first(extract, tmp_path):
-    settling = "the precision is settled before, on 32 of the images at most"
-    assert settling in extract("--dry-run").stdout
-    assert settling not in extract("--dry-run", "--precision", "float32").stdout
+def test_a_dry_run_announces_the_choice_of_precision(extract, tmp_path):
+    choosing = "first, the precision is chosen on at most 32 images"
+    assert choosing in extract("--dry-run").stdout
+    assert choosing not in extract("--dry-run", "--precision", "float32").stdout
     extract()
-    assert settling not in extract("--dry-run", "--views", "9").stdout
+    assert choosing not in extract("--dry-run", "--views", "9").stdout
 
 
-def test_levels_and_engine_are_options_of_extraction_and_told_by_info(extract, run, stand_in, tmp_path):
+def test_levels_and_engine_are_options_and_shown_by_info(extract, run, stand_in, tmp_path):
     stand_in.fast = ("bfloat16",)
     out = extract("--levels", "--engine", "openvino", "--views", "1").stdout
-    assert "21 pictures × 6 features, 1 views" in out
+    assert "21 distinct images × 6 features, 1 view" in out
     assert "  levels: 1/2 3, final 3" in out
     store = tmp_path / "out" / "mean+random+levels.h5"
     facts = json.loads(run("info", store, "--json").stdout)
@@ -104,23 +103,23 @@ def test_levels_and_engine_are_options_of_extraction_and_told_by_info(extract, r
     assert "invalid" in extract("--engine", "torch", exit_code=2).stderr.lower()
 
 
-def test_the_second_run_says_that_nothing_was_decoded(extract):
+def test_a_second_run_decodes_nothing(extract):
     extract()
     assert "up to date, nothing decoded, nothing computed" in extract().stdout
 
 
-def test_a_file_that_is_tried_again_in_vain_is_not_hidden(extract, time_out):
+def test_a_file_that_fails_again_is_counted(extract, time_out):
     time_out("low_train/3.png")
     extract()
-    assert "up to date, 1 file tried again, nothing computed (20 pictures" in extract().stdout
+    assert "up to date, 1 file tried again, nothing computed (20 distinct images" in extract().stdout
 
 
-def test_a_data_set_may_be_called_as_it_likes(extract, portfolio):
+def test_markup_in_the_name_of_a_data_set_is_printed_literally(extract, portfolio):
     odd = portfolio.rename(portfolio.with_name("[red]task[x] [bold]"))
     assert "[red]task[x] [bold]: 21 images" in extract(data=odd).stdout
 
 
-def test_selfcheck_prints_lines_that_can_be_read(run, monkeypatch):
+def test_selfcheck_output(run, monkeypatch):
     result = selfcheck.SelfCheck(
         backbone="mean", engine="tensorflow", device="gpu:1", precision="bfloat16", n_images=8,
         formats=("float16", "bfloat16"), smallest_cosine=0.99987, images_per_second=1234.56,
@@ -128,10 +127,10 @@ def test_selfcheck_prints_lines_that_can_be_read(run, monkeypatch):
     )  # fmt: skip
     monkeypatch.setattr(selfcheck, "selfcheck", lambda *_, **__: result)
     assert run("selfcheck", "--backbone", "mean", "--weights", "random").stdout.splitlines() == [
-        "mean by tensorflow on gpu:1 in bfloat16: smallest cosine with TensorFlow on the CPU 0.999870 "
-        "over 8 pictures (1 is agreement)",
+        "mean with tensorflow on gpu:1 in bfloat16: smallest cosine similarity with TensorFlow on the CPU "
+        "0.999870 over 8 images (1 means equal)",
         "1234.6 images/s; TensorFlow on the CPU in float32 7.8 images/s",
-        "gpu:1 computes by itself in float32, float16, bfloat16",
+        "formats that are fast on gpu:1: float32, float16, bfloat16",
     ]
 
 
@@ -174,7 +173,7 @@ def test_skipped_files_are_counted_by_kind_and_listed_for_a_spreadsheet(extract,
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", " ="])
 def test_no_cell_is_a_formula(tmp_path, start):
     name = f"{start}HYPERLINK(0)"
-    plan.write_skipped(
+    write_skipped(
         tmp_path / "x.csv",
         [SkippedFile(path=name, split="train", class_name=name, reason=f"damaged: {name}")],
     )
@@ -194,11 +193,11 @@ def everything_below(folder):
     }
 
 
-def test_a_dry_run_says_what_would_be_done_and_does_nothing(extract, portfolio, tmp_path, stand_in):
+def test_a_dry_run_prints_the_work_and_writes_nothing(extract, portfolio, tmp_path, stand_in):
     before = everything_below(tmp_path)
     out = extract("--views", "2", "--dry-run").stdout
-    assert "mean: new, 21 contents to decode, 51 views to compute" in out
-    assert "nothing was done" in out
+    assert "mean: new, 21 distinct images to decode, 51 views to compute" in out
+    assert "nothing was written" in out
     assert everything_below(tmp_path) == before  # no folder, no lock
     assert stand_in.n_seen == 0
     extract("--views", "2")
@@ -209,10 +208,10 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(extract, portfolio, 
     (portfolio / "train/low_train/bad.png").write_text("no picture yet")
     before, stand_in.built[:] = everything_below(tmp_path), []
     out = extract("--views", "3", "--dry-run").stdout
-    # 14 training pictures lack their third view; only bad.png is new to the store.
-    assert "mean: changes, 15 contents to decode, 18 views to compute" in out
+    # 14 training images lack their third view; only bad.png is new to the store.
+    assert "mean: changes, 15 distinct images to decode, 18 views to compute" in out
     assert "files: added 1, removed 1, changed 1, moved 1, relabelled 1" in out
-    assert "1 of 21 files are copies of another" in out
+    assert "1 of 21 files are copies of other files" in out
     facts = json.loads(extract("--views", "3", "--dry-run", "--json").stdout)["stores"][0]
     assert facts["changes"]["relabelled"][0]["old_path"] == "train/award_train/0.png"
     assert facts["changes"]["relabelled"][0]["place"] == ["train", "low"]
@@ -220,28 +219,30 @@ def test_a_dry_run_says_what_would_be_done_and_does_nothing(extract, portfolio, 
     assert everything_below(tmp_path) == before
     assert stand_in.n_seen == 0
     extract("--views", "3")
-    assert stand_in.n_seen == 14  # as foretold, but for the file that is no picture
+    assert stand_in.n_seen == 14  # as announced, except for the file that is not an image
     assert "mean: up to date, nothing to do" in extract("--views", "3", "--dry-run").stdout
     assert "--skipped" in extract("--dry-run", "--skipped", "x.csv", exit_code=2).stderr
 
 
-def test_a_dry_run_downloads_no_weights_and_says_so(run, portfolio, tmp_path, monkeypatch):
+def test_a_dry_run_downloads_no_weights(run, portfolio, tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
     monkeypatch.setenv("FOLIO_WEIGHTS_MIRROR", "http://127.0.0.1:9/nothing")
     out = run("extract", portfolio, "--backbone", "vgg16", "--out", tmp_path / "out", "--dry-run").stdout
-    assert "vgg16: new, 21 contents to decode, 81 views to compute" in out
+    assert "vgg16: new, 21 distinct images to decode, 81 views to compute" in out
     assert "weights: downloaded on first use (" in out
     assert not (tmp_path / "keras").exists()
     assert not (tmp_path / "out").exists()
 
 
-def test_verify_ends_with_the_command_that_mends(extract, run, portfolio, tmp_path):
+def test_verify_ends_with_the_repair_command(extract, run, portfolio, tmp_path):
     extract("--views", "2")
     store = tmp_path / "out" / "mean+random.h5"
     out = run("verify", store).stdout
-    assert f"{store}: 21 contents, 21 files; looked at structure, checksums, the files in {portfolio}" in out
-    assert "8 contents computed again (18 views; largest difference 0 of the largest feature" in out
-    assert out.splitlines()[-1] == "nothing is off"
+    assert (
+        f"{store}: 21 distinct images in 21 files; checked structure, checksums, files in {portfolio}" in out
+    )
+    assert "recomputed features of 8 images (18 views; largest difference 0 of the largest feature" in out
+    assert out.splitlines()[-1] == "no faults found"
     with h5py.File(store, "r+") as file:
         row = list(file["images/path"]).index(b"train/award_train/0.png")
         file["features/plain"][file["images/content"][row]] += 1
@@ -249,27 +250,27 @@ def test_verify_ends_with_the_command_that_mends(extract, run, portfolio, tmp_pa
     result = run("verify", store, "--sample", "0", exit_code=1)
     lines = result.stdout.splitlines()
     assert "test/low_test/0.png: removed: in the store, not in the folder" in lines
-    assert lines[-1] == f"Mend it with: featurize repair {store} --sample 0"
+    assert lines[-1] == f"Repair it with: featurize repair {store} --sample 0"
     seeded = run("verify", store, "--sample", "0", "--seed", "7", exit_code=1).stdout
-    assert seeded.splitlines()[-1] == f"Mend it with: featurize repair {store} --sample 0 --seed 7"
+    assert seeded.splitlines()[-1] == f"Repair it with: featurize repair {store} --sample 0 --seed 7"
     facts = json.loads(run("verify", store, "--sample", "0", "--json", exit_code=1).stdout)
     assert facts["clean"] is False
     assert [fault["reach"] for fault in facts["faults"]] == ["contents", "data"]
     out = run("repair", store, "--sample", "0").stdout
     assert "test/low_test/0.png: removed" in out
-    assert "mended; 1 files decoded, 3 views computed; it has 20 contents now" in out
-    assert run("verify", store).stdout.splitlines()[-1] == "nothing is off"
-    assert "nothing was changed" in run("repair", store).stdout
+    assert "repaired; 1 file decoded, 3 views computed; the store has 20 distinct images" in out
+    assert run("verify", store).stdout.splitlines()[-1] == "no faults found"
+    assert "nothing changed" in run("repair", store).stdout
 
 
-def test_verify_says_that_it_looked_at_the_files_only_where_it_did(extract, run, portfolio, tmp_path):
+def test_verify_lists_the_files_only_if_they_were_compared(extract, run, portfolio, tmp_path):
     extract("--views", "0")
     store = tmp_path / "out" / "mean+random.h5"
     with h5py.File(store, "r+") as file:
-        file["images/path"][0] = "train/other.png"  # the table of images is not to be relied on
+        file["images/path"][0] = "train/other.png"  # makes the table of images invalid
     out = run("verify", store, "--sample", "0", exit_code=1).stdout
-    assert "looked at structure, checksums\n" in out
-    assert f"the files in {portfolio}" not in out
+    assert "checked structure, checksums\n" in out
+    assert f"files in {portfolio}" not in out
 
 
 def test_two_classes_name_the_positive_one(extract, portfolio):
@@ -315,7 +316,7 @@ def test_the_order_takes_commas_and_repeats(run, portfolio, tmp_path, command):
         ("repair", "--image-timeout", "-2"),
     ],
 )
-def test_a_number_that_means_nothing_is_refused_where_it_is_typed(run, portfolio, command, option, value):
+def test_invalid_numbers_are_usage_errors(run, portfolio, command, option, value):
     error = run(command, portfolio, option, value, exit_code=2).stderr
     assert f"Invalid value for '{option}'" in error
 
@@ -387,13 +388,13 @@ main()
 """
 
 
-def heed_ctrl_c():
-    """Undo, in a child, what a background job of a shell inherits: that Ctrl-C is ignored."""
+def restore_ctrl_c():
+    """Restore the default handler of Ctrl-C, which background jobs of a shell ignore."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def start(portfolio, tmp_path):
-    """Start a slow extraction as the command does it; return it when it has put a part in place."""
+    """Start a slow extraction by the command line; return it when the first part is written."""
     code = SERVE.format(folder=str(Path(__file__).parents[1]))
     words = ["extract", str(portfolio), "--backbone", "mean", "--weights", "random", "--workers", "1"]
     words += ["--out", str(tmp_path / "the out")]
@@ -403,7 +404,7 @@ def start(portfolio, tmp_path):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        preexec_fn=heed_ctrl_c,
+        preexec_fn=restore_ctrl_c,
     )
     while not list((tmp_path / "the out").glob("*.parts/*.part")):
         assert process.poll() is None, process.stderr.read()
@@ -413,7 +414,7 @@ def start(portfolio, tmp_path):
 
 @pytest.mark.skipif(os.name == "nt", reason="signals are POSIX")
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
-def test_stopped_it_says_how_to_go_on_and_goes_on(portfolio, tmp_path, name, stand_in):
+def test_a_stopped_run_prints_the_command_to_continue_and_continues(portfolio, tmp_path, name, stand_in):
     process, words = start(portfolio, tmp_path)
     process.send_signal(getattr(signal, name))
     _, stderr = process.communicate(timeout=30)
@@ -423,29 +424,29 @@ def test_stopped_it_says_how_to_go_on_and_goes_on(portfolio, tmp_path, name, sta
     dry = CliRunner().invoke(cli, [*words, "--dry-run"]).stdout
     assert "an unfinished run left " in dry
     out = CliRunner().invoke(cli, words).stdout
-    assert " contents were there from an unfinished run" in out
+    assert " taken from an unfinished run" in out
     assert 0 < stand_in.n_seen <= 81 - 4  # a part of four contents was in place
 
 
 @pytest.mark.skipif(os.name == "nt", reason="signals are POSIX")
-def test_ctrl_c_twice_ends_at_once(tmp_path):
+def test_a_second_ctrl_c_ends_immediately(tmp_path):
     code = (
         "import time\nfrom featurize.base.terminal import graceful_stop\n"
         "with graceful_stop():\n"
         "    try:\n        print('ready', flush=True)\n        time.sleep(60)\n"
-        "    finally:\n        print('tidying', flush=True)\n        time.sleep(60)\n"
+        "    finally:\n        print('cleanup', flush=True)\n        time.sleep(60)\n"
     )
     process = subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, preexec_fn=heed_ctrl_c
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, preexec_fn=restore_ctrl_c
     )
-    for word in ("ready", "tidying"):
+    for word in ("ready", "cleanup"):
         assert process.stdout.readline().strip() == word
         process.send_signal(signal.SIGINT)
     process.communicate(timeout=30)
     assert process.returncode == 128 + signal.SIGINT
 
 
-def test_a_command_that_keeps_nothing_does_not_say_it_does():
+def test_a_command_without_kept_work_does_not_claim_any():
     @cli.command("wait")
     def wait():
         raise KeyboardInterrupt
@@ -458,9 +459,10 @@ def test_a_command_that_keeps_nothing_does_not_say_it_does():
     assert result.stderr.splitlines() == ["featurize: stopped. Run it again with: featurize wait"]
 
 
-def test_every_command_and_option_has_help():
-    for command in cli.commands.values():
-        assert command.help, command.name
+def test_every_command_has_an_example_and_every_option_help():
+    for name, command in cli.commands.items():
+        assert f"featurize {name} " in command.help or f"featurize {name}\n" in f"{command.help}\n", name
+        assert len(command.get_short_help_str(limit=60)) < 58, name  # not cut in the list of commands
         for parameter in command.params:
             if isinstance(parameter, click.Option):
                 assert parameter.help, (command.name, parameter.name)
