@@ -368,7 +368,7 @@ def verification_json(verification: Verification) -> dict[str, Any]:
             for fault in verification.faults
         ],
         "notes": [printable(note) for note in verification.notes],
-        "mend": printable(verification.fix),
+        "repair": printable(verification.fix),
     }
 
 
