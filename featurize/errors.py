@@ -27,7 +27,7 @@ class ConfigError(FolioError):
 
 
 class WeightsError(FolioError):
-    """Weights that are missing, damaged or made for another network."""
+    """Weights that are missing, damaged or belong to another network."""
 
 
 class EngineError(FolioError):

@@ -1,1 +1,1 @@
-"""Folders of files to upright RGB pixels and augmented views, or a named reason why not."""
+"""Image files: data sets, decoding to upright RGB pixels, augmented views, duplicates, scan."""
