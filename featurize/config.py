@@ -9,12 +9,14 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from featurize.backbones.registry import Backbone
-from featurize.backbones.weights import Weights
 from featurize.errors import ConfigError
 from featurize.images.augment import ViewRanges
+
+if TYPE_CHECKING:
+    from featurize.backbones.registry import Backbone
+    from featurize.backbones.weights import Weights
 
 PREPROCESSES = ("native", "rescale", "featurewise")
 AUTO = "auto"  # open: the first run chooses a value
