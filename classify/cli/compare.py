@@ -84,7 +84,9 @@ def compare_command(
             **with_dense(options),
         )
     if as_json:
-        click.echo(json.dumps(done.record, indent=2))
+        from classify.io.results import printable_json
+
+        click.echo(json.dumps(printable_json(done.record), indent=2))
     else:
         from classify.report.console import print_comparison
 

@@ -1,18 +1,31 @@
-"""Verdicts on pairs of heads: paired tests and intervals of the difference in one predefined metric."""
+"""Statistics of a comparison: intervals of all metrics, and verdicts on pairs of heads."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 from scipy.special import ndtri
 
-from classify.evaluation.bootstrap import N_RESAMPLES, bca_interval, bootstrap, jackknife
+from classify.evaluation.bootstrap import (
+    LEVEL as CONFIDENCE,
+    MAX_GROUPS,
+    N_RESAMPLES,
+    bca_interval,
+    bootstrap,
+    jackknife,
+    pool_groups,
+)
+from classify.evaluation.intervals import FEW_GROUPS, head_intervals
+from classify.evaluation.metrics import check_predictions
 from classify.evaluation.paired_tests import accuracy_swap_test, holm, kappa_swap_test
-from classify.evaluation.weighted_metrics import GroupSums, confusion_metrics
+from classify.evaluation.weighted_metrics import GroupSums, confusion_metrics, group_sums
+from classify.heads.select import BASELINE
+from classify.model_selection.predictions import EntryPredictions
 from featurize.base.typing import Float64Array
 
 LEVEL = 0.05  # family-wise error rate over all pairs
@@ -21,6 +34,115 @@ BETTER = "better"
 NO_DIFFERENCE = "no detectable difference"
 NOT_ESTIMABLE = "not estimable: the interval of the difference contains zero"
 _DETECTED = "the difference is already detectable"
+_INTERVAL_METHODS = (
+    "Proportions of entries (accuracy, share off by two, precision, recall, error of a class): Wilson score "
+    "interval, with the effective number of entries where groups hold several. Expected calibration error: "
+    "inverted tests. Log loss: studentised bootstrap over groups. All others: BCa bootstrap over groups."
+)
+_TEST_METHODS = {
+    "accuracy": "exact test over swaps of the predictions of two heads, group by group (McNemar's test if "
+    "all groups have one entry)",
+    "quadratic_kappa": "random swaps of the predictions of two heads, group by group: p = (1 + number of "
+    "swaps with at least this difference) / (1 + number of swaps)",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadStatistics:
+    """Intervals and verdicts of several heads."""
+
+    intervals: tuple[dict[str, dict[str, Any]], ...]  # per head: metric → interval
+    verdicts: list[dict[str, Any]]
+    description: dict[str, Any]  # methods and sizes: "statistics" in results.json
+
+
+def head_statistics(
+    names: Sequence[Mapping[str, str]],
+    predictions: Sequence[EntryPredictions],
+    *,
+    classes: Sequence[str],
+    ordered: bool,
+    nested: bool,
+    seed: int,
+) -> HeadStatistics:
+    """Return intervals of all metrics of all heads, and verdicts on pairs of heads.
+
+    The baseline is included in the pairs: a head that is not detectably better than the baseline has not been
+    shown to learn anything. Its predictions are equal on all stores, so it is included once.
+
+    Parameters
+    ----------
+    names : sequence of mapping
+        ``store`` and ``head`` of each head.
+    predictions : sequence of EntryPredictions
+        One per head, of the same entries in the same order.
+    classes : sequence of str
+    ordered : bool
+    nested : bool
+        Whether the predictions are out of fold; if so, intervals and tests are approximate.
+    seed : int
+        Seed of resamples and swaps.
+
+    Returns
+    -------
+    HeadStatistics
+
+    Raises
+    ------
+    ValueError
+        If the predictions are of different entries.
+    """
+    for head in predictions:
+        if head.entry != predictions[0].entry or not np.array_equal(head.group, predictions[0].group):
+            raise ValueError("only predictions of the same entries can be compared")
+    sums = [
+        group_sums(
+            *check_predictions(head.y, head.probabilities, n_classes=len(classes)),
+            pool_groups(head.group, seed=seed),
+            classes=tuple(classes),
+            ordered=ordered,
+            predicted=np.argmax(head.probabilities, axis=1),
+        )
+        for head in predictions
+    ]
+    baselines = [k for k, name in enumerate(names) if name["head"] == BASELINE]
+    compared = [k for k in range(len(names)) if k not in baselines[1:]]
+    verdicts = make_verdicts([names[k] for k in compared], [sums[k] for k in compared], seed=seed)
+    return HeadStatistics(
+        intervals=tuple(head_intervals(sums, nested=nested, seed=seed)) if sums else (),
+        verdicts=verdicts,
+        description=_description(
+            sums[0] if sums else None,
+            n_groups=len(np.unique(predictions[0].group)) if predictions else 0,
+            n_pairs=len(verdicts),
+            nested=nested,
+            seed=seed,
+        ),
+    )
+
+
+def _description(
+    sums: GroupSums | None, *, n_groups: int, n_pairs: int, nested: bool, seed: int
+) -> dict[str, Any]:
+    """Return the methods and sizes behind intervals and verdicts."""
+    metric = None if sums is None else primary_metric(ordinal=sums.ordinal)
+    cautions = ["the heads of two folds share training images"] if nested else []
+    if sums is not None and sums.n_groups < FEW_GROUPS:
+        cautions.append(f"fewer than {FEW_GROUPS} groups")
+    pooled = f" Groups are pooled at random into {MAX_GROUPS:,} parts." if n_groups > MAX_GROUPS else ""
+    return {
+        "level": CONFIDENCE,
+        "intervals": _INTERVAL_METHODS + pooled,
+        "n_resamples": N_RESAMPLES,
+        "seed": seed,
+        "primary_metric": metric,
+        "test": _TEST_METHODS[metric] if metric else None,
+        "correction": f"Holm-corrected over {n_pairs} pairs",
+        "n_entries": 0 if sums is None else sums.n_entries,
+        "n_groups": n_groups,
+        "approximate": bool(cautions),
+        "why": "; ".join(cautions),
+    }
 
 
 def primary_metric(*, ordinal: bool) -> str:

@@ -1,1 +1,1 @@
-"""Files that classify reads and writes: results, grades, bundles."""
+"""Files that classify reads and writes: results, predicted grades, bundles."""

@@ -1,4 +1,4 @@
-"""Bundles written: a fitted head, or several that grade together."""
+"""Writing bundles of a fitted head and of an ensemble of heads."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from classify.data.levels import levels_of
-from classify.io.bundle_extras import link_or_copy, place_examples, place_weights
+from classify.io.bundle_extras import add_examples, add_weights, link_or_copy
 from classify.io.head_file import SavedHead, file_name
 from classify.io.manifest import WEIGHTS, write_manifest
 from featurize._version import __version__
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from classify.data.samples import Samples
 
 
-MEMBER = "member_{}"  # folder of an ensemble's bundle
+MEMBER = "member_{}"  # folder of a member in the bundle of an ensemble
 PACKAGES = ("tensorflow", "keras", "scikit-learn", "numpy", "skops")
 
 
@@ -35,26 +35,27 @@ def save_bundle(
     temperature: float = 1.0,
     examples: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write a fitted head to ``folder``, made where it is missing.
+    """Write a fitted head as a bundle; the folder is created if it is missing.
 
     Parameters
     ----------
     folder : Path
     saved : SavedHead
     head, params
-        Name and hyper-parameters.
+        Name and hyper-parameters of the head.
     samples : Samples
-        What the head was fitted on.
+        Samples that the head was fitted on.
     weights : mapping
-        What `classify.io.bundle_extras.carry_weights` returned; of a fused store that of each part, by its
-        name.
+        Return value of `classify.io.bundle_extras.prepare_weights`; for a fused store, a mapping from the
+        name of each part to that value.
     metrics : mapping
-        What is known of the head's worth.
+        Metrics of the head.
     seed : int
     temperature : float, default=1.0
-        That its probabilities are scaled by; see `classify.heads.solvers.temperature`.
+        Temperature of the probabilities; see `classify.heads.solvers.temperature`.
     examples : mapping, optional
-        What `classify.io.bundle_extras.carry_examples` returned; of a fused store that of its first part.
+        Return value of `classify.io.bundle_extras.prepare_examples`; for a fused store, that of its first
+        part.
     """
     from classify.data.entries import is_portfolio
 
@@ -87,37 +88,37 @@ def save_bundle(
                 "config": part.config,
                 "config_digest": part.config_digest,
                 "level_ends": part.level_ends,
-                "weights": place_weights(folder, weights[part.store], name=f"{part.store}.{WEIGHTS}"),
+                "weights": add_weights(folder, weights[part.store], name=f"{part.store}.{WEIGHTS}"),
             }
             for part in samples.parts
         ]
     else:
-        fields |= {"config": samples.config, "weights": place_weights(folder, weights)}
+        fields |= {"config": samples.config, "weights": add_weights(folder, weights)}
     if is_portfolio(samples):
         fields["join"] = samples.join
     if temperature != 1.0:
         fields["temperature"] = temperature
     if examples is not None:
-        fields["examples"] = place_examples(folder, examples)
+        fields["examples"] = add_examples(folder, examples)
     write_manifest(folder, fields)
 
 
 def save_ensemble(
     folder: Path, members: Sequence[Path], *, head: str, samples: Samples, metrics: Mapping[str, Any]
 ) -> None:
-    """Write bundles that grade together: the mean of their probabilities.
+    """Write an ensemble, which predicts the mean of the probabilities of its members, as a bundle.
 
     Parameters
     ----------
     folder : Path
     members : sequence of Path
-        Folders of bundles; their files are linked or copied.
+        Bundles of the members; their files are linked or copied.
     head : str
-        The ensemble's name.
+        Name of the ensemble.
     samples : Samples
-        Of the same classes; they name the stores.
+        Samples with the classes and the names of the stores.
     metrics : mapping
-        What is known of its worth.
+        Metrics of the ensemble.
     """
     names = [MEMBER.format(k + 1) for k in range(len(members))]
     for name, member in zip(names, members, strict=True):
@@ -138,5 +139,5 @@ def save_ensemble(
 
 
 def packages() -> dict[str, str]:
-    """Return the versions that a fitted head depends on, without importing anything."""
+    """Return the versions of the packages that a fitted head depends on, without importing them."""
     return {"folio-grader": __version__, **installed_versions(PACKAGES)}

@@ -1,4 +1,4 @@
-"""Output folders that appear whole or not at all, and never replace what somebody else put there."""
+"""Output folders that are written completely or not at all, and that never replace other content."""
 
 from __future__ import annotations
 
@@ -13,65 +13,74 @@ from classify.errors import CompareError
 
 
 def refuse_existing(folder: Path, *, mark: str, what: str, overwrite: bool) -> None:
-    """Raise unless our output may be written to this folder.
+    """Check that output may be written to this folder.
 
     Parameters
     ----------
     folder : Path
     mark : str
-        The file by which our own output is known.
+        Name of the file that every output folder of this kind contains.
     what : str
-        What the output is called.
+        Kind of the output, for messages: "run" or "bundle".
     overwrite : bool
         Whether earlier output may be replaced.
 
     Raises
     ------
     CompareError
-        If something is there and ``overwrite`` is off, or what is there is not ours.
+        If the folder contains earlier output and `overwrite` is not set, or if it contains something else.
     """
     try:
         if not folder.exists() and not folder.is_symlink():
-            require_place(folder)
+            check_can_create(folder)
             return
-    except OSError as error:  # a name too long, a parent that may not be looked into
+    except OSError as error:  # for example a name that is too long, or a parent that must not be read
         raise CompareError(
-            f"{folder}: cannot be made ({error.strerror}). Choose another folder with --out"
+            f"{folder}: cannot be created ({error.strerror}). Choose another folder with --out FOLDER"
         ) from None
     if not folder.is_dir():
         raise CompareError(
-            f"{folder}: a file, where the {what}'s folder should be. Choose another with --out FOLDER"
+            f"{folder}: is a file, expected a folder for the {what}. Choose another one with --out FOLDER"
         )
     if not any(folder.iterdir()):
         return
     if not (folder / mark).is_file():
         raise CompareError(
-            f"{folder}: holds other things than a {what}. Choose another folder with --out FOLDER"
+            f"{folder}: contains something other than a {what}. Choose another folder with --out FOLDER"
         )
     if not overwrite:
         raise CompareError(
-            f"{folder}: a {what} is there already. Replace it with --overwrite, or choose --out FOLDER"
+            f"{folder}: already contains a {what}. Replace it with --overwrite, or choose --out FOLDER"
         )
 
 
 @contextmanager
 def new_folder(folder: Path, *, mark: str, parts: Sequence[str]) -> Iterator[Path]:
-    """Yield a temporary folder beside ``folder``; put what is written there in place when all went well.
+    """Yield a temporary folder next to `folder` and rename it to `folder` if the body succeeds.
 
-    Of an earlier output the named parts are replaced; anything else in the folder stays. The mark is
-    first out and last in, so that a torn folder is never taken for a whole one.
+    If `folder` exists, its parts are replaced one by one, and other files in it stay. The file `mark` is
+    removed first and put back last, so that an incomplete folder is never mistaken for a complete one.
+
+    Parameters
+    ----------
+    folder : Path
+    mark : str
+        As in `refuse_existing`.
+    parts : sequence of str
+        Names of the files and folders that the output can have.
 
     Raises
     ------
     CompareError
-        If no folder can be made there.
+        If no folder can be created there.
     """
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name[:100]}.", suffix=".tmp", dir=folder.parent))
     except OSError as error:
         raise CompareError(
-            f"{folder}: cannot be made ({error.strerror}: {error.filename}). Choose another folder with --out"
+            f"{folder}: cannot be created ({error.strerror}: {error.filename}). Choose another folder with "
+            "--out FOLDER"
         ) from None
     temporary.chmod(0o777 & ~_umask())
     try:
@@ -88,23 +97,26 @@ def new_folder(folder: Path, *, mark: str, parts: Sequence[str]) -> Iterator[Pat
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def require_place(folder: Path) -> None:
-    """Raise unless a folder can be made here: said before the work, not after it."""
-    above = next(path for path in folder.absolute().parents if path.exists())
-    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
-        what = "not writable" if above.is_dir() else "a file"
+def check_can_create(folder: Path) -> None:
+    """Raise CompareError, before the work starts, if this folder cannot be created."""
+    parent = next(path for path in folder.absolute().parents if path.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        what = "not writable" if parent.is_dir() else "a file"
         raise CompareError(
-            f"{folder}: cannot be made: {above} is {what}. Choose another folder with --out FOLDER"
+            f"{folder}: cannot be created, because {parent} is {what}. Choose another one with --out FOLDER"
         )
 
 
 def folder_name(dataset: str) -> str:
-    """Return a data set's name as the name of a folder."""
+    """Return the name of the folder for a data set."""
     return dataset.strip().replace(os.sep, "-").lstrip(".") or "dataset"
 
 
-def place_logs(temporary: Path, folder: Path) -> Path | None:
-    """Move TensorBoard logs beside the runs, if the run is in a folder of runs; return where they will be."""
+def move_logs(temporary: Path, folder: Path) -> Path | None:
+    """Move the TensorBoard logs of a run that is in a folder called ``runs`` to the folder next to that one.
+
+    Returns the final log folder; None if there are no logs.
+    """
     logs = temporary / "tensorboard"
     if not logs.is_dir():
         return None
@@ -113,11 +125,11 @@ def place_logs(temporary: Path, folder: Path) -> Path | None:
     target = folder.parent.parent / "tensorboard" / folder.name
     try:
         target.mkdir(parents=True, exist_ok=True)
-    except OSError:  # a finished run is not lost for want of a place for its curves
+    except OSError:  # then the logs stay in the run: a finished run must not be lost because of them
         return folder / "tensorboard"
-    for made in sorted(logs.iterdir()):
-        shutil.rmtree(target / made.name, ignore_errors=True)
-        shutil.move(made, target / made.name)
+    for source in sorted(logs.iterdir()):
+        shutil.rmtree(target / source.name, ignore_errors=True)
+        shutil.move(source, target / source.name)
     logs.rmdir()
     return target
 

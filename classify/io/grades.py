@@ -1,4 +1,4 @@
-"""Grades of images, and how they leave: a CSV for spreadsheets, or JSON."""
+"""Predicted grades of images, written as CSV for spreadsheets or as JSON."""
 
 from __future__ import annotations
 
@@ -7,64 +7,70 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from classify.io.results import number, plain_json, probability_names, write_csv
+from classify.io.results import number, printable_json, probability_names, write_csv
+from featurize.base.files import atomic_path
 from featurize.errors import DatasetError
 
 
 @dataclass(frozen=True, kw_only=True)
 class PredictedGrade:
-    """What is said of one image, or of one entry of several."""
+    """Predicted grade of one image, or of one entry of several images."""
 
-    path: str  # as given; for a file in a given folder, that folder and the path within it; "" for several
-    entry: str  # first folder within the given one that holds the image, or the image itself
-    n_images: int  # that were read: the grade is theirs
-    grade: str  # "" when none could be read
+    path: str  # as given, or given folder and path within it; "" for an entry of several images
+    entry: str  # the image itself, or the sub-folder of the given folder that contains it
+    n_images: int  # number of images that could be read and were used for the prediction
+    grade: str  # "" if no image could be read
     confidence: float | None  # the largest probability
-    probabilities: tuple[float, ...]  # in label order; () when none could be read
-    problem: str  # "" or the reason; of several images the path of each that could not be read, and why
+    probabilities: tuple[float, ...]  # in label order; () if no image could be read
+    problem: str  # why images could not be read, with the path of each if there are several; else ""
 
 
 @dataclass(frozen=True, kw_only=True)
 class PredictResult:
-    """What `predict` returns."""
+    """Result of `classify.predict`."""
 
     bundle: Path
     head: str
     store: str
     classes: tuple[str, ...]
     grades: tuple[PredictedGrade, ...]
-    notes: tuple[str, ...]  # what the user should know
+    notes: tuple[str, ...]  # for the user
 
     @property
     def n_failed(self) -> int:
-        """Rows that have no grade."""
+        """Number of rows without a grade."""
         return sum(not grade.grade for grade in self.grades)
 
 
 def check_output(path: Path) -> None:
-    """Raise unless grades can be written to ``path``: said before the work, not after it.
+    """Check, before images are read, that grades can be written to `path`.
 
     Raises
     ------
     DatasetError
-        If it is a folder, or its parent is missing or not writable.
+        If the path is a folder, or its parent is missing or not writable.
     """
     parent = path.parent
     problem = ""
     if path.is_dir():
-        problem = "a folder; expected the name of a CSV file"
+        problem = "is a folder, expected a CSV file"
     elif not parent.is_dir():
-        problem = f"cannot be written: {parent} is no folder"
+        problem = f"cannot be written, because {parent} is not a folder"
     elif not os.access(parent, os.W_OK | os.X_OK):
-        problem = f"cannot be written: {parent} is not writable"
+        problem = f"cannot be written, because {parent} is not writable"
     if problem:
-        raise DatasetError(f"{path}: {problem}. Choose another file with --out")
+        raise DatasetError(f"{path}: {problem}. Choose another file with --out FILE")
 
 
 def write_grades(path: Path, graded: PredictResult) -> None:
-    """Write grades as CSV, UTF-8 with byte order mark, for spreadsheets.
+    """Write predicted grades as CSV for spreadsheets, in UTF-8 with byte order mark.
 
-    The columns are path, entry, n_images, grade, confidence, one probability a class, and problem.
+    The columns are path, entry, n_images, grade, confidence, one probability per class, and problem.
+
+    Raises
+    ------
+    DatasetError
+        If the file cannot be written.
     """
     header = [
         "path",
@@ -88,21 +94,18 @@ def write_grades(path: Path, graded: PredictResult) -> None:
         ]
         for grade in graded.grades
     ]
-    temporary = path.with_name(f".{path.name}.tmp")
     try:
-        write_csv(temporary, header, rows, encoding="utf-8-sig")
-        os.replace(temporary, path)
+        with atomic_path(path) as temporary:
+            write_csv(temporary, header, rows, encoding="utf-8-sig")
     except OSError as error:
         raise DatasetError(
-            f"{path}: cannot be written ({error.strerror}). Choose another file with --out"
+            f"{path}: cannot be written ({error.strerror}). Choose another file with --out FILE"
         ) from None
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def grades_json(graded: PredictResult) -> list[dict[str, Any]]:
-    """Return grades as plain JSON: a row without a grade has nulls and its problem."""
-    found: list[dict[str, Any]] = plain_json(
+    """Return predicted grades as JSON data; grade and probabilities are null where no image could be read."""
+    rows: list[dict[str, Any]] = printable_json(
         [
             {
                 "path": grade.path or None,
@@ -118,4 +121,4 @@ def grades_json(graded: PredictResult) -> list[dict[str, Any]]:
             for grade in graded.grades
         ]
     )
-    return found
+    return rows

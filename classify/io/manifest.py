@@ -1,4 +1,4 @@
-"""``manifest.json`` of a bundle: written with a seal, and believed only when every field is sound."""
+"""``manifest.json`` of a bundle: written with a digest, and used only if every field is valid."""
 
 from __future__ import annotations
 
@@ -10,91 +10,107 @@ from typing import Any
 from classify.data import JOINS
 from classify.errors import BundleError, CompareError
 from classify.heads.registry import get_head
-from classify.io.results import plain_json
+from classify.io.results import json_text, printable_json
 from featurize.config import config_digest
 
-FORMAT = "folio-bundle"
-# Of bundles and ensembles; a bundle with ``parts`` is of fused stores. 1 and 2 held class paths of ours.
-FORMAT_VERSION = 3
-ENSEMBLE_FORMAT = "folio-ensemble"  # members are bundles in folders of its own
+FORMAT = "folio-bundle"  # a bundle with "parts" is of fused stores
+ENSEMBLE_FORMAT = "folio-ensemble"  # its members are bundles in sub-folders
+FORMAT_VERSION = 3  # of both; files of versions 1 and 2 contained class paths of Folio
 MANIFEST = "manifest.json"
-EXAMPLES = "examples.npz"  # the fitted images, where a bundle carries them
-Checks = Mapping[str, tuple[Callable[[Any], bool], str]]  # key → what is sound, and that in words
-SEAL = "manifest_sha256"  # over the canonical JSON of all the rest
+EXAMPLES = "examples.npz"  # example images, if the bundle includes them
+WEIGHTS = "weights.h5"  # weights of the backbone, if the bundle includes them
+SEAL = "manifest_sha256"  # digest of the canonical JSON of all other fields
+Checks = Mapping[
+    str, tuple[Callable[[Any], bool], str]
+]  # key → (check of the value, expected value in words)
 
 
 def write_manifest(folder: Path, fields: Mapping[str, Any]) -> None:
-    """Write the manifest as plain JSON with its format, its version and its seal."""
-    named = ENSEMBLE_FORMAT if "members" in fields else FORMAT
-    manifest = plain_json({"format": named, "format_version": FORMAT_VERSION, **fields})
+    """Write the manifest with its format, its version and the digest of its fields."""
+    name = ENSEMBLE_FORMAT if "members" in fields else FORMAT
+    manifest = printable_json({"format": name, "format_version": FORMAT_VERSION, **fields})
     sealed = {**manifest, SEAL: config_digest(manifest)}
-    text = json.dumps(sealed, indent=2, allow_nan=False, ensure_ascii=False)
-    (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
+    (folder / MANIFEST).write_text(json_text(sealed), encoding="utf-8")
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """Return the manifest of the bundle in ``folder``; one that names no columns means all of them.
+    """Return the checked manifest of the bundle in `folder`; "columns" are all columns by default.
 
     Raises
     ------
     BundleError
-        If it is missing, damaged, altered, of another format, or a field is not what a bundle needs.
+        If it is missing, damaged, altered or of another format, or if a field is not valid.
     """
     path = folder / MANIFEST
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         raise BundleError(
-            f"{folder}: no bundle there ({MANIFEST} is missing). Make one with: classify compare STORE"
+            f"{folder}: not a bundle ({MANIFEST} is missing). Make one with: classify compare STORE"
         ) from None
     except (OSError, ValueError, RecursionError) as error:
-        raise BundleError(f"{path}: cannot be read ({error}). Make the bundle anew.") from None
+        raise BundleError(f"{path}: cannot be read ({error}). {make_again(folder)}") from None
     if not isinstance(manifest, dict) or manifest.get("format") not in (FORMAT, ENSEMBLE_FORMAT):
         raise BundleError(f"{path}: not the manifest of a bundle. Make one with: classify compare STORE")
     _check_version(folder, manifest)
     seal = manifest.pop(SEAL, None)
     if seal != config_digest(manifest):
-        raise BundleError(f"{path}: altered after it was written: {SEAL} does not fit. Make the bundle anew.")
+        raise BundleError(
+            f"{path}: altered after it was written: {SEAL} does not match. {make_again(folder, manifest)}"
+        )
     ensemble = manifest["format"] == ENSEMBLE_FORMAT
     if problem := _check_ensemble(manifest) if ensemble else _check_manifest(manifest):
-        raise BundleError(f"{path}: {problem}. Make the bundle anew.")
+        raise BundleError(f"{path}: {problem}. {make_again(folder, manifest)}")
     if ensemble:
         return manifest
     return {"columns": [0, manifest["n_features"]], **manifest}
 
 
+def make_again(folder: Path, manifest: Mapping[str, Any] | None = None) -> str:
+    """Return a sentence with the command that makes a bundle again.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder of the bundle.
+    manifest : mapping, optional
+        Its manifest, which may be damaged.
+    """
+    from classify.io.provenance import remake_command
+
+    return f"Make the bundle again with: {remake_command(folder, manifest or {})}"
+
+
 def _check_version(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Raise BundleError unless a manifest is of the version that this Folio reads."""
+    """Raise BundleError unless the manifest has the version that this release reads."""
     version = manifest.get("format_version")
     if version == FORMAT_VERSION:
         return
     found = f"{folder / MANIFEST}: format version {version}, but this Folio reads version {FORMAT_VERSION}"
     if not isinstance(version, int) or not 0 < version < FORMAT_VERSION:
         raise BundleError(f"{found}. Upgrade folio-grader.")
-    from classify.io.provenance import remake_command
-
-    raise BundleError(f"{found}. Make the bundle again with: {remake_command(folder, manifest)}")
+    raise BundleError(f"{found}. {make_again(folder, manifest)}")
 
 
 def _check_ensemble(manifest: Mapping[str, Any]) -> str:
-    """Return what is wrong with the fields of an ensemble that are used, "" when nothing is."""
-    for key, (sound, expected) in _ENSEMBLE.items():
+    """Return the first problem of the fields of an ensemble; "" if they are valid."""
+    for key, (is_valid, expected) in _ENSEMBLE.items():
         if key not in manifest:
             return f"lacks {key!r}"
-        if not sound(manifest[key]):
+        if not is_valid(manifest[key]):
             return f"{key!r} is {repr(manifest[key])[:60]}; expected {expected}"
     return ""
 
 
 def _check_manifest(manifest: Mapping[str, Any]) -> str:
-    """Return what is wrong with the fields that are used, "" when nothing is."""
+    """Return the first problem of the fields of a bundle; "" if they are valid."""
     fused = "parts" in manifest
     for where, part, checks in (("", manifest, _FIELDS), *_parts_to_check(manifest, fused=fused)):
-        for key, (sound, expected) in checks.items():
+        for key, (is_valid, expected) in checks.items():
             optional = (checks is _WEIGHTS and key != "kind") or (checks is _FIELDS and key in _OPTIONAL)
             if not isinstance(part, dict) or (key not in part and not optional):
                 return f"lacks {where + key!r}"
-            if key in part and not sound(part[key]):
+            if key in part and not is_valid(part[key]):
                 return f"{where + key!r} is {repr(part[key])[:60]}; expected {expected}"
     if problem := _check_digests(manifest, fused=fused):
         return problem
@@ -112,12 +128,12 @@ def _check_manifest(manifest: Mapping[str, Any]) -> str:
     if not (isinstance(columns, list) and len(columns) == 2 and all(map(_whole, columns))):
         return f"'columns' is {repr(columns)[:60]}; expected the first column and the one after the last"
     if not 0 <= columns[0] < columns[1] <= n_features:
-        return f"'columns' is {columns}; expected a part of the {n_features} features"
+        return f"'columns' is {columns}; expected a range of the {n_features} features"
     return ""
 
 
 def _parts_to_check(manifest: Mapping[str, Any], *, fused: bool) -> list[tuple[str, Any, Checks]]:
-    """Return where what is stands, what stands there, and what it has to be."""
+    """Return (key prefix, object, checks of its fields) for the backbone or backbones of a bundle."""
     if not fused:
         return [("", manifest, _PART), *_configs("", manifest)]
     parts = manifest.get("parts")
@@ -141,15 +157,15 @@ def _check_digests(manifest: Mapping[str, Any], *, fused: bool) -> str:
     for k, part in enumerate(parts):
         where = f"parts[{k}]." if fused else ""
         if config_digest(part["config"]) != part["config_digest"]:
-            return f"'{where}config_digest' does not fit '{where}config'"
+            return f"'{where}config_digest' does not match '{where}config'"
         if part["weights"].get("file") and "file_sha256" not in part["weights"]:
             return f"lacks '{where}weights.file_sha256'"
     if fused:
         if config_digest({"parts": [part["config_digest"] for part in parts]}) != manifest["config_digest"]:
-            return "'config_digest' does not fit 'parts'"
+            return "'config_digest' does not match 'parts'"
         widths = [part["level_ends"][-1] for part in parts]
         if sum(widths) != manifest["n_features"]:
-            return f"'n_features' is {manifest['n_features']}; expected the {sum(widths)} of all parts"
+            return f"'n_features' is {manifest['n_features']}; expected {sum(widths)}, the sum over all parts"
     return ""
 
 
@@ -182,7 +198,7 @@ def _parts(value: Any) -> bool:
 
 
 def _ends(value: Any) -> bool:
-    """Tell whether these are the ends of columns, one level after the other."""
+    """Return whether these are end columns of levels: ascending positive numbers."""
     if not isinstance(value, list) or not value or not all(map(_positive, value)):
         return False
     return sorted(set(value)) == value
@@ -261,6 +277,3 @@ _WEIGHTS: Checks = {
     "file_sha256": _DIGEST,
     "missing": (lambda value: value is None or _text(value), "text"),
 }
-
-
-WEIGHTS = "weights.h5"  # files are told apart by content

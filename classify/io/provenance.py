@@ -1,4 +1,4 @@
-"""How a run was made: the commands that make it again, to be pasted into a shell."""
+"""Provenance of runs and bundles: the shell commands that make them again."""
 
 from __future__ import annotations
 
@@ -11,37 +11,37 @@ from classify.data import JOINS
 from classify.errors import CompareError
 from classify.heads.registry import HEADS, all_params
 from classify.io.folder import folder_name
-from classify.io.results import RESULTS, plain_json, read_record
+from classify.io.results import RESULTS, read_record
 from featurize.base.terminal import default_of
 from featurize.base.text import printable
 from featurize.extraction.commands import extract_words
 from featurize.store.reader import open_store
 
 _SAFE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789@%_-+=:,./")
-# Parameters that are none of the command's, or say where it ran and not what it did.
+# Parameters that are not options of the command, or that do not change the results.
 _NO_OPTIONS = ("stores", "on_progress", "on_note", "dask")
 
 
 def run_provenance(
     job: Callable[..., Any], given: Mapping[str, Any], *, stores: Sequence[Path], seconds: float
 ) -> dict[str, Any]:
-    """Return what it takes to make a run again.
+    """Return the commands and options that make a run again: "made" in results.json.
 
     Parameters
     ----------
     job : callable
-        `classify.jobs.compare.compare`, for the defaults in its signature.
+        `classify.jobs.compare.compare`; its signature has the defaults.
     given : mapping
-        The values of all its parameters.
+        The value of each of its parameters.
     stores : sequence of Path
-        As they were given.
+        The stores as given.
     seconds : float
-        That it took.
+        Duration of the run.
 
     Returns
     -------
     dict
-        Plain JSON: ``command``, ``extract`` (the command of each store), ``options`` and ``seconds``.
+        ``command``, ``extract`` (the command for each store), ``options`` and ``seconds``.
     """
     names = [name for name in given if name not in _NO_OPTIONS]
     options = _flat({name: given[name] for name in names})
@@ -50,7 +50,7 @@ def run_provenance(
     return {
         "command": shell_line(compare_words(stores, differing)),
         "extract": [shell_line(_extract_words(path)) for path in stores],
-        "options": plain_json(options),
+        "options": options,
         "seconds": round(seconds, 3),
     }
 
@@ -59,7 +59,7 @@ def compare_words(stores: Sequence[Path], options: Mapping[str, Any]) -> list[st
     """Return the words of the command that compares these stores with these options."""
     words = ["classify", "compare"]
     paths = [str(path) for path in stores]
-    dashed = any(path.startswith("-") for path in paths)  # these stand last, behind what ends the options
+    dashed = any(path.startswith("-") for path in paths)  # such paths must follow "--" at the end
     words += [] if dashed else paths
     for name, value in options.items():
         option = name.replace("_", "-")
@@ -71,9 +71,9 @@ def compare_words(stores: Sequence[Path], options: Mapping[str, Any]) -> list[st
 
 
 def shell_line(words: Iterable[str]) -> str:
-    r"""Return words as a line for bash, zsh or ksh that any text file can hold.
+    r"""Return words as a printable line for bash, zsh or ksh.
 
-    Words that a text cannot show as they are, such as undecodable file names, are written ``$'…\xNN…'``.
+    Words that are not printable, such as undecodable file names, are written as ``$'…\xNN…'``.
     """
     return " ".join(_quoted(word) for word in words)
 
@@ -95,7 +95,7 @@ def _escaped(character: str) -> str:
 
 
 def _flat(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return plain options, those that are one object by their own names."""
+    """Return options as plain values; the fields of a dataclass become options of their own."""
     flat: dict[str, Any] = {}
     for name, value in options.items():
         if is_dataclass(value):
@@ -119,14 +119,14 @@ _UNKNOWN = "classify compare STORE"
 
 
 def remake_command(folder: Path, manifest: Mapping[str, Any]) -> str:
-    """Return the command that makes a bundle again, as far as an unchecked manifest tells.
+    """Return the command that makes a bundle again, as far as the manifest tells.
 
     Parameters
     ----------
     folder : Path
-        Of the bundle. In the folder of a run it is that run's command.
+        Folder of the bundle. If it is in a run folder, the command of the run is returned.
     manifest : mapping
-        Of an earlier version: any field may be missing or anything.
+        Manifest that was not checked: any field can be missing or have any value.
     """
     for run in folder.absolute().parents[1:3]:
         if (run / RESULTS).is_file():
@@ -147,7 +147,7 @@ def remake_command(folder: Path, manifest: Mapping[str, Any]) -> str:
 
 
 def _command_of_run(run: Path) -> str:
-    """Return the command that a run's record names; it may replace the run."""
+    """Return the command in the record of a run, with --overwrite."""
     try:
         made = read_record(run).get("made")
     except CompareError:
@@ -160,11 +160,11 @@ def _command_of_run(run: Path) -> str:
 
 
 def _stores(manifest: Mapping[str, Any]) -> list[str]:
-    """Return the paths that the stores had by default; none where the manifest does not name each."""
+    """Return the default paths of the stores; an empty list if the manifest does not name all stores."""
     parts = manifest.get("parts")
     if isinstance(parts, list):
         names = [part.get("store") if isinstance(part, dict) else None for part in parts]
-    elif "members" in manifest:  # of several stores it names all; one with a plus may be of fused ones
+    elif "members" in manifest:  # names of all stores; those with a plus may be fused stores
         names = [name for name in str(manifest.get("store")).split(", ") if "+" not in name]
     else:
         names = [manifest.get("store")]
@@ -175,7 +175,7 @@ def _stores(manifest: Mapping[str, Any]) -> list[str]:
 
 
 def _param_words(head: str, params: Any) -> list[str]:
-    """Return the hyper-parameters that are searched, or differ from the defaults."""
+    """Return the options for hyper-parameters that are searched or differ from their defaults."""
     if not isinstance(params, dict):
         return []
     searched = {name for grid in HEADS[head].grid for name in grid}

@@ -1,1 +1,1 @@
-"""The jobs behind ``classify compare`` and ``classify fit``."""
+"""Jobs of the commands ``classify compare`` and ``classify fit``."""

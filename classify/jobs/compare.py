@@ -1,4 +1,4 @@
-"""The job: tune, fit and test every head on every store, and keep what can grade new images."""
+"""The job of ``classify compare``: tune, fit and test heads on stores, and write the run folder."""
 
 from __future__ import annotations
 
@@ -12,16 +12,19 @@ from typing import TYPE_CHECKING, Any
 
 from classify.errors import CompareError
 from classify.heads.select import ALL, ENSEMBLE, needs_tensorflow, select_heads, validate_heads
-from classify.io.folder import folder_name, new_folder, place_logs, refuse_existing
+from classify.io.folder import folder_name, move_logs, new_folder, refuse_existing
 from classify.jobs.options import (
     CALIBRATIONS,
     DenseOptions,
     check_options,
+    class_order,
     dask_jobs,
     device_when_needed,
     task_cache,
 )
 from featurize.base.dask_cluster import check_dask
+from featurize.base.files import as_paths
+from featurize.base.text import as_names
 from featurize.errors import FolioError
 
 if TYPE_CHECKING:
@@ -35,11 +38,11 @@ RUNS = Path("artifacts") / "runs"
 
 
 def compare(
-    stores: Sequence[str | os.PathLike[str]],
+    stores: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     *,
-    heads: Sequence[str] | None = None,
+    heads: str | Sequence[str] | None = None,
     out: str | os.PathLike[str] | None = None,
-    order: Sequence[str] | None = None,
+    order: str | Sequence[str] | None = None,
     jobs: int | None = None,
     dask: str | None = None,
     seed: int = 0,
@@ -50,7 +53,7 @@ def compare(
     join: str = "probabilities",
     fuse: bool = False,
     calibrate: str = "none",
-    study: Sequence[str] = (),
+    study: str | Sequence[str] = (),
     report: bool = True,
     with_examples: bool = False,
     memory: str | None = None,
@@ -59,73 +62,80 @@ def compare(
     on_progress: Callable[[int, int], None] | None = None,
     on_note: Callable[[str], None] | None = None,
 ) -> Comparison:
-    """Tune, fit and test every head on every store, by the rules of "Comparing heads" in CONTRIBUTING.md.
+    """Tune, fit and test heads on stores, by the rules of "Comparing heads" in CONTRIBUTING.md.
 
-    TensorBoard logs of the dense head go to ``artifacts/tensorboard/<run>`` beside ``artifacts/runs/<run>``,
-    and to ``tensorboard/`` within a run folder that is not in a folder called ``runs``.
+    TensorBoard logs of the dense head are written to ``artifacts/tensorboard/<run>`` for a run in
+    ``artifacts/runs/<run>``, and to ``tensorboard/`` in the run folder if that is not in a folder called
+    ``runs``.
 
     Parameters
     ----------
-    stores : sequence of path-like
-        Stores of one data set, made by ``featurize extract``.
-    heads : sequence of str, optional
-        Names from ``classify heads``; "all" of them; "ensemble" adds the vote of the best. By default the
-        usual ones, with those that know an order where the classes have one. The majority-class baseline
-        always joins them.
+    stores : path-like or sequence of path-like
+        Stores of one data set, written by ``featurize extract``.
+    heads : str or sequence of str, optional
+        Names from ``classify heads``; "all" for all of them; "ensemble" adds a soft-voting ensemble of the
+        best heads. By default the usual heads, and their ordinal counterparts if the classes are ordered. The
+        majority-class baseline is always included.
     out : path-like, optional
         The run folder; ``artifacts/runs/<dataset>`` by default.
-    order : sequence of str, optional
-        The classes from worst to best: makes them ordered.
+    order : str or sequence of str, optional
+        All classes from worst to best, as a sequence or comma-separated; the classes are then ordered.
     jobs : int, optional
-        Processes; by default one a core, or one in all where there is little to do. Results do not
+        Number of processes. By default one per core, or a single one for small data sets. Results do not
         depend on it.
     dask : str, optional
-        A Dask scheduler's address, whose workers do the work, or "local:N" for N of them on this machine;
-        in the place of `jobs`. Results do not depend on it. Networks are trained on CPUs there, unless
+        Address of a Dask scheduler whose workers run the tasks, or "local:N" for N workers on this machine;
+        replaces `jobs`. Results do not depend on it. Networks are trained on the CPUs of the workers, unless
         `device` names GPUs.
     seed : int
-        Of folds and heads.
+        Seed of folds and heads.
     class_weight : {None, "balanced"}
-        Whether each class weighs the same whatever its number of images.
+        "balanced": all classes have the same weight, whatever their number of images.
     dense : DenseOptions
+        Options of the dense head.
     device : str
-        ``auto``, ``cpu``, ``gpu`` or ``gpu:N``; for the dense head, which takes the first of several GPUs.
+        ``auto``, ``cpu``, ``gpu`` or ``gpu:N``: device of the dense head, which uses the first of several
+        GPUs.
     gpu_memory : float, optional
-        Fraction of the GPU's memory to take; grows on demand by default.
+        Fraction of the GPU's memory to reserve; by default memory grows on demand.
     join : {"probabilities", "features"}
-        What is averaged over the images of an entry that has several: figures are those of whole entries.
+        What is averaged over the images of an entry. Metrics are computed per entry.
     fuse : bool
-        Whether the features of all stores side by side are compared as one more store.
+        Compare the concatenated features of all stores too, as one more store.
     calibrate : {"none", "temperature"}
-        Whether each head's probabilities are scaled by a temperature fitted on held out training images.
-    study : sequence of str
-        Studies of the training images: names from `classify.evaluation.studies.STUDIES`, or "all".
+        "temperature": scale the probabilities of each head by a temperature fitted on held-out training
+        images.
+    study : str or sequence of str
+        Studies on the training images: names from `classify.evaluation.studies.STUDIES`, or "all".
     report : bool
-        Whether ``report.html``, ``leaderboard.md`` and ``figures/`` are written as well.
+        Write ``report.html``, ``leaderboard.md`` and ``figures/`` too.
     with_examples : bool
-        Whether bundles carry thumbnails, file names and features of the images that they were fitted on.
+        Add thumbnails, file names and features of the fitted images to the bundles.
     memory : str, optional
-        As much as may be taken, such as "4GB". Where the features do not fit, heads are fitted on rows read
-        from disk, block by block, and hyper-parameters searched on a sample; the record says so.
+        Memory limit, such as "4GB". If the features do not fit, heads are fitted on rows that are read from
+        disk block by block, and hyper-parameters are searched on a sample; results.json has a note.
     fresh : bool
-        Compute everything, also what an earlier run has done on equal data with equal settings.
+        Compute everything, without results from the cache of earlier runs.
     overwrite : bool
         Replace an earlier run in the same folder.
     on_progress : callable, optional
         Called with (done, total) tasks.
     on_note : callable, optional
-        Called with a line worth showing, such as a Dask worker that is left out.
+        Called with notes for the user during the run, such as a Dask worker that is not used.
 
     Returns
     -------
     Comparison
-        The run's folder and its record, as in ``results.json``.
+        The run folder and the content of ``results.json``.
 
     Raises
     ------
     CompareError
-        If the stores are not of one data set, a class has too few groups, or the folder is taken.
+        If the stores are of different data sets, a class has too few groups, or the folder is in use.
     """
+    stores, order = as_paths(stores), class_order(order)
+    heads = None if heads is None else as_names(heads)
+    study = as_names(study)
     given, started = dict(locals()), time.perf_counter()
     from classify.data.load import load_same_dataset, require_in_memory
     from classify.evaluation.studies import resolve_studies, run_studies
@@ -136,21 +146,21 @@ def compare(
     from classify.model_selection.parallel import default_jobs
     from classify.model_selection.protocol import make_protocol
 
-    asked, studies = validate_heads(heads), resolve_studies(study)
+    requested, studies = validate_heads(heads), resolve_studies(study)
     if calibrate not in CALIBRATIONS:
         raise CompareError(f"calibrate is {calibrate!r}: expected {' or '.join(CALIBRATIONS)}")
-    check_options(asked, dense=dense, seed=seed, device=device, gpu_memory=gpu_memory)
+    check_options(requested, dense=dense, seed=seed, device=device, gpu_memory=gpu_memory)
     if dask is not None:
         check_dask(dask)
         device = "cpu" if device == "auto" else device
-    paths = list(dict.fromkeys(Path(store) for store in stores))
+    paths = list(dict.fromkeys(stores))
     samples = load_same_dataset(
         paths,
         order=order,
         join=join,
         fuse=fuse,
         memory=memory,
-        networks=needs_tensorflow(asked),
+        networks=needs_tensorflow(requested),
         jobs=jobs,
         seed=seed,
     )
@@ -159,7 +169,9 @@ def compare(
     )
     folder = Path(out) if out is not None else RUNS / folder_name(samples[0].dataset)
     refuse_existing(folder, mark=RESULTS, what="run", overwrite=overwrite)
-    names = select_heads(asked, classes=samples[0].classes, ordered=samples[0].ordered, n_stores=len(samples))
+    names = select_heads(
+        requested, classes=samples[0].classes, ordered=samples[0].ordered, n_stores=len(samples)
+    )
     protocol = make_protocol(samples[0], seed=seed)
     with ExitStack() as stack:
         temporary = stack.enter_context(new_folder(folder, mark=RESULTS, parts=PARTS))
@@ -169,10 +181,10 @@ def compare(
             dense_options=asdict(dense),
             log_folder=temporary / "tensorboard",
         )
-        running: dict[str, Any] = {
+        run_options: dict[str, Any] = {
             "settings": settings,
             "jobs": (
-                jobs or default_jobs([one.search_samples for one in samples])
+                jobs or default_jobs([store.search_samples for store in samples])
                 if dask is None
                 else dask_jobs(dask, device=device, gpu_memory=gpu_memory, stack=stack, note=on_note)
             ),
@@ -180,13 +192,13 @@ def compare(
             "before_tensorflow": device_when_needed(device, gpu_memory=gpu_memory),
             "on_progress": on_progress,
         }
-        candidates = run_candidates(samples, names, protocol, **running)
-        candidates = _afterwards(
+        candidates = run_candidates(samples, names, protocol, **run_options)
+        candidates = _post_process(
             candidates,
             protocol,
             calibrate=calibrate,
-            ensemble=bool({ALL, ENSEMBLE} & set(asked)),
-            running=running,
+            ensemble=bool({ALL, ENSEMBLE} & set(requested)),
+            run_options=run_options,
         )
         record = make_record(
             candidates,
@@ -197,49 +209,49 @@ def compare(
             with_examples=with_examples,
         )
         record["studies"] = run_studies(
-            studies, candidates, protocol, recommended=record["recommended"], folder=temporary, **running
+            studies, candidates, protocol, recommended=record["recommended"], folder=temporary, **run_options
         )
         record["made"] = run_provenance(compare, given, stores=paths, seconds=time.perf_counter() - started)
         write_run(temporary, record, candidates, protocol)
-        tensorboard = place_logs(temporary, folder)
-    page, notes = _reported(folder, samples[0]) if report else (None, ())
+        tensorboard = move_logs(temporary, folder)
+    page, notes = _write_report(folder, samples[0]) if report else (None, ())
     return Comparison(folder=folder, record=record, tensorboard=tensorboard, report=page, notes=notes)
 
 
-def _reported(folder: Path, samples: Samples) -> tuple[Path | None, tuple[str, ...]]:
-    """Write a run's report; return where it is, None where that failed, and what it could not show."""
+def _write_report(folder: Path, samples: Samples) -> tuple[Path | None, tuple[str, ...]]:
+    """Write the report of a run; return its path, None if that failed, and notes for the user."""
     from classify.report.report import make_report
 
     if samples.on_disk is not None:
         return None, (
-            "no report: its map and galleries look at features in memory. Where these fit, type: "
-            f"classify report {folder}",
+            "no report, because its map and its galleries need the features in memory. On a machine with "
+            f"enough memory: classify report {folder}",
         )
     try:
-        made = make_report(folder)
-    except (FolioError, OSError) as error:  # the run is not lost for want of its report
+        written = make_report(folder)
+    except (FolioError, OSError) as error:  # a finished run must not be lost because of its report
         return None, (f"no report: {error}",)
-    return made.path, made.notes
+    return written.path, written.notes
 
 
-def _afterwards(
+def _post_process(
     candidates: list[CandidateResult],
     protocol: EvaluationProtocol,
     *,
     calibrate: str,
     ensemble: bool,
-    running: Mapping[str, Any],
+    run_options: Mapping[str, Any],
 ) -> list[CandidateResult]:
-    """Return candidates with all that is made of several, or of one more fit in each fold."""
+    """Return candidates with temperature scaling and the ensemble, if these are requested."""
     if calibrate == "none" and not ensemble:
         return candidates
     from classify.model_selection.calibration import apply_temperatures
     from classify.model_selection.ensemble import make_ensemble
     from classify.model_selection.grid_search import make_runner
 
-    settings = running["settings"]
-    run = make_runner(**{name: value for name, value in running.items() if name != "settings"})
+    settings = run_options["settings"]
+    run = make_runner(**{name: value for name, value in run_options.items() if name != "settings"})
     if calibrate == "temperature":
         candidates = apply_temperatures(candidates, protocol, settings=settings, run=run)
-    voted = make_ensemble(candidates, protocol, settings=settings, run=run) if ensemble else None
-    return candidates if voted is None else [*candidates[:-1], voted, candidates[-1]]
+    combined = make_ensemble(candidates, protocol, settings=settings, run=run) if ensemble else None
+    return candidates if combined is None else [*candidates[:-1], combined, candidates[-1]]  # baseline last

@@ -1,4 +1,4 @@
-"""What a job is asked for: options checked before the work, and what they settle."""
+"""Options of the jobs: checks, and the cache, device and workers that they select."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 
 CALIBRATIONS = ("none", "temperature")
-MAX_SEED = 2**32 - 1  # NumPy's and scikit-learn's limit
+MAX_SEED = 2**32 - 1  # limit of NumPy and scikit-learn
 
 
 @dataclass(frozen=True, kw_only=True)
 class DenseOptions:
-    """What can be said of the dense head; the defaults are the tutorial's."""
+    """Options of the dense head, with the defaults of the tutorial."""
 
     units: tuple[int, ...] = (512, 128, 64)
     dropout: float = 0.2
@@ -34,17 +34,28 @@ class DenseOptions:
     patience: int = 30
 
 
+def class_order(order: str | Sequence[str] | None) -> tuple[str, ...] | None:
+    """Return the classes from worst to best as a tuple; a ``str`` is a comma-separated list.
+
+    >>> class_order("low, middle,award")
+    ('low', 'middle', 'award')
+    """
+    if isinstance(order, str):
+        return tuple(name.strip() for name in order.split(",") if name.strip())
+    return None if order is None else tuple(order)
+
+
 def check_options(
     heads: Sequence[str], *, dense: DenseOptions, seed: int, device: str, gpu_memory: float | None
 ) -> None:
-    """Raise at once what would otherwise be found after minutes, or never.
+    """Check options before the work starts.
 
     Raises
     ------
     CompareError
         If the seed or an option of the dense head is out of range.
     ConfigError
-        If the device or the share of its memory is not written as one.
+        If the device or the fraction of its memory is not valid.
     """
     if not 0 <= seed <= MAX_SEED:
         raise CompareError(f"seed is {seed}: expected a whole number from 0 to {MAX_SEED}")
@@ -55,26 +66,29 @@ def check_options(
 
 
 def device_when_needed(device: str, *, gpu_memory: float | None) -> Callable[[], object]:
-    """Return what settles, once, where the dense head runs: to be called before TensorFlow starts."""
+    """Return a function that selects the device of TensorFlow on its first call.
 
-    def settle() -> None:
+    It must be called before TensorFlow starts.
+    """
+
+    def select_device() -> None:
         from featurize.engines.device import use_device
 
         use_device(device, gpu_memory=gpu_memory)
 
-    return cache(settle)
+    return cache(select_device)
 
 
 def task_cache(heads: Sequence[str], device: str, *, fresh: bool) -> TaskCache:
-    """Return where outcomes of earlier runs are kept, and where those of TensorFlow heads are computed."""
+    """Return the cache of task results, which depend on the device for TensorFlow heads."""
     from classify.model_selection.cache import TaskCache
     from featurize.base.cache import cache_folder
     from featurize.engines.select import gpus
 
-    asked = device != "cpu" and any(get_head(head).tensorflow for head in heads)
-    there = [gpu.capability for gpu in gpus()] if asked else []
-    place = f"{device} of {there}" if there or device not in ("auto", "cpu") else "cpu"
-    return TaskCache(folder=cache_folder("tuning"), device=place, fresh=fresh)
+    gpu_possible = device != "cpu" and any(get_head(head).tensorflow for head in heads)
+    capabilities = [gpu.capability for gpu in gpus()] if gpu_possible else []
+    name = f"{device} of {capabilities}" if capabilities or device not in ("auto", "cpu") else "cpu"
+    return TaskCache(folder=cache_folder("tuning"), device=name, fresh=fresh)
 
 
 def dask_jobs(
@@ -85,7 +99,7 @@ def dask_jobs(
     stack: ExitStack,
     note: Callable[[str], None] | None,
 ) -> DaskJobs:
-    """Return the workers of a cluster, connected for as long as the stack is open."""
+    """Return the workers of a cluster, which are disconnected when the stack is closed."""
     from classify.model_selection.dask import DaskJobs
 
     cluster = stack.enter_context(connect_cluster(dask, note=note or (lambda text: None)))

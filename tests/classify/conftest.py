@@ -149,7 +149,7 @@ def store_config() -> dict:
 def without_report(request, monkeypatch) -> None:
     """Leave out the report, which takes seconds, but where a test is about it (marker ``report``)."""
     if request.node.get_closest_marker("report") is None:
-        monkeypatch.setattr("classify.jobs.compare._reported", lambda folder, samples: (None, ()))
+        monkeypatch.setattr("classify.jobs.compare._write_report", lambda folder, samples: (None, ()))
 
 
 @pytest.fixture(autouse=True)

@@ -101,8 +101,8 @@ def test_files_that_are_gone_or_have_changed_are_stood_in_for(make_portfolio, tm
     train[2].write_text("no picture any more")
     done = fit(store, head="logreg", params={"C": 1.0}, out=tmp_path / "b", with_examples=True)
     assert done.notes == (
-        "efficientnet_lite0: the pictures of 3 of 16 examples are the store's small ones: in "
-        f"{tmp_path / 'data'} their files are gone or have changed",
+        "efficientnet_lite0: 3 of 16 examples have the store's small thumbnails, because their files in "
+        f"{tmp_path / 'data'} are missing or have changed",
     )
     found = load_examples(load_bundle(done.bundle))
     assert [Image.open(io.BytesIO(data)).size for data in found.pictures[:4]] == [(32, 32)] * 3 + [(SIDE, 64)]
@@ -185,7 +185,7 @@ def test_an_entry_whose_features_were_joined_is_one_example(make_portfolio, tmp_
 
 
 def sealed(bundle, **changes):
-    """Change what the manifest says of the examples and seal it anew, as a forger would."""
+    """Change the field "examples" of the manifest and write a matching digest, as a forger would."""
     import hashlib
 
     manifest = json.loads((bundle / "manifest.json").read_text())
@@ -226,7 +226,8 @@ def test_damaged_examples_are_refused(make_portfolio, tmp_path, damage):
     ).bundle
     damage(bundle)
     with pytest.raises(
-        BundleError, match=r"examples\.npz: missing, damaged or replaced.*Make the bundle anew"
+        BundleError,
+        match=r"examples\.npz: missing, damaged or replaced.*Make the bundle again with: classify ",
     ):
         load_examples(load_bundle(bundle))
 

@@ -101,7 +101,7 @@ def test_of_several_stores_the_one_that_is_fitted_counts(make_store, tmp_path):
         done = fit(store, head="logreg", like=run.folder, out=tmp_path / store.stem, jobs=1)
         assert chosen[store.stem].items() <= done.params.items()
     with pytest.raises(
-        CompareError, match=r"compared on one, two, but not on three\. Name one of its bundles: --like .*run"
+        CompareError, match=r"compared on one, two, but not on three\. Give one of its bundles: --like .*run"
     ):
         fit(make_store("three", counts=counts), head="logreg", like=run.folder, out=tmp_path / "three")
 
@@ -112,9 +112,9 @@ def test_like_what_says_nothing_of_the_head_is_refused(run, store, tmp_path):
             fit(store, head=head, like=like, out=tmp_path / "bundle")
 
     refused(tmp_path / "nowhere", "logreg", r"nowhere: neither a run \(results\.json\) nor a bundle")
-    refused(run.folder, "svm-rbf", "has no 'svm-rbf': its heads are logreg, svm-linear, baseline")
+    refused(run.folder, "svm-rbf", "has no head 'svm-rbf'; its heads are logreg, svm-linear, baseline")
     bundle = run.folder / "bundles" / "efficientnet_lite0__logreg"
-    refused(bundle, "svm-linear", "the bundle of a 'logreg', not of a 'svm-linear'")
+    refused(bundle, "svm-linear", "a bundle of head 'logreg', expected 'svm-linear'")
     record = json.loads((run.folder / "results.json").read_text())
     for params, message in (
         (None, "'logreg' ok. Give each value with --param"),
@@ -143,7 +143,7 @@ def test_what_a_comparison_has_done_is_not_done_again(run, store, tmp_path, monk
 
 def test_an_existing_bundle_is_replaced_only_when_asked(store, tmp_path):
     fit(store, head="logreg", params={"C": 1}, out=tmp_path / "bundle")
-    with pytest.raises(CompareError, match="a bundle is there already"):
+    with pytest.raises(CompareError, match="already contains a bundle"):
         fit(store, head="logreg", params={"C": 1}, out=tmp_path / "bundle")
     fit(store, head="svm-linear", params={"C": 1}, out=tmp_path / "bundle", overwrite=True)
     assert load_bundle(tmp_path / "bundle").manifest["head"] == "svm-linear"
@@ -151,7 +151,7 @@ def test_an_existing_bundle_is_replaced_only_when_asked(store, tmp_path):
 
 def test_a_folder_is_no_store(tmp_path):
     (tmp_path / "none").mkdir()
-    with pytest.raises(CompareError, match=r"no \.h5 file in it"):
+    with pytest.raises(CompareError, match=r"It has no \.h5 file"):
         fit(tmp_path / "none", head="logreg", params={"C": 1})
 
 

@@ -216,7 +216,7 @@ def test_features_on_disk_make_no_report_and_the_run_says_how_to_get_one(store, 
     done = compare([store], heads=("logreg",), out=tmp_path / "run", jobs=1, memory=from_disk)
     assert done.report is None
     assert done.notes == (
-        "no report: its map and galleries look at features in memory. Where these fit, type: "
+        "no report, because its map and its galleries need the features in memory. On a machine with enough memory: "
         f"classify report {tmp_path / 'run'}",
     )
     assert (tmp_path / "run" / "results.json").is_file()

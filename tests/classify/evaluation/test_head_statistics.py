@@ -1,15 +1,15 @@
-"""Intervals and verdicts of whole predictions: who is compared, and what is said of the methods."""
+"""Intervals and verdicts of a comparison: which heads are compared, and the description of the methods."""
 
 import numpy as np
 import pytest
 
-from classify.jobs.record import head_statistics
+from classify.evaluation.verdicts import head_statistics
 from classify.model_selection.predictions import EntryPredictions
 
 GRADES = ("low", "middle", "award")
 
 
-def said(right, *, n=90, seed=0, group=None, entry=None):
+def predictions_of(right, *, n=90, seed=0, group=None, entry=None):
     generator = np.random.default_rng(seed)
     y = np.arange(n) % 3
     answers = np.where(generator.random(n) < right, y, (y + 1) % 3)
@@ -25,13 +25,13 @@ def said(right, *, n=90, seed=0, group=None, entry=None):
     )
 
 
-def judged(*predictions, names=None, ordered=False, nested=False):
+def statistics_of(*predictions, names=None, ordered=False, nested=False):
     names = names or [{"store": "vgg16", "head": f"head {k}"} for k in range(len(predictions))]
     return head_statistics(names, predictions, classes=GRADES, ordered=ordered, nested=nested, seed=0)
 
 
-def test_all_heads_are_judged():
-    got = judged(said(0.9), said(0.4, seed=1), said(0.5, seed=2))
+def test_all_heads_are_compared():
+    got = statistics_of(predictions_of(0.9), predictions_of(0.4, seed=1), predictions_of(0.5, seed=2))
     assert len(got.intervals) == len(got.verdicts) == 3
     assert got.verdicts[0]["verdict"] == "better"
     described = got.description
@@ -45,7 +45,7 @@ def test_all_heads_are_judged():
 
 
 def test_ordered_classes_are_judged_by_kappa():
-    got = judged(said(0.9), said(0.4, seed=1), ordered=True)
+    got = statistics_of(predictions_of(0.9), predictions_of(0.4, seed=1), ordered=True)
     assert got.description["primary_metric"] == "quadratic_kappa"
     assert "quadratic_kappa" in got.intervals[0]
     assert got.verdicts[0]["metric"] == "quadratic_kappa"
@@ -55,8 +55,8 @@ def test_a_baseline_is_compared_once_and_has_its_intervals():
     names = [
         {"store": store, "head": head} for store in ("vgg16", "resnet50") for head in ("logreg", "baseline")
     ]
-    flat = said(0.33, seed=3)
-    got = judged(said(0.9), flat, said(0.8, seed=1), flat, names=names)
+    flat = predictions_of(0.33, seed=3)
+    got = statistics_of(predictions_of(0.9), flat, predictions_of(0.8, seed=1), flat, names=names)
     assert len(got.intervals) == 4
     assert len(got.verdicts) == 3
     pairs = [{one["a"]["store"], one["b"]["store"]} for one in got.verdicts if "baseline" in str(one)]
@@ -65,7 +65,9 @@ def test_a_baseline_is_compared_once_and_has_its_intervals():
 
 def test_what_is_approximate_says_why():
     group = np.arange(90) // 4
-    got = judged(said(0.9, group=group), said(0.5, seed=1, group=group), nested=True)
+    got = statistics_of(
+        predictions_of(0.9, group=group), predictions_of(0.5, seed=1, group=group), nested=True
+    )
     assert got.description["approximate"]
     assert got.description["why"] == "the heads of two folds share training images; fewer than 30 groups"
     assert all(one["approximate"] for one in got.intervals[0].values() if one["low"] is not None)
@@ -73,9 +75,9 @@ def test_what_is_approximate_says_why():
 
 def test_predictions_of_other_entries_are_refused():
     with pytest.raises(ValueError, match="only predictions of the same entries"):
-        judged(said(0.9), said(0.9, entry=tuple(f"other/{k}" for k in range(90))))
+        statistics_of(predictions_of(0.9), predictions_of(0.9, entry=tuple(f"other/{k}" for k in range(90))))
 
 
 def test_no_head_at_all():
-    got = judged()
+    got = statistics_of()
     assert (got.intervals, got.verdicts, got.description["primary_metric"]) == ((), [], None)
