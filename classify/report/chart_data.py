@@ -1,4 +1,4 @@
-"""What the page's script draws from: heads, verdicts, tested entries and images, as plain JSON."""
+"""Data of the page's script as JSON: heads, verdicts, tested entries, images and chart columns."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from classify.heads.select import BASELINE, ENSEMBLE
 from classify.io.results import leaderboard
 from classify.report.charts import PALETTE, leaderboard_chart, map_chart, verdict_chart
 from classify.report.collect import ShownImages
-from classify.report.head_charts import head_charts
-from classify.report.names import NAMES, store_labels, with_interval
+from classify.report.head_charts import TRAINING_SERIES, head_charts
+from classify.report.names import NAMES, primary_metric, store_labels, units, with_interval
 from classify.report.predictions import TestedEntries
 from featurize.base.typing import Float64Array, IntArray
 
@@ -27,77 +27,72 @@ PANELS = (
     "training_loss",
     "training_accuracy",
 )
-_PARTS = 10_000  # of a probability that is one: four digits are all that is shown
+_SCALE = 10_000  # probabilities are written as integers of four digits
 
 
-def page_data(record: Mapping[str, Any], tested: TestedEntries, seen: ShownImages) -> dict[str, Any]:
-    """Return everything that the page's script needs but the pictures.
+def page_data(record: Mapping[str, Any], tested: TestedEntries, shown: ShownImages) -> dict[str, Any]:
+    """Return the data of the page's script, without the pictures.
 
     Parameters
     ----------
     record : mapping
-        What results.json holds.
+        Content of results.json.
     tested : TestedEntries
-        What its heads said.
-    seen : ShownImages
-        The images, as far as they can be shown.
+        Predictions of its heads.
+    shown : ShownImages
+        Images that the page shows.
     """
     heads = heads_of(record, tested)
     number = {(head["store"], head["head"]): head["id"] for head in heads}
-    chosen = record["recommended"] or (heads[0] if heads else None)
-    classes, unit = record["classes"], "entry" if record.get("join") else "image"
-    shown = leaderboard_columns(record)
-    units = "entries" if unit == "entry" else "images"
+    selected = record["recommended"] or (heads[0] if heads else None)
+    classes, metric = record["classes"], NAMES[primary_metric(record)].long
+    columns = leaderboard_columns(record)
     study = record.get("studies", {}).get("labels", {})
+    entries = list(shown.entries)
     return {
         "classes": classes,
         "colours": PALETTE,
         "ordered": record["ordered"],
-        "unit": unit,
-        "units": units,
-        "recommended": number[chosen["store"], chosen["head"]] if chosen else None,
+        "unit": "entry" if record.get("join") else "image",
+        "units": units(record),
+        "recommended": number[selected["store"], selected["head"]] if selected else None,
         "heads": heads,
         "panels": PANELS,
         "charts": {
-            **head_charts(classes, unit=units),
-            "leaderboard": leaderboard_chart(NAMES[primary(record)].long, n_heads=len(shown["rank"])),
-            "verdicts": verdict_chart(NAMES[primary(record)].long),
+            **head_charts(classes, unit=units(record)),
+            "leaderboard": leaderboard_chart(metric, n_heads=len(columns["rank"])),
+            "verdicts": verdict_chart(metric),
             "map": map_chart(classes),
         },
-        "leaderboard": shown,
+        "leaderboard": columns,
         "verdicts": _verdicts(record, number),
         "tested": {
-            "entry": [tested.entry[unit] for unit in seen.units],
-            "y": tested.y[list(seen.units)],
-            "split": seen.split_of_tested,
-            "images": seen.tested,
+            "entry": [tested.entry[entry] for entry in entries],
+            "y": tested.y[entries],
+            "split": shown.entry_split,
+            "images": shown.entry_images,
             "p": {
-                str(number[key]): np.rint(said[list(seen.units)] * _PARTS).astype(int).ravel()
-                for key, said in tested.probabilities.items()
+                str(number[key]): np.rint(probabilities[entries] * _SCALE).astype(int).ravel()
+                for key, probabilities in tested.probabilities.items()
                 if key in number
             },
         },
-        "splits": list(dict.fromkeys([*seen.split, *seen.split_of_tested])),
-        "images": {"path": seen.path, "split": seen.split, "y": seen.y, "picture": seen.picture},
-        "maps": seen.maps,
-        "why_no_map": seen.why_no_map,
+        "splits": list(dict.fromkeys([*shown.split, *shown.entry_split])),
+        "images": {"path": shown.path, "split": shown.split, "y": shown.y, "picture": shown.picture},
+        "maps": shown.maps,
+        "why_no_map": shown.why_no_map,
         "n_tested": len(tested.entry),
-        "nearest": seen.nearest,
-        "doubtful": seen.doubtful,
-        "none_doubtful": "None is in doubt." if study.get("n_doubtful") == 0 else "",
+        "nearest": shown.nearest,
+        "doubtful": shown.doubtful,
+        "none_doubtful": "No grade is doubtful." if study.get("n_doubtful") == 0 else "",
     }
 
 
-def primary(record: Mapping[str, Any]) -> str:
-    """Return the metric that verdicts rest on, accuracy where there are none."""
-    return str(record["statistics"]["primary_metric"] or "accuracy")
-
-
 def heads_of(record: Mapping[str, Any], tested: TestedEntries) -> list[dict[str, Any]]:
-    """Return the heads that could be fitted, in the order of the leaderboard, numbered from 0.
+    """Return the fitted heads in the order of the leaderboard, numbered from 0.
 
-    Each has `id`, `store`, `head`, `name`, `group` (of the list it stands in), `space` (the store whose
-    features it saw), `facts` (a sentence), `per_class` and `panels` (what its charts draw).
+    Each has `id`, `store`, `head`, `name`, `group` (heading in the list of heads), `space` (store whose
+    features the head uses), `facts` (text), `per_class` and `panels` (columns of its charts).
     """
     results = {(result["store"], result["head"]): result for result in record["results"]}
     several, labels = len(record["stores"]) > 1, store_labels(record)
@@ -107,16 +102,16 @@ def heads_of(record: Mapping[str, Any], tested: TestedEntries) -> list[dict[str,
         key = (row["store"], row["head"])
         if row["status"] != "ok" or key not in tested.probabilities:
             continue
-        result, voted = results[key], row["head"] == ENSEMBLE
+        result, is_ensemble = results[key], row["head"] == ENSEMBLE
         label = labels.get(row["store"], row["store"])
         found.append(
             {
                 "id": len(found),
                 "store": row["store"],
                 "head": row["head"],
-                "name": f"{row['head']} on {label}" if several and not voted else row["head"],
-                "group": "several stores" if voted and several else _full(label, row["store"]),
-                "space": row["store"].split(", ")[0] if voted else row["store"],
+                "name": f"{row['head']} on {label}" if several and not is_ensemble else row["head"],
+                "group": "several stores" if is_ensemble and several else _store_heading(label, row["store"]),
+                "space": row["store"].split(", ")[0] if is_ensemble else row["store"],
                 "facts": _facts(result, record),
                 "per_class": _per_class(result, record["classes"]),
                 "panels": head_panels(
@@ -132,19 +127,19 @@ def heads_of(record: Mapping[str, Any], tested: TestedEntries) -> list[dict[str,
 
 
 def leaderboard_columns(record: Mapping[str, Any]) -> Columns:
-    """Return what the leaderboard's chart draws: the metric that verdicts rest on, one row a head."""
-    metric, several, labels = primary(record), len(record["stores"]) > 1, store_labels(record)
+    """Return the columns of the leaderboard's chart: the primary metric, one row per head."""
+    metric, several, labels = primary_metric(record), len(record["stores"]) > 1, store_labels(record)
     columns: Columns = {name: [] for name in ("label", "rank", "value", "low", "high", "kind")}
     baselines = 0
     for row in leaderboard(record):
         baselines += row["head"] == BASELINE
         if row["status"] != "ok" or row[metric] is None or (row["head"] == BASELINE and baselines > 1):
-            continue  # the baseline says the same of every store: once
-        apart = several and row["head"] not in (BASELINE, ENSEMBLE)
+            continue  # the baseline is the same on every store
+        with_store = several and row["head"] not in (BASELINE, ENSEMBLE)
         ends = row["intervals"].get(metric) or {"low": None, "high": None}
         kind = "recommended" if row["recommended"] else "baseline" if row["head"] == BASELINE else "head"
         values = (
-            f"{row['head']} · {labels.get(row['store'], row['store'])}" if apart else row["head"],
+            f"{row['head']} · {labels.get(row['store'], row['store'])}" if with_store else row["head"],
             len(columns["rank"]),
             row[metric],
             ends["low"],
@@ -156,24 +151,24 @@ def leaderboard_columns(record: Mapping[str, Any]) -> Columns:
     return columns
 
 
-def _full(label: str, store: str) -> str:
+def _store_heading(label: str, store: str) -> str:
     return store if label == store else f"{label}: {store}"
 
 
 def _facts(result: Mapping[str, Any], record: Mapping[str, Any]) -> str:
-    names = dict.fromkeys((primary(record), "accuracy", "log_loss", "calibration_error"))
-    parts = [f"{NAMES[name].long} {with_interval(result, name)}" for name in names]
-    said = "; ".join(parts)
+    names = dict.fromkeys((primary_metric(record), "accuracy", "log_loss", "calibration_error"))
+    text = "; ".join(f"{NAMES[name].long} {with_interval(result, name)}" for name in names)
+    text = f"{text[:1].upper()}{text[1:]}."
     params = result["bundle_params"] or {}
     if result["head"] == ENSEMBLE:
-        return f"{said[:1].upper()}{said[1:]}. The vote of: {'; '.join(params['members'])}."
-    shown = ", ".join(f"{key} {_shown(value)}" for key, value in params.items() if value not in (None, []))
-    return f"{said[:1].upper()}{said[1:]}. Hyper-parameters: {shown or 'none'}."
+        return f"{text} Members of the ensemble: {'; '.join(params['members'])}."
+    values = [f"{key} {_value_text(value)}" for key, value in params.items() if value not in (None, [])]
+    return f"{text} Hyper-parameters: {', '.join(values) or 'none'}."
 
 
-def _shown(value: Any) -> str:
+def _value_text(value: Any) -> str:
     if isinstance(value, list | tuple):
-        return "-".join(map(_shown, value))
+        return "-".join(map(_value_text, value))
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
@@ -227,9 +222,9 @@ def _verdicts(
     return found or None
 
 
-Columns = dict[str, list[Any]]  # name → one value a row
+Columns = dict[str, list[Any]]  # name → one value per row
 
-MOST_POINTS = 120  # of a curve: more of them look the same
+MAX_POINTS = 120  # points per curve; more are not visible
 
 
 def head_panels(
@@ -240,19 +235,19 @@ def head_panels(
     classes: Sequence[str],
     learning: Sequence[Mapping[str, Any]] = (),
 ) -> dict[str, Columns]:
-    """Return what each chart of one head draws; a chart that has nothing to draw is left out.
+    """Return the columns of each chart of one head; charts without data are omitted.
 
     Parameters
     ----------
     result : mapping
-        The head's, as in results.json.
+        Result of the head, as in results.json.
     y : ndarray of shape (n_entries,), int
         Classes of the tested entries.
     probabilities : ndarray of shape (n_entries, n_classes), float
-        What the head said of them.
+        Predictions of the head.
     classes : sequence of str
     learning : sequence of mapping
-        Points of its learning curve, where there is one.
+        Points of its learning curve, if there is one.
 
     Returns
     -------
@@ -271,17 +266,20 @@ def head_panels(
 
 
 def confusion(matrix: Sequence[Sequence[int]], *, classes: Sequence[str]) -> Columns:
-    """Return one row a cell: how many entries of a class were graded as another, and which share of it."""
+    """Return one row per cell: number of entries by true and predicted class, and fraction of the true class.
+
+    The column of predicted classes is named ``graded``.
+    """
     cells = [
-        (true, graded, count, count / max(1, sum(row)))
+        (true, predicted, count, count / max(1, sum(row)))
         for true, row in zip(classes, matrix, strict=True)
-        for graded, count in zip(classes, row, strict=True)
+        for predicted, count in zip(classes, row, strict=True)
     ]
     return dict(zip(("true", "graded", "count", "share"), map(list, zip(*cells, strict=True)), strict=True))
 
 
 def roc(y: IntArray, probabilities: Float64Array, *, classes: Sequence[str]) -> Columns:
-    """Return the points of each class's ROC curve, one against the rest; of two classes the second's only."""
+    """Return the points of each class's one-vs-rest ROC curve; with two classes, of the second class only."""
     from sklearn.metrics import roc_curve
 
     columns: Columns = {"class": [], "x": [], "y": [], "threshold": []}
@@ -292,7 +290,7 @@ def roc(y: IntArray, probabilities: Float64Array, *, classes: Sequence[str]) -> 
 
 
 def precision_recall(y: IntArray, probabilities: Float64Array, *, classes: Sequence[str]) -> Columns:
-    """Return the points of each class's precision-recall curve, one against the rest."""
+    """Return the points of each class's one-vs-rest precision-recall curve."""
     from sklearn.metrics import precision_recall_curve
 
     columns: Columns = {"class": [], "x": [], "y": [], "threshold": []}
@@ -303,64 +301,64 @@ def precision_recall(y: IntArray, probabilities: Float64Array, *, classes: Seque
 
 
 def curve_labels(y: IntArray, *, classes: Sequence[str]) -> list[int]:
-    """Return the labels that have curves: those that some tested entry has and some has not."""
+    """Return the labels that have curves: some tested entries have the label, and some do not."""
     labels = [1] if len(classes) == 2 else range(len(classes))
     return [label for label in labels if 0 < int((y == label).sum()) < len(y)]
 
 
 def reliability_points(bins: Sequence[Mapping[str, Any]] | None) -> Columns:
-    """Return one row a bin of confidence that holds entries, with Wilson's 95 % interval of its accuracy."""
+    """Return one row per non-empty bin of confidence, with Wilson's 95 % interval of its accuracy."""
     columns: Columns = {name: [] for name in ("confidence", "accuracy", "low", "high", "count")}
-    for one in bins or ():
-        if not one["count"]:
+    for row in bins or ():
+        if not row["count"]:
             continue
-        low, high = wilson_interval(one["accuracy"], one["count"])
-        for name, value in {**one, "low": low, "high": high}.items():
-            columns[name].append(value if name == "count" else _short(value))
+        low, high = wilson_interval(row["accuracy"], row["count"])
+        for name, value in {**row, "low": low, "high": high}.items():
+            columns[name].append(value if name == "count" else _four_digits(value))
     return columns
 
 
 def learning_points(points: Sequence[Mapping[str, Any]]) -> Columns:
-    """Return one row a size of the training set."""
+    """Return one row per size of the training set."""
     names = ("n_images", "accuracy", "low", "high")
-    return {name: [_short(point[name]) for point in points] for name in names}
+    return {name: [_four_digits(point[name]) for point in points] for name in names}
 
 
 def training_points(training: Mapping[str, Any] | None) -> Columns:
-    """Return loss and accuracy of every epoch, on what was fitted and on what was held out to stop."""
+    """Return loss and accuracy per epoch, on the training images and on those held out for early stopping."""
     columns: Columns = {"epoch": [], "figure": [], "of": [], "value": []}
     for figure in ("loss", "accuracy"):
-        for of, prefix in (("fitted on", ""), ("held out", "val_")):
+        for images, prefix in zip(TRAINING_SERIES, ("", "val_"), strict=True):
             for epoch, value in enumerate((training or {}).get(prefix + figure) or (), start=1):
                 if value is not None and math.isfinite(value):
-                    row = {"epoch": epoch, "figure": figure, "of": of, "value": _short(value)}
+                    row = {"epoch": epoch, "figure": figure, "of": images, "value": _four_digits(value)}
                     for name, cell in row.items():
                         columns[name].append(cell)
     return columns
 
 
 def _add(columns: Columns, name: str, x: Float64Array, y: Float64Array, threshold: Float64Array) -> None:
-    kept = _bends(x, y)
+    corners = _corner_points(x, y)
     for column, values in (("x", x), ("y", y), ("threshold", threshold)):
-        columns[column] += [_short(value) for value in values[kept]]
-    columns["class"] += [name] * len(kept)
+        columns[column] += [_four_digits(value) for value in values[corners]]
+    columns["class"] += [name] * len(corners)
 
 
-def _bends(x: Float64Array, y: Float64Array) -> IntArray:
-    """Return the points of a curve without those on a straight line, and no more than `MOST_POINTS`."""
+def _corner_points(x: Float64Array, y: Float64Array) -> IntArray:
+    """Return the indices of at most `MAX_POINTS` points of a curve, without points on a straight line."""
     points = np.column_stack([x, y])
-    moves = np.any(np.diff(points, axis=0) != 0, axis=1)  # where a curve stands still, it turns all the same
-    kept = np.flatnonzero(np.concatenate([[True], moves]))
-    if len(kept) > 2:
-        steps = np.diff(points[kept], axis=0)
-        steps /= np.linalg.norm(steps, axis=1, keepdims=True)  # short ones turn as much as long ones
+    moves = np.any(np.diff(points, axis=0) != 0, axis=1)  # False for a repeated point
+    indices = np.flatnonzero(np.concatenate([[True], moves]))
+    if len(indices) > 2:
+        steps = np.diff(points[indices], axis=0)
+        steps /= np.linalg.norm(steps, axis=1, keepdims=True)  # direction only, whatever the length
         before, after = steps[:-1], steps[1:]
         turns = np.abs(before[:, 0] * after[:, 1] - before[:, 1] * after[:, 0]) > 1e-9
-        kept = kept[np.concatenate([[True], turns, [True]])]
-    if len(kept) > MOST_POINTS:
-        kept = kept[np.unique(np.linspace(0, len(kept) - 1, MOST_POINTS).round().astype(np.int64))]
-    return kept
+        indices = indices[np.concatenate([[True], turns, [True]])]
+    if len(indices) > MAX_POINTS:
+        indices = indices[np.unique(np.linspace(0, len(indices) - 1, MAX_POINTS).round().astype(np.int64))]
+    return indices
 
 
-def _short(value: float) -> float:
+def _four_digits(value: float) -> float:
     return round(float(value), 4)

@@ -1,8 +1,8 @@
-"""What the report's charts share: colours, shapes, the look, and the frame of a Vega-Lite specification.
+"""Vega-Lite specifications of the report: common style, leaderboard, verdicts and map.
 
-A specification names its data and does not hold them: the page and the figures fill in the columns of
-`chart_data`. Colours of marks are safe for the colour-blind (Okabe and Ito's) and stand out on
-light and on dark paper; classes differ in shape and dash as well.
+A specification refers to its data by name; the page and the figure files add the columns of `chart_data`. The
+colours are distinguishable for colour-blind people (Okabe and Ito) and visible on light and dark backgrounds.
+Classes also differ in shape and dash pattern.
 
 References
 ----------
@@ -19,7 +19,7 @@ Spec = dict[str, Any]
 
 SCHEMA = "https://vega.github.io/schema/vega-lite/v6.json"
 ACCENT = "#0b6aa8"
-# Blue, vermilion, green, orange, purple, sky: of Okabe and Ito's those that show on white and on black.
+# Blue, vermilion, green, orange, purple, sky blue: Okabe and Ito's colours, visible on white and black.
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#c68800", "#b8578f", "#3a9ccf", "#8c7a3d", "#777777")
 SHAPES = (
     "circle",
@@ -51,7 +51,7 @@ _CONFIG = {
     },
     "legend": {
         "orient": "top",
-        "columns": 2,  # the page sets as many as there is room for
+        "columns": 2,  # the page sets it to the available width
         "labelFontSize": 12,
         "titleFontSize": 12,
         "titleFontWeight": "normal",
@@ -64,12 +64,12 @@ _CONFIG = {
 
 
 def as_rows(columns: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
-    """Return columns as Vega-Lite wants them: one mapping a row."""
+    """Return columns as Vega-Lite data: one mapping per row."""
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
 def make_spec(description: str, *, height: Any, width: Any = "container", **parts: Any) -> Spec:
-    """Return a specification in the report's look: as wide as its place, unless a width is given."""
+    """Return a specification in the report's style, by default as wide as its container."""
     return {
         "$schema": SCHEMA,
         "description": description,
@@ -81,30 +81,33 @@ def make_spec(description: str, *, height: Any, width: Any = "container", **part
     }
 
 
-def one_a_class(values: Sequence[Any], classes: Sequence[str], *, turned: bool = False) -> list[Any]:
-    """Return a value a class, over and over; turned, so that colour and shape part."""
+def cycle_over_classes(values: Sequence[Any], classes: Sequence[str], *, shift: bool = False) -> list[Any]:
+    """Return one value per class, repeating the values.
+
+    With ``shift``, each repetition starts one value later, so that classes of equal colour differ in shape.
+    """
     n = len(values)
-    return [values[(k + (k // n if turned else 0)) % n] for k in range(len(classes))]
+    return [values[(k + (k // n if shift else 0)) % n] for k in range(len(classes))]
 
 
-def by_class(classes: Sequence[str]) -> dict[str, Any]:
-    """Return the channel of a colour a class."""
-    scale = {"domain": list(classes), "range": one_a_class(PALETTE, classes)}
+def class_colours(classes: Sequence[str]) -> dict[str, Any]:
+    """Return an encoding of the class as colour."""
+    scale = {"domain": list(classes), "range": cycle_over_classes(PALETTE, classes)}
     return {"field": "class", "type": "nominal", "scale": scale, "title": None}
 
 
-def dashes(classes: Sequence[str]) -> dict[str, Any]:
-    """Return the channel of a dash a class."""
-    scale = {"domain": list(classes), "range": one_a_class(DASHES, classes, turned=True)}
+def class_dashes(classes: Sequence[str]) -> dict[str, Any]:
+    """Return an encoding of the class as dash pattern."""
+    scale = {"domain": list(classes), "range": cycle_over_classes(DASHES, classes, shift=True)}
     return {"field": "class", "type": "nominal", "scale": scale, "title": None}
 
 
-MAP_STATES = ("training image", "tested, right", "tested, wrong")
-_ZOOM = "wheel![event.ctrlKey || event.metaKey]"  # the wheel alone goes on through the page
+MAP_STATES = ("training image", "tested, correct", "tested, wrong")
+_ZOOM = "wheel![event.ctrlKey || event.metaKey]"  # without a key, the wheel scrolls the page
 
 
-def leaderboard_chart(title: str, *, n_heads: int) -> Spec:
-    """Return the chart of a figure of every head with its interval.
+def leaderboard_chart(metric: str, *, n_heads: int) -> Spec:
+    """Return the chart of a metric of every head with its interval.
 
     Its columns are label, rank, value, low, high and kind.
     """
@@ -117,7 +120,7 @@ def leaderboard_chart(title: str, *, n_heads: int) -> Spec:
     }
     x = {
         "type": "quantitative",
-        "title": title,
+        "title": metric,
         "scale": {"zero": False, "nice": True, "padding": 12},
         "axis": {"tickCount": 8},
     }
@@ -131,12 +134,12 @@ def leaderboard_chart(title: str, *, n_heads: int) -> Spec:
     }
     tip = [
         {"field": "label", "title": "head"},
-        {"field": "value", "title": title, "format": ".3f"},
+        {"field": "value", "title": metric, "format": ".3f"},
         {"field": "low", "title": "95 % interval from", "format": ".3f"},
         {"field": "high", "title": "to", "format": ".3f"},
     ]
     return make_spec(
-        f"{title} of every head, a mark each, with its 95 % interval as a line",
+        f"{metric} of every head as a mark, with its 95 % interval as a line",
         height=21 * max(n_heads, 2),
         layer=[
             {
@@ -160,7 +163,7 @@ def verdict_chart(metric: str) -> Spec:
         "range": [PALETTE[0], PALETTE[1], GREY, GREY],
     }
     return make_spec(
-        f"Whether the head of a row differs detectably from the head of a column in {metric}",
+        f"Verdicts on the {metric} of the head of each row compared with the head of each column",
         height={"step": 24},
         encoding={
             "x": {
@@ -181,9 +184,9 @@ def verdict_chart(metric: str) -> Spec:
                         "value": 0.05,
                     },
                     "tooltip": [
-                        {"field": "row", "title": "this head"},
-                        {"field": "words", "title": "is"},
-                        {"field": "column", "title": "than / from"},
+                        {"field": "row", "title": "head"},
+                        {"field": "column", "title": "compared with"},
+                        {"field": "words", "title": "verdict"},
                         {"field": "difference", "title": f"difference in {metric}", "format": "+.3f"},
                         {"field": "low", "title": "95 % interval from", "format": "+.3f"},
                         {"field": "high", "title": "to", "format": "+.3f"},
@@ -201,11 +204,14 @@ def verdict_chart(metric: str) -> Spec:
 
 
 def map_chart(classes: Sequence[str]) -> Spec:
-    """Return the map of the features; columns x, y, class, split, state, and what the pointer shows."""
-    # Places are in the unit square; a fixed domain keeps the map where it is when marks are filtered.
+    """Return the map of the features.
+
+    Its columns are x, y, class, split, state and row, which is the image whose details the tooltip shows.
+    """
+    # Positions are in the unit square; a fixed domain keeps them in place when marks are filtered.
     scale = {"domain": [-0.02, 1.02], "nice": False}
-    place = {"type": "quantitative", "axis": None, "scale": scale}
-    looks: tuple[Spec, ...] = (
+    position = {"type": "quantitative", "axis": None, "scale": scale}
+    styles: tuple[Spec, ...] = (
         {"filled": True, "size": 28, "opacity": 0.35},
         {"filled": True, "size": 75, "opacity": 0.9},
         {"filled": False, "size": 110, "opacity": 1, "strokeWidth": 2},
@@ -213,23 +219,23 @@ def map_chart(classes: Sequence[str]) -> Spec:
     layers: list[Spec] = [
         {
             "transform": [{"filter": {"field": "state", "equal": state}}],
-            "mark": {"type": "point", "aria": False, **look},
+            "mark": {"type": "point", "aria": False, **style},
         }
-        for state, look in zip(MAP_STATES, looks, strict=True)
+        for state, style in zip(MAP_STATES, styles, strict=True)
     ]
     layers[0]["params"] = [{"name": "zoom", "bind": "scales", "select": {"type": "interval", "zoom": _ZOOM}}]
     return make_spec(
-        "A map of the images: those that the network sees as alike lie near each other",
+        "Map of the images; images near each other have similar features",
         height=480,
         layer=layers,
         encoding={
-            "x": {"field": "x", **place},
-            "y": {"field": "y", **place},
-            "color": by_class(classes),
+            "x": {"field": "x", **position},
+            "y": {"field": "y", **position},
+            "color": class_colours(classes),
             "shape": {
                 "field": "class",
                 "type": "nominal",
-                "scale": {"domain": list(classes), "range": one_a_class(SHAPES, classes, turned=True)},
+                "scale": {"domain": list(classes), "range": cycle_over_classes(SHAPES, classes, shift=True)},
                 "title": None,
             },
             "tooltip": {"field": "row", "type": "quantitative"},

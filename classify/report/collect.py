@@ -1,4 +1,4 @@
-"""From a run and its stores to what the page can show of the images."""
+"""Images, maps, similar training images and doubtful grades of a run, for the report page."""
 
 from __future__ import annotations
 
@@ -11,33 +11,36 @@ from typing import Any
 import numpy as np
 
 from classify.errors import CompareError
-from classify.io.results import DOUBTFUL, safe_cell
+from classify.io.results import DOUBTFUL
 from classify.report.embedding import FeatureSpace
-from classify.report.images import RunImages, data_folder, run_images
+from classify.report.images import RunImages, data_folder, dataset_summary, run_images
+from classify.report.names import has_test_split
 from classify.report.predictions import TestedEntries
+from featurize.base.text import safe_cell
 from featurize.base.typing import BoolArray
 from featurize.errors import FolioError
 from featurize.store.reader import open_store
 
-MOST_DOUBTFUL = 200  # of the list; all of it is in doubtful.csv
-MOST_TESTED = 5_000  # entries that galleries and map are of
-MOST_FITTED = 20_000  # training images that the most alike are looked for among
-_OF_DOUBTFUL = ("entry", "path", "grade", "looks_like", "reason")  # columns
+MAX_DOUBTFUL = 200  # doubtful grades in the gallery; doubtful.csv has all
+MAX_TESTED = 5_000  # tested entries in galleries and map
+MAX_FITTED = 20_000  # training images that are searched for similar ones
+_DOUBTFUL_COLUMNS = ("entry", "path", "grade", "looks_like", "reason")
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReportData:
-    """What a page is made of beside the record."""
+    """Data of a report page that is not in results.json."""
 
-    seen: ShownImages
-    intake: Mapping[str, Any] | None
-    configs: Mapping[str, Mapping[str, Any]]  # store → what its features were made with
+    shown: ShownImages
+    summary: Mapping[str, Any] | None  # from `classify.report.images.dataset_summary`
+    configs: Mapping[str, Mapping[str, Any]]  # store → settings of its features
 
 
 def find_stores(folder: Path, record: Mapping[str, Any], given: Sequence[Path] = ()) -> list[Path]:
-    """Return the stores that a run was made from, in its order.
+    """Return the paths of the stores of a run, in the order of the run.
 
-    They are looked for where the comparison had them: as it was typed, from here and from above the run.
+    A store is searched at the path that was passed to the comparison, relative to the working directory and
+    to each parent of the run folder.
 
     Parameters
     ----------
@@ -46,32 +49,36 @@ def find_stores(folder: Path, record: Mapping[str, Any], given: Sequence[Path] =
     record : mapping
         Its results.json.
     given : sequence of Path
-        Where some of them are now.
+        Current paths of some of the stores.
 
     Raises
     ------
     CompareError
-        If one is not there, or was made anew under another config, or is given and none of the run's.
+        If a store is missing, if it has another config than in the run, or if a given path is not a store of
+        the run.
     """
-    wanted = [store for store in record["stores"] if store["path"] is not None]
-    names = [store["store"] for store in wanted]
+    stores = [store for store in record["stores"] if store["path"] is not None]
+    names = [store["store"] for store in stores]
     for path in given:
         if path.name.removesuffix(".h5") not in names:
-            raise CompareError(f"{path}: no store of this run. Those are: {', '.join(names)}")
+            raise CompareError(f"{path}: not a store of this run. Its stores: {', '.join(names)}")
         if not path.is_file():
-            raise CompareError(f"{path}: no such file. Name where {path.name} is now")
+            raise CompareError(f"{path}: no such file. Pass the current path of {path.name}")
     found = []
-    for store in wanted:
-        named = Path(store["path"])
-        above = [parent / named for parent in folder.absolute().parents]
-        mine = [path for path in given if path.name.removesuffix(".h5") == store["store"]]
-        place = next((path for path in (*mine, named, *above) if path.is_file()), None)
-        if place is None:
-            raise CompareError(f"{store['path']}: not there any more. Name where it is with: --store FILE")
-        with open_store(place) as opened:
+    for store in stores:
+        original = Path(store["path"])
+        below_parents = [parent / original for parent in folder.absolute().parents]
+        matching = [path for path in given if path.name.removesuffix(".h5") == store["store"]]
+        path = next((path for path in (*matching, original, *below_parents) if path.is_file()), None)
+        if path is None:
+            raise CompareError(f"{store['path']}: not found. Pass its current path with: --store FILE")
+        with open_store(path) as opened:
             if opened.config_digest != store["config_digest"]:
-                raise CompareError(f"{place}: made anew with other settings since. Compare anew")
-        found.append(place)
+                raise CompareError(
+                    f"{path}: was extracted again with other settings since the comparison. Run classify "
+                    "compare again"
+                )
+        found.append(path)
     return found
 
 
@@ -85,7 +92,7 @@ def collect_report_data(
     with_pictures: bool = True,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> ReportData:
-    """Return pictures, maps, nearest training images, doubtful grades and facts of intake.
+    """Return thumbnails, maps, similar training images, doubtful grades and the data set summary.
 
     Parameters
     ----------
@@ -94,23 +101,22 @@ def collect_report_data(
     record : mapping
         Its results.json.
     tested : TestedEntries
-        What its heads said.
+        Predictions of its heads.
     stores : sequence of Path
-        Those it was made from.
+        From `find_stores`.
     data : Path, optional
-        Where the images lie, if not where they lay when features were extracted.
+        Folder of the images, if it has moved since the features were extracted.
     with_pictures : bool, default=True
-        Whether the page shows any image.
+        Whether the page shows thumbnails.
     on_progress : callable, optional
-        Called with (done, total) pictures.
+        Called with (done, total) thumbnails.
 
     Raises
     ------
     CompareError
-        If the stores hold other images than those that were compared.
+        If the stores have other images or classes than the comparison.
     """
     from classify.data.load import load_same_dataset
-    from classify.report.images import dataset_summary
 
     samples = load_same_dataset(
         stores,
@@ -119,106 +125,115 @@ def collect_report_data(
         fuse=any(store["parts"] for store in record["stores"]),
     )
     if list(samples[0].classes) != list(record["classes"]):
-        raise CompareError(f"{stores[0]}: its classes are {', '.join(samples[0].classes)} now. Compare anew")
-    shown = run_images(samples, store=stores[0])
-    units = sample_indices(len(tested.entry), most=MOST_TESTED, seed=record["seed"])
-    every = _tested_images(shown, tested)
-    images = [every[unit] for unit in units]
-    doubtful, torn = _doubtful(folder, shown)
-    used = _used(shown, images, doubtful, seed=record["seed"])
-    spaces = {one.store: FeatureSpace(one, shown, used) for one in samples}
-    nearest = {name: space.nearest(images) for name, space in spaces.items()}
+        classes = ", ".join(samples[0].classes)
+        raise CompareError(f"{stores[0]}: its classes are now {classes}. Run classify compare again")
+    images = run_images(samples, store=stores[0])
+    entries = sample_indices(len(tested.entry), most=MAX_TESTED, seed=record["seed"])
+    images_of_entry = _tested_images(images, tested)
+    entry_images = [images_of_entry[entry] for entry in entries]
+    doubtful, doubtful_notes = _doubtful(folder, images)
+    used = _used_images(images, entry_images, doubtful, seed=record["seed"])
+    spaces = {one.store: FeatureSpace(one, images, used) for one in samples}
+    nearest = {name: space.nearest(entry_images) for name, space in spaces.items()}
     study = record.get("studies", {}).get("labels", {})
     space = spaces.get(study.get("store", ""), next(iter(spaces.values())))
-    for one, pairs in zip(doubtful, space.nearest([one["images"] for one in doubtful]), strict=True):
-        one["near"] = pairs
+    for row, pairs in zip(doubtful, space.nearest([row["images"] for row in doubtful]), strict=True):
+        row["near"] = pairs
     maps = {name: space.map(seed=record["seed"]) for name, space in spaces.items()}
-    picture, uris, notes = _pictures(
-        shown,
-        large=[
-            image for part in (images, [one["images"] for one in doubtful]) for unit in part for image in unit
-        ],
+    picture, uris, notes = _thumbnails(
+        images,
+        large=[image for group in (*entry_images, *(row["images"] for row in doubtful)) for image in group],
         small=[
-            *(image for place in maps.values() for image in place["image"]),
-            *(int(image) for found in nearest.values() for pairs in found for image in pairs[::2]),
-            *(int(image) for one in doubtful for image in one["near"][::2]),
+            *(image for positions in maps.values() for image in positions["image"]),
+            *(int(image) for rows in nearest.values() for pairs in rows for image in pairs[::2]),
+            *(int(image) for row in doubtful for image in row["near"][::2]),
         ],
-        data=data_folder(shown, given=data) if with_pictures else None,
+        data=data_folder(images, given=data) if with_pictures else None,
         with_pictures=with_pictures,
         on_progress=on_progress,
     )
-    seen = ShownImages(
-        path=shown.path,
-        split=shown.split.tolist(),
-        y=shown.y.tolist(),
+    shown = ShownImages(
+        path=images.path,
+        split=images.split.tolist(),
+        y=images.y.tolist(),
         picture=picture,
         pictures=uris,
-        units=units,
-        tested=images,
-        split_of_tested=[str(shown.split[unit[0]]) if unit else "" for unit in images],
+        entries=entries,
+        entry_images=entry_images,
+        entry_split=[str(images.split[group[0]]) if group else "" for group in entry_images],
         maps=maps,
         nearest=nearest,
         doubtful=doubtful,
-        notes=(*_left_out(tested, units, shown, used), *notes, *torn),
+        notes=(*_sampling_notes(tested, entries, images, used), *notes, *doubtful_notes),
     )
     return ReportData(
-        seen=seen.without_unused(),
-        intake=dataset_summary(samples, shown, record),
+        shown=shown.without_unused(),
+        summary=dataset_summary(images),
         configs=_configs(stores),
     )
 
 
-def without_stores(tested: TestedEntries, record: Mapping[str, Any], why: str) -> ReportData:
-    """Return what can be said where the stores cannot be read."""
-    split = "test" if record["protocol"]["kind"] == "test split" else "train"
+def without_stores(tested: TestedEntries, record: Mapping[str, Any], reason: str) -> ReportData:
+    """Return the data of a page without images and maps, for a run whose stores cannot be read."""
+    entries = sample_indices(len(tested.entry), most=MAX_TESTED, seed=record["seed"])
+    split = "test" if has_test_split(record) else "train"
+    note = f"No map and no pictures: {reason}"
     return ReportData(
-        seen=ShownImages(
-            units=(units := sample_indices(len(tested.entry), most=MOST_TESTED, seed=record["seed"])),
-            tested=[[] for _ in units],
-            split_of_tested=[split] * len(units),
-            why_no_map=f"No map and no pictures: {why}",
-            notes=(f"No map and no pictures: {why}",),
+        shown=ShownImages(
+            entries=entries,
+            entry_images=[[] for _ in entries],
+            entry_split=[split] * len(entries),
+            why_no_map=note,
+            notes=(note,),
         ),
-        intake=None,
+        summary=None,
         configs={},
     )
 
 
 def sample_indices(n: int, *, most: int, seed: int) -> list[int]:
-    """Return all of n numbers from 0, or so many of them, drawn by lot, in their order."""
+    """Return the numbers from 0 to n − 1, or a random sample of ``most`` of them, in ascending order."""
     if n <= most:
         return list(range(n))
     return sorted(np.random.default_rng(seed).permutation(n)[:most].tolist())
 
 
-def _used(
-    shown: RunImages, images: Sequence[Sequence[int]], doubtful: Sequence[Mapping[str, Any]], *, seed: int
+def _used_images(
+    images: RunImages,
+    entry_images: Sequence[Sequence[int]],
+    doubtful: Sequence[Mapping[str, Any]],
+    *,
+    seed: int,
 ) -> BoolArray:
-    """Return which images there is to be anything of: all, or of very many the listed and some others."""
-    if len(shown) <= MOST_TESTED + MOST_FITTED:
-        return np.ones(len(shown), dtype=bool)
-    used = np.zeros(len(shown), dtype=bool)
-    for unit in (*images, *(one["images"] for one in doubtful)):
-        used[list(unit)] = True
-    fitted = np.flatnonzero(shown.fitted)
-    used[fitted[sample_indices(len(fitted), most=MOST_FITTED, seed=seed)]] = True
+    """Return the images to use: all or, in a large data set, those of the page and a sample of the others."""
+    if len(images) <= MAX_TESTED + MAX_FITTED:
+        return np.ones(len(images), dtype=bool)
+    used = np.zeros(len(images), dtype=bool)
+    for group in (*entry_images, *(row["images"] for row in doubtful)):
+        used[list(group)] = True
+    fitted = np.flatnonzero(images.fitted)
+    used[fitted[sample_indices(len(fitted), most=MAX_FITTED, seed=seed)]] = True
     return used
 
 
-def _left_out(tested: TestedEntries, units: Sequence[int], shown: RunImages, used: BoolArray) -> list[str]:
+def _sampling_notes(
+    tested: TestedEntries, entries: Sequence[int], images: RunImages, used: BoolArray
+) -> list[str]:
     lines = []
-    if len(units) < len(tested.entry):
+    if len(entries) < len(tested.entry):
         lines.append(
-            f"Galleries and map are of {len(units):,} of the {len(tested.entry):,} that were tested, drawn "
-            "by lot; figures and curves are of all."
+            f"Galleries and map show a random sample of {len(entries):,} of the {len(tested.entry):,} tested "
+            "entries; metrics and curves use all."
         )
-    n_fitted, n_used = int(shown.fitted.sum()), int((shown.fitted & used).sum())
+    n_fitted, n_used = int(images.fitted.sum()), int((images.fitted & used).sum())
     if n_used < n_fitted:
-        lines.append(f"The most alike are those of {n_used:,} of {n_fitted:,} training images, drawn by lot.")
+        lines.append(
+            f"Similar images are from a random sample of {n_used:,} of the {n_fitted:,} training images."
+        )
     return lines
 
 
-def _tested_images(shown: RunImages, tested: TestedEntries) -> list[list[int]]:
+def _tested_images(images: RunImages, tested: TestedEntries) -> list[list[int]]:
     """Return the images of each tested entry.
 
     Raises
@@ -226,52 +241,51 @@ def _tested_images(shown: RunImages, tested: TestedEntries) -> list[list[int]]:
     CompareError
         If an entry has none.
     """
-    images: dict[str, list[int]] = {}
-    for image in np.flatnonzero(shown.tested):
-        images.setdefault(safe_cell(shown.entry[image]), []).append(int(image))
-    if gone := [entry for entry in tested.entry if entry not in images]:
-        raise CompareError(f"{shown.store}: does not hold the tested {gone[0]!r} any more. Compare anew")
-    return [images[entry] for entry in tested.entry]
+    by_entry: dict[str, list[int]] = {}
+    for image in np.flatnonzero(images.tested):
+        by_entry.setdefault(safe_cell(images.entry[image]), []).append(int(image))
+    if missing := [entry for entry in tested.entry if entry not in by_entry]:
+        raise CompareError(
+            f"{images.store}: no longer has the tested entry {missing[0]!r}. Run classify compare again"
+        )
+    return [by_entry[entry] for entry in tested.entry]
 
 
-def _doubtful(folder: Path, shown: RunImages) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
-    """Return the list of doubtful grades, where there is one, without what is not in the store any more.
-
-    The second part says so where the list is damaged.
-    """
-    images: dict[str, list[int]] = {}
-    for image in range(len(shown)):
-        for name in {safe_cell(shown.entry[image]), safe_cell(shown.path[image])}:
-            images.setdefault(name, []).append(image)
+def _doubtful(folder: Path, images: RunImages) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
+    """Return the rows of doubtful.csv whose images are in the store, and a note if the file is damaged."""
+    by_name: dict[str, list[int]] = {}
+    for image in range(len(images)):
+        for name in {safe_cell(images.entry[image]), safe_cell(images.path[image])}:
+            by_name.setdefault(name, []).append(image)
     path = folder / DOUBTFUL
     try:
         with path.open(encoding="utf-8", newline="") as stream:
-            rows = [{name: row[name] for name in _OF_DOUBTFUL} for row in csv.DictReader(stream)]
+            rows = [{name: row[name] for name in _DOUBTFUL_COLUMNS} for row in csv.DictReader(stream)]
         if any(value is None for row in rows for value in row.values()):
-            raise ValueError("a line is torn")
+            raise ValueError("a line is incomplete")
     except FileNotFoundError:
         return [], ()
     except (OSError, KeyError, ValueError, csv.Error) as error:
         return [], (f"No doubtful grades: {path}: cannot be read ({error!r}).",)
     found = []
-    for row in rows[:MOST_DOUBTFUL]:
-        mine = images.get(row["path"] or row["entry"], [])
-        if mine:
+    for row in rows[:MAX_DOUBTFUL]:
+        name = row["path"] or row["entry"]
+        if row_images := by_name.get(name, []):
             found.append(
                 {
-                    "entry": row["path"] or row["entry"],
+                    "entry": name,
                     "grade": row["grade"],
                     "looks_like": row["looks_like"],
                     "reason": row["reason"],
-                    "images": mine,
-                    "split": str(shown.split[mine[0]]),
+                    "images": row_images,
+                    "split": str(images.split[row_images[0]]),
                 }
             )
     return found, ()
 
 
-def _pictures(
-    shown: RunImages,
+def _thumbnails(
+    images: RunImages,
     *,
     large: Sequence[int],
     small: Sequence[int],
@@ -279,13 +293,13 @@ def _pictures(
     with_pictures: bool,
     on_progress: Callable[[int, int], None] | None,
 ) -> tuple[list[int], list[str], tuple[str, ...]]:
-    """Return of each image the number of its picture, the pictures, and what was wrong with them."""
+    """Return the thumbnail number of each image, the thumbnails as ``data:`` addresses, and notes."""
     if not with_pictures:
-        return [-1] * len(shown), [], ("Pictures were left out, as was asked for.",)
+        return [-1] * len(images), [], ("Pictures are not shown, as requested.",)
     from classify.report.thumbnails import page_thumbnails
 
-    found = page_thumbnails(shown, data=data, wanted=large, small=small, on_progress=on_progress)
-    return found.number.tolist(), list(found.uri), found.notes
+    thumbnails = page_thumbnails(images, data=data, large=large, small=small, on_progress=on_progress)
+    return thumbnails.number.tolist(), list(thumbnails.uri), thumbnails.notes
 
 
 def _configs(stores: Sequence[Path]) -> dict[str, Mapping[str, Any]]:
@@ -293,7 +307,7 @@ def _configs(stores: Sequence[Path]) -> dict[str, Mapping[str, Any]]:
     for path in stores:
         try:
             with open_store(path) as store:
-                configs[store.name] = {**store.config, "made with": store.created_with.get("packages", {})}
+                configs[store.name] = {**store.config, "packages": store.created_with.get("packages", {})}
         except FolioError:
             continue
     return configs
@@ -301,57 +315,57 @@ def _configs(stores: Sequence[Path]) -> dict[str, Mapping[str, Any]]:
 
 @dataclass(frozen=True, kw_only=True)
 class ShownImages:
-    """What the page shows of images; rows of `path`, `split`, `y` and `picture` are images."""
+    """Images that the page shows; rows of `path`, `split`, `y` and `picture` are images."""
 
     path: Sequence[str] = ()
     split: Sequence[str] = ()
     y: Sequence[int] = ()
-    picture: Sequence[int] = ()  # index into `page_thumbnails`, -1 for none
-    pictures: Sequence[str] = ()  # data: addresses
-    units: Sequence[int]  # which of the tested entries are shown
-    tested: Sequence[Sequence[int]]  # one a shown entry: its images
-    split_of_tested: Sequence[str]
+    picture: Sequence[int] = ()  # index into `pictures`, -1 for none
+    pictures: Sequence[str] = ()  # thumbnails as data: addresses
+    entries: Sequence[int]  # indices of the tested entries that are shown
+    entry_images: Sequence[Sequence[int]]  # images of each shown entry
+    entry_split: Sequence[str]
     maps: Mapping[str, Any] = field(default_factory=dict)  # store → image, x, y, method
-    nearest: Mapping[str, Any] = field(
-        default_factory=dict
-    )  # store → of each shown entry image, similarity, …
+    # Store → per shown entry, its most similar training images: image, similarity, image, similarity, …
+    nearest: Mapping[str, Any] = field(default_factory=dict)
     doubtful: Sequence[Mapping[str, Any]] = ()
     why_no_map: str = ""
-    notes: tuple[str, ...] = ()  # what could not be shown, and why
+    notes: tuple[str, ...] = ()  # what is not shown, and why
 
     def without_unused(self) -> ShownImages:
-        """Return the same without the images that nothing refers to; the others are numbered anew."""
-        used = {
-            *(image for unit in self.tested for image in unit),
-            *(image for place in self.maps.values() for image in place["image"]),
-            *(int(image) for found in self.nearest.values() for pairs in found for image in pairs[::2]),
-            *(image for one in self.doubtful for image in one["images"]),
-            *(int(image) for one in self.doubtful for image in one["near"][::2]),
-        }
-        kept = sorted(used)
-        number = {image: k for k, image in enumerate(kept)}
+        """Return the same without unused images; the other images are renumbered."""
+        used = sorted(
+            {
+                *(image for group in self.entry_images for image in group),
+                *(image for positions in self.maps.values() for image in positions["image"]),
+                *(int(image) for rows in self.nearest.values() for pairs in rows for image in pairs[::2]),
+                *(image for row in self.doubtful for image in row["images"]),
+                *(int(image) for row in self.doubtful for image in row["near"][::2]),
+            }
+        )
+        number = {image: k for k, image in enumerate(used)}
 
-        def pairs_anew(pairs: Sequence[float]) -> list[float]:
+        def renumber_pairs(pairs: Sequence[float]) -> list[float]:
             return [number[int(value)] if k % 2 == 0 else value for k, value in enumerate(pairs)]
 
         return replace(
             self,
-            path=[self.path[image] for image in kept],
-            split=[self.split[image] for image in kept],
-            y=[self.y[image] for image in kept],
-            picture=[self.picture[image] for image in kept],
-            tested=[[number[image] for image in unit] for unit in self.tested],
+            path=[self.path[image] for image in used],
+            split=[self.split[image] for image in used],
+            y=[self.y[image] for image in used],
+            picture=[self.picture[image] for image in used],
+            entry_images=[[number[image] for image in group] for group in self.entry_images],
             maps={
-                name: {**place, "image": [number[image] for image in place["image"]]}
-                for name, place in self.maps.items()
+                name: {**positions, "image": [number[image] for image in positions["image"]]}
+                for name, positions in self.maps.items()
             },
-            nearest={name: [pairs_anew(pairs) for pairs in found] for name, found in self.nearest.items()},
+            nearest={name: [renumber_pairs(pairs) for pairs in rows] for name, rows in self.nearest.items()},
             doubtful=[
                 {
-                    **one,
-                    "images": [number[image] for image in one["images"]],
-                    "near": pairs_anew(one["near"]),
+                    **row,
+                    "images": [number[image] for image in row["images"]],
+                    "near": renumber_pairs(row["near"]),
                 }
-                for one in self.doubtful
+                for row in self.doubtful
             ],
         )

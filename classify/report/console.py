@@ -1,4 +1,4 @@
-"""What the command line shows of a comparison and of grades."""
+"""Console output of comparisons, fits and predictions."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import click
 
 from classify.evaluation.studies import study_lines
 from classify.heads.select import BASELINE
-from classify.report.leaderboard import columns, has_ordinal_metrics, make_tables
-from classify.report.names import NAMES, label_lines, store_labels
+from classify.report.leaderboard import columns, make_tables
+from classify.report.names import NAMES, has_ordinal_metrics, has_test_split, label_lines, store_labels
 from classify.report.verdict_text import verdict_lines
 from featurize.base.terminal import console
 from featurize.base.text import printable
@@ -23,8 +23,10 @@ if TYPE_CHECKING:
 
 
 def print_comparison(done: Comparison) -> None:
-    """Print facts, leaderboard, what it means and what to type next."""
-    record = done.record
+    """Print facts about the images, the leaderboard, verdicts, studies, notes and the next command."""
+    from classify.io.results import printable_json
+
+    record = printable_json(done.record)
     for line in record["facts"]:
         click.echo(printable(line))
     click.echo(_classes(record))
@@ -32,9 +34,7 @@ def print_comparison(done: Comparison) -> None:
         click.echo(printable(line))
     for table in make_tables(record):
         console().print(table)
-    for line in [*_explained(record), *verdict_lines(record)]:
-        click.echo(printable(line))
-    for line in study_lines(record):
+    for line in [*_explanations(record), *verdict_lines(record), *study_lines(record)]:
         click.echo(printable(line))
     if line := _from_cache(record):
         click.echo(line)
@@ -46,20 +46,20 @@ def print_comparison(done: Comparison) -> None:
     if done.tensorboard is not None:
         click.echo(f"Training curves: {shlex.join(['tensorboard', '--logdir', str(done.tensorboard)])}")
     if record["recommended"] is None:
-        asked = any(result["head"] != BASELINE for result in record["results"])
+        only_baseline = all(result["head"] == BASELINE for result in record["results"])
         click.echo(
-            "No head could be fitted, so there is nothing to grade new images with."
-            if asked
-            else "The baseline alone was compared: it looks at no image, so it is not recommended for any."
+            "Only the baseline was compared. It ignores the images, so it is not recommended."
+            if only_baseline
+            else "No head could be fitted, so none is recommended."
         )
         return
     best = record["recommended"]
-    click.echo(f"Recommended: {best['head']} on {best['store']}. Grade new images with:")
-    click.echo(_predict_line(done.folder))
+    click.echo(f"Recommended: {best['head']} on {best['store']}. Predict the grades of new images with:")
+    click.echo(_predict_command(done.folder))
 
 
 def print_fit(done: FitResult) -> None:
-    """Print what was left out, the head, how good it is, where it is and what to type next."""
+    """Print facts about the images, the hyper-parameters, accuracy and path of the head, the next command."""
     for line in done.facts:
         click.echo(printable(line))
     for note in done.notes:
@@ -68,35 +68,35 @@ def print_fit(done: FitResult) -> None:
     if done.from_cache:
         seconds = f"{seconds} by an earlier run, read from the cache (fit again with --fresh)"
     click.echo(f"{done.head} on {done.n_train} {done.fitted_on} of {done.store}: {seconds}")
-    shown = ", ".join(f"{key}={value}" for key, value in done.params.items()) or "none"
+    params = ", ".join(f"{key}={value}" for key, value in done.params.items()) or "none"
     origin = done.chosen
     if done.cv_balanced_accuracy is not None:
         origin = f"{origin}, balanced accuracy {done.cv_balanced_accuracy:.3f}"
-    click.echo(f"Hyper-parameters ({printable(origin)}): {shown}")
+    click.echo(f"Hyper-parameters ({printable(origin)}): {params}")
     if done.metrics is not None:
         click.echo(f"Test accuracy: {done.metrics['accuracy']:.3f} on {done.n_test} {done.tested_on}")
     click.echo(f"Bundle: {printable(str(done.bundle))}")
-    click.echo(f"Grade new images with:\n{_predict_line(done.bundle)}")
+    click.echo(f"Predict the grades of new images with:\n{_predict_command(done.bundle)}")
 
 
-def print_grades(graded: PredictResult) -> None:
-    """Print one line a file, or an entry of several."""
+def print_grades(predictions: PredictResult) -> None:
+    """Print one line per file, or per entry of several images."""
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=escape(f"Grades by {graded.head} on {graded.store}"))
+    table = Table(title=escape(f"Grades predicted by {predictions.head} on {predictions.store}"))
     table.add_column("path", overflow="fold")
     table.add_column("grade")
     table.add_column("confidence", justify="right")
     table.add_column("problem", overflow="fold")
-    for grade in graded.grades:
+    for grade in predictions.grades:
         path = grade.path or f"{grade.entry} ({grade.n_images} images)"
-        shown = "" if grade.confidence is None else f"{grade.confidence:.3f}"
-        table.add_row(*(escape(printable(text)) for text in (path, grade.grade, shown, grade.problem)))
+        confidence = "" if grade.confidence is None else f"{grade.confidence:.3f}"
+        table.add_row(*(escape(printable(text)) for text in (path, grade.grade, confidence, grade.problem)))
     console().print(table)
 
 
-def _predict_line(folder: Path) -> str:
+def _predict_command(folder: Path) -> str:
     return shlex.join(["classify", "predict", str(folder), "IMAGES", "--out", "grades.csv"])
 
 
@@ -121,25 +121,26 @@ def _from_cache(record: Any) -> str:
     )
 
 
-def _explained(record: Any) -> list[str]:
-    n_test, one, many = max(result["n_test"] for result in record["results"]), "image", "images"
-    if record.get("join"):  # figures are of entries
-        n_test, one, many = record["statistics"]["n_entries"] or n_test, "entry", "entries"
+def _explanations(record: Any) -> list[str]:
+    """Return lines that explain the leaderboard, and the notes, failures and undefined metrics of heads."""
+    n_test, singular, plural = max(result["n_test"] for result in record["results"]), "image", "images"
+    if record.get("join"):  # metrics are computed over entries
+        n_test, singular, plural = record["statistics"]["n_entries"] or n_test, "entry", "entries"
+    percent = f"one {singular} is {100 / n_test:.1f} %"
     protocol = record["protocol"]
-    if protocol["kind"] == "test split":
-        where = f"the {n_test} test {many}"
+    if has_test_split(record):
         on_val = protocol["tuning"] == "val split"
         score = "on the val split" if on_val else "in folds of the training images"
         lines = [
-            f"CV: balanced accuracy {score}; it chose hyper-parameters and the recommended head (*).",
-            f"The other figures are on {where}, used once: one {one} is {100 / n_test:.1f} %.",
+            f"CV: balanced accuracy {score}; selects hyper-parameters and the recommended head (*).",
+            f"All other metrics: on the {n_test} test {plural}, which were used once; {percent}.",
         ]
     else:
         lines = [
-            f"All figures are out of fold, over {n_test} {many}: one {one} is {100 / n_test:.1f} %.",
-            "CV: balanced accuracy; it chose the recommended head (*).",
+            f"All metrics: out of fold, over {n_test} {plural}; {percent}.",
+            "CV: balanced accuracy; selects the recommended head (*).",
         ]
-    lines += _intervals(record)
+    lines += _interval_lines(record)
     lines += [f"Note: {note}" for note in protocol["notes"]]
     labels = store_labels(record)
     for result in record["results"]:
@@ -157,16 +158,17 @@ def _explained(record: Any) -> list[str]:
     return lines + [f"Undefined (–): {text}" for text in sorted(undefined)]
 
 
-def _intervals(record: Any) -> list[str]:
+def _interval_lines(record: Any) -> list[str]:
     statistics = record["statistics"]
     if statistics["primary_metric"] is None:
         return []
-    about = f", approximate ({statistics['why']})" if statistics["approximate"] else ""
-    lines = [f"In brackets: 95 % intervals{about}; those of all other figures are in results.json."]
+    approximate = f", approximate ({statistics['why']})" if statistics["approximate"] else ""
+    lines = [f"In brackets: 95 % intervals{approximate}; results.json has the intervals of all metrics."]
     if has_ordinal_metrics(record):
         name = NAMES["quadratic_kappa"].long
         lines += [
-            f"kappa: {name}, 1 at best, 0 by chance. MAE: mean absolute error, in grades. off by 2: or more.",
-            "Grades: the share of each that was given another one. ECE: expected calibration error.",
+            f"kappa: {name} (1: perfect, 0: chance level). MAE: mean absolute error, in grades.",
+            "off by 2: proportion two or more grades off. ECE: expected calibration error.",
+            "Columns named after a grade: proportion of its images predicted as another grade.",
         ]
     return lines

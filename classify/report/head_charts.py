@@ -1,27 +1,28 @@
-"""The charts of one head, as Vega-Lite specifications: confusion matrix, curves, reliability, training."""
+"""Vega-Lite specifications of one head: confusion matrix, curves, reliability, training."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from classify.report.charts import ACCENT, GREY, PALETTE, SHARE, Spec, by_class, dashes, make_spec
+from classify.report.charts import ACCENT, GREY, PALETTE, SHARE, Spec, class_colours, class_dashes, make_spec
 
-MOST_IN_PANEL = 6  # classes whose confusion matrix fits beside other charts
-_LETTERS_IN_PANEL = 34  # of all classes' names side by side
+MAX_CLASSES_IN_PANEL = 6  # with more classes, the confusion matrix has the full page width
+_MAX_LETTERS = 34  # of all class names in one line; longer names are rotated
+TRAINING_SERIES = ("training", "validation")  # images that a training curve was computed on
 
 
 def head_charts(classes: Sequence[str], *, unit: str = "images") -> dict[str, Spec]:
-    """Return the charts of one head, by the names of their panels.
+    """Return the charts of one head: panel name → specification.
 
     Parameters
     ----------
     classes : sequence of str
         In label order.
     unit : str, default="images"
-        What is graded.
+        Plural name of the tested units.
     """
-    colour, dash = by_class(classes), dashes(classes)
+    colour, dash = class_colours(classes), class_dashes(classes)
     return {
         "confusion": _confusion(classes, unit=unit),
         "roc": _curve("false positive rate", "true positive rate", colour, dash, diagonal=True),
@@ -44,14 +45,16 @@ def _confusion(classes: Sequence[str], *, unit: str) -> Spec:
         }
 
     dark = "datum.share > 0.55"
-    many = len(classes) > MOST_IN_PANEL
-    level = not many and max(map(len, classes)) * len(classes) < _LETTERS_IN_PANEL
+    many = len(classes) > MAX_CLASSES_IN_PANEL
+    horizontal = not many and max(map(len, classes)) * len(classes) < _MAX_LETTERS
     return make_spec(
-        "How many of each class were graded as which",
+        f"Confusion matrix: number of {unit} by true and predicted class",
         height={"step": 30} if many else len(classes) * 52,
         **({"width": {"step": 34}} if many else {}),
         encoding={
-            "x": side("graded", "graded as", orient="top", labelAngle=0 if level else -50, labelLimit=110),
+            "x": side(
+                "graded", "predicted class", orient="top", labelAngle=0 if horizontal else -50, labelLimit=110
+            ),
             "y": side("true", None, labelLimit=170 if many else 90),
         },
         layer=[
@@ -71,10 +74,10 @@ def _confusion(classes: Sequence[str], *, unit: str) -> Spec:
                         "legend": None,
                     },
                     "tooltip": [
-                        {"field": "true", "title": "is"},
-                        {"field": "graded", "title": "graded as"},
+                        {"field": "true", "title": "true class"},
+                        {"field": "graded", "title": "predicted class"},
                         {"field": "count", "title": unit},
-                        {"field": "share", "title": "of its class", "format": ".0%"},
+                        {"field": "share", "title": "of the true class", "format": ".0%"},
                     ],
                 },
             },
@@ -108,7 +111,7 @@ def _curve(x: str, y: str, colour: Any, dash: Any, *, diagonal: bool) -> Spec:
                     {"field": "class"},
                     {"field": "x", "title": x, "format": ".1%"},
                     {"field": "y", "title": y, "format": ".1%"},
-                    {"field": "threshold", "title": "at a probability from", "format": ".2f"},
+                    {"field": "threshold", "title": "probability threshold", "format": ".2f"},
                 ],
             },
             "transform": [{"window": [{"op": "row_number", "as": "index"}]}],
@@ -116,7 +119,7 @@ def _curve(x: str, y: str, colour: Any, dash: Any, *, diagonal: bool) -> Spec:
     ]
     if diagonal:
         layers.insert(0, _diagonal())
-    return make_spec(f"{y}, against: {x}; one curve a class", height=260, layer=layers)
+    return make_spec(f"{y} against {x}, one curve per class", height=260, layer=layers)
 
 
 def _diagonal() -> Spec:
@@ -135,13 +138,13 @@ def _reliability(*, unit: str) -> Spec:
     x = {
         "field": "confidence",
         "type": "quantitative",
-        "title": "How sure the head was",
+        "title": "confidence",
         "scale": scale,
         "axis": SHARE,
     }
-    y = {"type": "quantitative", "title": "How often it was right", "scale": scale, "axis": SHARE}
+    y = {"type": "quantitative", "title": "accuracy", "scale": scale, "axis": SHARE}
     return make_spec(
-        "How often the head was right, against how sure it was",
+        "Accuracy against confidence, with 95 % intervals",
         height=260,
         layer=[
             _diagonal(),
@@ -163,8 +166,8 @@ def _reliability(*, unit: str) -> Spec:
                     },
                     "tooltip": [
                         {"field": "count", "title": unit},
-                        {"field": "confidence", "title": "mean probability", "format": ".1%"},
-                        {"field": "accuracy", "title": "right", "format": ".1%"},
+                        {"field": "confidence", "title": "mean confidence", "format": ".1%"},
+                        {"field": "accuracy", "title": "accuracy", "format": ".1%"},
                         {"field": "low", "title": "95 % interval from", "format": ".1%"},
                         {"field": "high", "title": "to", "format": ".1%"},
                     ],
@@ -183,7 +186,7 @@ def _learning(*, unit: str) -> Spec:
     }
     y = {"type": "quantitative", "title": "accuracy, out of fold", "scale": {"zero": False}, "axis": SHARE}
     return make_spec(
-        "Accuracy against the number of images fitted on, with 95 % intervals",
+        f"Accuracy against the number of training {unit}, with 95 % intervals",
         height=260,
         layer=[
             {
@@ -208,9 +211,9 @@ def _learning(*, unit: str) -> Spec:
 
 
 def _training(figure: str) -> Spec:
-    sides = ["fitted on", "held out"]
+    series = list(TRAINING_SERIES)
     return make_spec(
-        f"{figure.capitalize()} of every epoch, on the images fitted on and on those held out",
+        f"{figure.capitalize()} per epoch on training and validation images",
         height=260,
         transform=[{"filter": f"datum.figure == '{figure}'"}],
         mark={"type": "line", "strokeWidth": 2, "aria": False},
@@ -227,14 +230,14 @@ def _training(figure: str) -> Spec:
                 "field": "of",
                 "type": "nominal",
                 "title": None,
-                "scale": {"domain": sides, "range": [PALETTE[0], PALETTE[1]]},
+                "scale": {"domain": series, "range": [PALETTE[0], PALETTE[1]]},
                 "legend": {"orient": "top"},
             },
             "strokeDash": {
                 "field": "of",
                 "type": "nominal",
                 "title": None,
-                "scale": {"domain": sides, "range": [[1, 0], [6, 3]]},
+                "scale": {"domain": series, "range": [[1, 0], [6, 3]]},
                 "legend": {"orient": "top"},
             },
             "tooltip": [

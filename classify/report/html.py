@@ -1,4 +1,4 @@
-"""The report as one HTML file that needs nothing from outside itself."""
+"""The report as one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from classify.io.results import plain_json
+from classify.io.results import printable_json
 from classify.report import text as text_module
 from classify.report.chart_data import page_data
 from classify.report.collect import ShownImages
@@ -26,44 +26,41 @@ _SCRIPT_END = re.compile(r"</(?=script)", re.IGNORECASE)
 def render(
     record: Mapping[str, Any],
     tested: TestedEntries,
-    seen: ShownImages,
+    shown: ShownImages,
     *,
-    intake: Mapping[str, Any] | None,
+    summary: Mapping[str, Any] | None,
     configs: Mapping[str, Mapping[str, Any]],
-    notes: Sequence[str],
 ) -> str:
     """Return the page.
 
     Parameters
     ----------
     record : mapping
-        What results.json holds.
+        Content of results.json.
     tested : TestedEntries
-        What its heads said.
-    seen : ShownImages
-        The images, as far as they can be shown.
-    intake : mapping, optional
-        From `classify.report.images`.
+        Predictions of its heads.
+    shown : ShownImages
+        Images that the page shows.
+    summary : mapping, optional
+        From `classify.report.images.dataset_summary`.
     configs : mapping
-        Name of a store → what its features were made with; those that are known.
-    notes : sequence of str
-        What could not be shown, and why.
+        Store → settings of its features, for the stores that could be read.
 
     Returns
     -------
     str
-        HTML. Whatever came from outside is escaped in it, or data of a block that is never run; a content
-        security policy keeps the page from fetching anything, and from running what is not ours.
+        HTML. Text from outside is escaped, or is in a JSON block that is never executed. A content security
+        policy blocks all requests, and all scripts that are not part of the page.
     """
     import jinja2
     from markupsafe import Markup
 
-    data = plain_json(page_data(record, tested, seen))
-    data["pictures"] = list(seen.pictures)  # megabytes of plain letters: there is nothing to escape in them
+    data = printable_json(page_data(record, tested, shown))
+    data["pictures"] = list(shown.pictures)  # large, and base64 needs no escaping
     number = {(head["store"], head["head"]): head["id"] for head in data["heads"]}
     columns, rows = text_module.table(record, number)
     library, script = _script(chart_library()), _script(_text("report.js"))
-    found, not_done = text_module.study_texts(record), text_module.failed_studies(record)
+    studies, failed_studies = text_module.study_texts(record), text_module.failed_studies(record)
     environment = jinja2.Environment(
         loader=jinja2.FunctionLoader(_text),
         autoescape=True,
@@ -71,34 +68,33 @@ def render(
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    made = record.get("made") or {}
     page = environment.get_template("report.html").render(
-        plain_json(
+        printable_json(
             {
                 "policy": _policy(library, script),
                 "dataset": record["dataset"],
-                "made_on": record["created"][:10],
+                "date": record["created"][:10],
                 "headline": [line.replace(" %", "\N{NO-BREAK SPACE}%") for line in headline(record)],
                 "tiles": text_module.tiles(record),
-                "sections": _sections(bool(found or not_done)),
+                "sections": _sections(with_studies=bool(studies or failed_studies)),
                 "leaderboard_text": text_module.leaderboard_text(record),
                 "store_legend": label_lines(record),
                 "columns": columns,
                 "rows": rows,
-                "explained": text_module.column_notes(record),
-                "failed": text_module.failure_lines(record),
+                "column_notes": text_module.column_notes(record),
+                "failures": text_module.failure_lines(record),
                 "verdict_text": text_module.verdict_text(record),
                 "has_verdicts": bool(data["verdicts"]),
-                "findings": found,
-                "not_done": not_done,
+                "studies": studies,
+                "failed_studies": failed_studies,
                 "panels": text_module.panels(record),
                 "mistakes_text": text_module.mistakes_text(record),
                 "doubtful_text": text_module.doubtful_text(record),
-                "intake": intake,
+                "summary": summary,
                 "facts": record["facts"],
                 "protocol_text": record["protocol"]["text"],
                 "protocol_notes": record["protocol"]["notes"],
-                "commands": [*made.get("extract", ()), *filter(None, [made.get("command")])],
+                "commands": text_module.commands(record),
                 "statistics": text_module.statistics_lines(record),
                 "stores": [
                     {
@@ -108,7 +104,7 @@ def render(
                     for store in record["stores"]
                 ],
                 "versions": sorted(record["created_with"].items()),
-                "notes": list(notes),
+                "notes": list(shown.notes),
             }
         ),
         style=Markup(_text("report.css")),
@@ -127,25 +123,26 @@ def chart_library() -> str:
     return str(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;"))
 
 
-def _sections(findings: bool) -> list[tuple[str, str]]:
+def _sections(*, with_studies: bool) -> list[tuple[str, str]]:
+    """Return id and title of each section."""
     sections = [
         ("leaderboard", "Leaderboard"),
-        ("verdicts", "Which differences are real"),
-        ("findings", "What the training images tell"),
-        ("head", "One head"),
+        ("verdicts", "Detectable differences"),
+        ("studies", "Studies of the training images"),
+        ("head", "Details of one head"),
         ("map", "Map of the images"),
         ("mistakes", "Mistakes"),
         ("doubtful", "Doubtful grades"),
-        ("intake", "The images"),
-        ("made", "How this was made"),
+        ("dataset", "Data set"),
+        ("methods", "Methods"),
     ]
-    return [section for section in sections if findings or section[0] != "findings"]
+    return [section for section in sections if with_studies or section[0] != "studies"]
 
 
 def _policy(*scripts: str) -> str:
-    """Return what the page may do: run these scripts and show its own pictures, nothing else.
+    """Return a content security policy that allows these scripts and embedded images, and nothing else.
 
-    Vega compiles the expressions of a chart, hence ``unsafe-eval``; it compiles none that came from outside.
+    Vega compiles the expressions of charts, which needs ``unsafe-eval``; no expression comes from outside.
     """
     hashes = " ".join(
         f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
@@ -158,12 +155,12 @@ def _policy(*scripts: str) -> str:
 
 
 def _script(text: str) -> str:
-    """Return a script that no text in it can end early."""
+    """Return a script in which no text can close the script element."""
     return _SCRIPT_END.sub(r"<\\/", text)
 
 
 def _json_block(data: Any) -> str:
-    """Return JSON that holds nothing that could be markup."""
+    """Return JSON without characters of HTML markup."""
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 

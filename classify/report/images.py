@@ -1,9 +1,8 @@
-"""The images of a run, one row an image: what the report says and shows of each."""
+"""The images of a run for the report, and the data set summary."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,34 +15,33 @@ from classify.data.samples import Samples
 from classify.errors import CompareError
 from featurize.base.text import printable
 from featurize.base.typing import BoolArray, IntArray
-from featurize.images.duplicates import connected_components
 from featurize.store.reader import open_store
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RunImages:
-    """The graded images of a data set that could be read, in the order of a store's ``/images``.
+    """The readable graded images of a data set, in the order of ``/images`` in a store.
 
-    Where heads were fitted on images, row i is image i of the samples too. Where the features of an entry's
-    images were joined, the samples have one row an entry: `sample` tells which.
+    If heads were fitted on images, row i is also image i of the samples. If the features of an entry's images
+    were averaged, the samples have one row per entry; `sample` has the row of each image.
     """
 
     dataset: str
-    store: Path  # that has the pictures at 32 × 32
-    source: str  # the folder that the store was made from, "" if it does not say
-    squashed: bool  # whether those pictures are whole images, stretched to a square
+    store: Path  # store with thumbnails of 32 × 32 pixels
+    source: str  # folder that the store was extracted from, "" if unknown
+    squashed: bool  # whether the thumbnails are whole images, resized to a square
     classes: tuple[str, ...]
-    path: list[str]  # (n,) relative to the folder, "/" between parts; undecodable bytes as surrogates
+    path: list[str]  # (n,) relative to the folder, with "/"; undecodable bytes as surrogates
     entry: list[str]
     split: npt.NDArray[np.str_]  # (n,) "train", "val" or "test"; without a test split all "train"
     y: IntArray  # (n,) index into classes
-    group: IntArray  # (n,) what no fold may split
-    fitted: BoolArray  # (n,) whether heads may be fitted on it
-    tested: BoolArray  # (n,) whether it counts in the figures; without a test split what is fitted on does
-    sample: IntArray  # (n,) its row in the samples, -1 for none
-    content: IntArray  # (n,) row of the store's content table
+    group: IntArray  # (n,) folds never separate images of one group
+    fitted: BoolArray  # (n,) whether heads may be fitted on the image
+    tested: BoolArray  # (n,) whether metrics include the image; without a test split the same as `fitted`
+    sample: IntArray  # (n,) row of the image in the samples, -1 for none
+    content: IntArray  # (n,) row in the store's content table
     sha256: list[str]  # (n,) of the content
-    width: IntArray  # (n,) upright pixels
+    width: IntArray  # (n,) in pixels, after EXIF rotation
     height: IntArray
 
     def __len__(self) -> int:
@@ -51,14 +49,14 @@ class RunImages:
 
 
 def run_images(samples: Sequence[Samples], *, store: str | Path) -> RunImages:
-    """Return the images that the stores of a run hold.
+    """Return the images in the stores of a run.
 
     Parameters
     ----------
     samples : sequence of Samples
-        From `classify.data.load.load_same_dataset`, all of the same images; the first says what is fitted on.
+        From `classify.data.load.load_same_dataset`. The first one defines which images are fitted on.
     store : path-like
-        One of the stores they were loaded from: it has hashes, sizes and places of the files.
+        One of the stores of the samples, for hashes, sizes and paths of the files.
 
     Returns
     -------
@@ -69,7 +67,7 @@ def run_images(samples: Sequence[Samples], *, store: str | Path) -> RunImages:
     StoreError
         If the store cannot be read.
     CompareError
-        If its images are not those of the samples.
+        If its images differ from those of the samples.
     """
     first = samples[0]
     with open_store(store) as opened:
@@ -78,9 +76,11 @@ def run_images(samples: Sequence[Samples], *, store: str | Path) -> RunImages:
         rows = np.flatnonzero((labels >= 0) & (images.content >= 0))
         sample = _sample_rows(first, [images.path[row] for row in rows], [images.entry[row] for row in rows])
         if sample is None:
-            raise CompareError(f"{opened.path}: its images are not those that were compared. Compare anew")
+            raise CompareError(
+                f"{opened.path}: its images differ from those of the comparison. Run classify compare again"
+            )
         known = sample >= 0
-        of = images.content[rows].astype(np.int64)
+        content_row = images.content[rows].astype(np.int64)
         return RunImages(
             dataset=first.dataset,
             store=Path(store),
@@ -95,35 +95,35 @@ def run_images(samples: Sequence[Samples], *, store: str | Path) -> RunImages:
             fitted=known & first.fit[sample],
             tested=known & (first.scored if first.has_test else first.fit)[sample],
             sample=sample,
-            content=of,
-            sha256=[content.sha256[row] for row in of],
-            width=content.width[of].astype(np.int64),
-            height=content.height[of].astype(np.int64),
+            content=content_row,
+            sha256=[content.sha256[row] for row in content_row],
+            width=content.width[content_row].astype(np.int64),
+            height=content.height[content_row].astype(np.int64),
         )
 
 
-def data_folder(shown: RunImages, *, given: str | Path | None = None) -> Path | None:
-    """Return where the images lie: the folder given, else the one the store was made from if it is there.
+def data_folder(images: RunImages, *, given: str | Path | None = None) -> Path | None:
+    """Return the folder of the images: the given one, else the folder of the extraction if it exists.
 
     Raises
     ------
     CompareError
-        If the folder that is given is none.
+        If the given path is not a folder.
     """
     if given is not None:
         if not Path(given).is_dir():
             raise CompareError(
-                f"{given}: no such folder. Name the one that holds the images of {shown.dataset}"
+                f"{given}: no such folder. Pass the folder with the images of {images.dataset}"
             )
         return Path(given)
     try:
-        return Path(shown.source) if shown.source and Path(shown.source).is_dir() else None
-    except (OSError, ValueError):  # a name that this system cannot have
+        return Path(images.source) if images.source and Path(images.source).is_dir() else None
+    except (OSError, ValueError):  # the name is invalid on this system
         return None
 
 
 def _sample_rows(samples: Samples, path: list[str], entry: list[str]) -> IntArray | None:
-    """Return the row in the samples of each image, or None where they are of other images."""
+    """Return the row of each image in the samples, or None if the samples have other images."""
     if samples.n_joined is None:
         return np.arange(len(path)) if samples.path == path else None
     number = {name: row for row, name in enumerate(samples.entry)}
@@ -131,112 +131,46 @@ def _sample_rows(samples: Samples, path: list[str], entry: list[str]) -> IntArra
     return rows if set(rows.tolist()) >= set(number.values()) else None
 
 
-MOST_SKIPPED = 50  # files that are listed; all are counted
+MAX_SKIPPED = 50  # skipped files that are listed; all are counted
 
 
-def dataset_summary(
-    samples: Sequence[Samples], shown: RunImages, record: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Return the facts of intake.
+def dataset_summary(run: RunImages) -> dict[str, Any]:
+    """Return the number of images per class and split, and the files that could not be read.
 
     Parameters
     ----------
-    samples : sequence of Samples
-        Of the run's stores, from `classify.data.load.load_same_dataset`.
-    shown : RunImages
-        Their images.
-    record : mapping
-        The run's results.json.
+    run : RunImages
+        Images of the run.
 
     Returns
     -------
     dict
-        Plain JSON; names from the file system as `featurize.printable` shows them.
-
-        ``splits``, ``rows``: names of the splits; of each class its ``name`` and ``counts``, the graded
-        images that could be read, split by split. ``n_images``, ``n_entries``, ``n_files``: of those images,
-        of their entries, and with the files that could not be read. ``n_fitted``, ``n_tested``: images that
-        heads may be fitted on, and that count in the figures. ``n_skipped``, ``skipped``: graded or not,
-        files that could not be read, and the first of them with the reason. ``n_ungraded``: images without a
-        grade that could be read. ``lines``: what was left out and what is odd, in sentences.
-        ``sizes``: ``min``, ``median`` and ``max`` of ``width``, ``height`` and megapixels, null where there
-        is no image; ``n_small``: images with a side below the network's input, ``input_size``.
-        ``n_copies``: images beyond the first of each content. ``n_alike``, ``n_in_alike``: sets of different
-        files that show the same picture, and images in them. ``n_portfolios``: entries of several images.
+        JSON data; file names are printable. ``splits``: names of the splits. ``rows``: per class its ``name``
+        and ``counts``, the number of readable graded images per split. ``n_skipped``: number of files, graded
+        or not, that could not be read. ``skipped``: path and reason of the first of them.
 
     Raises
     ------
     StoreError
         If the store cannot be read.
     """
-    with open_store(shown.store) as store:
-        images, size = store.images, int(store.config["input_size"])
-        graded = images.label >= 0
-        read = images.content >= 0
+    with open_store(run.store) as store:
+        images = store.images
+        readable = images.content >= 0
         skipped = [
-            (printable(images.path[row]), printable(images.skipped[row])) for row in np.flatnonzero(~read)
+            (printable(images.path[row]), printable(images.skipped[row])) for row in np.flatnonzero(~readable)
         ]
-        split = np.array(images.split, dtype=np.str_)[graded & read]
-        facts = [printable(line) for line in record.get("facts") or _lines(samples)]
-        splits = [name for name in SPLITS if np.any(split == name)]
-        n_alike, n_in_alike = _alike(samples, shown)
-        return {
-            "splits": splits,
-            "rows": [
-                {
-                    "name": printable(name),
-                    "counts": [int(np.sum((split == one) & (shown.y == k))) for one in splits],
-                }
-                for k, name in enumerate(shown.classes)
-            ],
-            "n_files": len(images),
-            "n_images": len(shown),
-            "n_entries": len(set(shown.entry)),
-            "n_fitted": int(shown.fitted.sum()),
-            "n_tested": int(shown.tested.sum()),
-            "n_ungraded": int(np.sum(~graded & read)),
-            "n_skipped": len(skipped),
-            "skipped": skipped[:MOST_SKIPPED],
-            "lines": facts,
-            "sizes": _sizes(shown),
-            "n_small": int(np.sum(np.minimum(shown.width, shown.height) < size)),
-            "input_size": size,
-            "n_copies": len(shown) - len(set(shown.sha256)),
-            "n_alike": n_alike,
-            "n_in_alike": n_in_alike,
-            "n_portfolios": sum(n > 1 for n in Counter(shown.entry).values()),
-        }
-
-
-def _lines(samples: Sequence[Samples]) -> list[str]:
-    return list(dict.fromkeys(line for one in samples for line in one.facts.lines()))
-
-
-def _alike(samples: Sequence[Samples], shown: RunImages) -> tuple[int, int]:
-    """Count the sets of different files that show the same picture in any store, and the images in them."""
-    row = {path: k for k, path in enumerate(shown.path)}
-    pairs = {pair for one in samples for pair in one.facts.near_duplicates}
-    copies = np.unique(np.array(shown.sha256, dtype=np.str_), return_inverse=True)[1].reshape(-1)
-    links = np.array([(copies[row[a]], copies[row[b]]) for a, b in sorted(pairs)], dtype=np.int64)
-    n_contents = int(copies.max(initial=-1)) + 1
-    alike = connected_components(n_contents, links.reshape(-1, 2))  # of each content
-    several = np.bincount(alike) > 1
-    return int(several.sum()), int(several[alike][copies].sum())
-
-
-def _sizes(shown: RunImages) -> dict[str, dict[str, float]] | None:
-    if not len(shown):
-        return None
-    megapixels = shown.width * shown.height / 1e6
+        split = np.array(images.split, dtype=np.str_)[(images.label >= 0) & readable]
+    splits = [name for name in SPLITS if np.any(split == name)]
     return {
-        name: {
-            "min": round(float(values.min()), digits),
-            "median": round(float(np.median(values)), digits),
-            "max": round(float(values.max()), digits),
-        }
-        for name, values, digits in (
-            ("width", shown.width, 1),
-            ("height", shown.height, 1),
-            ("megapixels", megapixels, 2),
-        )
+        "splits": splits,
+        "rows": [
+            {
+                "name": printable(name),
+                "counts": [int(np.sum((split == split_name) & (run.y == k))) for split_name in splits],
+            }
+            for k, name in enumerate(run.classes)
+        ],
+        "n_skipped": len(skipped),
+        "skipped": skipped[:MAX_SKIPPED],
     }

@@ -1,4 +1,4 @@
-"""The tables that a comparison prints: they read well at 100 columns."""
+"""Leaderboard tables for the terminal, at most 100 columns wide."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from classify.heads.select import BASELINE
 from classify.io.results import leaderboard
-from classify.report.names import store_labels
+from classify.report.names import has_ordinal_metrics, interval_text, metric_text, store_labels
 from featurize.base.text import printable
 
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ _COLUMNS = (
     ("ROC-AUC", "roc_auc"),
     ("log loss", "log_loss"),
 )
-# Of ordered grades: how far off counts more, and what is left out stands in the second table.
-_ORDERED_COLUMNS = (
+# With ordered grades, metrics of distance come first; the other metrics are in a second table.
+_ORDINAL_COLUMNS = (
     ("CV", "cv_balanced_accuracy"),
     ("kappa", "quadratic_kappa"),
     ("accuracy", "accuracy"),
@@ -36,33 +36,29 @@ _SECOND_COLUMNS = (
     ("log loss", "log_loss"),
     ("ECE", "calibration_error"),
 )
-_MOST_CLASSES = 5  # whose errors have room in a line
+_MAX_CLASSES = 5  # classes with a column for their error
 
 
 def columns(record: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     """Return the heading and the metric of each column of the first table."""
-    return _ORDERED_COLUMNS if has_ordinal_metrics(record) else _COLUMNS
-
-
-def has_ordinal_metrics(record: Mapping[str, Any]) -> bool:
-    """Return whether a record holds the metrics of ordered classes."""
-    return bool(record["statistics"]["primary_metric"] == "quadratic_kappa")
+    return _ORDINAL_COLUMNS if has_ordinal_metrics(record) else _COLUMNS
 
 
 def make_tables(record: Mapping[str, Any]) -> list[Table]:
-    """Return the leaderboard, and for ordered grades the errors of each class and what else there is."""
+    """Return the leaderboard and, for ordered grades, a table of class errors and further metrics."""
     labels = store_labels(record)
     rows: list[dict[str, Any]] = []
     for row in leaderboard(record):
+        # The baseline has the same predictions on every store, so it is listed once.
         if row["head"] != BASELINE or all(other["head"] != BASELINE for other in rows):
             label = ", ".join(labels.get(name, name) for name in row["store"].split(", "))
-            rows.append({**row, "store": label})  # the baseline says the same of every store: once
-    chosen = columns(record)
+            rows.append({**row, "store": label})
     title = f"{record['dataset']}: {record['protocol']['kind']}"
-    tables = [_table(rows, title, chosen, primary=record["statistics"]["primary_metric"], seconds=True)]
+    primary = record["statistics"]["primary_metric"]
+    tables = [_table(rows, title, columns(record), primary=primary, seconds=True)]
     if has_ordinal_metrics(record):
-        names = record["classes"] if len(record["classes"]) <= _MOST_CLASSES else []
-        title = "error of each grade, and probabilities" if names else "probabilities"
+        names = record["classes"] if len(record["classes"]) <= _MAX_CLASSES else []
+        title = "error of each grade, further metrics" if names else "further metrics"
         tables.append(_table(rows, title, _SECOND_COLUMNS, classes=names))
     return tables
 
@@ -70,7 +66,7 @@ def make_tables(record: Mapping[str, Any]) -> list[Table]:
 def _table(
     rows: Sequence[Mapping[str, Any]],
     title: str,
-    chosen: Sequence[tuple[str, str]],
+    metrics: Sequence[tuple[str, str]],  # heading, metric
     *,
     primary: str | None = None,
     classes: Sequence[str] = (),
@@ -90,7 +86,7 @@ def _table(
         table.add_column("levels")
     for name in classes:
         table.add_column(escape(printable(name)), justify="right", min_width=5)
-    for name, metric in chosen:
+    for name, metric in metrics:
         if metric == primary:
             table.add_column(f"{name} [95 %]", no_wrap=True)
         else:
@@ -103,18 +99,9 @@ def _table(
         if row["status"] != "ok":
             table.add_row(*cells, "failed")
             continue
-        cells += [_figure(row["per_class"][name]["error"]) for name in classes]
-        cells += [_figure(row[metric]) + _ends(row, metric, primary) for _, metric in chosen]
+        cells += [metric_text(row["per_class"][name]["error"]) for name in classes]
+        for _, metric in metrics:
+            interval = interval_text(row, metric) if metric == primary else ""
+            cells.append(f"{metric_text(row[metric])} {interval}".strip())
         table.add_row(*cells, *([f"{row['fit_seconds']:.1f}"] if seconds else []))
     return table
-
-
-def _ends(row: Mapping[str, Any], metric: str, primary: str | None) -> str:
-    if metric != primary:
-        return ""
-    ends = row["intervals"].get(metric) or {"low": None}
-    return "" if ends["low"] is None else f" [{ends['low']:.2f}, {ends['high']:.2f}]"
-
-
-def _figure(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"

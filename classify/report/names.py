@@ -1,4 +1,4 @@
-"""What figures are called, in a heading and in a sentence, and what they mean."""
+"""Names of metrics, units and stores for headings and sentences."""
 
 from __future__ import annotations
 
@@ -10,92 +10,113 @@ from typing import Any
 
 @dataclass(frozen=True, kw_only=True)
 class MetricName:
-    """A figure of a head."""
+    """Names and explanation of a metric."""
 
-    short: str  # a column's heading
-    long: str  # in a sentence
-    about: str  # one line for who meets it for the first time
+    short: str  # column heading
+    long: str  # name in a sentence
+    about: str  # explanation in one line
 
 
 NAMES: Mapping[str, MetricName] = {
     "cv_balanced_accuracy": MetricName(
         short="CV",
         long="balanced accuracy in cross-validation",
-        about="balanced accuracy on held out training images; chose hyper-parameters and recommended head",
+        about="balanced accuracy on held-out training images; selects hyper-parameters and recommended head",
     ),
     "quadratic_kappa": MetricName(
         short="kappa",
         long="quadratic-weighted kappa",
-        about="agreement with the grades, far misses weighing more: 1 at best, 0 by chance",
+        about="agreement with the true grades, large errors weigh more: 1 is perfect, 0 is chance level",
     ),
-    "accuracy": MetricName(short="accuracy", long="accuracy", about="share graded rightly"),
+    "accuracy": MetricName(short="accuracy", long="accuracy", about="proportion predicted correctly"),
     "balanced_accuracy": MetricName(
-        short="bal. acc.", long="balanced accuracy", about="the mean over the classes of what share is found"
+        short="bal. acc.", long="balanced accuracy", about="mean recall over classes"
     ),
     "macro_f1": MetricName(
         short="macro-F1",
         long="macro-averaged F1",
-        about="mean over the classes of F1 of precision and recall",
+        about="mean F1 over classes; F1 is the harmonic mean of precision and recall",
     ),
     "roc_auc": MetricName(
         short="ROC-AUC",
         long="area under the ROC curve",
-        about="how well the probabilities rank one class before the others: 0.5 by chance",
+        about="how well the probabilities rank a class above the others: 1 is perfect, 0.5 is chance level",
     ),
     "mean_absolute_error": MetricName(
-        short="MAE", long="mean absolute error", about="how many grades off on average"
+        short="MAE", long="mean absolute error", about="mean distance to the true grade, in grades"
     ),
     "off_by_two": MetricName(
-        short="off by 2", long="share off by two", about="share off by two grades or more"
+        short="off by 2", long="proportion off by two", about="proportion two or more grades off"
     ),
     "log_loss": MetricName(
         short="log loss",
         long="log loss",
-        about="of the probabilities: less is better, being sure and wrong costs most",
+        about="loss of the probabilities: lower is better, confident errors cost most",
     ),
     "brier_score": MetricName(
-        short="Brier", long="Brier score", about="squared error of the probabilities: less is better"
+        short="Brier", long="Brier score", about="squared error of the probabilities: lower is better"
     ),
     "calibration_error": MetricName(
         short="ECE",
         long="expected calibration error",
-        about="how far stated probabilities are from how often the head is right: less is better",
+        about="mean difference between confidence and accuracy: lower is better",
     ),
 }
 
 
-def figure_text(value: float | None) -> str:
-    """Return a figure to three digits, a dash where there is none."""
+def primary_metric(record: Mapping[str, Any]) -> str:
+    """Return the metric that verdicts are based on, or accuracy if there are no verdicts."""
+    return str(record["statistics"]["primary_metric"] or "accuracy")
+
+
+def has_ordinal_metrics(record: Mapping[str, Any]) -> bool:
+    """Return whether a record has the metrics of ordered classes."""
+    return bool(record["statistics"]["primary_metric"] == "quadratic_kappa")
+
+
+def has_test_split(record: Mapping[str, Any]) -> bool:
+    """Return whether heads were tested on a test split, not out of fold."""
+    return bool(record["protocol"]["kind"] == "test split")
+
+
+def units(record: Mapping[str, Any]) -> str:
+    """Return the plural name of the tested units: "entries" or "images"."""
+    return "entries" if record.get("join") else "images"
+
+
+def metric_text(value: float | None) -> str:
+    """Return a metric with three digits, or a dash if it is undefined."""
     return "–" if value is None else f"{value:.3f}"
 
 
 def interval_text(result: Mapping[str, Any], metric: str) -> str:
-    """Return a metric's 95 % interval in brackets, "" where there is none."""
+    """Return the 95 % interval of a metric in brackets, or "" if there is none."""
     ends = result["intervals"].get(metric) or {"low": None}
     return "" if ends["low"] is None else f"[{ends['low']:.2f}, {ends['high']:.2f}]"
 
 
 def with_interval(result: Mapping[str, Any], metric: str) -> str:
-    """Return a metric of one of a record's results, with its interval."""
-    return f"{figure_text(result['metrics'].get(metric))} {interval_text(result, metric)}".strip()
+    """Return a metric of a result in results.json, with its interval."""
+    return f"{metric_text(result['metrics'].get(metric))} {interval_text(result, metric)}".strip()
 
 
-LONGEST = 18  # characters of a name that tables have room for
+MAX_NAME_LENGTH = 18  # characters of a store name in tables
 
 
 def store_labels(record: Mapping[str, Any]) -> dict[str, str]:
-    """Return a label for each store of a record: its name, or a letter where some name is long.
+    """Return a label for each store: its name, or a letter if any of the names is too long for tables.
 
-    A fused store has the letters of its parts: "A+B". A single store keeps its name.
+    A fused store has the letters of its parts, such as "A+B". A single store keeps its name.
 
     Parameters
     ----------
     record : mapping
-        What results.json holds.
+        Content of results.json.
     """
     stores = record["stores"]
     names = [store["store"] for store in stores]
-    if len(names) < 2 or max(map(len, names)) <= LONGEST or len(names) > len(ascii_uppercase):
+    too_long = max(map(len, names), default=0) > MAX_NAME_LENGTH
+    if len(names) < 2 or not too_long or len(names) > len(ascii_uppercase):
         return {name: name for name in names}
     single = [store["store"] for store in stores if not store.get("parts")]
     letters = dict(zip(single, ascii_uppercase, strict=False))
@@ -108,8 +129,8 @@ def store_labels(record: Mapping[str, Any]) -> dict[str, str]:
 
 
 def label_lines(record: Mapping[str, Any]) -> list[str]:
-    """Return what each label stands for; nothing where labels are names."""
+    """Return a line with the store name of each label; no line if the labels are the names."""
     labels = store_labels(record)
-    told = [f"{label}: {name}" for name, label in labels.items() if label != name and "+" not in label]
-    joined = [f"{label}: their features side by side" for label in labels.values() if told and "+" in label]
-    return [f"Stores: {', '.join([*told, *joined])}"] if told else []
+    letters = [f"{label}: {name}" for name, label in labels.items() if label != name and "+" not in label]
+    fused = [f"{label}: their features fused" for label in labels.values() if letters and "+" in label]
+    return [f"Stores: {', '.join([*letters, *fused])}"] if letters else []

@@ -1,4 +1,4 @@
-"""What the heads of a run said of its tested entries, as read back from predictions.csv."""
+"""Reader of predictions.csv: the predictions of every head on the tested entries."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ import numpy as np
 import numpy.typing as npt
 
 from classify.errors import CompareError
-from classify.io.results import PREDICTIONS, probability_names, safe_cell
+from classify.io.results import PREDICTIONS, probability_names
+from featurize.base.text import safe_cell
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class TestedEntries:
-    """The entries that a run was tested on, and what each head said of them."""
+    """The tested entries of a run and the predictions of each head."""
 
-    entry: tuple[str, ...]  # (n_entries,) as predictions.csv shows them
+    entry: tuple[str, ...]  # (n_entries,) as written in predictions.csv
     y: npt.NDArray[np.int64]  # (n_entries,) index into the run's classes
     probabilities: Mapping[tuple[str, str], npt.NDArray[np.float64]]  # store, head → (n_entries, n_classes)
 
@@ -39,12 +40,12 @@ def read_tested(folder: Path, record: Mapping[str, Any]) -> TestedEntries:
     Returns
     -------
     TestedEntries
-        Entries in the order in which the first head has them.
+        Entries in the order of the first head.
 
     Raises
     ------
     CompareError
-        If the file is missing, or is not that of this record.
+        If the file is missing or damaged, or if it does not belong to this record.
     """
     path = folder / PREDICTIONS
     label = {safe_cell(name): k for k, name in enumerate(record["classes"])}
@@ -55,46 +56,46 @@ def read_tested(folder: Path, record: Mapping[str, Any]) -> TestedEntries:
         _require_end(path)
         with path.open(encoding="utf-8", newline="") as stream:
             for row in csv.DictReader(stream):
-                said = rows.setdefault((row["store"], row["head"]), {})
-                said[row["entry"]] = [_finite(row[name]) for name in columns]
+                head_rows = rows.setdefault((row["store"], row["head"]), {})
+                head_rows[row["entry"]] = [_finite(row[name]) for name in columns]
                 true.setdefault(row["entry"], label[row["true_class"]])
     except FileNotFoundError:
-        raise CompareError(f"{folder}: no {PREDICTIONS} there. {_AGAIN}") from None
+        raise CompareError(f"{folder}: {PREDICTIONS} is missing. {_AGAIN}") from None
     except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
         raise CompareError(f"{path}: cannot be read ({error!r}). {_AGAIN}") from None
     entries = tuple(true)
-    lacking = [key for key, said in rows.items() if said.keys() != true.keys()]
-    wanted = {(safe_cell(result["store"]), result["head"]): result for result in record["results"]}
-    if lacking or {key for key, result in wanted.items() if result["status"] == "ok"} - rows.keys():
-        raise CompareError(f"{path}: not of the same run as results.json beside it. {_AGAIN}")
+    incomplete = [key for key, head_rows in rows.items() if head_rows.keys() != true.keys()]
+    results = {(safe_cell(result["store"]), result["head"]): result for result in record["results"]}
+    if incomplete or {key for key, result in results.items() if result["status"] == "ok"} - rows.keys():
+        raise CompareError(f"{path}: does not belong to the results.json in this folder. {_AGAIN}")
     return TestedEntries(
         entry=entries,
         y=np.array(list(true.values()), dtype=np.int64),
         probabilities={
-            (wanted[key]["store"], key[1]): np.array([said[entry] for entry in entries]).reshape(
+            (results[key]["store"], key[1]): np.array([head_rows[entry] for entry in entries]).reshape(
                 len(entries), len(columns)
             )
-            for key, said in rows.items()
-            if key in wanted
+            for key, head_rows in rows.items()
+            if key in results
         },
     )
 
 
 def _require_end(path: Path) -> None:
-    """Raise ValueError where the last line is torn: what is left of its last figure may be one as well."""
+    """Raise ValueError if the last line is incomplete: its truncated last number could still be valid."""
     with path.open("rb") as stream:
         size = stream.seek(0, os.SEEK_END)
         stream.seek(max(0, size - 1))
-        whole = stream.read(1) == b"\n"
-    if not whole:
+        complete = stream.read(1) == b"\n"
+    if not complete:
         raise ValueError("its end is missing")
 
 
 def _finite(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
-        raise ValueError(f"{text} is no probability")
+        raise ValueError(f"{text} is not a probability")
     return value
 
 
-_AGAIN = "Make the run anew: classify compare STORE"
+_AGAIN = "Run classify compare again"

@@ -1,10 +1,9 @@
-"""The job: a run becomes ``report.html``, ``leaderboard.md`` and the figures of a paper."""
+"""The report of a run: ``report.html``, ``leaderboard.md`` and chart files."""
 
 from __future__ import annotations
 
 import os
 import re
-import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,20 +11,21 @@ from typing import Any
 
 from classify.errors import CompareError
 from classify.io.results import FIGURES, LEADERBOARD, REPORT, read_record
+from featurize.base.files import write_atomic
 from featurize.errors import FolioError
 
-FORMATS = ("svg", "png", "none")  # of figures
-MOST_ENTRIES = 50_000  # tested ones, that a page is made of
+FORMATS = ("svg", "png", "none")  # of chart files
+MAX_ENTRIES = 50_000  # tested entries; a page with more would be too large
 
 
 @dataclass(frozen=True, kw_only=True)
 class Report:
-    """What was written."""
+    """Paths of the files that were written."""
 
     path: Path
     table: Path  # leaderboard.md
-    figures: Path | None  # the folder
-    notes: tuple[str, ...]  # what could not be shown, and why
+    figures: Path | None  # folder of the chart files
+    notes: tuple[str, ...]  # what is not shown, and why
 
 
 def make_report(
@@ -37,32 +37,33 @@ def make_report(
     figures: str = "svg",
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Report:
-    """Write the report of a run into its folder: one HTML file that needs nothing from outside.
+    """Write the report of a run into its folder, as one self-contained HTML file.
 
     Parameters
     ----------
     run : path-like
-        A folder made by ``classify compare``.
+        A folder created by ``classify compare``.
     stores : sequence of path-like
-        Where the run's stores are, if not where they were.
+        Current paths of stores that have moved since the comparison.
     data : path-like, optional
-        Where the images lie, if not where they lay when features were extracted.
+        Folder of the images, if it has moved since the features were extracted.
     pictures : bool, default=True
-        Whether images are shown. Without them the file says nothing of what they show.
+        Whether the page shows thumbnails of the images.
     figures : {"svg", "png", "none"}
-        What the charts are written as, for a paper, in ``figures/``.
+        File format of the charts in ``figures/``, for publications.
     on_progress : callable, optional
-        Called with (done, total) pictures.
+        Called with (done, total) thumbnails.
 
     Returns
     -------
     Report
-        Where the stores or the images are not found, the report does without, and `notes` says so.
+        If stores or images are not found, the report is written without them, and `notes` has the reason.
 
     Raises
     ------
     CompareError
-        If there is no run there, more was tested than a page is for, or a file cannot be written.
+        If the folder is not a run, if there are too many tested entries for a page, if ``stores`` or ``data``
+        are wrong, or if a file cannot be written.
     """
     from classify.report.collect import collect_report_data, find_stores, without_stores
     from classify.report.figures import write_figures
@@ -74,14 +75,14 @@ def make_report(
     folder = Path(run)
     record = read_record(folder)
     _write(folder / LEADERBOARD, leaderboard_markdown(record))
-    if (n := record["statistics"]["n_entries"] or 0) > MOST_ENTRIES:
+    if (n := record["statistics"]["n_entries"] or 0) > MAX_ENTRIES:
         raise CompareError(
-            f"{folder}: {n:,} tested entries, and a page is made of up to {MOST_ENTRIES:,}. The figures are "
+            f"{folder}: {n:,} tested entries, but a page can have at most {MAX_ENTRIES:,}. All metrics are "
             f"in {LEADERBOARD} and results.json"
         )
     tested = read_tested(folder, record)
     try:
-        found = collect_report_data(
+        report_data = collect_report_data(
             folder,
             record,
             tested,
@@ -91,37 +92,28 @@ def make_report(
             on_progress=on_progress,
         )
     except FolioError as error:
-        if stores or data is not None:  # what is named has to be right
+        if stores or data is not None:  # paths that the caller passed must be right
             raise
-        found = without_stores(tested, record, str(error))
-    notes = found.seen.notes
-    page = render(record, tested, found.seen, intake=found.intake, configs=found.configs, notes=notes)
+        report_data = without_stores(tested, record, str(error))
+    shown = report_data.shown
+    page = render(record, tested, shown, summary=report_data.summary, configs=report_data.configs)
     _write(folder / REPORT, page)
     try:
-        drawn = write_figures(folder / FIGURES, record, tested, found.seen, kind=figures)
+        figures_folder = write_figures(folder / FIGURES, record, tested, shown, kind=figures)
     except OSError as error:
-        raise _unwritable(folder / FIGURES, error) from None
-    return Report(path=folder / REPORT, table=folder / LEADERBOARD, figures=drawn, notes=notes)
+        raise _write_error(folder / FIGURES, error) from None
+    return Report(path=folder / REPORT, table=folder / LEADERBOARD, figures=figures_folder, notes=shown.notes)
 
 
 def _write(path: Path, text: str) -> None:
-    """Put a file in place in one step."""
     try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as stream:
-                stream.write(text)
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        write_atomic(path, text)
     except OSError as error:
-        raise _unwritable(path, error) from None
+        raise _write_error(path, error) from None
 
 
-def _unwritable(path: Path, error: OSError) -> CompareError:
-    return CompareError(f"{path}: cannot be written ({error.strerror}). Make room or choose another run")
+def _write_error(path: Path, error: OSError) -> CompareError:
+    return CompareError(f"{path}: cannot be written ({error.strerror}). Check free space and permissions")
 
 
 _SPECIAL = re.compile(r"([\\`*_{}\[\]#|!])")
@@ -129,12 +121,12 @@ _AS_ENTITIES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "~": "&#12
 
 
 def leaderboard_markdown(record: Mapping[str, Any]) -> str:
-    """Return headline, table, verdicts and how it was made, as GitHub's Markdown.
+    """Return headline, leaderboard, verdicts, methods and commands as GitHub-flavoured Markdown.
 
     Parameters
     ----------
     record : mapping
-        What results.json holds.
+        Content of results.json.
     """
     from classify.report import text as text_module
     from classify.report.names import label_lines
@@ -142,29 +134,27 @@ def leaderboard_markdown(record: Mapping[str, Any]) -> str:
 
     columns, rows = text_module.table(record, {})
     head, *verdicts = text_module.verdict_text(record)
-    made = record.get("made") or {}
-    commands = [*made.get("extract", ()), *filter(None, [made.get("command")])]
     blocks = [
-        f"# {_text(record['dataset'])}",
-        *map(_text, headline(record)),
-        *map(_text, label_lines(record)),
+        f"# {_escape(record['dataset'])}",
+        *map(_escape, headline(record)),
+        *map(_escape, label_lines(record)),
         "\n".join(_table(columns, rows)),
         *(["★ recommended, chosen by cross-validation"] if record["recommended"] else []),
         _list(f"{name}: {about}" for name, about in text_module.column_notes(record)),
         _list(text_module.failure_lines(record)),
-        _text(head),
+        _escape(head),
         _list(verdicts),
-        _text(" ".join([record["protocol"]["text"], *record["protocol"]["notes"]])),
-        _code(commands),
+        _escape(" ".join([record["protocol"]["text"], *record["protocol"]["notes"]])),
+        _code(text_module.commands(record)),
     ]
     return "\n\n".join(filter(None, blocks)) + "\n"
 
 
 def _table(columns: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    lines = [[_text(column["name"]) for column in columns]]
+    lines = [[_escape(column["name"]) for column in columns]]
     lines.append(["---:" if column["number"] else "---" for column in columns])
     for row in rows:
-        cells = [_text(f"{cell['text']} {cell['interval']}".strip()) for cell in row["cells"]]
+        cells = [_escape(f"{cell['text']} {cell['interval']}".strip()) for cell in row["cells"]]
         if row["recommended"]:
             cells[0] = f"**{cells[0]}** ★"
         lines.append(cells)
@@ -172,17 +162,18 @@ def _table(columns: Sequence[Mapping[str, Any]], rows: Sequence[Mapping[str, Any
 
 
 def _list(lines: Iterable[str]) -> str:
-    return "\n".join(f"- {_text(line)}" for line in lines)
+    return "\n".join(f"- {_escape(line)}" for line in lines)
 
 
 def _code(lines: Sequence[str]) -> str:
-    """Return lines as they are, indented: that needs no fence, which one of them might hold."""
+    """Return lines as an indented code block; a fence could also occur in one of the lines."""
     return "\n".join(f"    {line}" for line in lines)
 
 
-def _text(text: str) -> str:
-    """Return text that Markdown shows as it is, on one line.
+def _escape(text: str) -> str:
+    """Return text on one line that Markdown shows literally.
 
-    Not every reader of Markdown lets a backslash stand before what begins a tag: there it would be one.
+    Characters of HTML tags become entities, because some Markdown parsers do not accept a backslash before
+    them.
     """
     return _SPECIAL.sub(r"\\\1", " ".join(text.split())).translate(_AS_ENTITIES)

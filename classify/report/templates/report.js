@@ -1,26 +1,26 @@
-/* What the page does: fills the charts and galleries from the data beside it. Every name from the outside
-   world is put in as text, never as markup. */
+/* Fills the charts and galleries from the page's JSON data. Names from outside are inserted as text, never as
+   markup. */
 "use strict";
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
   const $ = (id) => document.getElementById(id);
-  const PAGE = window.matchMedia("(max-width: 40rem)").matches ? 8 : 24; // cards at once
-  const BARS = 6; // classes whose probabilities a card has room for
+  const PAGE = window.matchMedia("(max-width: 40rem)").matches ? 8 : 24; // cards per page
+  const BARS = 6; // maximum number of classes in a card
   const ALL = "";
   const state = { head: data.recommended, class: ALL, split: ALL, show: "wrong", matrix: null };
   const shown = { mistakes: PAGE, doubtful: PAGE };
 
-  // ---- small things
+  // ---- helpers
 
   function element(name, properties = {}, ...children) {
-    const made = document.createElement(name);
-    Object.assign(made, properties);
-    made.append(...children.filter((child) => child !== null && child !== undefined));
-    return made;
+    const node = document.createElement(name);
+    Object.assign(node, properties);
+    node.append(...children.filter((child) => child !== null && child !== undefined));
+    return node;
   }
-  const percent = (share) => `${Math.round(100 * share)} %`;
-  const plural = (n, one) => `${n} ${n === 1 ? one : one === "entry" ? "entries" : `${one}s`}`;
-  const three = (value) => (value === null || value === undefined ? "–" : value.toFixed(3));
+  const percent = (fraction) => `${Math.round(100 * fraction)} %`;
+  const plural = (n, noun) => `${n} ${n === 1 ? noun : noun === "entry" ? "entries" : `${noun}s`}`;
+  const threeDigits = (value) => (value === null || value === undefined ? "–" : value.toFixed(3));
   const colour = (label) => data.colours[label % data.colours.length];
 
   function rows(columns) {
@@ -35,8 +35,8 @@
   // ---- charts
 
   const tip = $("tip");
-  function showTip(event, filled) {
-    tip.replaceChildren(...filled);
+  function showTip(event, children) {
+    tip.replaceChildren(...children);
     tip.hidden = false;
     const box = tip.getBoundingClientRect();
     const left = Math.min(event.clientX + 14, window.innerWidth - box.width - 8);
@@ -60,24 +60,24 @@
 
   const views = {};
   async function draw(name, spec, columns, handler = asTable) {
-    const place = $(`chart-${name}`);
-    const figure = place.closest(".panel");
-    const there = columns !== undefined && columns !== null;
-    place.hidden = !there;
+    const container = $(`chart-${name}`);
+    const figure = container.closest(".panel");
+    const hasData = columns !== undefined && columns !== null;
+    container.hidden = !hasData;
     if (figure) {
       const absent = figure.querySelector(".absent");
-      absent.hidden = there;
-      figure.hidden = !there && !absent.textContent; // nothing to draw, and nothing to say of it
+      absent.hidden = hasData;
+      figure.hidden = !hasData && !absent.textContent; // no chart and no text for its absence
     }
     tip.hidden = true;
     if (views[name]) views[name].finalize();
     delete views[name];
-    place.replaceChildren();
-    if (!there) return;
-    const fits = Math.max(1, Math.floor((place.clientWidth - 50) / 125)); // names beside each other in a legend
-    const config = { ...spec.config, legend: { ...spec.config.legend, columns: fits } };
-    const drawn = { ...spec, config, data: { name: "rows", values: Array.isArray(columns) ? columns : rows(columns) } };
-    views[name] = await vegaEmbed(place, drawn, { actions: false, renderer: "svg", tooltip: handler });
+    container.replaceChildren();
+    if (!hasData) return;
+    const legendColumns = Math.max(1, Math.floor((container.clientWidth - 50) / 125));
+    const config = { ...spec.config, legend: { ...spec.config.legend, columns: legendColumns } };
+    const complete = { ...spec, config, data: { name: "rows", values: Array.isArray(columns) ? columns : rows(columns) } };
+    views[name] = await vegaEmbed(container, complete, { actions: false, renderer: "svg", tooltip: handler });
   }
 
   // ---- leaderboard
@@ -98,7 +98,7 @@
         const sign = down ? -1 : 1;
         const sorted = [...table.tBodies[0].rows].sort((a, b) => {
           const [x, y] = [key(a), key(b)];
-          if (typeof x !== typeof y) return typeof x === "number" ? -1 : 1; // what has no figure comes last
+          if (typeof x !== typeof y) return typeof x === "number" ? -1 : 1; // cells without a number come last
           return sign * (typeof x === "number" ? x - y : x.localeCompare(y));
         });
         table.tBodies[0].append(...sorted);
@@ -111,21 +111,21 @@
   function drawVerdicts() {
     if (!data.verdicts) return;
     const members = data.heads.filter((head) => state.matrix === ALL || head.space === state.matrix);
-    const place = new Map(members.map((head, rank) => [head.id, rank]));
+    const rank = new Map(members.map((head, index) => [head.id, index]));
     const name = (head) => (state.matrix === ALL ? head.name : head.head);
     const cells = members.map((head) => ({
-      row: name(head), column: name(head), rank: place.get(head.id), column_rank: place.get(head.id), sign: "", words: "same",
+      row: name(head), column: name(head), rank: rank.get(head.id), column_rank: rank.get(head.id), sign: "", words: "same",
     }));
     for (const verdict of data.verdicts) {
-      if (!place.has(verdict.a) || !place.has(verdict.b)) continue;
-      for (const [one, other, turn] of [[verdict.a, verdict.b, 1], [verdict.b, verdict.a, -1]]) {
-        const settled = verdict.better ? turn : 0;
-        const ends = verdict.low === null ? [null, null] : turn > 0 ? [verdict.low, verdict.high] : [-verdict.high, -verdict.low];
+      if (!rank.has(verdict.a) || !rank.has(verdict.b)) continue;
+      for (const [a, b, sign] of [[verdict.a, verdict.b, 1], [verdict.b, verdict.a, -1]]) {
+        const better = verdict.better ? sign : 0; // 1: better, -1: worse, 0: no detectable difference
+        const ends = verdict.low === null ? [null, null] : sign > 0 ? [verdict.low, verdict.high] : [-verdict.high, -verdict.low];
         cells.push({
-          row: name(data.heads[one]), column: name(data.heads[other]), rank: place.get(one), column_rank: place.get(other),
-          sign: settled > 0 ? "▲" : settled < 0 ? "▼" : "·",
-          words: settled > 0 ? "better" : settled < 0 ? "worse" : "no detectable difference",
-          difference: turn * verdict.difference, low: ends[0], high: ends[1], p_holm: verdict.p_holm,
+          row: name(data.heads[a]), column: name(data.heads[b]), rank: rank.get(a), column_rank: rank.get(b),
+          sign: better > 0 ? "▲" : better < 0 ? "▼" : "·",
+          words: better > 0 ? "better" : better < 0 ? "worse" : "no detectable difference",
+          difference: sign * verdict.difference, low: ends[0], high: ends[1], p_holm: verdict.p_holm,
         });
       }
     }
@@ -134,20 +134,20 @@
     return draw("verdicts", { ...data.charts.verdicts, width: { step }, autosize: { type: "pad", contains: "padding" } }, cells);
   }
 
-  // ---- one head
+  // ---- head
 
   function drawHead() {
     const head = data.heads[state.head];
     $("head-name").textContent = head.name;
     $("head-facts").textContent = head.facts;
-    const chosen = (columns) => {
+    const ofSelectedClass = (columns) => {
       if (!columns || state.class === ALL || !("class" in columns)) return columns;
-      const kept = rows(columns).filter((row) => row.class === data.classes[state.class]);
-      return kept.length ? kept : columns;
+      const selected = rows(columns).filter((row) => row.class === data.classes[state.class]);
+      return selected.length ? selected : columns;
     };
     for (const name of data.panels) {
       const columns = head.panels[name.startsWith("training_") ? "training" : name];
-      draw(name, data.charts[name], chosen(columns));
+      draw(name, data.charts[name], ofSelectedClass(columns));
     }
     const table = $("class-table");
     const names = ["precision", "recall", "f1"];
@@ -157,7 +157,7 @@
       element("th", { scope: "row", textContent: row.name }),
       ...names.map((name) => {
         const ends = row.intervals[name];
-        const cell = element("td", { className: "number", textContent: three(row[name]) });
+        const cell = element("td", { className: "number", textContent: threeDigits(row[name]) });
         if (ends) cell.append(" ", element("span", { className: "interval", textContent: `[${ends[0].toFixed(2)}, ${ends[1].toFixed(2)}]` }));
         return cell;
       }),
@@ -170,18 +170,18 @@
     const uri = data.pictures[data.images.picture[image]];
     const path = data.images.path[image];
     if (!uri) return element("span", { className: "absent", textContent: "no picture" });
-    const made = element("img", { src: uri, alt: "", title: path });
-    if (width) made.width = width;
-    return made;
+    const img = element("img", { src: uri, alt: "", title: path });
+    if (width) img.width = width;
+    return img;
   }
 
-  function judged(unit) { // what the chosen head said of a tested entry
+  function prediction(entry) { // the selected head's prediction of a tested entry
     const p = data.tested.p[state.head];
     const n = data.classes.length;
-    const said = p.slice(unit * n, (unit + 1) * n).map((value) => value / 10000);
-    let graded = 0;
-    said.forEach((value, label) => { if (value > said[graded]) graded = label; });
-    return { said, graded, true: data.tested.y[unit] };
+    const probabilities = p.slice(entry * n, (entry + 1) * n).map((value) => value / 10000);
+    let predicted = 0;
+    probabilities.forEach((value, label) => { if (value > probabilities[predicted]) predicted = label; });
+    return { probabilities, predicted, true: data.tested.y[entry] };
   }
 
   // ---- map
@@ -193,10 +193,10 @@
     $("map-absent").textContent = data.why_no_map;
     $("map-method").textContent = map ? `${map.method} Features of ${head.space}.` : "";
     if (!map) return draw("map", null, null);
-    const verdict = new Map();
-    data.tested.images.forEach((images, unit) => {
-      const found = judged(unit);
-      images.forEach((image) => verdict.set(image, found));
+    const predictions = new Map(); // tested image → prediction
+    data.tested.images.forEach((images, entry) => {
+      const found = prediction(entry);
+      images.forEach((image) => predictions.set(image, found));
     });
     const marks = [];
     map.image.forEach((image, i) => {
@@ -204,16 +204,16 @@
       const split = data.images.split[image];
       if (state.class !== ALL && y !== Number(state.class)) return;
       if (state.split !== ALL && split !== state.split) return;
-      const found = verdict.get(image);
-      const kind = !found ? "training image" : found.graded === found.true ? "tested, right" : "tested, wrong";
+      const found = predictions.get(image);
+      const kind = !found ? "training image" : found.predicted === found.true ? "tested, correct" : "tested, wrong";
       marks.push({ x: map.x[i], y: map.y[i], class: data.classes[y], split, state: kind, row: image });
     });
     return draw("map", data.charts.map, marks, tooltip((value) => {
       const image = Number(value);
-      const found = verdict.get(image);
+      const found = predictions.get(image);
       const grade = data.classes[data.images.y[image]];
       const lines = [`${grade} (${data.images.split[image]})`];
-      if (found) lines.push(`graded ${data.classes[found.graded]}, ${percent(found.said[found.graded])} sure`);
+      if (found) lines.push(`predicted ${data.classes[found.predicted]} (${percent(found.probabilities[found.predicted])})`);
       return [picture(image, 160), ...lines.map((line) => element("div", { textContent: line })),
         element("div", { className: "path", textContent: data.images.path[image] })];
     }));
@@ -221,17 +221,17 @@
 
   // ---- galleries
 
-  function bars(said, marked) { // of many classes the likeliest, and the right one
+  function bars(probabilities, trueLabel) { // with many classes: the most probable ones and the true one
     const box = element("div", { className: "bars" });
-    const ranked = said.map((_, label) => label).sort((a, b) => said[b] - said[a]);
-    const kept = new Set(said.length > BARS ? [...ranked.slice(0, BARS - 1), marked] : ranked);
-    said.forEach((value, label) => {
-      if (!kept.has(label)) return;
+    const ranked = probabilities.map((_, label) => label).sort((a, b) => probabilities[b] - probabilities[a]);
+    const visible = new Set(probabilities.length > BARS ? [...ranked.slice(0, BARS - 1), trueLabel] : ranked);
+    probabilities.forEach((value, label) => {
+      if (!visible.has(label)) return;
       const fill = element("i");
       fill.style.width = `${100 * value}%`;
       fill.style.background = colour(label);
       const name = element("span", { className: "name", textContent: data.classes[label], title: data.classes[label] });
-      if (label === marked) name.style.fontWeight = 650;
+      if (label === trueLabel) name.style.fontWeight = 650;
       box.append(name, element("span", { className: "bar" }, fill), element("span", { className: "value", textContent: percent(value) }));
     });
     return box;
@@ -248,7 +248,7 @@
         element("span", { className: "grade", textContent: data.classes[label] }),
         element("span", { textContent: pairs[i + 1].toFixed(2) })));
     }
-    return [element("p", { className: "why", textContent: "Most alike in training (cosine of features):" }), list];
+    return [element("p", { className: "why", textContent: "Most similar training images (cosine similarity):" }), list];
   }
 
   function card(images, title, path, extra, near) {
@@ -259,9 +259,9 @@
       ...near);
   }
 
-  function paged(name, items, make) {
+  function showGallery(name, items, makeCard) {
     const list = $(`${name}-gallery`);
-    list.replaceChildren(...items.slice(0, shown[name]).map(make));
+    list.replaceChildren(...items.slice(0, shown[name]).map(makeCard));
     const button = $(`${name}-more`);
     button.hidden = items.length <= shown[name];
     button.textContent = `Show more (${items.length - shown[name]} left)`;
@@ -270,32 +270,35 @@
   function drawMistakes() {
     const head = data.heads[state.head];
     const found = [];
-    data.tested.y.forEach((y, unit) => {
+    data.tested.y.forEach((y, entry) => {
       if (state.class !== ALL && y !== Number(state.class)) return;
-      if (state.split !== ALL && data.tested.split[unit] !== state.split) return;
-      const one = { unit, ...judged(unit) };
-      one.off = one.graded === y ? 0 : data.ordered ? Math.abs(one.graded - y) : 1;
-      one.sure = one.said[one.graded];
+      if (state.split !== ALL && data.tested.split[entry] !== state.split) return;
+      const one = { entry, ...prediction(entry) };
+      one.off = one.predicted === y ? 0 : data.ordered ? Math.abs(one.predicted - y) : 1;
+      one.confidence = one.probabilities[one.predicted];
       if (state.show === "wrong" && !one.off) return;
       if (state.show === "unsure" && one.off) return;
       found.push(one);
     });
-    if (state.show === "unsure") found.sort((a, b) => a.sure - b.sure || a.unit - b.unit);
-    else found.sort((a, b) => b.off - a.off || (b.sure - b.said[b.true]) - (a.sure - a.said[a.true]) || a.unit - b.unit);
-    const where = state.class === ALL ? "" : ` that are ${data.classes[state.class]}`;
-    const what = { wrong: "graded wrongly", unsure: "graded rightly", all: "tested" }[state.show];
-    const some = data.n_tested > data.tested.y.length ? `, of ${data.tested.y.length} drawn from all ${data.n_tested}` : "";
-    const other = state.split !== ALL && !data.tested.split.includes(state.split);
-    $("mistakes-count").textContent = other
-      ? `No image of the ${state.split} split was tested: the heads were fitted on it. For its images, see the doubtful grades below.`
-      : `${head.name}: ${plural(found.length, data.unit)}${where} ${what}${some}.`;
-    paged("mistakes", found, (one) => {
+    if (state.show === "unsure") found.sort((a, b) => a.confidence - b.confidence || a.entry - b.entry);
+    else {
+      const margin = (one) => one.confidence - one.probabilities[one.true];
+      found.sort((a, b) => b.off - a.off || margin(b) - margin(a) || a.entry - b.entry);
+    }
+    const ofClass = state.class === ALL ? "" : ` of class ${data.classes[state.class]}`;
+    const result = { wrong: "predicted wrongly", unsure: "predicted correctly", all: "tested" }[state.show];
+    const sample = data.n_tested > data.tested.y.length ? `, in a random sample of ${data.tested.y.length} of ${data.n_tested}` : "";
+    const untested = state.split !== ALL && !data.tested.split.includes(state.split);
+    $("mistakes-count").textContent = untested
+      ? `Images of the ${state.split} split were not tested, because the heads were fitted on them. See the doubtful grades below.`
+      : `${head.name}: ${plural(found.length, data.unit)}${ofClass} ${result}${sample}.`;
+    showGallery("mistakes", found, (one) => {
       const title = element("h3");
-      title.append("graded ", element("strong", { textContent: data.classes[one.graded] }));
-      if (one.off) title.append(", is ", element("strong", { textContent: data.classes[one.true] }));
+      title.append("predicted ", element("strong", { textContent: data.classes[one.predicted] }));
+      if (one.off) title.append(", true grade ", element("strong", { textContent: data.classes[one.true] }));
       if (one.off > 1) title.append(` (off by ${one.off})`);
-      const near = (data.nearest[head.space] || [])[one.unit];
-      return card(data.tested.images[one.unit], title, data.tested.entry[one.unit], [bars(one.said, one.true)], nearest(near));
+      const near = (data.nearest[head.space] || [])[one.entry];
+      return card(data.tested.images[one.entry], title, data.tested.entry[one.entry], [bars(one.probabilities, one.true)], nearest(near));
     });
   }
 
@@ -303,7 +306,7 @@
     const found = data.doubtful.filter((one) => (state.class === ALL || one.grade === data.classes[state.class])
       && (state.split === ALL || one.split === state.split));
     $("doubtful-count").textContent = data.doubtful.length ? `${plural(found.length, data.unit)} listed, the most doubtful first.` : data.none_doubtful;
-    paged("doubtful", found, (one) => {
+    showGallery("doubtful", found, (one) => {
       const title = element("h3");
       title.append("graded ", element("strong", { textContent: one.grade }));
       return card(one.images, title, one.entry, [element("p", { className: "why", textContent: one.reason })], nearest(one.near));
@@ -312,16 +315,16 @@
 
   // ---- filters
 
-  function remember() {
+  function writeHash() {
     const parts = new URLSearchParams();
     if (state.head !== data.recommended) parts.set("head", state.head);
     if (state.class !== ALL) parts.set("class", state.class);
     if (state.split !== ALL) parts.set("split", state.split);
     const hash = parts.toString();
-    try { history.replaceState(null, "", hash ? `#?${hash}` : location.pathname); } catch { /* a viewer that forbids it */ }
+    try { history.replaceState(null, "", hash ? `#?${hash}` : location.pathname); } catch { /* some viewers forbid it */ }
   }
 
-  function recall() {
+  function readHash() {
     if (!location.hash.startsWith("#?")) return;
     const parts = new URLSearchParams(location.hash.slice(2));
     const head = Number(parts.get("head"));
@@ -337,16 +340,16 @@
     drawMap();
     drawMistakes();
     drawDoubtful();
-    remember();
+    writeHash();
   }
 
-  function choose(head) {
+  function selectHead(head) {
     state.head = head;
     $("filter-head").value = String(head);
     redraw();
   }
 
-  function filters() {
+  function setUpFilters() {
     const heads = $("filter-head");
     const stores = [...new Set(data.heads.map((head) => head.group))];
     for (const store of stores) {
@@ -357,7 +360,7 @@
       if (group !== heads) heads.append(group);
     }
     heads.value = String(state.head);
-    heads.addEventListener("change", () => choose(Number(heads.value)));
+    heads.addEventListener("change", () => selectHead(Number(heads.value)));
     for (const [name, items] of [["class", data.classes.map((text, label) => [label, text])], ["split", data.splits.map((text) => [text, text])]]) {
       const select = $(`filter-${name}`);
       option(select, ALL, "all");
@@ -370,7 +373,7 @@
     $("mistakes-more").addEventListener("click", () => { shown.mistakes += PAGE; drawMistakes(); });
     $("doubtful-more").addEventListener("click", () => { shown.doubtful += PAGE; drawDoubtful(); });
     document.querySelectorAll(".pick").forEach((button) => button.addEventListener("click", () => {
-      choose(Number(button.dataset.head));
+      selectHead(Number(button.dataset.head));
       $("head").scrollIntoView();
       heads.focus({ preventScroll: true });
     }));
@@ -390,8 +393,8 @@
   document.querySelectorAll("table.sortable").forEach(sortable);
   draw("leaderboard", data.charts.leaderboard, data.leaderboard);
   if (data.heads.length) {
-    recall();
-    filters();
+    readHash();
+    setUpFilters();
     drawVerdicts();
     redraw();
   }

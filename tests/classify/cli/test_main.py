@@ -69,7 +69,7 @@ def test_heads_lists_grids(call):
     done = call("heads")
     assert "svm-rbf: RBF SVM" in done.output
     assert "searched: gamma_factor = 0.001, 0.01, 0.1, 1, 10" in done.output
-    assert done.output.splitlines()[-1].endswith("--levels` also searched: levels = final, all")
+    assert done.output.splitlines()[-1].endswith("--levels`), searched too: levels = final, all")
     assert [head["name"] for head in json.loads(call("heads", "--json").output)] == [
         "dense",
         "logreg",
@@ -98,7 +98,7 @@ def test_the_last_line_of_a_comparison_grades_new_images(call, make_store, netwo
     (tmp_path / "IMAGES" / "b.txt").write_text("b")
     graded = call(*shlex.split(last)[1:])
     assert graded.exit_code == 0, graded.output
-    assert "1 graded, 1 not: grades.csv" in graded.output
+    assert "1 predicted, 1 failed: grades.csv" in graded.output
     assert len((tmp_path / "grades.csv").read_text(encoding="utf-8-sig").splitlines()) == 3
 
 
@@ -211,13 +211,13 @@ def test_predict_prints_a_table_or_json(call, make_store, network, tmp_path):
     nothing = call("predict", "b", "b.txt", "--out", "g.csv")
     assert nothing.exit_code == 1
     assert (tmp_path / "g.csv").exists()
-    assert "none of the files could be graded" in nothing.stderr
+    assert "no image could be read" in nothing.stderr
 
 
 @pytest.mark.parametrize(
     ("words", "message", "code"),
     [
-        (("compare", "nowhere.h5"), "nowhere.h5: no such store. Make one with: featurize extract DATA", 1),
+        (("compare", "nowhere.h5"), "nowhere.h5: no such store. Create one with: featurize extract DATA", 1),
         (("predict", "nowhere", "x.jpg"), "x.jpg: no such file or folder", 1),
         (("fit", "nowhere.h5", "--head", "forest"), "'forest' is not one of", 2),
         (("fit", "nowhere.h5", "--head", "logreg", "--param", "C"), "expected NAME=VALUE", 2),
@@ -227,7 +227,7 @@ def test_predict_prints_a_table_or_json(call, make_store, network, tmp_path):
             "--device gpu0: expected auto, cpu, gpu or gpu:N",
             1,
         ),
-        (("compare", "nowhere.h5", "--units", "a,b"), "expected whole numbers with commas", 2),
+        (("compare", "nowhere.h5", "--units", "a,b"), "expected comma-separated whole numbers", 2),
     ],
 )
 def test_an_error_is_one_line_that_says_what_to_do(call, words, message, code):

@@ -1,13 +1,14 @@
-"""What the page's script draws from, for records made by hand."""
+"""Data of the page's script, for records written by hand."""
 
 import json
 
 import numpy as np
 import pytest
 
-from classify.io.results import plain_json
-from classify.report.chart_data import heads_of, leaderboard_columns, page_data, primary
+from classify.io.results import printable_json
+from classify.report.chart_data import heads_of, leaderboard_columns, page_data
 from classify.report.collect import ShownImages
+from classify.report.names import primary_metric
 
 Y = [0, 1, 2, 2]
 GOOD = np.array([[0.7, 0.2, 0.1], [0.1, 0.8, 0.1], [0.12345, 0.2, 0.67655], [0, 0, 1]])
@@ -28,7 +29,7 @@ def verdict(a, b, *, better=False, **figures):
 
 
 @pytest.fixture
-def told(by_hand):
+def run(by_hand):
     return by_hand(
         Y,
         {
@@ -47,13 +48,15 @@ def told(by_hand):
     )
 
 
-def seen(tested, **more):
+def shown(tested, **more):
     n = len(tested.entry)
-    return ShownImages(units=range(n), tested=[[k] for k in range(n)], split_of_tested=["test"] * n, **more)
+    return ShownImages(
+        entries=range(n), entry_images=[[k] for k in range(n)], entry_split=["test"] * n, **more
+    )
 
 
-def test_heads_stand_in_the_order_of_the_leaderboard(told):
-    found = heads_of(*told)
+def test_heads_stand_in_the_order_of_the_leaderboard(run):
+    found = heads_of(*run)
     assert [(head["id"], head["name"], head["group"], head["space"]) for head in found] == [
         (0, "logreg on a", "a", "a"),
         (1, "knn on b", "b", "b"),
@@ -71,8 +74,8 @@ def test_a_head_of_a_single_store_goes_by_its_name(by_hand):
     ]
 
 
-def test_facts_are_a_sentence(told):
-    record, tested = told
+def test_facts_are_a_sentence(run):
+    record, tested = run
     record["results"][0]["bundle_params"] = {
         "C": 0.123456,
         "units": [8, 4],
@@ -88,13 +91,13 @@ def test_facts_are_a_sentence(told):
         "Quadratic-weighted kappa 0.250 [0.12, 0.38]; accuracy 1.000 [0.88, 1.12]; log loss –; expected "
         "calibration error 0.250 [0.12, 0.38]. Hyper-parameters: C 0.1235, units 8-4, scaling l2."
     )
-    assert facts[2].endswith("The vote of: logreg on a; knn on b.")
+    assert facts[2].endswith("Members of the ensemble: logreg on a; knn on b.")
     record["results"][0]["bundle_params"] = None
     assert heads_of(record, tested)[0]["facts"].endswith("Hyper-parameters: none.")
 
 
-def test_figures_of_each_class(told):
-    record, tested = told
+def test_figures_of_each_class(run):
+    record, tested = run
     record["results"][0]["intervals"].update(
         {"precision of low": {"low": 0.25, "high": 1.0}, "recall of low": {"low": None, "high": None}}
     )
@@ -109,8 +112,8 @@ def test_figures_of_each_class(told):
     }
 
 
-def test_learning_curves_belong_to_their_heads(told):
-    record, tested = told
+def test_learning_curves_belong_to_their_heads(run):
+    record, tested = run
     point = {"fraction": 0.5, "n_images": 6.0, "accuracy": 0.5, "low": 0.25, "high": 0.75}
     record["studies"]["learning"] = {
         "store": "b",
@@ -131,12 +134,12 @@ def test_learning_curves_belong_to_their_heads(told):
         "baseline on a": None,
         "baseline on b": None,
     }
-    record["studies"]["learning"] = {"text": "Study of learning not done: why", "reason": "why"}
+    record["studies"]["learning"] = {"text": "Study 'learning' not possible: why", "reason": "why"}
     assert not any("learning" in head["panels"] for head in heads_of(record, tested))
 
 
-def test_the_leaderboards_chart_has_a_row_for_each_head_with_a_figure(told):
-    record, _ = told
+def test_the_leaderboards_chart_has_a_row_for_each_head_with_a_figure(run):
+    record, _ = run
     found = leaderboard_columns(record)
     assert found == {
         "label": ["logreg · a", "knn · b", "ensemble", "baseline"],
@@ -154,19 +157,19 @@ def test_the_leaderboards_chart_has_a_row_for_each_head_with_a_figure(told):
     assert (found["low"][0], found["high"][0]) == (None, None)
 
 
-def test_the_baseline_stands_in_the_chart_where_only_the_second_has_a_figure(told):
-    record, _ = told
+def test_the_baseline_stands_in_the_chart_where_only_the_second_has_a_figure(run):
+    record, _ = run
     record["results"][4]["metrics"]["quadratic_kappa"] = None
     assert leaderboard_columns(record)["label"][-1] == "ensemble"
 
 
-def test_the_data_of_the_page(told):
-    record, tested = told
-    data = page_data(record, tested, seen(tested, path=["x.jpg"], split=["train"], y=[0], picture=[-1]))
-    assert json.loads(json.dumps(plain_json(data), allow_nan=False))
+def test_the_data_of_the_page(run):
+    record, tested = run
+    data = page_data(record, tested, shown(tested, path=["x.jpg"], split=["train"], y=[0], picture=[-1]))
+    assert json.loads(json.dumps(printable_json(data), allow_nan=False))
     assert data["recommended"] == 1
     assert (data["unit"], data["units"]) == ("image", "images")
-    # Of heads 0, 1, 2, 3 and 4, in ten thousandths, entry by entry.
+    # Probabilities of heads 0 to 4 in units of 1/10000, entry by entry.
     said = {key: values.tolist() for key, values in data["tested"]["p"].items()}
     assert said["0"] == [7000, 2000, 1000, 1000, 8000, 1000, 1234, 2000, 6766, 0, 0, 10000]
     assert said["1"] == [5000, 2500, 2500] * 4
@@ -182,12 +185,12 @@ def test_the_data_of_the_page(told):
 
 def test_without_verdicts_a_recommended_head_or_any_head(by_hand):
     record, tested = by_hand(Y, {("a", "baseline"): POOR}, join="features")
-    data = page_data(record, tested, seen(tested))
+    data = page_data(record, tested, shown(tested))
     assert data["verdicts"] is None
     assert data["recommended"] == 0  # the one there is
     assert (data["unit"], data["units"]) == ("entry", "entries")
     record, tested = by_hand([], {("a", "knn"): None})
     record["statistics"]["primary_metric"] = None
-    assert primary(record) == "accuracy"
-    data = page_data(record, tested, seen(tested))
+    assert primary_metric(record) == "accuracy"
+    data = page_data(record, tested, shown(tested))
     assert (data["recommended"], data["heads"], data["leaderboard"]["label"]) == (None, [], [])

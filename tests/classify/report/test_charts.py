@@ -1,4 +1,4 @@
-"""The charts: Vega-Lite itself draws each specification, without a warning, and says what is in it."""
+"""Charts: Vega-Lite renders each specification without a warning."""
 
 import itertools
 import xml.etree.ElementTree as ET
@@ -26,7 +26,7 @@ def rows_of(name: str, classes) -> list[dict]:
         {"epoch": epoch, "figure": figure, "of": of, "value": 1 / epoch}
         for epoch in (1, 2, 3)
         for figure in ("loss", "accuracy")
-        for of in ("fitted on", "held out")
+        for of in ("training", "validation")
     ]
     head = {"label": "knn · A", "rank": 0, "value": 0.7, "low": 0.6, "high": 0.8, "kind": "recommended"}
     verdict = {"difference": 0.1, "low": None, "high": None, "p_holm": 0.02, "rank": 0, "column_rank": 1}
@@ -87,7 +87,7 @@ def texts(svg: ET.Element) -> list[str]:
     return [one.text or "" for one in svg.iter() if one.tag.endswith("text")]
 
 
-def test_a_mistake_in_a_chart_would_be_seen(drawn):
+def test_an_invalid_chart_causes_a_warning(drawn):
     wrong = {"x": {"field": "epoch", "type": "nominal", "scale": {"type": "log"}}}
     broken = {**spec_of("training_loss", CLASSES), "encoding": wrong}
     with pytest.raises(AssertionError, match="WARN"):
@@ -96,7 +96,7 @@ def test_a_mistake_in_a_chart_would_be_seen(drawn):
 
 @pytest.mark.parametrize("classes", [CLASSES, ("no", "yes"), ODD], ids=["three", "two", "odd"])
 @pytest.mark.parametrize("name", NAMES)
-def test_vega_lite_draws_every_chart_without_a_word(drawn, name, classes):
+def test_vega_lite_renders_every_chart_without_a_warning(drawn, name, classes):
     spec = spec_of(name, classes)
     assert spec["$schema"] == "https://vega.github.io/schema/vega-lite/v6.json"
     assert spec["data"] == {"name": "rows"}
@@ -168,7 +168,7 @@ def test_classes_differ_in_more_than_colour():
     ]
 
 
-def test_what_is_counted_has_its_name():
+def test_charts_name_the_unit():
     told = str(head_charts(CLASSES, unit="entries"))
     assert "training entries" in told
     assert "training images" not in told

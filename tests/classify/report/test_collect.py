@@ -1,4 +1,4 @@
-"""What the page can show of the images: scikit-learn's own neighbours, h5py's own rows, the folder itself."""
+"""Images of the page against scikit-learn's neighbours, rows read by h5py, and the folder."""
 
 import csv
 import json
@@ -30,16 +30,16 @@ def made(tmp_path):
     return made
 
 
-def gathered(folder, record, tested, **options):
+def collected(folder, record, tested, **options):
     options = {"with_pictures": False, **options}
-    return collect_report_data(folder, record, tested, stores=find_stores(folder, record), **options).seen
+    return collect_report_data(folder, record, tested, stores=find_stores(folder, record), **options).shown
 
 
 def test_stores_are_found_where_they_were(photo_run):
     assert find_stores(photo_run.folder, photo_run.record) == list(photo_run.stores)
 
 
-def test_stores_are_found_from_here_from_above_the_run_and_where_they_are_said_to_be(
+def test_stores_are_found_below_the_working_directory_above_the_run_and_at_given_paths(
     photo_run, tmp_path, monkeypatch
 ):
     record = json.loads(json.dumps(photo_run.record))
@@ -68,25 +68,25 @@ def test_stores_are_found_from_here_from_above_the_run_and_where_they_are_said_t
     with pytest.raises(CompareError) as caught:
         find_stores(run, record, moved)
     assert str(caught.value) == (
-        "features/efficientnet_lite0.h5: not there any more. Name where it is with: --store FILE"
+        "features/efficientnet_lite0.h5: not found. Pass its current path with: --store FILE"
     )
 
 
-def test_what_is_named_has_to_be_a_store_of_the_run(photo_run, tmp_path):
+def test_a_given_path_must_be_a_store_of_the_run(photo_run, tmp_path):
     with pytest.raises(CompareError) as caught:
         find_stores(photo_run.folder, photo_run.record, [photo_run.folder / "resnet50.h5"])
     assert str(caught.value) == (
-        f"{photo_run.folder / 'resnet50.h5'}: no store of this run. Those are: efficientnet_lite0, vgg16"
+        f"{photo_run.folder / 'resnet50.h5'}: not a store of this run. Its stores: efficientnet_lite0, vgg16"
     )
     with pytest.raises(CompareError) as caught:
         find_stores(photo_run.folder, photo_run.record, [tmp_path / "vgg16.h5"])
-    assert str(caught.value) == f"{tmp_path / 'vgg16.h5'}: no such file. Name where vgg16.h5 is now"
+    assert str(caught.value) == f"{tmp_path / 'vgg16.h5'}: no such file. Pass the current path of vgg16.h5"
     (tmp_path / "vgg16.h5").write_text("no store")
     with pytest.raises(StoreError):
         find_stores(photo_run.folder, photo_run.record, [tmp_path / "vgg16.h5"])
 
 
-def test_a_store_made_anew_with_other_settings_is_not_that_of_the_run(
+def test_a_store_extracted_again_with_other_settings_is_refused(
     photo_run, photo_store, tmp_path, store_config
 ):
     other = photo_store(
@@ -94,7 +94,9 @@ def test_a_store_made_anew_with_other_settings_is_not_that_of_the_run(
     )
     with pytest.raises(CompareError) as caught:
         find_stores(photo_run.folder, photo_run.record, [other])
-    assert str(caught.value) == f"{other}: made anew with other settings since. Compare anew"
+    assert str(caught.value) == (
+        f"{other}: was extracted again with other settings since the comparison. Run classify compare again"
+    )
 
 
 def rows_of(store) -> tuple[list[str], np.ndarray]:
@@ -107,46 +109,46 @@ def rows_of(store) -> tuple[list[str], np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def seen(photo_run):
+def shown(photo_run):
     tested = read_tested(photo_run.folder, photo_run.record)
-    return tested, gathered(photo_run.folder, photo_run.record, tested)
+    return tested, collected(photo_run.folder, photo_run.record, tested)
 
 
-def test_the_images_of_each_tested_entry(photo_run, seen):
-    tested, found = seen
+def test_the_images_of_each_tested_entry(photo_run, shown):
+    tested, found = shown
     assert len(found.path) == 61
-    assert [len(unit) for unit in found.tested] == [1] * 24
-    for entry, unit, split in zip(tested.entry, found.tested, found.split_of_tested, strict=True):
-        shown = found.path[unit[0]].replace("\n", "\\n").replace("\u202e", "\\u202e")
-        assert (shown, split, found.split[unit[0]]) == (entry, "test", "test")
-    assert found.notes == ("Pictures were left out, as was asked for.",)
+    assert [len(unit) for unit in found.entry_images] == [1] * 24
+    for entry, unit, split in zip(tested.entry, found.entry_images, found.entry_split, strict=True):
+        name = found.path[unit[0]].replace("\n", "\\n").replace("\u202e", "\\u202e")
+        assert (name, split, found.split[unit[0]]) == (entry, "test", "test")
+    assert found.notes == ("Pictures are not shown, as requested.",)
     assert set(found.picture) == {-1}
 
 
 @pytest.mark.parametrize("number", [0, 1])
-def test_the_nearest_training_images_are_those_of_scikit_learn(photo_run, seen, number):
-    _, found = seen
+def test_the_nearest_training_images_are_those_of_scikit_learn(photo_run, shown, number):
+    _, found = shown
     store = photo_run.stores[number]
     path, X = rows_of(store)
     row = {name: k for k, name in enumerate(path)}
     fitted = [name for name in path if name.startswith("train/") and "copy" not in name]
     search = NearestNeighbors(n_neighbors=5, metric="cosine", algorithm="brute")
     search.fit(X[[row[name] for name in fitted]].astype(float))
-    for unit, pairs in zip(found.tested, found.nearest[store.stem], strict=True):
+    for unit, pairs in zip(found.entry_images, found.nearest[store.stem], strict=True):
         distance, index = search.kneighbors(X[[row[found.path[unit[0]]]]].astype(float))
         assert [found.path[image] for image in pairs[::2]] == [fitted[k] for k in index[0]]
         np.testing.assert_allclose(pairs[1::2], 1 - distance[0], atol=1e-3)
 
 
-def test_each_store_has_its_map(photo_run, seen):
-    _, found = seen
+def test_each_store_has_its_map(photo_run, shown):
+    _, found = shown
     for store in photo_run.stores:
         path, X = rows_of(store)
-        place = feature_map(X[[path.index(name) for name in found.path]], seed=0)
+        positions = feature_map(X[[path.index(name) for name in found.path]], seed=0)
         mine = found.maps[store.stem]
         assert mine["image"] == list(range(61))
-        np.testing.assert_allclose(np.column_stack([mine["x"], mine["y"]]), place.place, atol=1e-4)
-        assert mine["method"] == place.method
+        np.testing.assert_allclose(np.column_stack([mine["x"], mine["y"]]), positions.position, atol=1e-4)
+        assert mine["method"] == positions.method
         assert json.dumps(mine)
 
 
@@ -159,8 +161,8 @@ def rewrite(folder, rows):
         writer.writerows({"rank": k, **row} for k, row in enumerate(rows, start=1))
 
 
-def test_doubtful_grades_are_those_of_the_list_that_are_still_there(photo_run, copied_run, seen):
-    tested, _ = seen
+def test_doubtful_grades_are_those_of_the_list_that_are_still_there(photo_run, copied_run, shown):
+    tested, _ = shown
     rewrite(
         copied_run,
         [
@@ -175,7 +177,7 @@ def test_doubtful_grades_are_those_of_the_list_that_are_still_there(photo_run, c
             {"entry": "e", "path": "train/award/00.jpg", "grade": "award", "reason": "alone"},
         ],
     )
-    found = gathered(copied_run, photo_run.record, tested)
+    found = collected(copied_run, photo_run.record, tested)
     first, second = found.doubtful
     assert {name: first[name] for name in ("entry", "grade", "looks_like", "reason", "split")} == {
         "entry": "train/low/03.jpg",
@@ -197,28 +199,28 @@ def test_doubtful_grades_are_those_of_the_list_that_are_still_there(photo_run, c
         assert [found.path[image] for image in one["near"][::2]] == [path[others[k]] for k in index]
 
 
-def test_a_list_of_doubtful_grades_that_is_missing_or_damaged(photo_run, copied_run, seen):
-    tested, _ = seen
+def test_a_list_of_doubtful_grades_that_is_missing_or_damaged(photo_run, copied_run, shown):
+    tested, _ = shown
     asked = (copied_run, photo_run.record, tested)
     path = copied_run / "doubtful.csv"
     whole = path.read_bytes()
     path.unlink()
-    assert gathered(*asked).doubtful == []
-    assert len(gathered(*asked).notes) == 1
+    assert collected(*asked).doubtful == []
+    assert len(collected(*asked).notes) == 1
     for spoiled in (b"\xff\xfe", b"rank,entry\n1,a\n", whole.splitlines()[0] + b"\n1,train/low/03.jpg,tra"):
         path.write_bytes(spoiled)
-        found = gathered(*asked)
+        found = collected(*asked)
         assert found.doubtful == []
         assert found.notes[1].startswith(f"No doubtful grades: {path}: cannot be read (")
 
 
-def test_no_more_doubtful_grades_than_can_be_looked_at(photo_run, copied_run, seen, monkeypatch):
-    monkeypatch.setattr("classify.report.collect.MOST_DOUBTFUL", 3)
+def test_the_number_of_doubtful_grades_is_limited(photo_run, copied_run, shown, monkeypatch):
+    monkeypatch.setattr("classify.report.collect.MAX_DOUBTFUL", 3)
     rewrite(
         copied_run,
         [{"entry": "a", "path": f"train/low/0{k}.jpg", "grade": "low", "reason": "x"} for k in range(8)],
     )
-    found = gathered(copied_run, photo_run.record, seen[0])
+    found = collected(copied_run, photo_run.record, shown[0])
     assert [found.path[one["images"][0]] for one in found.doubtful] == [
         f"train/low/0{k}.jpg" for k in range(3)
     ]
@@ -236,20 +238,20 @@ def test_a_store_that_lost_what_was_tested_is_refused(photo_run, photo_store, tm
     with pytest.raises(CompareError) as caught:
         collect_report_data(photo_run.folder, photo_run.record, tested, stores=stores)
     assert str(caught.value) == (
-        f"{stores[0]}: does not hold the tested 'test/low/03.jpg' any more. Compare anew"
+        f"{stores[0]}: no longer has the tested entry 'test/low/03.jpg'. Run classify compare again"
     )
     record = {**photo_run.record, "classes": ["low", "award"], "ordered": False}
-    with pytest.raises(CompareError, match="its classes are low, middle, award now"):
+    with pytest.raises(CompareError, match="its classes are now low, middle, award"):
         collect_report_data(photo_run.folder, record, tested, stores=stores)
 
 
 def test_without_a_test_split_what_was_fitted_on_was_tested(made, make_store):
     folder, record, tested = made(make_store(counts={"train": 8, "val": 4}))
-    found = gathered(folder, record, tested)
-    assert set(found.split_of_tested) == {"train"}
-    assert sorted(unit[0] for unit in found.tested) == list(range(24))
+    found = collected(folder, record, tested)
+    assert set(found.entry_split) == {"train"}
+    assert sorted(unit[0] for unit in found.entry_images) == list(range(24))
     # None of its own neighbours, though all were fitted on.
-    for unit, pairs in zip(found.tested, found.nearest["efficientnet_lite0"], strict=True):
+    for unit, pairs in zip(found.entry_images, found.nearest["efficientnet_lite0"], strict=True):
         assert len(pairs) == 10
         assert unit[0] not in pairs[::2]
 
@@ -258,9 +260,9 @@ def test_without_a_test_split_what_was_fitted_on_was_tested(made, make_store):
 def test_entries_of_several_images(made, make_store, join):
     store = make_store(counts={"train": 12, "test": 6}, per_entry=3)
     folder, record, tested = made(store, join=join)
-    found = gathered(folder, record, tested)
+    found = collected(folder, record, tested)
     assert len(tested.entry) == 4
-    for entry, unit in zip(tested.entry, found.tested, strict=True):
+    for entry, unit in zip(tested.entry, found.entry_images, strict=True):
         assert [found.path[image].rpartition("/")[0] for image in unit] == [entry] * 3
     path, X = rows_of(store)
     entries = [name.rpartition("/")[0] for name in found.path]
@@ -273,7 +275,7 @@ def test_entries_of_several_images(made, make_store, join):
     train = [k for k, name in enumerate(found.path) if name.startswith("train/")]
     if join == "features":
         train = [k for k in train if entries[k] not in entries[:k]]  # the first image stands for its entry
-    for unit, pairs in zip(found.tested, found.nearest["efficientnet_lite0"], strict=True):
+    for unit, pairs in zip(found.entry_images, found.nearest["efficientnet_lite0"], strict=True):
         likes = (unit_rows[unit] @ unit_rows[train].T).max(axis=0)
         best = np.argsort(-likes, kind="stable")[:5]
         np.testing.assert_allclose(pairs[1::2], likes[best], atol=1e-3)
@@ -285,38 +287,38 @@ def test_a_fused_store_has_a_space_of_its_own(made, make_store):
     folder, record, tested = made(*stores, fuse=True)
     names = [store["store"] for store in record["stores"]]
     assert record["stores"][2]["path"] is None
-    found = gathered(folder, record, tested)
+    found = collected(folder, record, tested)
     assert list(found.maps) == list(found.nearest) == names
     assert len(names) == 3
 
 
-def test_what_can_be_said_without_stores(by_hand):
+def test_report_data_without_stores(by_hand):
     record, tested = by_hand([0, 1], {("a", "knn"): np.eye(3)[[0, 1]]})
     found = without_stores(tested, record, "a.h5: gone")
-    assert found.seen.tested == [[], []]
-    assert found.seen.split_of_tested == ["test", "test"]
-    assert found.seen.notes == ("No map and no pictures: a.h5: gone",)
-    assert found.seen.why_no_map == "No map and no pictures: a.h5: gone"
-    assert (found.intake, found.configs, list(found.seen.path)) == (None, {}, [])
+    assert found.shown.entry_images == [[], []]
+    assert found.shown.entry_split == ["test", "test"]
+    assert found.shown.notes == ("No map and no pictures: a.h5: gone",)
+    assert found.shown.why_no_map == "No map and no pictures: a.h5: gone"
+    assert (found.summary, found.configs, list(found.shown.path)) == (None, {}, [])
     record["protocol"]["kind"] = "nested cross-validation"
-    assert without_stores(tested, record, "gone").seen.split_of_tested == ["train", "train"]
+    assert without_stores(tested, record, "gone").shown.entry_split == ["train", "train"]
 
 
-def test_pictures_that_are_looked_at_come_first(photo_run, seen, monkeypatch):
+def test_pictures_of_tested_and_doubtful_images_come_first(photo_run, shown, monkeypatch):
     """Tested images and doubtful ones are large, what is near them and the map small."""
-    tested, _ = seen
+    tested, _ = shown
     asked = {}
 
-    def pictures(shown, *, wanted, small, **options):
-        asked.update(wanted=list(wanted), small=list(small), data=options["data"])
+    def pictures(images, *, large, small, **options):
+        asked.update(large=list(large), small=list(small), data=options["data"])
         from classify.report.thumbnails import PageThumbnails
 
-        return PageThumbnails(uri=(), number=np.full(len(shown), -1), sides=(1, 1), notes=("so",))
+        return PageThumbnails(uri=(), number=np.full(len(images), -1), sides=(1, 1), notes=("so",))
 
     monkeypatch.setattr("classify.report.thumbnails.page_thumbnails", pictures)
-    found = gathered(photo_run.folder, photo_run.record, tested, with_pictures=True)
+    found = collected(photo_run.folder, photo_run.record, tested, with_pictures=True)
     doubted = [image for one in found.doubtful for image in one["images"]]
-    assert asked["wanted"] == [*(unit[0] for unit in found.tested), *doubted]
+    assert asked["large"] == [*(unit[0] for unit in found.entry_images), *doubted]
     assert set(asked["small"]) == set(range(61))
     assert asked["data"] == photo_run.data
     assert found.notes == ("so",)

@@ -1,4 +1,4 @@
-"""Charts as files: Pillow and an XML parser open them, and what they say is in the record."""
+"""Charts as files, opened by Pillow and an XML parser and compared with the record."""
 
 import io
 import re
@@ -29,7 +29,7 @@ def marks(svg: bytes, kind: str) -> list[int]:
 
 
 @pytest.fixture
-def told(by_hand):
+def run(by_hand):
     return by_hand(
         Y,
         {("a", "logreg"): GOOD, ("a", "knn"): POOR, ("a", "baseline"): POOR},
@@ -39,23 +39,23 @@ def told(by_hand):
 
 
 @pytest.fixture
-def seen(told):
-    place = {"image": [0, 1, 2, 4], "x": [0.1, 0.5, 0.9, 0.3], "y": [0.2, 0.4, 0.6, 0.1], "method": "so"}
+def shown(run):
+    positions = {"image": [0, 1, 2, 4], "x": [0.1, 0.5, 0.9, 0.3], "y": [0.2, 0.4, 0.6, 0.1], "method": "so"}
     return ShownImages(
         path=[f"{k}.jpg" for k in range(5)],
         split=["test"] * 4 + ["train"],
         y=[*Y, 1],
         picture=[-1] * 5,
-        units=range(4),
-        tested=[[0], [1], [2], [3]],
-        split_of_tested=["test"] * 4,
-        maps={"a": place},
+        entries=range(4),
+        entry_images=[[0], [1], [2], [3]],
+        entry_split=["test"] * 4,
+        maps={"a": positions},
     )
 
 
-def test_each_chart_is_a_file(tmp_path, told, seen):
+def test_each_chart_is_a_file(tmp_path, run, shown):
     folder = tmp_path / "figures"
-    assert write_figures(folder, *told, seen) == folder
+    assert write_figures(folder, *run, shown) == folder
     assert {path.name for path in folder.iterdir()} == {
         *("leaderboard.svg", "map.svg"),
         *("confusion.svg", "roc.svg", "precision_recall.svg", "reliability.svg"),
@@ -70,38 +70,38 @@ def test_each_chart_is_a_file(tmp_path, told, seen):
         assert b"http" not in path.read_bytes().replace(b"http://www.w3.org/", b"")
 
 
-def test_what_an_earlier_call_wrote_goes(tmp_path, told, seen):
+def test_earlier_files_are_deleted(tmp_path, run, shown):
     folder = tmp_path / "figures"
     folder.mkdir()
     (folder / "old.svg").write_text("old")
-    write_figures(folder, *told, seen, kind="png")
+    write_figures(folder, *run, shown, kind="png")
     assert {path.suffix for path in folder.iterdir()} == {".png"}
-    assert write_figures(folder, *told, seen, kind="none") is None
+    assert write_figures(folder, *run, shown, kind="none") is None
     assert not folder.exists()
 
 
-def test_where_nothing_is_recommended_nothing_is_drawn(tmp_path, told, seen):
-    record, tested = told
-    assert write_figures(tmp_path / "figures", {**record, "recommended": None}, tested, seen) is None
+def test_where_nothing_is_recommended_nothing_is_drawn(tmp_path, run, shown):
+    record, tested = run
+    assert write_figures(tmp_path / "figures", {**record, "recommended": None}, tested, shown) is None
     assert not (tmp_path / "figures").exists()
 
 
-def test_without_a_map_the_rest_is_drawn(tmp_path, told, seen):
-    write_figures(tmp_path / "figures", *told, replace(seen, maps={}))
+def test_without_a_map_the_rest_is_drawn(tmp_path, run, shown):
+    write_figures(tmp_path / "figures", *run, replace(shown, maps={}))
     assert {path.stem for path in (tmp_path / "figures").iterdir()} == {
         *("leaderboard", "confusion", "roc", "precision_recall", "reliability"),
     }
 
 
-def test_training_curves_are_drawn_of_a_head_that_has_them(tmp_path, told, seen):
-    record, tested = told
+def test_training_curves_are_drawn_of_a_head_that_has_them(tmp_path, run, shown):
+    record, tested = run
     record["results"][0]["training"] = {"loss": [1.0, 0.5], "accuracy": [0.5, 0.75]}
     record["studies"]["learning"] = {
         "store": "a",
         "head": "logreg",
         "points": [{"n_images": n, "accuracy": 0.5, "low": 0.4, "high": 0.6} for n in (4, 8)],
     }
-    write_figures(tmp_path / "figures", record, tested, seen)
+    write_figures(tmp_path / "figures", record, tested, shown)
     names = {path.stem for path in (tmp_path / "figures").iterdir()}
     assert {"training_loss", "training_accuracy", "learning"} <= names
     assert "accuracy, out of fold" in texts((tmp_path / "figures/learning.svg").read_bytes())
@@ -120,8 +120,8 @@ def test_a_png_has_three_dots_to_a_pixel_and_white_paper():
     assert repr(spec) == before
 
 
-def test_a_chart_is_the_same_whatever_was_drawn_before(tmp_path, told, seen):
-    first, second = (write_figures(tmp_path / name, *told, seen) for name in ("one", "two"))
+def test_a_chart_does_not_depend_on_earlier_charts(tmp_path, run, shown):
+    first, second = (write_figures(tmp_path / name, *run, shown) for name in ("one", "two"))
     for path in first.iterdir():
         assert path.read_bytes() == (second / path.name).read_bytes()
     drawing = (first / "map.svg").read_text()
@@ -131,12 +131,12 @@ def test_a_chart_is_the_same_whatever_was_drawn_before(tmp_path, told, seen):
 
 
 def test_the_same_record_has_the_same_figures(photo_run, tmp_path):
-    """Nothing of the day or the place is in them."""
+    """They contain no date and no path."""
     from classify.report.collect import without_stores
     from classify.report.predictions import read_tested
 
     tested = read_tested(photo_run.folder, photo_run.record)
-    without = without_stores(tested, photo_run.record, "gone").seen
+    without = without_stores(tested, photo_run.record, "gone").shown
     write_figures(tmp_path / "figures", photo_run.record, tested, without)
     for path in (tmp_path / "figures").iterdir():
         assert path.read_bytes() == (photo_run.folder / "figures" / path.name).read_bytes()

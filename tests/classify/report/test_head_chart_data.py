@@ -122,7 +122,7 @@ def test_long_curves_have_a_limit_and_look_the_same():
     found = chart_data.roc(y, said, classes=CLASSES)
     for label, name in enumerate(CLASSES):
         points = of_class(found, name)
-        assert len(points) == chart_data.MOST_POINTS
+        assert len(points) == chart_data.MAX_POINTS
         np.testing.assert_array_equal(points[[0, -1], :2], [[0, 0], [1, 1]])
         assert np.all(np.diff(points[:, :2], axis=0) >= 0)
         area = roc_auc_score(y == label, said[:, label])
@@ -192,10 +192,10 @@ def test_training_and_learning_are_rows():
         {"loss": [1.0, 0.5], "val_loss": [2.0, math.inf], "accuracy": [0.25, None], "extra": [1]}
     )
     assert list(zip(*found.values(), strict=True)) == [
-        (1, "loss", "fitted on", 1.0),
-        (2, "loss", "fitted on", 0.5),
-        (1, "loss", "held out", 2.0),
-        (1, "accuracy", "fitted on", 0.25),
+        (1, "loss", "training", 1.0),
+        (2, "loss", "training", 0.5),
+        (1, "loss", "validation", 2.0),
+        (1, "accuracy", "training", 0.25),
     ]
     points = [{"n_images": 13.8, "accuracy": 0.93754, "low": 0.8, "high": 1.0, "draws": [1]}]
     assert chart_data.learning_points(points) == {
@@ -207,7 +207,7 @@ def test_training_and_learning_are_rows():
     assert not any(chart_data.training_points(None).values())
 
 
-def test_a_chart_with_nothing_to_draw_is_left_out(by_hand):
+def test_a_chart_without_data_is_omitted(by_hand):
     said = np.array([[0.6, 0.3, 0.1], [0.2, 0.7, 0.1]])
     record, _ = by_hand([1, 1], {("a", "logreg"): said})
     found = chart_data.head_panels(

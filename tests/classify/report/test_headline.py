@@ -1,10 +1,10 @@
-"""What a comparison comes to in words: every figure counted by hand from the confusion matrix."""
+"""Headline sentences; every number is counted by hand from the confusion matrix."""
 
 import pytest
 
 from classify.report.verdict_text import headline
 
-MATRIX = [[8, 1, 0], [1, 6, 1], [1, 0, 7]]  # 21 of 25 rightly; one of four mistakes is off by two
+MATRIX = [[8, 1, 0], [1, 6, 1], [1, 0, 7]]  # 21 of 25 correct; one of four mistakes is off by two
 
 
 def result(head="logreg", *, store="vgg16", matrix=MATRIX, low=0.64, accuracy=0.84):
@@ -37,11 +37,11 @@ def record(
     }
 
 
-def test_how_good_the_recommended_head_is():
+def test_accuracy_of_the_recommended_head():
     assert headline(record()) == [
-        "The recommended head, logreg, grades 21 of 25 test images rightly (84 %, 95 % interval 64 % to "
-        "93 %); always saying the most frequent grade would get 36 %.",
-        "Of its 4 mistakes, 1 is off by two grades or more.",
+        "The recommended head, logreg, predicts 21 of 25 test images correctly (84 %, 95 % interval 64 % to "
+        "93 %); always predicting the most frequent grade reaches 36 %.",
+        "Of its 4 mistakes, 1 is two or more grades off.",
     ]
 
 
@@ -49,28 +49,28 @@ def test_without_interval_baseline_test_split_or_order():
     found = headline(
         record(result(low=None), graded=False, kind="nested cross-validation", join="probabilities")
     )
-    assert found == ["The recommended head, logreg, grades 21 of 25 entries rightly (84 %)."]
+    assert found == ["The recommended head, logreg, predicts 21 of 25 entries correctly (84 %)."]
     undefined = headline(record(result(), result("baseline", accuracy=None), graded=False))
     assert undefined[0].endswith("(84 %, 95 % interval 64 % to 93 %).")
 
 
-def test_among_several_stores_it_says_which():
-    assert "head, logreg on vgg16, grades" in headline(record(stores=("vgg16", "resnet50")))[0]
+def test_with_several_stores_the_store_is_named():
+    assert "head, logreg on vgg16, predicts" in headline(record(stores=("vgg16", "resnet50")))[0]
     voted = record(result("ensemble"), head="ensemble", stores=("vgg16", "resnet50"))
-    assert "head, ensemble, grades" in headline(voted)[0]
+    assert "head, ensemble, predicts" in headline(voted)[0]
 
 
 @pytest.mark.parametrize(
     ("matrix", "said"),
     [
         ([[5, 0, 0], [0, 5, 0], [0, 0, 5]], []),
-        ([[5, 1, 0], [0, 5, 0], [0, 0, 5]], ["Its one mistake is off by one grade."]),
-        ([[5, 0, 0], [0, 5, 0], [1, 0, 5]], ["Its one mistake is off by two grades or more."]),
-        ([[5, 1, 0], [1, 5, 0], [0, 0, 5]], ["Of its 2 mistakes, none is off by two grades or more."]),
-        ([[5, 0, 2], [0, 5, 0], [1, 0, 5]], ["Of its 3 mistakes, 3 are off by two grades or more."]),
+        ([[5, 1, 0], [0, 5, 0], [0, 0, 5]], ["Its only mistake is one grade off."]),
+        ([[5, 0, 0], [0, 5, 0], [1, 0, 5]], ["Its only mistake is two or more grades off."]),
+        ([[5, 1, 0], [1, 5, 0], [0, 0, 5]], ["Of its 2 mistakes, none is two or more grades off."]),
+        ([[5, 0, 2], [0, 5, 0], [1, 0, 5]], ["Of its 3 mistakes, 3 are two or more grades off."]),
     ],
 )
-def test_how_far_off_it_is(matrix, said):
+def test_mistakes_of_two_or_more_grades(matrix, said):
     assert headline(record(result(matrix=matrix)))[1:] == said
 
 
@@ -81,11 +81,11 @@ def test_how_far_off_it_is(matrix, said):
         ([verdict("knn", "svm-rbf", better=True)], []),
         (
             [verdict("logreg", "knn")],
-            ["There is no detectable difference from the 1 other head compared."],
+            ["It is not detectably different from the 1 other head."],
         ),
         (
             [verdict("logreg", "knn"), verdict("dense", "logreg")],
-            ["There is no detectable difference from any of the 2 other heads compared."],
+            ["It is not detectably different from any of the 2 other heads."],
         ),
         (
             [
@@ -96,13 +96,13 @@ def test_how_far_off_it_is(matrix, said):
                 verdict("baseline", "logreg"),
             ],
             [
-                "It is detectably better than 1, detectably worse than 1, not detectably different from 2 of "
-                "the 4 other heads compared."
+                "Of the 4 other heads, it is detectably better than 1, detectably worse than 1, "
+                "not detectably different from 2."
             ],
         ),
     ],
 )
-def test_against_the_others(verdicts, said):
+def test_summary_of_the_verdicts(verdicts, said):
     assert headline(record(graded=False, verdicts=verdicts))[1:] == said
 
 

@@ -1,4 +1,4 @@
-"""The report, opened in a browser as its reader would."""
+"""The report in a browser."""
 
 import base64
 import csv
@@ -146,7 +146,7 @@ def test_class_and_split_narrow_what_is_shown(report, said, photo_run):
     page.select_option("#filter-split", label="train")
     assert marks.count() == counted["train"]
     assert mistakes(page) == []
-    assert "No image of the train split was tested" in page.locator("#mistakes-count").text_content()
+    assert "Images of the train split were not tested" in page.locator("#mistakes-count").text_content()
     page.select_option("#filter-split", label="test")
     assert marks.count() == counted["test"]
     again = report(page.url.partition("report.html")[2])

@@ -1,4 +1,4 @@
-"""The page as a file: an HTML parser reads it, hashlib its scripts, the csv module what it should say."""
+"""The page as a file, against an HTML parser, hashes of its scripts, and the run's CSV file."""
 
 import base64
 import csv
@@ -6,6 +6,7 @@ import hashlib
 import html
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -193,7 +194,7 @@ def test_the_page_says_what_the_record_says(page, photo_run):
         if (one["store"], one["head"]) == (record["recommended"]["store"], record["recommended"]["head"])
     )
     right = sum(matrix[k][k] for k in range(3))
-    assert f"grades {right} of 24 test images rightly" in page.said
+    assert f"predicts {right} of 24 test images correctly" in page.said
     assert record["protocol"]["text"] in page.said
     for fact in record["facts"]:
         assert fact in page.said
@@ -206,8 +207,9 @@ def test_the_page_says_what_the_record_says(page, photo_run):
 
 
 def rendered(record, tested, *, notes=(), **options) -> Page:
-    seen = without_stores(tested, record, "gone").seen
-    return Page(render(record, tested, seen, intake=None, configs={}, notes=notes, **options))
+    shown = without_stores(tested, record, "gone").shown
+    shown = replace(shown, notes=(*shown.notes, *notes))
+    return Page(render(record, tested, shown, summary=None, configs={}, **options))
 
 
 GOOD = np.eye(3)[[0, 1, 2, 2]]
@@ -220,8 +222,8 @@ def test_a_page_without_stores_recommended_head_verdicts_or_studies(by_hand):
     assert "There is no pair of heads to compare." in page.said
     assert "<b>no</b> pictures" in page.said
     ids = {attrs.get("id") for _, attrs in page.tags}
-    assert "made" in ids
-    assert not {"findings", "chart-verdicts"} & ids
+    assert "methods" in ids
+    assert not {"studies", "chart-verdicts"} & ids
     assert (page.data["verdicts"], page.data["pictures"], page.data["maps"]) == (None, [], {})
     assert page.data["why_no_map"] == "No map and no pictures: gone"
 
@@ -252,7 +254,7 @@ def test_two_classes(by_hand):
     record, tested = by_hand([0, 1], {("a", "knn"): said}, classes=("no", "yes"), recommended=("a", "knn"))
     page = rendered(record, tested)
     assert set(page.data["heads"][0]["panels"]["roc"]["class"]) == {"yes"}
-    assert "The curve of yes." in page.said
+    assert "Positive class: yes." in page.said
 
 
 def test_the_chart_library_is_all_of_it_and_a_script_as_it_is():

@@ -1,4 +1,4 @@
-"""The images of a run, against the folder itself: Pillow and hashlib read the files."""
+"""The images of a run, against the folder as read by Pillow and hashlib."""
 
 import dataclasses
 import hashlib
@@ -12,7 +12,7 @@ from classify.errors import CompareError
 from classify.report.images import data_folder, run_images
 
 
-def test_they_are_the_graded_files_that_can_be_read(photo_run, photo_shown):
+def test_run_images_are_the_readable_graded_files(photo_run, photo_shown):
     files = {
         path.relative_to(photo_run.data).as_posix(): path
         for split in ("train", "test")
@@ -59,7 +59,7 @@ def test_a_content_under_two_grades_is_neither_fitted_on_nor_tested(make_store):
     assert int(shown.fitted.sum()) == 12  # a train image that is a test image is left out of fitting
 
 
-def test_images_of_an_entry_whose_features_were_joined_have_its_row(make_store):
+def test_images_of_an_entry_with_averaged_features_have_its_row(make_store):
     path = make_store(counts={"train": 6, "test": 4}, per_entry=2)
     samples = load_same_dataset([path], order=None, join="features")
     shown = run_images(samples, store=path)
@@ -75,14 +75,17 @@ def test_a_store_of_other_images_is_refused(make_store):
     path, other = make_store(), make_store("other", counts={"train": 6, "test": 4}, per_entry=2)
     with pytest.raises(CompareError) as caught:
         run_images(load_same_dataset([path], order=None), store=other)
-    assert str(caught.value) == f"{other}: its images are not those that were compared. Compare anew"
+    assert (
+        str(caught.value)
+        == f"{other}: its images differ from those of the comparison. Run classify compare again"
+    )
     paired = make_store("paired", counts={"train": 20, "test": 10}, per_entry=2)
     joined = load_same_dataset([paired], order=None, join="features")
-    with pytest.raises(CompareError, match="are not those that were compared"):
+    with pytest.raises(CompareError, match="differ from those of the comparison"):
         run_images(joined, store=other)
 
 
-def test_where_the_images_lie(photo_run, photo_shown, tmp_path):
+def test_the_data_folder(photo_run, photo_shown, tmp_path):
     assert data_folder(photo_shown) == photo_run.data
     assert data_folder(photo_shown, given=tmp_path) == tmp_path
     for source in ("", str(tmp_path / "gone"), "no\0name", "x" * 5000, str(photo_run.page)):
@@ -91,5 +94,5 @@ def test_where_the_images_lie(photo_run, photo_shown, tmp_path):
         with pytest.raises(CompareError) as caught:
             data_folder(photo_shown, given=given)
         assert str(caught.value) == (
-            f"{given}: no such folder. Name the one that holds the images of photos <svg onload=alert(3)>"
+            f"{given}: no such folder. Pass the folder with the images of photos <svg onload=alert(3)>"
         )

@@ -1,7 +1,7 @@
 """Names and figures of metrics in words."""
 
 from classify.io.results import METRICS, ORDERED_METRICS
-from classify.report.names import NAMES, figure_text, interval_text, with_interval
+from classify.report.names import NAMES, interval_text, metric_text, with_interval
 
 
 def test_every_metric_of_a_record_has_a_name_of_its_own():
@@ -14,7 +14,7 @@ def test_every_metric_of_a_record_has_a_name_of_its_own():
 
 
 def test_figures_have_three_digits_and_a_dash_where_there_is_none():
-    assert [figure_text(value) for value in (0.8126, 1, 0.0, None)] == ["0.813", "1.000", "0.000", "–"]
+    assert [metric_text(value) for value in (0.8126, 1, 0.0, None)] == ["0.813", "1.000", "0.000", "–"]
 
 
 def test_intervals_stand_in_brackets_where_there_are_some():

@@ -1,4 +1,4 @@
-"""What heads said, as read back: against the csv module's own reading, and torn files are refused."""
+"""Reading predictions.csv, against the csv module; incomplete files are refused."""
 
 import csv
 import re
@@ -11,7 +11,7 @@ from classify.io.results import Prediction, write_predictions
 from classify.report.predictions import read_tested
 
 
-def test_it_is_what_the_csv_module_reads(photo_run):
+def test_it_matches_the_csv_module(photo_run):
     found = read_tested(photo_run.folder, photo_run.record)
     with (photo_run.folder / "predictions.csv").open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
@@ -74,7 +74,7 @@ def test_entries_stand_in_the_order_of_the_first_head(tmp_path, by_hand):
 
 
 @pytest.mark.parametrize("quoted", [False, True])
-def test_a_torn_file_is_refused_wherever_it_was_torn(tmp_path, by_hand, quoted):
+def test_a_truncated_file_is_refused(tmp_path, by_hand, quoted):
     record, tested = by_hand(
         [0, 1, 2],
         {("a", "knn"): SAID, ("a", "lda"): SAID},
@@ -86,9 +86,7 @@ def test_a_torn_file_is_refused_wherever_it_was_torn(tmp_path, by_hand, quoted):
     assert read_tested(tmp_path, record).entry == tested.entry
     for kept in range(len(whole) - 1):
         path.write_bytes(whole[:kept])
-        with pytest.raises(
-            CompareError, match=r"predictions\.csv: .*Make the run anew: classify compare STORE"
-        ):
+        with pytest.raises(CompareError, match=r"predictions\.csv: .*Run classify compare again"):
             read_tested(tmp_path, record)
 
 
@@ -96,16 +94,16 @@ def test_a_torn_file_is_refused_wherever_it_was_torn(tmp_path, by_hand, quoted):
     ("spoil", "said"),
     [
         (lambda text: text.replace("0.625000", "much"), "cannot be read"),
-        (lambda text: text.replace("knn", "k\xffn"), "not of the same run as results.json beside it"),
+        (lambda text: text.replace("knn", "k\xffn"), "does not belong to the results.json"),
         (lambda text: text.replace("p_award", "p_other"), "cannot be read"),
         (lambda text: text.replace(",low,low", ",lower,low"), "cannot be read"),
-        (lambda text: text.replace("test/award/02.jpg", "test/award/03.jpg", 1), "not of the same run"),
+        (lambda text: text.replace("test/award/02.jpg", "test/award/03.jpg", 1), "does not belong"),
         (lambda text: text.replace("a,knn,", f'"{"x" * 200_000}",knn,'), "cannot be read"),
-        (lambda text: text.replace("0.625000", "nan"), "nan is no probability"),
+        (lambda text: text.replace("0.625000", "nan"), "nan is not a probability"),
         (lambda text: "", "its end is missing"),
     ],
 )
-def test_what_is_not_of_this_run_is_refused(tmp_path, by_hand, spoil, said):
+def test_a_file_of_another_run_is_refused(tmp_path, by_hand, spoil, said):
     record, tested = by_hand([0, 1, 2], {("a", "knn"): SAID, ("a", "lda"): SAID})
     written(tmp_path, record, tested)
     path = tmp_path / "predictions.csv"
@@ -118,10 +116,7 @@ def test_bytes_that_are_no_text_and_a_missing_file(tmp_path, by_hand):
     record, _ = by_hand([0, 1, 2], {("a", "knn"): SAID})
     with pytest.raises(CompareError) as caught:
         read_tested(tmp_path, record)
-    assert (
-        str(caught.value)
-        == f"{tmp_path}: no predictions.csv there. Make the run anew: classify compare STORE"
-    )
+    assert str(caught.value) == f"{tmp_path}: predictions.csv is missing. Run classify compare again"
     (tmp_path / "predictions.csv").write_bytes(b"store,head\n\xff\xfe\n")
     with pytest.raises(CompareError, match=re.escape(f"{tmp_path / 'predictions.csv'}: cannot be read")):
         read_tested(tmp_path, record)

@@ -1,4 +1,4 @@
-"""A run becomes a report: whatever of its stores and images is still there."""
+"""Reports of runs, also if stores or images have moved, changed or are missing."""
 
 import csv
 import json
@@ -15,7 +15,7 @@ from classify.errors import CompareError
 from classify.jobs.compare import compare
 from classify.report.report import make_report
 
-WITHOUT_FOLDER = "because the folder of the images was not found"
+WITHOUT_FOLDER = "because the image folder was not found"
 
 
 def data_of(page: Path) -> dict:
@@ -46,20 +46,20 @@ def run(make_store, tmp_path):
     return run
 
 
-def test_made_again_the_report_is_the_same_to_the_byte(photo_run, copied_run):
-    """Also where nothing is kept of the first time: another cache, a copy of the run."""
+def test_a_second_report_is_identical(photo_run, copied_run):
+    """Also with an empty cache and a copy of the run."""
     for name in ("report.html", "leaderboard.md"):
         (copied_run / name).unlink()
     shutil.rmtree(copied_run / "figures")
-    told = []
-    made = make_report(copied_run, on_progress=lambda *now: told.append(now))
+    progress = []
+    made = make_report(copied_run, on_progress=lambda *now: progress.append(now))
     assert (made.path, made.table, made.figures, made.notes) == (
         copied_run / "report.html",
         copied_run / "leaderboard.md",
         copied_run / "figures",
         (),
     )
-    assert told[-1] == (60, 60)
+    assert progress[-1] == (60, 60)
     names = {path.relative_to(photo_run.folder) for path in photo_run.folder.rglob("*") if path.is_file()}
     assert names == {path.relative_to(copied_run) for path in copied_run.rglob("*") if path.is_file()}
     for name in names:
@@ -72,7 +72,7 @@ def test_made_again_the_report_is_the_same_to_the_byte(photo_run, copied_run):
 
 def test_without_pictures_the_page_shows_none(copied_run):
     made = make_report(copied_run, pictures=False, figures="none")
-    assert made.notes == ("Pictures were left out, as was asked for.",)
+    assert made.notes == ("Pictures are not shown, as requested.",)
     assert made.figures is None
     assert not (copied_run / "figures").exists()
     assert "data:image" not in said(copied_run)
@@ -80,7 +80,7 @@ def test_without_pictures_the_page_shows_none(copied_run):
     assert data["pictures"] == []
     assert set(data["images"]["picture"]) == {-1}
     assert len(data["maps"]) == 2  # the map and what is alike are there all the same
-    assert "Pictures were left out, as was asked for." in said(copied_run)
+    assert "Pictures are not shown, as requested." in said(copied_run)
 
 
 def test_figures_as_png(copied_run):
@@ -101,19 +101,19 @@ def test_stores_that_moved(photo_run, copied_run, tmp_path):
 
     edit(copied_run, move)
     made = make_report(copied_run, figures="none")
-    why = "features/efficientnet_lite0.h5: not there any more. Name where it is with: --store FILE"
+    why = "features/efficientnet_lite0.h5: not found. Pass its current path with: --store FILE"
     assert made.notes == (f"No map and no pictures: {why}",)
     data = data_of(made.path)
     assert (data["pictures"], data["maps"], data["why_no_map"]) == ([], {}, f"No map and no pictures: {why}")
     assert len(data["heads"]) == 8  # what heads said needs no store
     with pytest.raises(CompareError) as caught:  # what is named has to be enough
         make_report(copied_run, stores=photo_run.stores[:1])
-    assert str(caught.value) == "features/vgg16.h5: not there any more. Name where it is with: --store FILE"
-    with pytest.raises(CompareError, match=r"resnet50\.h5: no store of this run"):
+    assert str(caught.value) == "features/vgg16.h5: not found. Pass its current path with: --store FILE"
+    with pytest.raises(CompareError, match=r"resnet50\.h5: not a store of this run"):
         make_report(copied_run, stores=[*photo_run.stores, tmp_path / "resnet50.h5"])
-    told = make_report(copied_run, stores=[str(path) for path in photo_run.stores], figures="none")
-    assert told.notes == ()
-    assert data_of(told.path)["pictures"] == data_of(photo_run.page)["pictures"]
+    progress = make_report(copied_run, stores=[str(path) for path in photo_run.stores], figures="none")
+    assert progress.notes == ()
+    assert data_of(progress.path)["pictures"] == data_of(photo_run.page)["pictures"]
 
 
 def test_a_store_made_anew_with_other_settings(photo_run, copied_run, photo_store, tmp_path, store_config):
@@ -123,7 +123,8 @@ def test_a_store_made_anew_with_other_settings(photo_run, copied_run, photo_stor
     edit(copied_run, lambda record: record["stores"][1].update(path=str(other)))
     made = make_report(copied_run, figures="none")
     assert made.notes == (
-        f"No map and no pictures: {other}: made anew with other settings since. Compare anew",
+        f"No map and no pictures: {other}: was extracted again with other settings since the comparison. Run "
+        "classify compare again",
     )
 
 
@@ -137,7 +138,7 @@ def test_a_store_that_is_damaged(photo_run, copied_run, tmp_path):
 
 @pytest.fixture
 def elsewhere(photo_run, copied_run, tmp_path):
-    """The run with stores that say their images are where none are."""
+    """The run with stores whose image folder does not exist."""
     stores = [Path(shutil.copy(path, tmp_path)) for path in photo_run.stores]
     for path in stores:
         with h5py.File(path, "r+") as file:
@@ -155,15 +156,15 @@ def elsewhere(photo_run, copied_run, tmp_path):
 def test_images_that_moved(photo_run, elsewhere, tmp_path):
     made = make_report(elsewhere, figures="none")
     assert made.notes == (
-        f"60 images are shown at 32 pixels, as the store holds them, {WITHOUT_FOLDER} (/gone/photos: not "
-        "there). Name it with: classify report RUN --data FOLDER",
+        f"60 images are shown with the store's thumbnail of 32 pixels, {WITHOUT_FOLDER} (/gone/photos: not "
+        "found). Pass it with: classify report RUN --data FOLDER",
     )
     assert len(data_of(made.path)["pictures"]) == 60
     small = made.path.stat().st_size
     with pytest.raises(CompareError) as caught:
         make_report(elsewhere, data=tmp_path / "none")
     assert str(caught.value) == (
-        f"{tmp_path / 'none'}: no such folder. Name the one that holds the images of "
+        f"{tmp_path / 'none'}: no such folder. Pass the folder with the images of "
         "photos <svg onload=alert(3)>"
     )
     found = make_report(elsewhere, data=str(photo_run.data), figures="none")
@@ -180,13 +181,13 @@ def test_images_that_changed(photo_run, elsewhere, tmp_path):
     (data / "test/award/05.jpg").unlink()
     (note,) = make_report(elsewhere, data=data, figures="none").notes
     assert note == (
-        "2 images are shown at 32 pixels, as the store holds them, because their files are not as they were "
-        "when their features were made: 1 is not there, 1 has changed."
+        "2 images are shown with the store's thumbnail of 32 pixels, because of changes since the features "
+        "were extracted: 1 is missing, 1 has changed."
     )
 
 
 @pytest.mark.parametrize("name", ["report.html", "leaderboard.md", "figures"])
-def test_what_cannot_be_written_is_said_in_one_line(run, name):
+def test_write_errors_are_one_line(run, name):
     folder = run()
     if name == "figures":
         (folder / name).write_text("no folder")
@@ -196,7 +197,7 @@ def test_what_cannot_be_written_is_said_in_one_line(run, name):
     with pytest.raises(CompareError) as caught:
         make_report(folder)
     assert str(caught.value).startswith(f"{folder / name}: cannot be written (")
-    assert str(caught.value).endswith("). Make room or choose another run")
+    assert str(caught.value).endswith("). Check free space and permissions")
     assert {path for path in set(folder.iterdir()) - before if path.name.startswith(".")} == set()
 
 
@@ -223,23 +224,23 @@ def test_a_full_disk_leaves_the_earlier_report(run, monkeypatch):
     with pytest.raises(CompareError) as caught:
         make_report(folder, figures="none")
     assert str(caught.value) == (
-        f"{folder / 'leaderboard.md'}: cannot be written (No space left on device). Make room or choose "
-        "another run"
+        f"{folder / 'leaderboard.md'}: cannot be written (No space left on device). Check free space and "
+        "permissions"
     )
     assert (folder / "report.html").read_bytes() == before
     assert sorted(folder.iterdir()) == names
 
 
-def test_what_is_no_run_or_no_choice(run, tmp_path):
+def test_invalid_runs_and_formats_are_refused(run, tmp_path):
     with pytest.raises(CompareError) as caught:
         make_report(tmp_path)
-    assert str(caught.value) == f"{tmp_path}: no results.json there. Make a run with: classify compare STORE"
+    assert str(caught.value) == f"{tmp_path}: has no results.json. Make a run with: classify compare STORE"
     with pytest.raises(CompareError) as caught:
         make_report(tmp_path, figures="pdf")
     assert str(caught.value) == "figures is 'pdf': expected svg or png or none"
     folder = run()
     (folder / "predictions.csv").unlink()
-    with pytest.raises(CompareError, match=r"no predictions\.csv there"):
+    with pytest.raises(CompareError, match=r"predictions\.csv is missing"):
         make_report(folder)
     assert not (folder / "report.html").exists()
 
@@ -249,8 +250,8 @@ def test_without_a_test_split(run):
     data = data_of(make_report(folder).path)
     assert data["splits"] == ["train"]
     assert data["tested"]["split"] == ["train"] * 18
-    assert "each graded by heads that had not seen it" in said(folder)
-    assert "of the held out images" in said(folder)
+    assert "predicted out of fold" in said(folder)
+    assert "on held-out images" in said(folder)
 
 
 @pytest.mark.parametrize("join", ["probabilities", "features"])
@@ -261,7 +262,7 @@ def test_entries_of_several_images(run, join):
         entries = list(dict.fromkeys(row["entry"] for row in csv.DictReader(stream)))
     assert (data["unit"], data["tested"]["entry"]) == ("entry", entries)
     assert [len(unit) for unit in data["tested"]["images"]] == [3] * 4
-    assert "4 test entries rightly" in said(folder)
+    assert "4 test entries correctly" in said(folder)
     counts = next(head for head in data["heads"])["panels"]["confusion"]["count"]
     assert sum(counts) == 4
 
@@ -327,7 +328,7 @@ def test_a_page_of_a_thousand_test_images_is_under_ten_million_bytes(tmp_path, p
     assert size + 24 * 1002 * 3 * 5 < 10_000_000
     shown = [data["images"]["picture"][image] for unit in data["tested"]["images"] for image in unit]
     missing = sum(number < 0 for number in shown)
-    assert missing == 0 or any("not shown, to keep this page small" in note for note in made.notes)
+    assert missing == 0 or any("not shown, to limit the size of this page" in note for note in made.notes)
     # The tested images come first: where one of them has no room, no other has.
     others = [k for k, split in enumerate(data["images"]["split"]) if split == "train"]
     assert missing == 0 or all(data["images"]["picture"][k] < 0 for k in others)

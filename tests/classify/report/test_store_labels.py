@@ -22,6 +22,4 @@ def test_long_names_become_letters_and_a_fused_store_has_those_of_its_parts():
         "vgg16": "B",
         "efficientnet_lite0+levels+vgg16": "A+B",
     }
-    assert label_lines(made) == [
-        "Stores: A: efficientnet_lite0+levels, B: vgg16, A+B: their features side by side"
-    ]
+    assert label_lines(made) == ["Stores: A: efficientnet_lite0+levels, B: vgg16, A+B: their features fused"]

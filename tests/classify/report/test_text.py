@@ -1,4 +1,4 @@
-"""What the report says in words, written down by hand for records made by hand."""
+"""Texts of the report for records written by hand."""
 
 import numpy as np
 import pytest
@@ -20,18 +20,18 @@ def record(by_hand):
     return found
 
 
-def told(tiles):
+def values(tiles):
     return [(tile["figure"], tile["what"], tile["interval"]) for tile in tiles]
 
 
 def test_the_figures_on_top(record):
-    assert told(text_module.tiles(record)) == [
+    assert values(text_module.tiles(record)) == [
         ("logreg", "recommended head, chosen by cross-validation", ""),
         ("0.250", "quadratic-weighted kappa", "[0.12, 0.38]"),
         ("0.500", "accuracy", "[0.38, 0.62]"),
-        ("25.0 %", "off by two grades or more", ""),
-        ("4", "images tested once, never fitted on", ""),
-        ("2", "heads on 1 backbone", ""),
+        ("25.0 %", "images predicted two or more grades off", ""),
+        ("4", "images in the test split, used once", ""),
+        ("2", "heads compared on 1 store", ""),
     ]
 
 
@@ -43,23 +43,23 @@ def test_the_figures_on_top_of_other_runs(by_hand, record):
         join="features",
         protocol={"kind": "nested cross-validation"},
     )
-    assert told(text_module.tiles(alone)) == [
-        ("1,200", "entries each graded by heads that had not seen it", ""),
-        ("1", "head on 2 stores of features", ""),
+    assert values(text_module.tiles(alone)) == [
+        ("1,200", "entries predicted out of fold", ""),
+        ("1", "head compared on 2 stores", ""),
     ]
     record["results"][0]["metrics"].update(off_by_two=None, quadratic_kappa=None)
     record["results"][0]["intervals"] = {"quadratic_kappa": {"low": None, "high": None}}
-    assert told(text_module.tiles(record))[1:4] == [
+    assert values(text_module.tiles(record))[1:4] == [
         ("–", "quadratic-weighted kappa", ""),
         ("0.500", "accuracy", ""),
-        ("–", "off by two grades or more", ""),
+        ("–", "images predicted two or more grades off", ""),
     ]
     record["statistics"]["n_entries"] = 0
-    assert told(text_module.tiles(record))[4][0] == "4"
+    assert values(text_module.tiles(record))[4][0] == "4"
     two, _ = by_hand(Y, {("a", "knn"): GOOD}, ordered=False, recommended=("a", "knn"))
-    assert [what for _, what, _ in told(text_module.tiles(two))] == [
+    assert [what for _, what, _ in values(text_module.tiles(two))] == [
         *("recommended head, chosen by cross-validation", "accuracy"),
-        *("images tested once, never fitted on", "head on 1 backbone"),
+        *("images in the test split, used once", "head compared on 1 store"),
     ]
 
 
@@ -99,18 +99,19 @@ def test_an_undefined_figure_is_a_dash_with_its_reason(record):
     ]
 
 
-def test_how_to_read_the_leaderboard(record):
+def test_leaderboard_text(record):
     assert text_module.leaderboard_text(record) == (
-        "Marks: quadratic-weighted kappa of each head, the line its 95 % interval, on the test split, which "
-        "was used once; best cross-validation score first. Where lines overlap by much, the order may be "
-        "chance: the next section says which differences are real."
+        "Each mark is the quadratic-weighted kappa of a head on the test split, which was used once; the "
+        "line is its 95 % interval. Heads are sorted by their cross-validation score. If two intervals "
+        "overlap widely, the order of the heads may be due to chance. The next section lists the differences "
+        "that are detectable."
     )
     record["statistics"].update(approximate=True, why="fewer than 30 groups", primary_metric=None)
     record["protocol"]["kind"] = "nested cross-validation"
     found = text_module.leaderboard_text(record)
     assert found.startswith(
-        "Marks: accuracy of each head, the line its 95 % interval (approximate: fewer than 30 groups), out "
-        "of fold; "
+        "Each mark is the accuracy of a head out of fold; the line is its 95 % interval (approximate: fewer "
+        "than 30 groups). "
     )
     names = [name for name, _ in text_module.column_notes(record)]
     columns, _ = text_module.table(record, {})
@@ -127,7 +128,7 @@ def test_verdicts_begin_with_a_capital(record):
         }
     ]
     first, *rest = text_module.verdict_text(record)
-    assert first.startswith("logreg against each other head")
+    assert first.startswith("logreg compared with the other heads")
     assert rest == ["Better than: baseline"]
     assert text_module.verdict_text({**record, "verdicts": []}) == ["There is no pair of heads to compare."]
     assert text_module.verdict_text({**record, "recommended": None}) == [
@@ -135,70 +136,67 @@ def test_verdicts_begin_with_a_capital(record):
     ]
 
 
-LISTED = (
-    "Labels: 2 clearly look like another grade. 3 are listed in doubtful.csv, to be looked at again from the "
-    "top:"
-)
+LISTED = "Labels: 2 clearly look like another grade. Listed in doubtful.csv: 3, the most doubtful first:"
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (LISTED, "Labels: 2 clearly look like another grade. 3 are listed in doubtful.csv."),
+        (LISTED, LISTED.replace("first:", "first.")),
         ("Labels: no grade is in doubt.", "Labels: no grade is in doubt."),
     ],
 )
-def test_what_studies_found(record, text, said):
+def test_study_texts(record, text, said):
     record["studies"] = {
         "labels": {"text": text, "shown": ["a.jpg"], "n_doubtful": 1, "head": "knn", "store": "a"},
         "leaks": {"text": "Leaks: none.", "shown": ["one"]},
         "of later": {"text": "Later."},
-        "views": {"text": "Study of views not done: no views", "reason": "no views"},
+        "views": {"text": "Study 'views' not possible: no views", "reason": "no views"},
     }
     assert text_module.study_texts(record) == [
-        {"title": "Grades to look at again", "text": said, "shown": ()},
-        {"title": "What leaks would have shown", "text": "Leaks: none.", "shown": ["one"]},
+        {"title": "Grades to review", "text": said, "shown": ()},
+        {"title": "Leakage without grouped folds", "text": "Leaks: none.", "shown": ["one"]},
         {"title": "of later", "text": "Later.", "shown": ()},
     ]
-    assert text_module.failed_studies(record) == ["Study of views not done: no views"]
+    assert text_module.failed_studies(record) == ["Study 'views' not possible: no views"]
 
 
-def test_why_there_is_no_list_of_doubtful_grades(record):
-    assert text_module.doubtful_text(record).endswith("Add it with: classify compare … --study labels")
-    record["studies"]["labels"] = {"text": "Study of labels not done: why", "reason": "why"}
-    assert text_module.doubtful_text(record) == "Study of labels not done: why"
+def test_doubtful_text(record):
+    assert text_module.doubtful_text(record).endswith("Compute it with: classify compare … --study labels")
+    record["studies"]["labels"] = {"text": "Study 'labels' not possible: why", "reason": "why"}
+    assert text_module.doubtful_text(record) == "Study 'labels' not possible: why"
     record["studies"]["labels"] = {"text": "…", "n_doubtful": 0, "head": "knn", "store": "a"}
     assert "(knn on a)" in text_module.doubtful_text({**record, "join": "features"})
-    assert "training entries" in text_module.doubtful_text({**record, "join": "features"})
+    assert "Training entries" in text_module.doubtful_text({**record, "join": "features"})
 
 
-def test_panels_say_what_they_are_and_why_they_are_absent(by_hand, record):
+def test_panels_have_explanations_and_texts_for_their_absence(by_hand, record):
     found = {panel["name"]: panel for panel in text_module.panels(record)}
     assert list(found) == [
         *("confusion", "roc", "precision_recall", "reliability", "learning"),
         *("training_loss", "training_accuracy"),
     ]
-    assert found["roc"]["about"].startswith("One curve a class")
-    assert found["roc"]["absent"] == "No class that some tested images have and others have not."
+    assert found["roc"]["about"].startswith("One curve per class")
+    assert found["roc"]["absent"] == "No curve: all tested images have the same class."
     assert found["learning"]["absent"].endswith("--study learning")
     assert found["training_loss"]["absent"] == ""
     record["studies"]["learning"] = {"text": "…", "reason": "too few images"}
     assert {p["name"]: p["absent"] for p in text_module.panels(record)}["learning"] == "too few images"
     record["studies"]["learning"] = {"text": "…", "store": "a", "head": "knn"}
     absent = {p["name"]: p["absent"] for p in text_module.panels(record)}["learning"]
-    assert absent == "Drawn of single heads on a only."
+    assert absent == "Only computed for single heads on a."
     two, _ = by_hand([0, 1], {}, classes=("no", "<yes>"))
-    assert text_module.panels(two)[1]["about"].startswith("The curve of <yes>.")
+    assert text_module.panels(two)[1]["about"].startswith("Positive class: <yes>.")
 
 
-def test_mistakes_are_of_what_was_tested(record):
-    assert "of the test images; sorted by how many grades off, then" in text_module.mistakes_text(record)
+def test_mistakes_text(record):
+    assert "on test images, sorted by distance in grades, then" in text_module.mistakes_text(record)
     record.update(ordered=False, join="features")
     record["protocol"]["kind"] = "nested cross-validation"
-    assert "of the held out entries; sorted by how much surer" in text_module.mistakes_text(record)
+    assert "on held-out entries, sorted by the difference" in text_module.mistakes_text(record)
 
 
-def test_what_a_store_was_made_with(record):
+def test_config_lines(record):
     store = record["stores"][0]
     assert text_module.config_lines(store, None) == [
         ("backbone", "efficientnet_lite0"),
@@ -211,20 +209,20 @@ def test_what_a_store_was_made_with(record):
     fused = {**store, "parts": ["a", "b"]}
     found = text_module.config_lines(fused, {"resize": "squash", "statistics": None, "name": "é", "few": []})
     assert found[4:] == [
-        ("made of", "a, b"),
+        ("fused from", "a, b"),
         ("config digest", "0" * 64),
         ("resize", "squash"),
         ("name", "é"),
     ]
 
 
-def test_how_intervals_were_made(record):
+def test_statistics_lines(record):
     assert text_module.statistics_lines(record) == [
         ("Intervals", "Wilson's"),
         ("Resamples", "2,000, seed 0"),
-        ("Tests of pairs", "random swaps"),
+        ("Paired tests", "random swaps"),
         ("Correction", "Holm-corrected over 1 pairs"),
-        ("Tested", "4 images in 4 groups that are resampled as a whole"),
+        ("Tested", "4 images in 4 groups; groups are resampled as a whole"),
     ]
     record["statistics"]["test"] = None
     assert [name for name, _ in text_module.statistics_lines(record)] == ["Intervals", "Resamples", "Tested"]

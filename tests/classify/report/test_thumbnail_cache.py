@@ -1,4 +1,4 @@
-"""Pictures that are kept come back whole or not at all."""
+"""Cached thumbnails are read completely or not at all."""
 
 import dataclasses
 import json
@@ -12,7 +12,7 @@ from featurize.base.cache import CacheEntry, write_cache_entry
 MADE = {"a" * 64: {160: b"large", 64: b""}, "b" * 64: {64: b"small\n\0"}, "c" * 64: {}}
 
 
-def test_what_is_kept_comes_back(tmp_path):
+def test_cached_thumbnails_are_read_again(tmp_path):
     path = tmp_path / "new" / "it.thumbnails"
     assert load_thumbnails(path) == {}
     save_thumbnails(path, MADE)
@@ -21,7 +21,7 @@ def test_what_is_kept_comes_back(tmp_path):
     assert load_thumbnails(path) == {"d" * 64: {64: b"other"}}
 
 
-def test_a_file_that_was_changed_anywhere_is_as_good_as_none(tmp_path):
+def test_a_damaged_file_is_ignored(tmp_path):
     path = tmp_path / "it.thumbnails"
     save_thumbnails(path, MADE)
     whole = path.read_bytes()
@@ -33,7 +33,7 @@ def test_a_file_that_was_changed_anywhere_is_as_good_as_none(tmp_path):
 
 
 @pytest.mark.parametrize("about", [{"a": 7}, {"a": {"wide": 5}}, {"a": {"64": "5"}}, ["a"]])
-def test_what_is_whole_and_not_of_this_version_is_as_good_as_none(tmp_path, about):
+def test_a_file_of_another_version_is_ignored(tmp_path, about):
     path = tmp_path / "it.thumbnails"
     assert write_cache_entry(path, CacheEntry(about=about, parts={"pictures": b"12345"}))
     assert load_thumbnails(path) == {}
@@ -41,13 +41,13 @@ def test_what_is_whole_and_not_of_this_version_is_as_good_as_none(tmp_path, abou
     assert load_thumbnails(path) == {}
 
 
-def test_more_than_the_limit_is_not_kept(tmp_path, monkeypatch):
+def test_more_than_the_limit_is_not_cached(tmp_path, monkeypatch):
     monkeypatch.setattr(thumbnails, "LIMIT", 1000)
     save_thumbnails(tmp_path / "it.thumbnails", {"a" * 64: {64: b"x" * 1001}})
     assert load_thumbnails(tmp_path / "it.thumbnails") == {}
 
 
-def test_a_data_set_has_a_place_of_its_own(tmp_path, photo_shown):
+def test_each_data_set_has_its_own_file(tmp_path, photo_shown):
     changes = [{}, {"dataset": "other"}, {"source": "/elsewhere"}, {"source": "\udcff"}]
     places = {cache_path(dataclasses.replace(photo_shown, **change), tmp_path) for change in changes}
     assert len(places) == 4

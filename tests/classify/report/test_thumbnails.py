@@ -1,4 +1,4 @@
-"""Pictures of the page, against Pillow's own reading of the files, and their budget."""
+"""Thumbnails of the page against Pillow, and their byte budget."""
 
 import base64
 import dataclasses
@@ -46,12 +46,12 @@ def row_of(shown, name):
     return next(row for row, path in enumerate(shown.path) if path.endswith(f"/{name}.png"))
 
 
-def test_pictures_are_those_that_pillow_makes(shown, folder):
+def test_thumbnails_match_pillow(shown, folder):
     rows = [row_of(shown, name) for name in ("03", "01", "02")]
     small = [row_of(shown, name) for name in ("04", "01")]
     told = []
     found = page_thumbnails(
-        shown, data=folder, wanted=rows, small=small, on_progress=lambda *now: told.append(now)
+        shown, data=folder, large=rows, small=small, on_progress=lambda *now: told.append(now)
     )
     assert found.sides == STEPS[0] == (160, 64)
     assert found.notes == ()
@@ -69,15 +69,15 @@ def test_pictures_are_those_that_pillow_makes(shown, folder):
     assert told == [(k, 4) for k in range(1, 5)]
 
 
-def test_copies_share_a_picture_which_is_large_if_one_of_them_is_looked_at(shown, folder):
+def test_copies_share_a_thumbnail_which_is_large_if_one_of_them_needs_it(shown, folder):
     first, copy = row_of(shown, "00"), row_of(shown, "copy")
-    found = page_thumbnails(shown, data=folder, wanted=[copy], small=[first])
+    found = page_thumbnails(shown, data=folder, large=[copy], small=[first])
     assert found.number[first] == found.number[copy] == 0
     assert len(found.uri) == 1
     assert opened(found.uri[0]).size == (160, 120)
 
 
-def test_no_picture_where_none_is_asked_for(shown, folder):
+def test_no_thumbnail_if_none_is_requested(shown, folder):
     found = page_thumbnails(shown, data=folder)
     assert (found.uri, set(found.number.tolist()), found.notes) == ((), {-1}, ())
 
@@ -88,7 +88,7 @@ def bytes_of(found) -> int:
 
 
 def test_the_first_sizes_that_fit_the_budget_are_taken(shown, folder, monkeypatch):
-    every = {"data": folder, "wanted": range(6), "small": range(6, len(shown))}
+    every = {"data": folder, "large": range(6), "small": range(6, len(shown))}
     costs = []
     for step in STEPS:
         with monkeypatch.context() as patch:
@@ -100,58 +100,58 @@ def test_the_first_sizes_that_fit_the_budget_are_taken(shown, folder, monkeypatc
         assert (fits.sides, bytes_of(fits), fits.notes) == (step, cost, ())
     below = page_thumbnails(shown, **every, budget=costs[-1] - 1)
     assert below.sides == STEPS[-1]
-    assert below.notes == ("1 image is not shown, to keep this page small.",)
+    assert below.notes == ("1 image is not shown, to limit the size of this page.",)
 
 
 def test_where_not_all_fit_the_most_important_do(shown, folder, monkeypatch):
     monkeypatch.setattr(module, "STEPS", ((64, 32),))
-    wanted, small = [7, 3, 11], [5, 3, 9, 0]
+    large, small = [7, 3, 11], [5, 3, 9, 0]
     order = [7, 3, 11, 5, 9, 0]
-    whole = page_thumbnails(shown, data=folder, wanted=wanted, small=small)
+    whole = page_thumbnails(shown, data=folder, large=large, small=small)
     cost = [len(whole.uri[whole.number[row]]) + 3 for row in order]
     for n in range(len(order) + 1):
         for spare in (0, 1):  # a byte too few and it is not there
             budget = sum(cost[:n]) - spare
-            found = page_thumbnails(shown, data=folder, wanted=wanted, small=small, budget=max(0, budget))
+            found = page_thumbnails(shown, data=folder, large=large, small=small, budget=max(0, budget))
             assert bytes_of(found) <= max(0, budget)
             there = order[: max(0, n - spare)]
             assert set(np.flatnonzero(found.number >= 0)) == set(there)
             assert [found.uri[found.number[row]] for row in there] == [
                 whole.uri[whole.number[row]] for row in there
             ]
-    assert found.notes == ("1 image is not shown, to keep this page small.",)
+    assert found.notes == ("1 image is not shown, to limit the size of this page.",)
     assert 10_000_000 - BUDGET >= 3_000_000  # room for the scripts, the figures and what is said
 
 
-def test_what_was_made_once_is_kept(shown, folder, tmp_path, monkeypatch):
+def test_thumbnails_are_cached(shown, folder, tmp_path, monkeypatch):
     every = range(len(shown))
-    first = page_thumbnails(shown, data=folder, wanted=every)
+    first = page_thumbnails(shown, data=folder, large=every)
     monkeypatch.setattr(module, "thumbnails_at", lambda *args, **options: pytest.fail("decoded again"))
-    again = page_thumbnails(shown, data=None, wanted=every)
+    again = page_thumbnails(shown, data=None, large=every)
     assert again.uri == first.uri
     assert again.notes == ()
     np.testing.assert_array_equal(again.number, first.number)
 
 
-def test_a_picture_that_was_kept_small_is_made_large(shown, folder):
+def test_a_large_thumbnail_is_added_to_a_cached_small_one(shown, folder):
     page_thumbnails(shown, data=folder, small=[3])
     told = []
-    found = page_thumbnails(shown, data=folder, wanted=[3], on_progress=lambda *now: told.append(now))
+    found = page_thumbnails(shown, data=folder, large=[3], on_progress=lambda *now: told.append(now))
     assert opened(found.uri[0]).size == (160, 120)
     assert told == [(1, 1)]
     both = page_thumbnails(shown, data=None, small=[3])  # and both are kept
     assert opened(both.uri[0]).size == (64, 48)
 
 
-def test_a_kept_file_that_is_damaged_is_made_anew(shown, folder, tmp_path):
+def test_a_damaged_cache_file_is_replaced(shown, folder, tmp_path):
     kept = tmp_path / "kept"
-    first = page_thumbnails(shown, data=folder, wanted=[0, 1], folder=kept)
+    first = page_thumbnails(shown, data=folder, large=[0, 1], folder=kept)
     (file,) = kept.iterdir()
     whole = file.read_bytes()
     file.write_bytes(whole[:-10] + b"0123456789")
     told = []
     again = page_thumbnails(
-        shown, data=folder, wanted=[0, 1], folder=kept, on_progress=lambda *now: told.append(now)
+        shown, data=folder, large=[0, 1], folder=kept, on_progress=lambda *now: told.append(now)
     )
     assert again.uri == first.uri
     assert told == [(1, 2), (2, 2)]
@@ -160,16 +160,16 @@ def test_a_kept_file_that_is_damaged_is_made_anew(shown, folder, tmp_path):
 
 def test_a_cache_that_cannot_be_written_only_costs_time(shown, folder, tmp_path):
     (tmp_path / "file").write_text("no folder")
-    found = page_thumbnails(shown, data=folder, wanted=[0], folder=tmp_path / "file")
+    found = page_thumbnails(shown, data=folder, large=[0], folder=tmp_path / "file")
     assert len(found.uri) == 1
 
 
-def test_without_the_folder_the_stores_own_pictures_stand_in(shown):
+def test_without_the_folder_the_stores_thumbnails_are_used(shown):
     rows = [row_of(shown, name) for name in ("03", "01", "00")]
-    found = page_thumbnails(shown, data=None, wanted=rows)
+    found = page_thumbnails(shown, data=None, large=rows)
     assert found.notes == (
-        "3 images are shown at 32 pixels, as the store holds them, because the folder of the images was not "
-        f"found ({shown.source}: not there). Name it with: classify report RUN --data FOLDER",
+        "3 images are shown with the store's thumbnail of 32 pixels, because the image folder was not found "
+        f"({shown.source}: not found). Pass it with: classify report RUN --data FOLDER",
     )
     with h5py.File(shown.store) as file:
         own = file["content/thumbnail"][:]
@@ -180,16 +180,16 @@ def test_without_the_folder_the_stores_own_pictures_stand_in(shown):
         pixels = own[sha256.index(shown.sha256[row])].mean(axis=(0, 1))
         np.testing.assert_allclose(np.asarray(picture, float).mean(axis=(0, 1)), pixels, atol=6)
     unknown = page_thumbnails(
-        dataclasses.replace(shown, source="", squashed=False), data=None, wanted=[rows[1]]
+        dataclasses.replace(shown, source="", squashed=False), data=None, large=[rows[1]]
     )
     assert unknown.notes == (
-        "1 image is shown at 32 pixels, as the store holds them, because the folder of the images was not "
-        "found (the store does not name it). Name it with: classify report RUN --data FOLDER",
+        "1 image is shown with the store's thumbnail of 32 pixels, because the image folder was not found "
+        "(the store does not name it). Pass it with: classify report RUN --data FOLDER",
     )
     assert opened(unknown.uri[0]).size == (32, 32)  # the middle of the image: its proportions are not known
 
 
-def test_files_that_changed_are_stood_in_for(shown, folder, draw_picture):
+def test_changed_files_get_the_stores_thumbnails(shown, folder, draw_picture):
     rows = {name: row_of(shown, name) for name in ("03", "04", "05", "06", "00", "07")}
     files = {name: folder / shown.path[row] for name, row in rows.items()}
     draw_picture(999).save(files["03"])
@@ -198,10 +198,10 @@ def test_files_that_changed_are_stood_in_for(shown, folder, draw_picture):
     files["06"].unlink()
     files["06"].mkdir()
     files["00"].unlink()  # there is a copy of it
-    found = page_thumbnails(shown, data=folder, wanted=list(rows.values()))
+    found = page_thumbnails(shown, data=folder, large=list(rows.values()))
     assert found.notes == (
-        "4 images are shown at 32 pixels, as the store holds them, because their files are not as they were "
-        "when their features were made: 2 have changed, 1 is not there, 1 could not be read.",
+        "4 images are shown with the store's thumbnail of 32 pixels, because of changes since the features "
+        "were extracted: 2 have changed, 1 is missing, 1 could not be read.",
     )
     sizes = {name: opened(found.uri[found.number[row]]).size for name, row in rows.items()}
     assert sizes == {
@@ -214,7 +214,7 @@ def test_files_that_changed_are_stood_in_for(shown, folder, draw_picture):
         own = file["content/thumbnail"][sha256.index(shown.sha256[rows["03"]])].astype(float)
     np.testing.assert_allclose(changed.mean(axis=(0, 1)), own.mean(axis=(0, 1)), atol=6)
     # What a file held is not kept under the name of what it holds now.
-    again = page_thumbnails(shown, data=folder, wanted=list(rows.values()))
+    again = page_thumbnails(shown, data=folder, large=list(rows.values()))
     assert again.uri == found.uri
     assert again.notes == found.notes
 
@@ -226,6 +226,6 @@ def test_a_path_that_leads_out_of_the_folder_is_not_followed(shown, folder, draw
     outside = dataclasses.replace(
         shown, path=[name.format(secret)] * len(shown), sha256=[one[::-1] for one in shown.sha256]
     )
-    found = page_thumbnails(outside, data=folder, wanted=[0])
+    found = page_thumbnails(outside, data=folder, large=[0])
     assert opened(found.uri[0]).size[0] <= 32
-    assert found.notes[0].endswith("when their features were made: 1 is not there.")
+    assert found.notes[0].endswith("since the features were extracted: 1 is missing.")

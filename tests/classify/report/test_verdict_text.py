@@ -1,4 +1,4 @@
-"""What is said of the recommended head: the verdicts that matter, in a few lines."""
+"""Verdicts on the recommended head as lines of text."""
 
 import pytest
 
@@ -28,6 +28,7 @@ def record(
             **statistics,
         },
         "join": join,
+        "protocol": {"kind": "test split"},
         "results": [{"store": store} for store in stores],
         "stores": [{"store": store, "parts": []} for store in stores],
         "verdicts": verdicts,
@@ -47,12 +48,13 @@ def test_verdicts_are_grouped():
         )
     )
     assert lines == [
-        "svm-rbf against each other head (accuracy on the same 91 test images; paired tests, Holm-corrected "
-        "over 6 pairs):",
+        "svm-rbf compared with the other heads (accuracy on the same 91 test images; paired tests, "
+        "Holm-corrected over 6 pairs):",
         "  better than: baseline",
         "  worse than: lda",
         "  no detectable difference from: dense, logreg",
-        "  how many more test images would settle it: dense 37 to 2,100; not estimable for the rest",
+        "  additional test images needed to detect a difference: dense 37 to 2,100; not estimable for the "
+        "others",
         "Note: svm-rbf is not detectably better than simpler heads: logreg.",
     ]
 
@@ -60,7 +62,7 @@ def test_verdicts_are_grouped():
 def test_a_head_no_better_than_the_baseline_is_noted():
     lines = verdict_lines(record([verdict("svm-rbf", "baseline")]))
     assert lines[-1] == "Note: svm-rbf is not detectably better than simpler heads: baseline."
-    assert lines[-2].startswith("  how many more test images would settle it: not estimable (")
+    assert lines[-2].startswith("  additional test images needed to detect a difference: not estimable (")
 
 
 def test_a_simple_head_has_no_simpler_one():
@@ -72,9 +74,9 @@ def test_a_simple_head_has_no_simpler_one():
     ("more", "shown"),
     [([1, 9], "1 to 9"), ([123, 45678], "120 to 46,000")],
 )
-def test_numbers_are_known_to_two_digits(more, shown):
+def test_numbers_have_two_digits(more, shown):
     lines = verdict_lines(record([verdict("svm-rbf", "logreg", more=more)]))
-    assert f"  how many more test images would settle it: logreg {shown}" in lines
+    assert f"  additional test images needed to detect a difference: logreg {shown}" in lines
 
 
 def test_several_stores_are_named_and_entries_too():
@@ -94,8 +96,8 @@ def test_several_stores_are_named_and_entries_too():
         )
     )
     assert lines[0] == (
-        "svm-rbf on vgg16 against each other head (quadratic-weighted kappa on the same 30 test entries; "
-        "paired tests, Holm-corrected over 6 pairs; approximate: fewer than 30 groups):"
+        "svm-rbf on vgg16 compared with the other heads (quadratic-weighted kappa on the same 30 test "
+        "entries; paired tests, Holm-corrected over 6 pairs; approximate: fewer than 30 groups):"
     )
     assert lines[1:3] == [
         "  better than: baseline",
@@ -103,15 +105,19 @@ def test_several_stores_are_named_and_entries_too():
     ]
 
 
-def test_what_would_take_too_many_images_is_not_estimable():
+def test_too_many_additional_images_are_not_estimable():
     lines = verdict_lines(record([verdict("svm-rbf", "logreg", more=[80, 10**8])]))
-    assert "settle it: not estimable (the intervals of the differences hold zero, or nearly)" in lines[-2]
+    assert (
+        "a difference: not estimable (the intervals of the differences contain zero, or almost)" in lines[-2]
+    )
 
 
 def test_many_are_counted():
     lines = verdict_lines(record([verdict("svm-rbf", f"head{k}", more=[k + 1, 10]) for k in range(63)]))
     assert lines[1].endswith("head59 and 3 more (results.json)")
-    assert lines[2].endswith("settle it: head0 1 to 10, head1 2 to 10, head2 3 to 10, 60 more (results.json)")
+    assert lines[2].endswith(
+        "a difference: head0 1 to 10, head1 2 to 10, head2 3 to 10, 60 more (results.json)"
+    )
     assert lines[3:] == []
 
 
@@ -119,11 +125,11 @@ def test_many_simpler_heads_are_counted():
     simple = ["dense", "logreg", "svm-linear", "svm-rbf"]
     lines = verdict_lines(record([verdict("ensemble", one) for one in simple], head="ensemble"))
     assert lines[-1] == (
-        "Note: ensemble is not detectably better than simpler heads: 4 of them, logreg the simplest."
+        "Note: ensemble is not detectably better than simpler heads: 4 heads, the simplest is logreg."
     )
 
 
-def test_stores_of_long_names_have_letters_and_stand_together():
+def test_long_store_names_become_letters_and_heads_are_grouped_by_store():
     long = ("efficientnet_lite0+levels", "efficientnet_lite0+300px")
     verdicts = [
         {
@@ -140,7 +146,7 @@ def test_stores_of_long_names_have_letters_and_stand_together():
     )
 
 
-def test_ordered_heads_stand_against_their_siblings():
+def test_ordered_heads_are_compared_with_their_nominal_counterparts():
     pairs = [
         {
             **verdict("ordinal-logistic", "logreg", better=True),
@@ -153,11 +159,11 @@ def test_ordered_heads_stand_against_their_siblings():
     ]
     lines = verdict_lines(record(pairs, metric="quadratic_kappa"))
     assert lines[-1] == (
-        "  did knowing the order help? ordinal-logistic against logreg +0.05 [+0.01, +0.09]: better; "
+        "  effect of the class order: ordinal-logistic against logreg +0.05 [+0.01, +0.09]: better; "
         "ordinal-svm against svm-rbf −0.02 [−0.07, +0.03]: no detectable difference"
     )
 
 
-def test_nothing_to_say():
+def test_no_lines_without_a_recommended_head_or_a_pair():
     assert verdict_lines({**record([verdict("a", "b")]), "recommended": None}) == []
     assert verdict_lines(record([])) == []
