@@ -16,7 +16,7 @@ from featurize.base.typing import Float64Array, IntArray
 Statistic = Callable[[Float64Array], Mapping[str, Float64Array]]  # rows of weights → metric → value per row
 
 N_RESAMPLES = 2000
-LEVEL = 0.95
+CONFIDENCE = 0.95
 # With more groups than this, the jackknife leaves out blocks of groups: the acceleration is almost zero then.
 JACKKNIFE_BLOCKS = 1000
 # With more groups than this, groups are pooled at random, and each pool is resampled or swapped as a whole. A
@@ -86,7 +86,7 @@ def pool_groups(group: IntArray, *, seed: int = 0) -> IntArray:
 
 
 def bca_interval(
-    estimate: float, resampled: Float64Array, left_out: Float64Array, *, level: float = LEVEL
+    estimate: float, resampled: Float64Array, left_out: Float64Array, *, level: float = CONFIDENCE
 ) -> tuple[float, float]:
     """Return the bias-corrected and accelerated (BCa) bootstrap interval, expanded.
 
@@ -127,13 +127,13 @@ def bca_interval(
     return float(low), float(high)
 
 
-def expanded_quantile(n: int, *, level: float = LEVEL) -> float:
+def expanded_quantile(n: int, *, level: float = CONFIDENCE) -> float:
     """Return the half-width of an interval over n groups, in standard errors."""
     return float(stdtrit(n - 1, (1 + level) / 2)) * math.sqrt(n / (n - 1))
 
 
 def studentised_interval(
-    estimate: float, error: float, resampled: Float64Array, errors: Float64Array, *, level: float = LEVEL
+    estimate: float, error: float, resampled: Float64Array, errors: Float64Array, *, level: float = CONFIDENCE
 ) -> tuple[float, float]:
     """Return the bootstrap-t interval: each resample's error is divided by its own standard error.
 

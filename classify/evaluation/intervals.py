@@ -10,7 +10,7 @@ import numpy as np
 from scipy.stats import chi2, norm, t
 
 from classify.evaluation.bootstrap import (
-    LEVEL,
+    CONFIDENCE,
     N_RESAMPLES,
     Statistic,
     bca_interval,
@@ -183,7 +183,7 @@ def _n_groups(sums: GroupSums, metric: str, counts: tuple[Float64Array, Float64A
 _MAX_POISSON_COUNT = 3.5  # entries: three, with a margin because an effective count is not an integer
 
 
-def wilson_interval(proportion: float, n: float, *, level: float = LEVEL) -> tuple[float, float]:
+def wilson_interval(proportion: float, n: float, *, level: float = CONFIDENCE) -> tuple[float, float]:
     """Return Wilson's score interval of a proportion, widened for counts of three or fewer.
 
     For such counts Wilson's nearer end is too close to the estimate: one in 180 would exclude a true value of
@@ -222,7 +222,7 @@ def wilson_interval(proportion: float, n: float, *, level: float = LEVEL) -> tup
     return max(0.0, min(proportion, low)), min(1.0, max(proportion, high))
 
 
-def effective_n(part: Float64Array, total: Float64Array, *, level: float = LEVEL) -> float:
+def effective_n(part: Float64Array, total: Float64Array, *, level: float = CONFIDENCE) -> float:
     """Return the effective number of independent entries of a proportion over groups.
 
     It is the number of independent entries that would have the same variance as the proportion over groups,
@@ -264,7 +264,7 @@ _N_BISECTIONS = 40
 
 
 def calibration_interval(
-    gaps: Float64Array, resampled: Float64Array, bin_fractions: Float64Array, *, level: float = LEVEL
+    gaps: Float64Array, resampled: Float64Array, bin_fractions: Float64Array, *, level: float = CONFIDENCE
 ) -> tuple[float, float]:
     """Return the interval of the expected calibration error, by test inversion.
 

@@ -12,7 +12,7 @@ import numpy as np
 from scipy.special import ndtri
 
 from classify.evaluation.bootstrap import (
-    LEVEL as CONFIDENCE,
+    CONFIDENCE,
     MAX_GROUPS,
     N_RESAMPLES,
     bca_interval,
@@ -26,18 +26,19 @@ from classify.evaluation.paired_tests import accuracy_swap_test, holm, kappa_swa
 from classify.evaluation.weighted_metrics import GroupSums, confusion_metrics, group_sums
 from classify.heads.select import BASELINE
 from classify.model_selection.predictions import EntryPredictions
+from featurize.base.text import plural
 from featurize.base.typing import Float64Array
 
-LEVEL = 0.05  # family-wise error rate over all pairs
+ALPHA = 0.05  # family-wise error rate over all pairs
 POWER = 0.8
 BETTER = "better"
 NO_DIFFERENCE = "no detectable difference"
 NOT_ESTIMABLE = "not estimable: the interval of the difference contains zero"
 _DETECTED = "the difference is already detectable"
 _INTERVAL_METHODS = (
-    "Proportions of entries (accuracy, share off by two, precision, recall, error of a class): Wilson score "
-    "interval, with the effective number of entries where groups hold several. Expected calibration error: "
-    "inverted tests. Log loss: studentised bootstrap over groups. All others: BCa bootstrap over groups."
+    "Proportions (accuracy, proportion off by two, precision, recall, error of a class): Wilson score interval, "
+    "with the effective number of entries if groups have several. Expected calibration error: test inversion. "
+    "Log loss: studentised bootstrap over groups. All other metrics: BCa bootstrap over groups."
 )
 _TEST_METHODS = {
     "accuracy": "exact test over swaps of the predictions of two heads, group by group (McNemar's test if "
@@ -137,7 +138,7 @@ def _description(
         "seed": seed,
         "primary_metric": metric,
         "test": _TEST_METHODS[metric] if metric else None,
-        "correction": f"Holm-corrected over {n_pairs} pairs",
+        "correction": f"Holm-corrected over {plural(n_pairs, 'pair')}",
         "n_entries": 0 if sums is None else sums.n_entries,
         "n_groups": n_groups,
         "approximate": bool(cautions),
@@ -197,10 +198,10 @@ def make_verdicts(
     for k, (i, j) in enumerate(pairs):
         difference = float(values[i] - values[j])
         ends, error = _difference_interval(difference, resampled[i] - resampled[j], left_out[i] - left_out[j])
-        better = bool(corrected[k] <= LEVEL and difference > 0)
+        better = bool(corrected[k] <= ALPHA and difference > 0)
         more = None
         if not better and ends is not None and ends[0] > 0:
-            more = _more_entries(ends, error, n=sums[0].n_entries, level=LEVEL / int(steps[k]))
+            more = _more_entries(ends, error, n=sums[0].n_entries, level=ALPHA / int(steps[k]))
         verdicts.append(
             {
                 "a": dict(names[i]),

@@ -344,7 +344,6 @@ def outliers(typical: Float64Array) -> IntArray:
     return found[np.argsort(-typical[found], kind="stable")]
 
 
-
 def _distances(
     unit: npt.NDArray[np.float32], group: IntArray
 ) -> Iterator[tuple[slice, npt.NDArray[np.float64]]]:

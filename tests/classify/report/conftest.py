@@ -277,7 +277,7 @@ def hand_record(
             "seed": 0,
             "primary_metric": "quadratic_kappa" if graded else "accuracy",
             "test": "random swaps",
-            "correction": "Holm-corrected over 1 pairs",
+            "correction": "Holm-corrected over 1 pair",
             "n_entries": len(y),
             "n_groups": len(y),
             "approximate": False,

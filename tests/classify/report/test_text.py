@@ -221,7 +221,7 @@ def test_statistics_lines(record):
         ("Intervals", "Wilson's"),
         ("Resamples", "2,000, seed 0"),
         ("Paired tests", "random swaps"),
-        ("Correction", "Holm-corrected over 1 pairs"),
+        ("Correction", "Holm-corrected over 1 pair"),
         ("Tested", "4 images in 4 groups; groups are resampled as a whole"),
     ]
     record["statistics"]["test"] = None
