@@ -36,9 +36,9 @@ NO_DIFFERENCE = "no detectable difference"
 NOT_ESTIMABLE = "not estimable: the interval of the difference contains zero"
 _DETECTED = "the difference is already detectable"
 _INTERVAL_METHODS = (
-    "Proportions (accuracy, proportion off by two, precision, recall, error of a class): Wilson score interval, "
-    "with the effective number of entries if groups have several. Expected calibration error: test inversion. "
-    "Log loss: studentised bootstrap over groups. All other metrics: BCa bootstrap over groups."
+    "Proportions (accuracy, proportion off by two, precision, recall, error of a class): Wilson score "
+    "interval, with the effective number of entries if groups have several. Expected calibration error: test "
+    "inversion. Log loss: studentised bootstrap over groups. All other metrics: BCa bootstrap over groups."
 )
 _TEST_METHODS = {
     "accuracy": "exact test over swaps of the predictions of two heads, group by group (McNemar's test if "
