@@ -1,8 +1,8 @@
-"""Draw the sample portfolio: synthetic pages in three grades, in folders as `featurize extract` takes them.
+"""Generate the sample portfolio: synthetic pages in three grades, in folders for `featurize extract`.
 
     python scripts/make_sample.py OUT [--seed N] [--images N]
 
-The grades differ in how far a page breaks its grid, palette and type scale; they overlap, as real
+The grades differ in how far a page departs from its grid, palette and type scale. They overlap, as real
 grades do.
 """
 
@@ -26,69 +26,69 @@ from sample_pages import Breaks, draw_page
 MARKER = ".folio-sample.json"
 NOTE = "Synthetic pages drawn by scripts/make_sample.py; no designer is behind them."
 
-# How far the pages of a grade break the rules: mean and spread. The spreads make neighbouring grades overlap.
+# Departure of a grade's pages from the rules: mean and standard deviation. Neighbouring grades overlap.
 GRADES = {"award": (0.03, 0.04), "middle": (0.48, 0.05), "low": (0.95, 0.06)}
-LARGE_SCALE = 4.7  # pixels a point: 2820 x 3986, 11.2 megapixels
+LARGE_SCALE = 4.7  # pixels per point: 2820 x 3986 pixels, 11.2 megapixels
 ORIENTATION = 0x0112  # the EXIF tag
 LARGE, SIDEWAYS, TRUNCATED = "large", "sideways", "truncated"
 
 
 @dataclass(frozen=True, kw_only=True)
 class PageFile:
-    """One file to draw: where it goes, what its randomness hangs on, its grade, and what is odd about it."""
+    """One file to write: path, key of its random generator, grade and defect."""
 
     path: Path
     key: str
     grade: str
-    oddity: str = ""
+    defect: str = ""
 
 
 class SampleError(Exception):
-    """The sample cannot be made there."""
+    """The sample cannot be written to this folder."""
 
 
 def make_sample(out: Path, *, seed: int = 0, images: int = 80, jobs: int | None = None) -> bool:
-    """Make the sample portfolio in a folder; the same arguments and Pillow give the same bytes.
+    """Write the sample portfolio to a folder; equal arguments and Pillow versions give equal bytes.
 
     Parameters
     ----------
     out : Path
-        A folder that is absent, empty, or holds this very sample already.
+        A folder that is missing, empty, or contains the same sample already.
     seed : int, default=0
-        Another number draws other pages.
+        Other seeds give other pages.
     images : int, default=80
-        Training pages a grade; there are three eighths as many test pages, and some ungraded ones.
+        Training pages per grade; there are three eighths as many test pages, and some ungraded ones.
     jobs : int, optional
-        Processes that draw; as many as there are cores when not given.
+        Processes; one per core by default.
 
     Returns
     -------
     bool
-        Whether anything was drawn: False when the sample was there already.
+        True if the pages were written, False if the sample existed already.
 
     Raises
     ------
     SampleError
-        If `out` holds something else.
+        If `out` contains something else.
     """
     if images < 1:
-        raise SampleError(f"--images {images}: at least 1 is needed.")
+        raise SampleError(f"--images {images}: expected at least 1.")
     settings = {"note": NOTE, "seed": seed, "images": images}
-    if not _is_free(out, settings):
+    if not _must_write(out, settings):
         return False
-    # Drawn beside its place, so that what stands there is always complete.
+    # Written to a temporary folder and renamed, so that the sample is always complete.
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    files = _plan(partial, seed=seed, images=images)
+    files = _list_files(partial, seed=seed, images=images)
     for folder in {file.path.parent for file in files}:
         folder.mkdir(parents=True)
     if (jobs or os.cpu_count() or 1) > 1:
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(jobs, mp_context=context) as pool:
-            list(pool.map(_draw, files, chunksize=4))
+            list(pool.map(_write_page, files, chunksize=4))
     else:
         for file in files:
-            _draw(file)
+            _write_page(file)
     (partial / MARKER).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
     if out.exists():
         out.rmdir()
@@ -96,8 +96,8 @@ def make_sample(out: Path, *, seed: int = 0, images: int = 80, jobs: int | None 
     return True
 
 
-def _is_free(out: Path, settings: dict[str, object]) -> bool:
-    """Return whether the sample has to be drawn: False when it is there; an error when something else is."""
+def _must_write(out: Path, settings: dict[str, object]) -> bool:
+    """Return whether the sample must be written: False if it exists; raise if something else does."""
     if not out.exists():
         return True
     if not out.is_dir():
@@ -107,20 +107,20 @@ def _is_free(out: Path, settings: dict[str, object]) -> bool:
     except (FileNotFoundError, ValueError):
         if any(out.iterdir()):
             raise SampleError(
-                f"{out}: holds files that this script did not make; nothing was written. "
+                f"{out}: contains files that this script did not write; nothing was changed. "
                 "Give an empty or new folder."
             ) from None
         return True
     if found != settings:
         raise SampleError(
-            f"{out}: a sample with seed {found.get('seed')} and {found.get('images')} images is there, "
+            f"{out}: contains a sample with seed {found.get('seed')} and {found.get('images')} images, "
             f"not seed {settings['seed']} and {settings['images']}. Remove it or give another folder."
         )
     return False
 
 
-def _plan(out: Path, *, seed: int, images: int) -> list[PageFile]:
-    """List the files of the sample, the slow ones first."""
+def _list_files(out: Path, *, seed: int, images: int) -> list[PageFile]:
+    """Return the files of the sample, the slowest first."""
     files = [
         PageFile(
             path=out / split / f"{grade}_{split}" / f"page_{i:03d}.jpg",
@@ -136,7 +136,7 @@ def _plan(out: Path, *, seed: int, images: int) -> list[PageFile]:
         files.append(
             PageFile(path=out / "new" / f"page_{i:03d}.jpg", key=f"new/{i}", grade=mixed.choice(list(GRADES)))
         )
-    for split, grade, name, oddity in (
+    for split, grade, name, defect in (
         ("train", "award", "scan_a2.jpg", LARGE),
         ("train", "low", "scan_a2.jpg", LARGE),
         ("test", "middle", "scan_a2.jpg", LARGE),
@@ -144,31 +144,33 @@ def _plan(out: Path, *, seed: int, images: int) -> list[PageFile]:
         ("train", "low", "broken_upload.jpg", TRUNCATED),
     ):
         key, path = f"{split}/{grade}/{name}", out / split / f"{grade}_{split}" / name
-        files.append(PageFile(path=path, key=key, grade=grade, oddity=oddity))
-    files = [PageFile(path=f.path, key=f"{seed}/{f.key}", grade=f.grade, oddity=f.oddity) for f in files]
-    return sorted(files, key=lambda file: file.oddity != LARGE)
+        files.append(PageFile(path=path, key=key, grade=grade, defect=defect))
+    files = [PageFile(path=f.path, key=f"{seed}/{f.key}", grade=f.grade, defect=f.defect) for f in files]
+    return sorted(files, key=lambda file: file.defect != LARGE)
 
 
-def _draw(file: PageFile) -> None:
-    """Draw one page and write it."""
+def _write_page(file: PageFile) -> None:
+    """Draw and write one page."""
     rng = random.Random(file.key)
     breaks = breaks_of(rng, file.grade)
-    if file.oddity == LARGE:
+    if file.defect == LARGE:
         page = draw_page(rng, breaks, scale=LARGE_SCALE)
     else:
-        page = draw_page(rng, breaks, scale=2.0).reduce(2)  # two pixels for one, so that edges are smooth
+        page = draw_page(rng, breaks, scale=2.0).reduce(
+            2
+        )  # drawn at twice the size and reduced, for smooth edges
     exif = Image.Exif()
-    if file.oddity == SIDEWAYS:
-        page = page.transpose(Image.Transpose.ROTATE_90)  # as a camera held upright stores it
+    if file.defect == SIDEWAYS:
+        page = page.transpose(Image.Transpose.ROTATE_90)  # as stored by a camera held upright
         exif[ORIENTATION] = 6
     page.save(file.path, quality=88, exif=exif)
-    if file.oddity == TRUNCATED:
+    if file.defect == TRUNCATED:
         data = file.path.read_bytes()
         file.path.write_bytes(data[: len(data) // 3])
 
 
 def breaks_of(rng: random.Random, grade: str) -> Breaks:
-    """Draw how far one page of a grade breaks the rules."""
+    """Draw the departures of one page of a grade from the rules."""
     level = rng.gauss(*GRADES[grade])
     grid, palette, type_ = (min(1.0, max(0.0, rng.gauss(level, 0.06))) for _ in range(3))
     return Breaks(grid=grid, palette=palette, type=type_)
@@ -176,12 +178,14 @@ def breaks_of(rng: random.Random, grade: str) -> Breaks:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
-        description="Draw the sample portfolio: synthetic pages in three grades."
+        description="Generate the sample portfolio: synthetic pages in three grades."
     )
-    parser.add_argument("out", type=Path, metavar="OUT", help="folder to make")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="another number draws other pages")
+    parser.add_argument("out", type=Path, metavar="OUT", help="folder to write")
     parser.add_argument(
-        "--images", type=int, default=80, metavar="N", help="training pages a grade (%(default)s)"
+        "--seed", type=int, default=0, metavar="N", help="other seeds give other pages (%(default)s)"
+    )
+    parser.add_argument(
+        "--images", type=int, default=80, metavar="N", help="training pages per grade (%(default)s)"
     )
     options = parser.parse_args(arguments)
     try:

@@ -1,12 +1,12 @@
-"""Every head on stores of made up features, up to a million rows of 1,280 columns: a Markdown table.
+"""Time and memory of every head on synthetic stores of up to a million rows: a Markdown table.
 
 ``python scripts/million_rows.py [--rows NUMBERS] [--heads NAMES] [--memory 6GB] [--folder DIR] [--out FILE]``
 
-Each fit is a process of its own: one fit on all training rows and one test. Hyper-parameters are searched on
-the first store and taken over by the others (a search never looks at more than 10,000 rows of features on
-disk), or with ``--search each`` on every store. Time is what the search and the fit say they took. Memory is
-the largest sum of the resident sizes of that process and all its children, read every 50 ms: it counts shared
-pages in each process and no page cache. Linux only.
+Stores have 1,280 columns. Each fit runs in its own process: one fit on all training rows and one test.
+Hyper-parameters are searched on the first store and reused for the others (a search of features on disk uses
+at most 10,000 rows), or with ``--search each`` on every store. Times are those reported by the search and the
+fit. Memory is the largest sum of the resident sizes of the process and all its children, sampled every 50 ms;
+shared pages count in each process, the page cache does not count. Linux only.
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ import json, sys
 from classify.jobs.fit import fit
 
 options = json.loads(sys.argv[1])
-done = fit(**options, overwrite=True, fresh=True)
+result = fit(**options, overwrite=True, fresh=True)
 print(json.dumps({
-    "search": done.tune_seconds, "fit": done.fit_seconds, "n_train": done.n_train,
-    "params": dict(done.params),
-    "accuracy": done.metrics["accuracy"], "balanced_accuracy": done.metrics["balanced_accuracy"],
-    "notes": list(done.notes), "facts": list(done.facts),
+    "search": result.tune_seconds, "fit": result.fit_seconds, "n_train": result.n_train,
+    "params": dict(result.params),
+    "accuracy": result.metrics["accuracy"], "balanced_accuracy": result.metrics["balanced_accuracy"],
+    "notes": list(result.notes), "facts": list(result.facts),
 }, default=str))
 """
 
 
-def peak_resident(process: subprocess.Popen[str]) -> Iterator[int]:
-    """Yield the resident bytes of a process and all its children until it has ended."""
+def resident_bytes(process: subprocess.Popen[str]) -> Iterator[int]:
+    """Yield the resident bytes of a process and all its children until it ends."""
     while process.poll() is None:
         parents = dict(filter(None, map(_parent_and_size, Path("/proc").iterdir())))
         tree, total = {process.pid}, 0
@@ -63,7 +63,7 @@ def _parent_and_size(folder: Path) -> tuple[int, tuple[int, int]] | None:
         return None
     try:
         text = (folder / "status").read_text(encoding="utf-8")
-    except OSError:  # ended meanwhile
+    except OSError:  # the process has ended
         return None
     facts = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
     if "VmRSS" not in facts:
@@ -72,7 +72,7 @@ def _parent_and_size(folder: Path) -> tuple[int, tuple[int, int]] | None:
 
 
 def measure(store: Path, head: str, *, memory: str, folder: Path, like: Path | None = None) -> dict[str, Any]:
-    """Fit one head on one store; return what `fit` said, or why not, with seconds and peak memory."""
+    """Fit one head on one store; return its result or its error, with seconds and peak memory."""
     options = {
         "like": None if like is None else str(like),
         "store": str(store),
@@ -88,12 +88,12 @@ def measure(store: Path, head: str, *, memory: str, folder: Path, like: Path | N
         stderr=subprocess.PIPE,
         text=True,
     ) as process:
-        said: list[tuple[str, str]] = []
-        reader = threading.Thread(target=lambda: said.append(process.communicate()))
+        outputs: list[tuple[str, str]] = []
+        reader = threading.Thread(target=lambda: outputs.append(process.communicate()))
         reader.start()
-        peak = max(peak_resident(process), default=0)
+        peak = max(resident_bytes(process), default=0)
         reader.join()
-    (out, err), seconds = said[0], time.perf_counter() - start
+    (out, err), seconds = outputs[0], time.perf_counter() - start
     facts: dict[str, Any] = {"head": head, "rows": store.stem, "peak": peak, "seconds": seconds}
     if process.returncode:
         return {**facts, "failed": err.strip().splitlines()[-1].partition(": ")[2]}
@@ -101,9 +101,9 @@ def measure(store: Path, head: str, *, memory: str, folder: Path, like: Path | N
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Return measured fits as Markdown."""
+    """Return the measurements as a Markdown table."""
     lines = [
-        "| head | images | features | search s | fit s | µs a training image | peak GB | test accuracy |",
+        "| head | images | features | search s | fit s | µs per training image | peak GB | test accuracy |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for row in rows:
@@ -121,40 +121,40 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    """Make the stores that are missing, and measure what the command line asks for."""
+    """Write missing stores and measure the heads of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument(
-        "--rows", default="3000,10000,100000,1000000", help="images of each store, with commas"
-    )
+    parser.add_argument("--rows", default="3000,10000,100000,1000000", help="images per store, with commas")
     parser.add_argument("--heads", default=",".join(HEADS), help="names, with commas (default: all)")
-    parser.add_argument("--search", choices=("first", "each"), default="first", help="stores searched on")
-    parser.add_argument("--memory", default="6GB", help="the limit (default: 6GB)")
-    parser.add_argument("--folder", type=Path, help="of the stores, kept (default: a temporary one)")
-    parser.add_argument("--out", type=Path, help="also write what was measured, as JSON lines")
-    asked = parser.parse_args()
+    parser.add_argument(
+        "--search", choices=("first", "each"), default="first", help="stores to search hyper-parameters on"
+    )
+    parser.add_argument("--memory", default="6GB", help="memory limit (default: 6GB)")
+    parser.add_argument("--folder", type=Path, help="folder of the stores (default: a temporary one)")
+    parser.add_argument("--out", type=Path, help="also append the measurements as JSON lines")
+    options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
-        folder = asked.folder or Path(temporary)
+        folder = options.folder or Path(temporary)
         measured: list[dict[str, Any]] = []
-        searched: dict[str, Path] = {}  # head → the bundle whose hyper-parameters are taken over
-        for n_rows in map(int, asked.rows.split(",")):
+        searched: dict[str, Path] = {}  # head → bundle with the hyper-parameters to reuse
+        for n_rows in map(int, options.rows.split(",")):
             store = folder / f"rows{n_rows}.h5"
             if not store.is_file():
                 seconds = make_rows_store(store, n_rows=n_rows)
                 size = store.stat().st_size / 1e9
                 print(
-                    f"{store.name}: {len(CLASSES)} classes, {size:.2f} GB, made in {seconds:.0f} s",
+                    f"{store.name}: {len(CLASSES)} classes, {size:.2f} GB, written in {seconds:.0f} s",
                     flush=True,
                 )
-            for head in asked.heads.split(","):
-                like = None if asked.search == "each" else searched.get(head)
-                found = measure(store, head, memory=asked.memory, folder=Path(temporary), like=like)
+            for head in options.heads.split(","):
+                like = None if options.search == "each" else searched.get(head)
+                found = measure(store, head, memory=options.memory, folder=Path(temporary), like=like)
                 found["n_rows"] = n_rows
                 if "failed" not in found:
                     searched.setdefault(head, Path(temporary) / f"{store.stem}__{head}")
                 measured.append(found)
                 print(table([found]).splitlines()[-1], flush=True)
-                if asked.out is not None:
-                    with asked.out.open("a", encoding="utf-8") as stream:
+                if options.out is not None:
+                    with options.out.open("a", encoding="utf-8") as stream:
                         stream.write(json.dumps(found) + "\n")
         print(f"\n{table(measured)}")
 

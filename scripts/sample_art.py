@@ -1,4 +1,4 @@
-"""Abstract artwork for the sample pages: each piece fills width x height pixels with four colours."""
+"""Abstract artwork for the sample pages: each function fills width x height pixels with four colours."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Poster-like pages drawn with Pillow: better ones keep to their grid, palette and type scale.
+"""Poster-like pages drawn with Pillow, with adjustable departures from grid, palette and type scale.
 
-A page is laid out in points, 600 wide and 848 high, and rendered at any scale. Every grade draws the same
-layouts, the same artwork and the same words; all that separates them is `Breaks`.
+A page is laid out in points, 600 wide and 848 high, and rendered at any scale. All grades use the same
+layouts, artwork and words; they differ only in `Breaks`.
 """
 
 from __future__ import annotations
@@ -21,11 +21,19 @@ WIDTH, HEIGHT = 600, 848  # points; close to A4's proportion
 MARGIN, GUTTER, COLUMNS, ROWS = 42, 12, 6, 9
 CELL_WIDTH = (WIDTH - 2 * MARGIN - (COLUMNS - 1) * GUTTER) / COLUMNS
 CELL_HEIGHT = (HEIGHT - 2 * MARGIN - (ROWS - 1) * GUTTER) / ROWS
-TYPE_SCALE = (9.0, 12.0, 18.0, 30.0, 52.0, 92.0, 230.0)  # points; a page that keeps it uses nothing else
+TYPE_SCALE = (
+    9.0,
+    12.0,
+    18.0,
+    30.0,
+    52.0,
+    92.0,
+    230.0,
+)  # points; a page without departures uses only these sizes
 
 Box = tuple[float, float, float, float]
 
-# Paper, ink, and three colours that go with both.
+# Paper, ink, and three accent colours.
 PALETTES = (
     ("f4efe6", "1d1d1b", "d8412f", "e9b44c", "2a6f77"),
     ("f7f5f0", "14213d", "fca311", "8d99ae", "c9ced6"),
@@ -52,7 +60,7 @@ WORDS = tuple(VOCABULARY.split())
 
 @dataclass(frozen=True, kw_only=True)
 class Breaks:
-    """How far a page departs from its grid, palette and type scale: 0 keeps them, 1 ignores them."""
+    """Departures of a page from its grid, palette and type scale: 0 keeps them, 1 ignores them."""
 
     grid: float
     palette: float
@@ -61,7 +69,7 @@ class Breaks:
 
 @dataclass(kw_only=True)
 class Page:
-    """A page being drawn: its picture, the pixels a point takes, and what it draws with."""
+    """A page in progress: image, scale in pixels per point, colours, departures and random generator."""
 
     image: Image.Image
     scale: float
@@ -71,7 +79,7 @@ class Page:
 
 
 def draw_page(rng: random.Random, breaks: Breaks, *, scale: float = 1.0) -> Image.Image:
-    """Return one page as an RGB picture of 600 x 848 points at `scale` pixels a point."""
+    """Return one page as an RGB image of 600 x 848 points at `scale` pixels per point."""
     colours = broken_palette(rng, breaks.palette)
     size = (round(WIDTH * scale), round(HEIGHT * scale))
     page = Page(
@@ -89,7 +97,7 @@ def draw_page(rng: random.Random, breaks: Breaks, *, scale: float = 1.0) -> Imag
 
 
 def broken_palette(rng: random.Random, amount: float) -> list[Colour]:
-    """Return paper, ink, and three colours from strong to faint; `amount` makes some random."""
+    """Return paper, ink, and three accents in order of decreasing contrast; `amount` makes some random."""
     paper, ink, *accents = (rgb(value) for value in rng.choice(PALETTES))
     if rng.random() < 0.25:
         paper, ink = ink, paper
@@ -110,7 +118,7 @@ def lightness(colour: Colour) -> float:
 
 
 def random_colour(rng: random.Random) -> Colour:
-    """Return a loud colour."""
+    """Return a random saturated colour."""
     red, green, blue = colorsys.hsv_to_rgb(rng.random(), rng.uniform(0.6, 1.0), rng.uniform(0.65, 1.0))
     return round(255 * red), round(255 * green), round(255 * blue)
 
@@ -129,7 +137,7 @@ def solid(page: Page, colour: Colour) -> Image.Image:
 
 
 def cells(page: Page, column: int, row: int, columns: int, rows: int) -> Box:
-    """Return the box of some cells of the grid, moved and resized as far as the page breaks it."""
+    """Return the box of some grid cells, moved and resized by the page's departure from the grid."""
     amount, gauss = page.breaks.grid, page.rng.gauss
     width = (columns * (CELL_WIDTH + GUTTER) - GUTTER) * math.exp(gauss(0.0, 0.3 * amount))
     height = (rows * (CELL_HEIGHT + GUTTER) - GUTTER) * math.exp(gauss(0.0, 0.3 * amount))
@@ -138,24 +146,24 @@ def cells(page: Page, column: int, row: int, columns: int, rows: int) -> Box:
     return x, y, x + width, y + height
 
 
-def place(page: Page, picture: Image.Image, x: float, y: float, *, mask: Image.Image | None = None) -> None:
-    """Paste a picture with its top left corner at (x, y); a page that breaks its grid turns it."""
-    mask = mask or Image.new("L", picture.size, 255)
+def paste(page: Page, image: Image.Image, x: float, y: float, *, mask: Image.Image | None = None) -> None:
+    """Paste an image with its top left corner at (x, y), rotated by the page's departure from the grid."""
+    mask = mask or Image.new("L", image.size, 255)
     angle = page.rng.gauss(0.0, 9.0 * page.breaks.grid)
     if abs(angle) > 0.8:
-        picture = picture.rotate(angle, Image.Resampling.BILINEAR, expand=True)
+        image = image.rotate(angle, Image.Resampling.BILINEAR, expand=True)
         mask = mask.rotate(angle, Image.Resampling.BILINEAR, expand=True)
-    page.image.paste(picture, (round(x * page.scale), round(y * page.scale)), mask)
+    page.image.paste(image, (round(x * page.scale), round(y * page.scale)), mask)
 
 
 def artwork(page: Page, box: Box, art: Art | None = None) -> None:
     """Draw a piece of artwork in a box."""
     width, height = (max(8, round((box[i + 2] - box[i]) * page.scale)) for i in (0, 1))
     ground, *rest = page.rng.sample(page.colours[1:], 4)
-    picture = Image.new("RGB", (width, height), ground)
+    image = Image.new("RGB", (width, height), ground)
     art = art or page.rng.choice(ARTS)
-    art(ImageDraw.Draw(picture), width, height, page.rng, [*rest, page.colours[0]])
-    place(page, picture, box[0], box[1])
+    art(ImageDraw.Draw(image), width, height, page.rng, [*rest, page.colours[0]])
+    paste(page, image, box[0], box[1])
 
 
 def rule(page: Page, box: Box, *, weight: float = 1.0) -> None:
@@ -165,7 +173,7 @@ def rule(page: Page, box: Box, *, weight: float = 1.0) -> None:
 
 
 def sticker(page: Page) -> None:
-    """Add a star that nothing on the page asked for."""
+    """Add a star-shaped sticker at a random position."""
     x, y, radius = page.rng.uniform(0, WIDTH), page.rng.uniform(0, HEIGHT), page.rng.uniform(15, 70)
     points, inner = page.rng.randint(5, 14), page.rng.uniform(0.4, 0.8)
     outline = [
@@ -189,7 +197,7 @@ def font(pixels: int) -> ImageFont.FreeTypeFont:
 def set_type(
     page: Page, box: Box, string: str, *, step: int, colour: int = 1, bold: float = 0.0, align: str = "left"
 ) -> float:
-    """Set one line on a step of the type scale at the top of a box; return the height it takes, in points."""
+    """Set one line in a step of the type scale at the top of a box; return its height in points."""
     amount, rng = page.breaks.type, page.rng
     points = min(TYPE_SCALE[step] * math.exp(rng.gauss(0.0, 0.45 * amount)), 330.0)
     face = font(max(6, round(points * page.scale)))
@@ -197,7 +205,7 @@ def set_type(
     left, top, right, bottom = (round(value) for value in face.getbbox(string, stroke_width=stroke))
     mask = Image.new("L", (max(1, right - left), max(1, bottom - top)))
     ImageDraw.Draw(mask).text((-left, -top), string, fill=255, font=face, stroke_width=stroke)
-    if rng.random() < 0.5 * (amount - 0.2):  # stretched to fit, as no type should be
+    if rng.random() < 0.5 * (amount - 0.2):  # stretched type
         mask = mask.resize((max(1, round(mask.width * rng.uniform(0.6, 1.7))), mask.height))
     if rng.random() < 0.6 * (amount - 0.1):
         align = rng.choice(("left", "centre", "right"))
@@ -205,20 +213,20 @@ def set_type(
     x = box[0] + {"left": 0.0, "centre": slack / 2, "right": slack}[align]
     ink = random_colour(rng) if rng.random() < 0.5 * (page.breaks.palette - 0.2) else page.colours[colour]
     if step > 1 and rng.random() < 0.7 * (amount - 0.25):  # a drop shadow
-        place(page, Image.new("RGB", mask.size, random_colour(rng)), x + 3, box[1] + 3, mask=mask)
-    place(page, Image.new("RGB", mask.size, ink), x, box[1], mask=mask)
+        paste(page, Image.new("RGB", mask.size, random_colour(rng)), x + 3, box[1] + 3, mask=mask)
+    paste(page, Image.new("RGB", mask.size, ink), x, box[1], mask=mask)
     return mask.height / page.scale
 
 
 def set_column(page: Page, box: Box, *, step: int = 0, colour: int = 1) -> None:
-    """Fill a box with lines of text on a fixed leading."""
+    """Fill a box with lines of text with a fixed leading."""
     leading = TYPE_SCALE[step] * 1.5 * math.exp(page.rng.gauss(0.0, 0.25 * page.breaks.type))
-    room = max(box[2] - box[0], 40.0) * page.scale
+    width = max(box[2] - box[0], 40.0) * page.scale
     face = font(max(6, round(TYPE_SCALE[step] * page.scale)))
     y = box[1]
     while y + leading <= min(box[3], HEIGHT - 4):
         words = [page.rng.choice(WORDS)]
-        while face.getlength(" ".join(words)) < room:
+        while face.getlength(" ".join(words)) < width:
             words.append(page.rng.choice(WORDS))
         line = " ".join(words[:-1]) or words[0]
         set_type(page, (box[0], y, box[2], y), line, step=step, colour=colour)
@@ -230,7 +238,7 @@ def title(rng: random.Random, n_words: int) -> str:
 
 
 def footer(page: Page) -> None:
-    """Set the line at the foot of the page."""
+    """Set the line at the bottom of the page."""
     box = (MARGIN, HEIGHT - MARGIN + 10, WIDTH - MARGIN, HEIGHT)
     set_type(page, box, f"{title(page.rng, 2)}, plate {page.rng.randint(1, 60)}", step=0)
     set_type(page, box, f"{page.rng.randint(1, 12):02d} / 12", step=0, align="right")
@@ -240,7 +248,7 @@ def footer(page: Page) -> None:
 
 
 def cover(page: Page) -> None:
-    """One artwork over the upper part to the edges, a large title, two narrow columns."""
+    """Draw an artwork over the upper part to the edges, a large title, two narrow columns."""
     rows = page.rng.randint(4, 6)
     shift = page.rng.gauss(0.0, 40.0 * page.breaks.grid)
     artwork(page, (shift, shift, WIDTH + shift, MARGIN + rows * (CELL_HEIGHT + GUTTER) - GUTTER))
@@ -255,15 +263,15 @@ def cover(page: Page) -> None:
 
 
 def editorial(page: Page) -> None:
-    """A heading above or below a picture, a quotation beside it, and two or three columns of text."""
+    """Draw a heading above or below an artwork, a quotation next to it, two or three columns of text."""
     rows, columns = page.rng.randint(3, 5), page.rng.choice((3, 4))
-    heading_row, picture_row = page.rng.choice(((0, 1), (rows, 0)))
+    heading_row, artwork_row = page.rng.choice(((0, 1), (rows, 0)))
     box = cells(page, 0, heading_row, 6, 1)
     rule(page, box, weight=4.0)
     set_type(page, (box[0], box[1] + 18, *box[2:]), title(page.rng, 2), step=4, bold=0.02)
     left = page.rng.random() < 0.5
-    artwork(page, cells(page, 0 if left else 6 - columns, picture_row, columns, rows))
-    box = cells(page, columns if left else 0, picture_row, 6 - columns, rows)
+    artwork(page, cells(page, 0 if left else 6 - columns, artwork_row, columns, rows))
+    box = cells(page, columns if left else 0, artwork_row, 6 - columns, rows)
     rule(page, box)
     set_column(page, (box[0], box[1] + 10, box[2], box[1] + 0.55 * (box[3] - box[1])), step=2, colour=2)
     width = page.rng.choice((2, 3))
@@ -273,7 +281,7 @@ def editorial(page: Page) -> None:
 
 
 def gallery(page: Page) -> None:
-    """Two, four or six artworks with captions: a page of a portfolio."""
+    """Draw two, four or six artworks with captions: a page of a portfolio."""
     box = cells(page, 0, 0, 6, 1)
     set_type(page, box, title(page.rng, 2), step=3, bold=0.02)
     set_type(page, (box[0], box[1] + 40, *box[2:]), title(page.rng, 4), step=1, colour=2)
@@ -289,7 +297,7 @@ def gallery(page: Page) -> None:
 
 
 def letter(page: Page) -> None:
-    """A huge letter over a field of colour, with one column of text on the grid."""
+    """Draw a huge letter over a coloured field, with one column of text on the grid."""
     split = page.rng.choice((3, 4, 5))
     shift = page.rng.gauss(0.0, 40.0 * page.breaks.grid)
     edge = MARGIN + split * (CELL_WIDTH + GUTTER) - GUTTER / 2 + shift
@@ -308,7 +316,7 @@ def letter(page: Page) -> None:
 
 
 def band(page: Page) -> None:
-    """Artwork as a column down one side, a title in two lines, text below."""
+    """Draw an artwork as a column on one side, a title in two lines, text below."""
     right = page.rng.random() < 0.5
     columns = page.rng.randint(2, 3)
     artwork(page, cells(page, 6 - columns if right else 0, 0, columns, 9))

@@ -1,4 +1,4 @@
-"""The sample portfolio: what is in it, that every run draws the same, that grading it is worth doing."""
+"""Sample portfolio: content, reproducibility, difficulty."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ def digests(folder: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def sample(small_sample) -> Path:
-    """Three training pages a grade, and odd ones; drawn by two processes."""
+    """Three training pages per grade and the files with defects; written by two processes."""
     return small_sample
 
 
 @pytest.fixture(scope="module")
 def sample_again(tmp_path_factory) -> Path:
-    """The same sample, drawn by one process into an empty folder beside what an interrupted run left."""
+    """The same sample, written by one process next to the remains of an interrupted run."""
     folder = tmp_path_factory.mktemp("again")
     (folder / "out").mkdir()
     half_done = folder / ".out.partial" / "train"
@@ -43,7 +43,7 @@ def sample_again(tmp_path_factory) -> Path:
     return folder / "out"
 
 
-def test_folders_are_the_tutorials(sample):
+def test_folders(sample):
     counts = {
         folder.relative_to(sample).as_posix(): len(list(folder.glob("page_*.jpg")))
         for folder in sample.rglob("*")
@@ -56,9 +56,9 @@ def test_folders_are_the_tutorials(sample):
 
 
 def opened(path: Path) -> tuple[tuple[int, int], int | None]:
-    """Return the stored size and the EXIF orientation of a picture."""
-    with Image.open(path) as picture:
-        return picture.size, picture.getexif().get(ORIENTATION)
+    """Return the stored size and the EXIF orientation of a image."""
+    with Image.open(path) as image:
+        return image.size, image.getexif().get(ORIENTATION)
 
 
 def test_some_pages_are_larger_than_ten_megapixels(sample):
@@ -67,29 +67,29 @@ def test_some_pages_are_larger_than_ten_megapixels(sample):
     assert all(width * height > 10_000_000 for width, height in sizes)
 
 
-def test_one_page_lies_on_its_side(sample):
+def test_one_page_is_stored_sideways(sample):
     turned = {path.name: opened(path)[0] for path in sample.rglob("*.jpg") if opened(path)[1] is not None}
     assert list(turned) == ["phone_photo.jpg"]
     width, height = turned["phone_photo.jpg"]
     assert width > height  # stored sideways; pages are upright
 
 
-def test_one_page_is_broken_and_says_so(sample):
+def test_one_page_is_truncated(sample):
     broken = []
     for path in sample.rglob("*.jpg"):
-        with Image.open(path) as picture:
+        with Image.open(path) as image:
             try:
-                picture.load()
+                image.load()
             except OSError:
                 broken.append(path.relative_to(sample).as_posix())
     assert broken == ["train/low_train/broken_upload.jpg"]
 
 
-def test_same_seed_same_bytes_whoever_draws(sample, sample_again):
+def test_equal_seeds_give_equal_bytes(sample, sample_again):
     assert digests(sample_again) == digests(sample)
 
 
-def test_another_seed_draws_other_pages(sample, tmp_path):
+def test_other_seeds_give_other_pages(sample, tmp_path):
     maker.make_sample(tmp_path / "other", images=3, jobs=1, seed=1)
     other, first = digests(tmp_path / "other"), digests(sample)
     assert other.keys() == first.keys()
@@ -120,38 +120,38 @@ def test_a_finished_sample_is_reused(sample):
     assert {path: path.stat().st_mtime_ns for path in sample.rglob("*")} == before
 
 
-def test_an_empty_folder_and_an_interrupted_run_are_no_obstacle(sample, sample_again):
+def test_empty_folder_and_interrupted_run(sample, sample_again):
     assert digests(sample_again) == digests(sample)
     assert [path.name for path in sample_again.parent.iterdir()] == ["out"]
 
 
-def test_files_of_others_are_left_alone(tmp_path, capsys):
+def test_other_files_are_not_changed(tmp_path, capsys):
     (tmp_path / "thesis.txt").write_text("mine")
     assert maker.main([str(tmp_path)]) == 1
-    assert "holds files that this script did not make; nothing was written" in capsys.readouterr().err
+    assert "contains files that this script did not write; nothing was changed" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
-def test_a_sample_with_other_settings_is_left_alone(sample, capsys):
+def test_a_sample_with_other_settings_is_not_changed(sample, capsys):
     before = digests(sample)
     assert maker.main([str(sample), "--images", "4"]) == 1
-    assert "with seed 0 and 3 images is there, not seed 0 and 4" in capsys.readouterr().err
+    assert "contains a sample with seed 0 and 3 images, not seed 0 and 4" in capsys.readouterr().err
     assert digests(sample) == before
 
 
-def test_a_file_in_the_way_is_one_line(tmp_path, capsys):
+def test_an_existing_file_is_an_error(tmp_path, capsys):
     (tmp_path / "out").touch()
     assert maker.main([str(tmp_path / "out")]) == 1
     assert "a file, not a folder" in capsys.readouterr().err
 
 
 def test_no_images_is_an_error(tmp_path):
-    with pytest.raises(maker.SampleError, match="at least 1"):
+    with pytest.raises(maker.SampleError, match="expected at least 1"):
         maker.make_sample(tmp_path / "out", images=0)
 
 
 @pytest.mark.long
-def test_grading_the_sample_is_neither_trivial_nor_noise(tmp_path):
+def test_accuracy_on_the_sample_is_neither_trivial_nor_chance(tmp_path):
     """A plain scikit-learn logistic regression on EfficientNet-Lite0; no code of ours fits or scores."""
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
