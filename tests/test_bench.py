@@ -442,3 +442,22 @@ def test_bench_tables_prints_the_page(tmp_path, record):
         check=True,
     )
     assert again.stdout == (tmp_path / "name.md").read_text(encoding="utf-8")
+
+
+# ---- the other scripts
+
+
+@pytest.mark.parametrize(
+    "script", ["dask_equality", "export_check", "interval_coverage", "make_sample", "million_rows"]
+)
+def test_help_of_python_scripts(script, tmp_path):
+    """Their imports work in a fresh process."""
+    done = subprocess.run(
+        [sys.executable, ROOT / "scripts" / f"{script}.py", "--help"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    assert done.stdout.startswith(f"usage: {script}.py ")
