@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from featurize.base.text import printable
+from featurize.base.text import printable, split_names
 from featurize.errors import FolioError
 
 if TYPE_CHECKING:
@@ -102,9 +102,7 @@ class CommaList(click.ParamType):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Split at commas and drop empty words."""
-        if not isinstance(value, str):
-            return value
-        return tuple(word.strip() for word in value.split(",") if word.strip())
+        return split_names(value) if isinstance(value, str) else value
 
 
 def with_options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:

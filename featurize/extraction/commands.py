@@ -1,4 +1,4 @@
-"""Commands shown to the user: create a store again, make features of a config, repair a store."""
+"""Commands shown to the user: create a store again, compute features of a config, repair a store."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SAME_NAME = ("resize", "resample", "preprocess", "store_dtype")  # config keys 
 
 
 def extract_command(config: Mapping[str, Any]) -> str:
-    """Return the command that makes features of this config from a folder ``IMAGES``."""
+    """Return the command that computes features of this config from a folder ``IMAGES``."""
     return shlex.join(["featurize", "extract", "IMAGES", *_config_words(config)])
 
 

@@ -12,7 +12,7 @@ from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from featurize.base.dask_cluster import Cluster
 from featurize.base.dask_jobs import JobResult, JobSpec, run_jobs
@@ -36,7 +36,7 @@ from featurize.extraction.dask_worker import (
 )
 from featurize.extraction.execution import ExecutionOptions
 from featurize.extraction.fill import StoreWork, WorkUnit
-from featurize.extraction.plan import StorePlan, StoreResult
+from featurize.extraction.plan import StorePlan, StoreRequest, StoreResult
 from featurize.extraction.precision import SAMPLE_SIZE, sample_candidates
 from featurize.extraction.produce import (
     PixelSums,
@@ -49,10 +49,6 @@ from featurize.extraction.produce import (
 from featurize.images.dataset import Dataset
 from featurize.images.pool import DecodeRequest
 from featurize.images.render import RenderSettings
-
-if TYPE_CHECKING:
-    from featurize.extraction.plan import StoreRequest
-
 
 _N_CHECKED_FILES = 8  # files of the data set that each worker must see
 _SHUTDOWN_SECONDS = 15.0  # for workers to write the contents that they have finished

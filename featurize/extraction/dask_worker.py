@@ -13,7 +13,6 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from featurize._version import __version__
 from featurize.backbones.registry import Backbone
@@ -27,7 +26,7 @@ from featurize.engines.base import Engine
 from featurize.errors import FolioError, ImageError, WeightsError
 from featurize.extraction.execution import ExecutionOptions
 from featurize.extraction.fill import PartBuilder, StoreWork, WorkUnit, fill_parts
-from featurize.extraction.plan import FEATURE_PACKAGES
+from featurize.extraction.plan import FEATURE_PACKAGES, StoreRequest
 from featurize.extraction.precision import PrecisionSample, resolve_precision
 from featurize.extraction.produce import PixelSums, pixel_sums
 from featurize.images.pool import Decoder, DecodeRequest, DecodeResult
@@ -35,10 +34,6 @@ from featurize.images.render import RenderSettings
 from featurize.images.skip_reasons import kind_of
 from featurize.store.columns import LevelColumns
 from featurize.store.parts import Part, PartKeys
-
-if TYPE_CHECKING:
-    from featurize.extraction.plan import StoreRequest
-
 
 RUN_MARKER = "run-{token}.txt"  # file in a folder of parts that exists while the run is active
 _POLL_SECONDS = 0.5  # between progress events, and between checks that the run is active

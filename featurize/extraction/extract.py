@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
@@ -25,13 +26,13 @@ DEFAULT_BACKBONE = "efficientnet_lite0"
 
 
 def extract(
-    data: str | Path,
+    data: str | os.PathLike[str],
     *,
     backbones: str | Sequence[str] = (DEFAULT_BACKBONE,),
     views: int = 4,
     views_for: str = "train",
-    out: str | Path | None = None,
-    weights: str = "imagenet",
+    out: str | os.PathLike[str] | None = None,
+    weights: str | os.PathLike[str] = "imagenet",
     seed: int = 0,
     preprocess: str = "native",
     input_size: int | None = None,
@@ -70,8 +71,8 @@ def extract(
         Images that get augmented views: those of the train split, or all.
     out : path-like, optional
         Folder of the stores; ``artifacts/features/<dataset>`` by default.
-    weights : str
-        ``"imagenet"``, ``"random"``, or a weights file if there is one backbone.
+    weights : {"imagenet", "random"} or path-like
+        Published weights, random weights, or a weights file if there is one backbone.
     seed : int
         Seed of the augmentation and of random weights.
     preprocess : {"native", "rescale", "featurewise"}
@@ -140,7 +141,7 @@ def extract(
         views=views,
         views_for=views_for,
         out=Path(out) if out is not None else None,
-        weights=weights,
+        weights=os.fspath(weights),
         seed=seed,
         preprocess=preprocess,
         input_size=input_size,

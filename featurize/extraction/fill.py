@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from featurize.backbones.registry import Backbone
 from featurize.backbones.weights import Weights
+from featurize.base.typing import Float32Array
 from featurize.config import config_digest
 from featurize.engines.base import Engine
 from featurize.engines.batching import Batcher
@@ -59,7 +59,7 @@ class _Pending:
     sha256: str
     meta: ContentMeta
     n_waiting: int  # views without features yet
-    features: dict[int, npt.NDArray[np.float32]] = field(default_factory=dict)
+    features: dict[int, Float32Array] = field(default_factory=dict)
 
 
 class PartBuilder:
@@ -168,7 +168,7 @@ class PartBuilder:
         self._part_start = time.perf_counter()
         self._writer.put(part)
 
-    def _add_features(self, tokens: list[tuple[_Pending, int]], features: npt.NDArray[np.float32]) -> None:
+    def _add_features(self, tokens: list[tuple[_Pending, int]], features: Float32Array) -> None:
         with np.errstate(over="ignore"):
             stored = features.astype(self.work.config["store_dtype"], copy=False)
         if not np.isfinite(stored).all():

@@ -10,10 +10,10 @@ from types import TracebackType
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from featurize.backbones.registry import get_backbone
 from featurize.backbones.weights import config_weights
+from featurize.base.typing import Float32Array, IntArray
 from featurize.engines.base import Engine
 from featurize.engines.batching import Batcher
 from featurize.engines.factory import engine_for_config
@@ -25,8 +25,8 @@ from featurize.images.render import RenderSettings
 class ImageFeatures:
     """Features of the files that could be read, and the reasons for the others."""
 
-    features: npt.NDArray[np.float32]  # (n_readable, n_features), of the plain view
-    index: npt.NDArray[np.int64]  # (n_readable,) position of each row in the list of files
+    features: Float32Array  # (n_readable, n_features), of the plain view
+    index: IntArray  # (n_readable,) position of each row in the list of files
     problems: dict[int, str]  # position → reason
 
 
@@ -116,7 +116,7 @@ class FeatureReader:
                 features=np.zeros((0, 0), np.float32), index=np.zeros(0, np.int64), problems={}
             )
         engine = self.prepare(len(paths))
-        found: dict[int, npt.NDArray[np.float32]] = {}
+        found: dict[int, Float32Array] = {}
         problems: dict[int, str] = {}
         batcher: Batcher[int] = Batcher(
             engine, lambda positions, features: found.update(zip(positions, features, strict=True))

@@ -10,11 +10,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from featurize.base.typing import Float32Array
 from featurize.config import AUTO, LEAST_COSINE
 from featurize.engines import select
 from featurize.engines.base import Engine
@@ -22,13 +23,10 @@ from featurize.engines.batching import Batcher
 from featurize.engines.selfcheck import cosines
 from featurize.errors import EngineError
 from featurize.extraction.execution import ExecutionOptions
+from featurize.extraction.plan import StoreRequest
 from featurize.images.dataset import Dataset
 from featurize.images.pool import Decoder, DecodeRequest
 from featurize.store.columns import LevelColumns
-
-if TYPE_CHECKING:
-    from featurize.extraction.plan import StoreRequest
-
 
 SAMPLE_SIZE = 32  # images on which a fast format is compared with float32
 _OFFSETS = (0.5, 0.25, 0.75, 0.125)  # positions in each of 32 sections of the images, in order of preference
@@ -164,13 +162,13 @@ def _choose_precision(
     return _PrecisionChoice(config=float32_config, check=check, engine=reference)
 
 
-def features_and_rate(engine: Engine, images: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.float32], float]:
+def features_and_rate(engine: Engine, images: npt.NDArray[np.uint8]) -> tuple[Float32Array, float]:
     """Return the features of images (n, n_features), and the rate in images per second.
 
     After a warm-up batch, the images are computed repeatedly until 0.1 seconds have passed.
     """
     engine(images[: engine.batch_size])
-    found: list[npt.NDArray[np.float32]] = []
+    found: list[Float32Array] = []
     seconds: list[float] = []
     while sum(seconds) < _MIN_SECONDS:
         found.clear()
@@ -183,9 +181,7 @@ def features_and_rate(engine: Engine, images: npt.NDArray[np.uint8]) -> tuple[np
     return np.concatenate(found), len(images) / min(seconds)
 
 
-def smallest_cosine(
-    features: npt.NDArray[np.float32], expected: npt.NDArray[np.float32], columns: LevelColumns
-) -> float:
+def smallest_cosine(features: Float32Array, expected: Float32Array, columns: LevelColumns) -> float:
     """Return the smallest cosine between the rows of two arrays (n, n_features), over all levels.
 
     The cosine is computed per level, so that a level with large numbers does not hide the others.

@@ -8,12 +8,12 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
 from featurize.backbones.registry import get_backbone
 from featurize.backbones.weights import config_weights
 from featurize.base.project import installed_versions
 from featurize.base.terminal import default_of
+from featurize.base.typing import Float32Array
 from featurize.engines.base import Engine
 from featurize.engines.batching import Batcher
 from featurize.engines.factory import engine_for_config
@@ -144,9 +144,7 @@ def choose_contents(
     return sorted(pool[int(rng.choice(section))] for section in sections if len(section))
 
 
-def relative_difference(
-    stored: npt.NDArray[np.float32], computed: npt.NDArray[np.float32], *, ends: Sequence[int]
-) -> float:
+def relative_difference(stored: Float32Array, computed: Float32Array, *, ends: Sequence[int]) -> float:
     """Return the largest difference of two feature vectors, as a fraction of the largest feature in either.
 
     ``ends`` are the columns at which the levels end; each level has its own largest feature.
@@ -155,7 +153,7 @@ def relative_difference(
     return float(np.max(differences))  # NaN if any is NaN
 
 
-def _difference(stored: npt.NDArray[np.float32], computed: npt.NDArray[np.float32]) -> float:
+def _difference(stored: Float32Array, computed: Float32Array) -> float:
     if np.array_equal(stored, computed, equal_nan=True):
         return 0.0
     scale = np.maximum(np.abs(stored).max(), np.abs(computed).max())  # NaN if any is NaN
@@ -175,9 +173,9 @@ def _tolerance(store: Store, device: str) -> float:
     return max(tolerance, FLOAT16_STORED) if store.config["store_dtype"] == "float16" else tolerance
 
 
-def _features(engine: Engine, decoded: DecodeResult) -> list[npt.NDArray[np.float32]]:
+def _features(engine: Engine, decoded: DecodeResult) -> list[Float32Array]:
     """Return the features (n_features,) of each view."""
-    rows: list[npt.NDArray[np.float32]] = []
+    rows: list[Float32Array] = []
     batcher: Batcher[None] = Batcher(engine, lambda _, features: rows.extend(features))
     for view in decoded.views:
         batcher.add(view, None)
@@ -185,7 +183,7 @@ def _features(engine: Engine, decoded: DecodeResult) -> list[npt.NDArray[np.floa
     return rows
 
 
-def _stored_view(stored: ContentRow, view: int) -> npt.NDArray[np.float32]:
+def _stored_view(stored: ContentRow, view: int) -> Float32Array:
     if view == PLAIN:
         return stored.plain
     assert stored.augmented is not None

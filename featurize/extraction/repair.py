@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -32,12 +33,12 @@ class Repair:
 
 
 def repair(
-    path: str | Path,
+    path: str | os.PathLike[str],
     *,
-    data: str | Path | None = None,
+    data: str | os.PathLike[str] | None = None,
     sample: int = SAMPLE_SIZE,
     seed: int = SAMPLE_SEED,
-    weights: str | Path | None = None,
+    weights: str | os.PathLike[str] | None = None,
     replace: bool = False,
     device: str = "auto",
     gpu_memory: float | None = None,
@@ -75,6 +76,7 @@ def repair(
         As in `featurize.extract`.
     """
     path = Path(path)
+    weights = Path(weights) if weights is not None else None
     report = on_progress or (lambda stage, done, total: None)
     if not path.is_file():
         raise StoreError(f"{path}: no such store. Create one with: featurize extract DATA")
@@ -126,7 +128,7 @@ def repair(
 
 def _dataset(
     store: Store,
-    data: str | Path | None,
+    data: str | os.PathLike[str] | None,
     verification: Verification,
     *,
     replace: bool,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import threading
 from collections.abc import Callable
@@ -58,12 +59,12 @@ class Verification:
 
 
 def verify(
-    path: str | Path,
+    path: str | os.PathLike[str],
     *,
-    data: str | Path | None = None,
+    data: str | os.PathLike[str] | None = None,
     sample: int = SAMPLE_SIZE,
     seed: int = SAMPLE_SEED,
-    weights: str | Path | None = None,
+    weights: str | os.PathLike[str] | None = None,
     device: str = "auto",
     workers: int | None = None,
     on_progress: Report | None = None,
@@ -105,6 +106,8 @@ def verify(
         If ``weights`` is given and differs from the weights of the store.
     """
     path = Path(path)
+    data = Path(data) if data is not None else None
+    weights = Path(weights) if weights is not None else None
     report = on_progress or (lambda stage, done, total: None)
     faults, facts = check_store(path, report=report)
     if any(fault.reach == "file" for fault in faults):
@@ -114,7 +117,7 @@ def verify(
         )  # fmt: skip
     notes = _parts_notes(path)
     with open_store(path, salvage=True) as store:
-        root = Path(data) if data is not None else source_folder(store)
+        root = data if data is not None else source_folder(store)
         dataset, sampled, compared = None, None, False
         if root is None:
             notes.append(

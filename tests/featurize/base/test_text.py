@@ -2,7 +2,7 @@
 
 import pytest
 
-from featurize.base.text import plural, safe_cell
+from featurize.base.text import as_names, plural, safe_cell, split_names
 
 
 @pytest.mark.parametrize(
@@ -41,3 +41,19 @@ def test_plural(count, words, expected):
 )
 def test_a_cell_that_begins_like_a_formula_is_quoted(text, cell):
     assert safe_cell(text) == cell
+
+
+@pytest.mark.parametrize("function", [as_names, split_names])
+def test_names_in_any_sequence_are_a_tuple(function):
+    assert function(["low", "a, b"]) == ("low", "a, b")
+    assert function(iter(())) == ()
+
+
+def test_a_string_is_one_name():
+    assert as_names("a, b") == ("a, b",)
+
+
+def test_a_string_is_split_at_commas():
+    assert split_names("low, middle,,award") == ("low", "middle", "award")
+    assert split_names("low") == ("low",)
+    assert split_names("") == ()

@@ -494,7 +494,7 @@ def test_levels_of_another_version_are_not_mixed_in(stand_in, portfolio, tmp_pat
 
     monkeypatch.setattr(factory, "create_engine", other)
     paint(portfolio / "train/award_train/new.png", (1, 2, 3))
-    with pytest.raises(StoreError, match=r"levels 1/2 up to 3, final up to 6, and .* computes 1/4 up to 3"):
+    with pytest.raises(StoreError, match=r"levels 1/2 up to 3, final up to 6, but .* computes 1/4 up to 3"):
         extract(portfolio, tmp_path, levels=True)
 
 

@@ -386,7 +386,10 @@ TEXT = "wrong checksum (crc32): some of the text has changed"
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        (set_image("test/low/0.png", "label", 5), ["test/low/0.png: its label 5 is not one of the 2 classes"]),
+        (
+            set_image("test/low/0.png", "label", 5),
+            ["test/low/0.png: its label 5 is not one of the 2 classes"],
+        ),
         (
             set_image("test/low/0.png", "content", 99),
             [f"test/low/0.png: its content 99 is not one of the {N_CONTENTS} rows"],
