@@ -1,4 +1,4 @@
-"""Commands ``classify compare``, ``classify fit``, and ``classify heads``, which lists them."""
+"""Commands ``classify compare``, ``fit``, ``heads`` and ``report``."""
 
 from __future__ import annotations
 
@@ -28,35 +28,37 @@ from featurize.base.text import flatten, printable
     "--heads",
     multiple=True,
     type=CommaList(),
-    help="Names from `classify heads`, with commas or repeated; all of them: all; the vote of the best: "
-    f"ensemble.  [default: {','.join(DEFAULT_HEADS)}, and their ordinal siblings where classes are ordered]",
+    help="Heads to compare, comma-separated; see `classify heads`. all: all heads; ensemble: also the soft "
+    f"vote of the best.  [default: {','.join(DEFAULT_HEADS)}; ordinal heads too if the classes are ordered]",
 )
-@click.option("--out", type=PATH, help="The run folder.  [default: artifacts/runs/DATASET]")
+@click.option("--out", type=PATH, help="Folder for the run.  [default: artifacts/runs/DATASET]")
 @click.option(
     "--study",
     multiple=True,
     type=CommaList(),
-    help=f"What else to find out from the training images: {', '.join((*STUDIES, ALL))}; with commas.",
+    help=f"Additional studies on the training images, comma-separated: {', '.join((*STUDIES, ALL))}.",
 )
 @click.option(
     "--calibrate",
     type=click.Choice(CALIBRATIONS),
     default=default_of(compare, "calibrate"),
-    help="temperature: scale each head's probabilities as held out training images call for.",
+    help="temperature: calibrate the probabilities of each head on held-out training images.",
 )
 @click.option(
     "--report/--no-report",
     default=default_of(compare, "report"),
-    help="Write report.html, leaderboard.md and figures/ too.",
+    help="Also write report.html, leaderboard.md and figures/.",
 )
 @click.option(
     "--dask",
     metavar="ADDRESS|local[:N]",
-    help="Have Dask workers do the work: those of a scheduler, or N started here.",
+    help="Run the tasks on Dask workers: those of the scheduler at ADDRESS, or N on this machine.",
 )
-@click.option("--fuse", is_flag=True, help="Compare all stores side by side, too, as one more store.")
+@click.option(
+    "--fuse", is_flag=True, help="Also compare the concatenated features of all stores, as one more store."
+)
 @fit_options
-@click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the content of results.json.")
 def compare_command(
     stores: tuple[Path, ...],
     heads: tuple[tuple[str, ...], ...],
@@ -64,16 +66,18 @@ def compare_command(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Tune, fit and test every head on every STORE; keep each as a bundle.
+    """Compare heads on one or several stores.
+
+    Every head is tuned, fitted and tested on every STORE and written as a bundle. Hyper-parameters are chosen
+    on grouped folds of the training images, and the test split is used once. If there is no test split, all
+    metrics are out of fold.
 
     \b
-    classify compare artifacts/features/DATA/efficientnet_lite0.h5
-    classify compare a/vgg16.h5 a/resnet50.h5 --heads logreg,svm-linear --out artifacts/runs/both
-    classify compare artifacts/features/DATA/vgg16.h5 --order low,middle,award --overwrite
-
-    Hyper-parameters come from grouped folds of the training images; the test split is used once. Without a
-    test split every figure is out of fold.
-    """  # noqa: D301 - click reads the \b
+    Examples:
+      classify compare artifacts/features/DATA/efficientnet_lite0.h5
+      classify compare a/vgg16.h5 a/resnet50.h5 --heads logreg,svm-linear --out artifacts/runs/both
+      classify compare artifacts/features/DATA/vgg16.h5 --order low,middle,award --overwrite
+    """  # noqa: D301 - \b keeps the line breaks in the help
     with progress_bar(title="fitting", unit="fits") as bar:
         done = compare(
             stores,
@@ -98,40 +102,42 @@ def compare_command(
 
 @click.command("fit")
 @click.argument("store", type=PATH)
-@click.option("--head", required=True, type=click.Choice(list(HEADS)), help="Which head.")
-@click.option("--like", type=PATH, metavar="RUN", help="A run or bundle to take the hyper-parameters from.")
+@click.option("--head", required=True, type=click.Choice(list(HEADS)), help="The head to fit.")
+@click.option("--like", type=PATH, metavar="RUN", help="Run or bundle to take the hyper-parameters from.")
 @click.option(
     "--param",
     "params",
     multiple=True,
     metavar="NAME=VALUE",
-    help="A hyper-parameter; may be repeated. With any given, nothing is searched.",
+    help="Value of a hyper-parameter; can be repeated. If any is given, nothing is searched.",
 )
 @click.option(
-    "--out", type=PATH, help="The bundle's folder.  [default: artifacts/bundles/DATASET/STORE__HEAD]"
+    "--out", type=PATH, help="Folder for the bundle.  [default: artifacts/bundles/DATASET/STORE__HEAD]"
 )
 @fit_options
 @click.pass_context
 def fit_command(
     context: click.Context, store: Path, head: str, params: tuple[str, ...], **options: Any
 ) -> None:
-    """Fit one head on the train and val images of STORE and write it as a bundle.
+    """Fit one head on a store and write it as a bundle.
+
+    The head is fitted on the train and val images of STORE, and tested once if there is a test split. Without
+    --like and --param the hyper-parameters are searched, or read from the cache if an earlier run has
+    searched them.
 
     \b
-    classify fit artifacts/features/DATA/vgg16.h5 --head logreg
-    classify fit artifacts/features/DATA/vgg16.h5 --head dense --like artifacts/runs/DATA
-    classify fit artifacts/features/DATA/vgg16.h5 --head svm-rbf --param C=10 --param gamma_factor=0.1
-
-    Without --like and --param the hyper-parameters are searched, unless an earlier run has done that for
-    this STORE. Where there is a test split the head is tested on it, once.
-    """  # noqa: D301 - click reads the \b
+    Examples:
+      classify fit artifacts/features/DATA/vgg16.h5 --head logreg
+      classify fit artifacts/features/DATA/vgg16.h5 --head dense --like artifacts/runs/DATA
+      classify fit artifacts/features/DATA/vgg16.h5 --head svm-rbf --param C=10 --param gamma_factor=0.1
+    """  # noqa: D301 - \b keeps the line breaks in the help
     from classify.jobs.fit import fit
     from classify.report.console import print_fit
 
     given = dict(parameter(text) for text in params)
     if context.get_parameter_source("join") is not ParameterSource.COMMANDLINE:
-        options["join"] = None  # then it is that of --like
-    if options["like"] is not None and HEADS[head].tensorflow:  # what is typed wins over what is taken over
+        options["join"] = None  # then the value of --like is used
+    if options["like"] is not None and HEADS[head].tensorflow:  # typed options take precedence
         typed = {
             name for name in options if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
         }
@@ -147,12 +153,15 @@ def fit_command(
 @click.command("heads")
 @click.option("--json", "as_json", is_flag=True, help="Print as JSON.")
 def heads_command(as_json: bool) -> None:
-    """List the heads with their hyper-parameters and the values searched.
+    """List the available heads.
+
+    For each head, its hyper-parameters and the values that a search tries.
 
     \b
-    classify heads
-    classify heads --json
-    """  # noqa: D301 - click reads the \b
+    Examples:
+      classify heads
+      classify heads --json
+    """  # noqa: D301 - \b keeps the line breaks in the help
     if as_json:
         listed = [
             {
@@ -171,13 +180,14 @@ def heads_command(as_json: bool) -> None:
             for key, values in part.items():
                 click.echo(f"  searched: {key} = {', '.join(map(_shown, values))}")
         if head.tensorflow:
-            given = ", ".join(f"--{field.name.replace('_', '-')}" for field in fields(DenseOptions))
-            click.echo(f"  given: {given}")
+            names = ", ".join(f"--{field.name.replace('_', '-')}" for field in fields(DenseOptions))
+            click.echo(f"  set by options: {names}")
     click.echo(
-        f"{ENSEMBLE}: the vote of the three best heads, chosen on training folds; for `classify compare`"
+        f"{ENSEMBLE}: soft vote of the three best heads, chosen on training folds; only in `classify compare`"
     )
     click.echo(
-        f"On stores made with `featurize extract --levels` also searched: levels = {', '.join(LEVELS)}"
+        "For stores with several levels (`featurize extract --levels`), searched too: "
+        f"levels = {', '.join(LEVELS)}"
     )
 
 
@@ -192,41 +202,41 @@ def _shown(value: object) -> str:
     "stores",
     multiple=True,
     type=PATH,
-    help="Where a store of the run is, if not where it was; may be repeated.",
+    help="New path of a store of the run, if it was moved; can be repeated.",
 )
-@click.option(
-    "--data", type=PATH, help="Where the images lie, if not where they lay when features were extracted."
-)
+@click.option("--data", type=PATH, help="Folder of the images, if they were moved after the extraction.")
 @click.option(
     "--pictures/--no-pictures",
     default=default_of(make_report, "pictures"),
-    help="Whether images are shown: without, the file can be handed on where they may not.",
+    help="Show images. Without them, the report can be shared with people who must not see the images.",
 )
 @click.option(
     "--figures",
     type=click.Choice(FORMATS),
     default=default_of(make_report, "figures"),
-    help="What the charts are written as, for a paper.",
+    help="Also write each chart as a file of this format, for example for a paper.",
 )
 @click.option("--open", "open_page", is_flag=True, help="Open the report in the browser.")
 def report_command(run: Path, open_page: bool, **options: Any) -> None:
-    """Write report.html, leaderboard.md and figures/ of a RUN into its folder, again.
+    """Write the report of a run again.
+
+    Writes report.html, leaderboard.md and figures/ into the folder of RUN, as `classify compare` does. Use it
+    if stores or images were moved, or to write a report without images. The report is a single file that
+    works offline.
 
     \b
-    classify report artifacts/runs/DATA --open
-    classify report artifacts/runs/DATA --no-pictures --figures png
-    classify report artifacts/runs/DATA --data /mnt/portfolio --store moved/vgg16.h5
-
-    `classify compare` has written them already: this is for when the images have moved, or should not be
-    shown. The report is one file that needs no network.
-    """  # noqa: D301 - click reads the \b
-    with progress_bar(title="pictures", unit="images") as bar:
-        made = make_report(run, on_progress=bar, **options)
-    for note in made.notes:
+    Examples:
+      classify report artifacts/runs/DATA --open
+      classify report artifacts/runs/DATA --no-pictures --figures png
+      classify report artifacts/runs/DATA --data /mnt/portfolio --store moved/vgg16.h5
+    """  # noqa: D301 - \b keeps the line breaks in the help
+    with progress_bar(title="thumbnails", unit="images") as bar:
+        written = make_report(run, on_progress=bar, **options)
+    for note in written.notes:
         click.echo(f"Note: {printable(note)}", err=True)
-    click.echo(f"Report: {printable(str(made.path))}")
-    click.echo(f"Table: {printable(str(made.table))}")
-    if made.figures is not None:
-        click.echo(f"Figures: {printable(str(made.figures))}")
+    click.echo(f"Report: {printable(str(written.path))}")
+    click.echo(f"Table: {printable(str(written.table))}")
+    if written.figures is not None:
+        click.echo(f"Figures: {printable(str(written.figures))}")
     if open_page:
-        click.launch(str(made.path))
+        click.launch(str(written.path))

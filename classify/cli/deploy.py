@@ -1,4 +1,4 @@
-"""Command ``classify predict``: grades for new images."""
+"""Commands ``classify predict``, ``serve`` and ``export``."""
 
 from __future__ import annotations
 
@@ -9,114 +9,118 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from classify.cli.options import PATH, device_options
+from classify.cli.options import DEVICE_OPTIONS, PATH
 from classify.data import ENTRIES
 from classify.deploy.export.formats import FORMATS
 from classify.deploy.serve.server import Server, serve
-from featurize.base.terminal import default_of, progress_bar
+from featurize.base.terminal import default_of, progress_bar, with_options
 from featurize.base.text import human_bytes, printable
 
 if TYPE_CHECKING:
     from classify.deploy.export.check import OutputCheck
     from classify.deploy.export.export import ExportResult
 
+WEIGHTS = click.option(
+    "--weights", type=PATH, help="File with the backbone's weights, if they are not in the bundle."
+)
+
 
 @click.command("predict")
 @click.argument("bundle_or_run", type=PATH)
 @click.argument("images", nargs=-1, required=True, type=PATH, metavar="IMAGE_OR_FOLDER...")
-@click.option("--out", type=PATH, help="Write the grades as CSV, for spreadsheets.")
-@click.option("--json", "as_json", is_flag=True, help="Print the grades as JSON.")
-@click.option("--weights", type=PATH, help="The backbone's weights, where the bundle does not carry them.")
+@click.option("--out", type=PATH, help="Write the predictions to this CSV file, for spreadsheets.")
+@click.option("--json", "as_json", is_flag=True, help="Print the predictions as JSON.")
+@WEIGHTS
 @click.option(
     "--entries",
     type=click.Choice(ENTRIES),
-    help="What is graded: each sub-folder of a given folder, or each image.  [default: as it was fitted]",
+    help="One prediction per image, or per sub-folder of a given folder.  [default: as the head was fitted]",
 )
-@device_options()[0]
-@device_options()[1]
+@with_options(*DEVICE_OPTIONS)
 def predict_command(
     bundle_or_run: Path, images: tuple[Path, ...], out: Path | None, as_json: bool, **options: Any
 ) -> None:
-    """Grade images with a bundle, or with the recommended head of a run.
+    """Predict the grades of new images.
+
+    Uses the head of a bundle, or the recommended head of a run. Each image gets one row; if the head was
+    fitted on entries of several images, each folder gets one row. Images that cannot be read are listed with
+    the reason. The exit code is 1 if no grade could be predicted.
 
     \b
-    classify predict artifacts/runs/DATA new_work --out grades.csv
-    classify predict artifacts/runs/DATA/bundles/vgg16__logreg poster.jpg --json
-
-    Every file has its row, or every folder of an entry where the head was fitted on entries of several
-    images; what cannot be read is named with the reason. The exit code is 1 when nothing could be graded.
-    """  # noqa: D301 - click reads the \b
+    Examples:
+      classify predict artifacts/runs/DATA new_images --out grades.csv
+      classify predict artifacts/runs/DATA/bundles/vgg16__logreg poster.jpg --json
+    """  # noqa: D301 - \b keeps the line breaks in the help
     from classify.deploy.predict import predict
     from classify.io.grades import check_output, grades_json, write_grades
 
     if out is not None and as_json:
-        raise click.UsageError("--json and --out: choose one")
+        raise click.UsageError("--json and --out cannot be combined. Use one of them")
     if out is not None:
         check_output(out)
-    with progress_bar(title="grading", unit="images") as bar:
-        graded = predict(bundle_or_run, images, on_progress=bar, **options)
-    for note in graded.notes:
+    with progress_bar(title="predicting", unit="images") as bar:
+        result = predict(bundle_or_run, images, on_progress=bar, **options)
+    for note in result.notes:
         click.echo(f"Note: {printable(note)}", err=True)
     if as_json:
-        click.echo(json.dumps(grades_json(graded), indent=2))
+        click.echo(json.dumps(grades_json(result), indent=2))
     elif out is not None:
-        write_grades(out, graded)
-        click.echo(
-            f"{len(graded.grades) - graded.n_failed} graded, {graded.n_failed} not: {printable(str(out))}"
-        )
+        write_grades(out, result)
+        n_predicted = len(result.grades) - result.n_failed
+        click.echo(f"{n_predicted} predicted, {result.n_failed} failed: {printable(str(out))}")
     else:
         from classify.report.console import print_grades
 
-        print_grades(graded)
-    if graded.n_failed == len(graded.grades):
-        click.echo("classify: none of the files could be graded", err=True)
+        print_grades(result)
+    if result.n_failed == len(result.grades):
+        click.echo("classify: no image could be read, so no grade was predicted", err=True)
         click.get_current_context().exit(1)
 
 
 @click.command("serve")
 @click.argument("bundle_or_run", type=PATH)
-@click.option("--host", default=default_of(serve, "host"), help="Address to listen at.")
+@click.option("--host", default=default_of(serve, "host"), help="Address to listen on.")
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
     default=default_of(serve, "port"),
-    help="0: any free one.",
+    help="Port to listen on; 0 selects a free port.",
 )
-@click.option("--weights", type=PATH, help="The backbone's weights, where the bundle does not carry them.")
+@WEIGHTS
 @click.option(
     "--max-upload",
     type=click.FloatRange(0.001, 2000),
     default=default_of(serve, "max_upload"),
     metavar="MB",
-    help="Of one file, in millions of bytes.",
+    help="Maximum size of a file, in millions of bytes.",
 )
 @click.option(
     "--max-pixels",
     type=click.IntRange(min=1),
     default=default_of(serve, "max_pixels"),
     metavar="N",
-    help="Of one picture.",
+    help="Maximum number of pixels of an image.",
 )
 @click.option(
     "--rate",
     type=click.IntRange(min=1),
     default=default_of(serve, "rate"),
-    help="Requests a minute from one address.",
+    help="Maximum number of requests per minute from one address.",
 )
-@device_options()[0]
-@device_options()[1]
+@with_options(*DEVICE_OPTIONS)
 @click.option("--open", "open_page", is_flag=True, help="Open the page in the browser.")
 def serve_command(bundle_or_run: Path, open_page: bool, **options: Any) -> None:
-    """Serve a web page that predicts grades with a bundle, or with the recommended head of a run.
+    """Predict grades in the browser, on a local web page.
+
+    Uses the head of a bundle, or the recommended head of a run. Only this machine can reach the page, unless
+    --host names another address. Images are not kept. Stop the server with Ctrl-C.
 
     \b
-    classify serve artifacts/runs/DATA --open
-    classify serve artifacts/runs/DATA/bundles/vgg16__logreg --port 9000
-    curl -F image=@poster.jpg http://127.0.0.1:8765/grade
-
-    Only this machine can reach the page, unless --host names another address. Images are not kept.
-    Stop the server with Ctrl-C.
-    """  # noqa: D301 - click reads the \b
+    Examples:
+      classify serve artifacts/runs/DATA --open
+      classify serve artifacts/runs/DATA/bundles/vgg16__logreg --port 9000
+      curl -F image=@poster.jpg http://127.0.0.1:8765/grade
+    """  # noqa: D301 - \b keeps the line breaks in the help
 
     def show(server: Server) -> None:
         for line in _server_summary(server):
@@ -152,30 +156,32 @@ def _server_summary(server: Server) -> list[str]:
 
 @click.command("export")
 @click.argument("bundle_or_run", type=PATH)
-@click.option("--format", required=True, type=click.Choice(list(FORMATS)), help="What to write.")
+@click.option("--format", required=True, type=click.Choice(list(FORMATS)), help="Format to write.")
 @click.option(
-    "--out", type=PATH, help="The file or folder.  [default: artifacts/exports/DATASET/STORE__HEAD.…]"
+    "--out", type=PATH, help="File or folder to write.  [default: artifacts/exports/DATASET/STORE__HEAD.…]"
 )
-@click.option("--weights", type=PATH, help="The backbone's weights, where the bundle does not carry them.")
+@WEIGHTS
 @click.option(
     "--check",
     multiple=True,
     type=PATH,
     metavar="IMAGE_OR_FOLDER",
-    help="Images to compare predictions on; may be repeated.  [default: synthetic images]",
+    help="Images to compare predictions on; can be repeated.  [default: synthetic images]",
 )
 @click.option("--overwrite", is_flag=True, help="Replace an earlier export.")
 def export_command(bundle_or_run: Path, **options: Any) -> None:
-    """Write a bundle, or the recommended head of a run, with its backbone as one network for another runtime.
+    """Export a head and its backbone as one network.
+
+    Uses the head of a bundle, or the recommended head of a run. The network runs in another runtime, without
+    Folio: it takes pixels and returns probabilities. If the runtime is installed, the network is tested
+    there, and written only if its probabilities differ by at most 0.0001 from those of `classify predict`.
 
     \b
-    classify export artifacts/runs/DATA --format onnx
-    classify export artifacts/runs/DATA/bundles/vgg16__svm-linear --format openvino --check DATA/test
-    classify export artifacts/runs/DATA --format keras --out grader.keras
-
-    The network takes pixels and returns probabilities. If its runtime is installed, it is run there, and
-    kept only if its probabilities differ by at most 0.0001 from those of `classify predict`.
-    """  # noqa: D301 - click reads the \b
+    Examples:
+      classify export artifacts/runs/DATA --format onnx
+      classify export artifacts/runs/DATA/bundles/vgg16__svm-linear --format openvino --check DATA/test
+      classify export artifacts/runs/DATA --format keras --out network.keras
+    """  # noqa: D301 - \b keeps the line breaks in the help
     from classify.deploy.export.export import export
 
     result = export(bundle_or_run, **options)

@@ -1,4 +1,4 @@
-"""Command ``classify``: parse, call one library function, print."""
+"""The command ``classify`` with its subcommands."""
 
 from __future__ import annotations
 
@@ -11,16 +11,18 @@ from featurize.base.terminal import FolioGroup, graceful_stop, silence_libraries
 
 @click.group(cls=FolioGroup, context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
 @click.version_option(package_name="folio-grader", prog_name="classify")
-@click.option("--verbose", is_flag=True, help="Show what TensorFlow and other libraries write to stderr.")
+@click.option("--verbose", is_flag=True, help="Show messages of TensorFlow and other libraries.")
 def cli(verbose: bool) -> None:
-    """Fit heads on cached features, compare them without leaks, and grade new images.
+    """Fit and compare classifier heads on stored features, and predict the grades of new images.
 
     \b
-    classify compare artifacts/features/DATA/*.h5
-    classify report artifacts/runs/DATA
-    classify predict artifacts/runs/DATA IMAGES --out grades.csv
-    classify heads
-    """  # noqa: D301 - click reads the \b
+    Example:
+      classify compare artifacts/features/DATA/*.h5
+      classify predict artifacts/runs/DATA IMAGES --out grades.csv
+      classify serve artifacts/runs/DATA --open
+
+    Each command has examples: classify COMMAND --help
+    """  # noqa: D301 - \b keeps the line breaks in the help
     silence_libraries(verbose=verbose)
 
 

@@ -135,7 +135,7 @@ def working_bytes(size: StoreSizes, *, memory: str | None, networks: bool, jobs:
     minimum = base + MIN_WORKING_BYTES
     if limit < minimum:
         raise CompareError(
-            f"--memory {memory} is too small: libraries and the tables of {size.n_images:,} images need "
+            f"--memory {memory}: too small. Libraries and the tables of {size.n_images:,} images need "
             f"about {base / 1e9:.1f} GB. Give at least --memory {-(-minimum // 10**8) / 10:g}GB"
         )
     return limit - base

@@ -17,14 +17,13 @@ from classify.jobs.options import (
     CALIBRATIONS,
     DenseOptions,
     check_options,
-    class_order,
     dask_jobs,
     device_when_needed,
     task_cache,
 )
 from featurize.base.dask_cluster import check_dask
 from featurize.base.files import as_paths
-from featurize.base.text import as_names
+from featurize.base.text import as_names, split_names
 from featurize.errors import FolioError
 
 if TYPE_CHECKING:
@@ -133,7 +132,8 @@ def compare(
     CompareError
         If the stores are of different data sets, a class has too few groups, or the folder is in use.
     """
-    stores, order = as_paths(stores), class_order(order)
+    stores = as_paths(stores)
+    order = None if order is None else split_names(order)
     heads = None if heads is None else as_names(heads)
     study = as_names(study)
     given, started = dict(locals()), time.perf_counter()

@@ -19,7 +19,8 @@ from classify.heads.select import needs_tensorflow, require_order
 from classify.io.folder import folder_name
 from classify.io.manifest import MANIFEST, read_manifest
 from classify.io.results import RESULTS, FitResult, read_record
-from classify.jobs.options import DenseOptions, check_options, class_order, device_when_needed, task_cache
+from classify.jobs.options import DenseOptions, check_options, device_when_needed, task_cache
+from featurize.base.text import split_names
 from featurize.store.reader import open_store
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def fit(
     from classify.model_selection.protocol import final_fold
     from classify.model_selection.tasks import reason_unstreamable, release_workers
 
-    order = class_order(order)
+    order = None if order is None else split_names(order)
     check_options([head], dense=dense, seed=seed, device=device, gpu_memory=gpu_memory)
     given, class_weight = _given(store, head, params, like=like, class_weight=class_weight, dense=dense)
     settings = SearchSettings(

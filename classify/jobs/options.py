@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from classify.errors import CompareError
 from classify.heads.registry import HEADS, get_head, make_head
 from featurize.base.dask_cluster import connect_cluster
-from featurize.engines.device import check_device
 
 if TYPE_CHECKING:
     from classify.model_selection.cache import TaskCache
@@ -34,17 +33,6 @@ class DenseOptions:
     patience: int = 30
 
 
-def class_order(order: str | Sequence[str] | None) -> tuple[str, ...] | None:
-    """Return the classes from worst to best as a tuple; a ``str`` is a comma-separated list.
-
-    >>> class_order("low, middle,award")
-    ('low', 'middle', 'award')
-    """
-    if isinstance(order, str):
-        return tuple(name.strip() for name in order.split(",") if name.strip())
-    return None if order is None else tuple(order)
-
-
 def check_options(
     heads: Sequence[str], *, dense: DenseOptions, seed: int, device: str, gpu_memory: float | None
 ) -> None:
@@ -57,6 +45,8 @@ def check_options(
     ConfigError
         If the device or the fraction of its memory is not valid.
     """
+    from featurize.engines.device import check_device  # imports NumPy, which --help must not
+
     if not 0 <= seed <= MAX_SEED:
         raise CompareError(f"seed is {seed}: expected a whole number from 0 to {MAX_SEED}")
     check_device(device, gpu_memory=gpu_memory)

@@ -156,7 +156,7 @@ def test_a_fit_like_a_run_says_what_it_took_over(call, make_store):
     assert done.exit_code == 0, done.output
     lines = done.output.splitlines()
     assert lines[0].startswith("logreg on 20 images of efficientnet_lite0: fitted in 0.")
-    assert lines[0].endswith(" s by an earlier run, taken over (--fresh fits anew)")
+    assert lines[0].endswith(" s by an earlier run, read from the cache (fit again with --fresh)")
     assert lines[1].startswith("Hyper-parameters (from artifacts/runs/posters): C=")
     assert lines[2].startswith("Test accuracy: ")
     assert lines[2].endswith(" on 10 images")

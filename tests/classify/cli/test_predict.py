@@ -115,7 +115,7 @@ def test_as_json(folder, predict):
 
 def test_as_csv(folder, predict):
     said = predict("--out", "grades.csv")
-    assert said.endswith(b" not: grades.csv\n")
+    assert said.endswith(b" failed: grades.csv\n")
     text = (folder[0].parent / "grades.csv").read_bytes().decode("utf-8-sig")
     rows = list(csv.DictReader(io.StringIO(text, newline="")))
     assert text.count("\n") == len(rows) + 1  # one line each: no name breaks it

@@ -39,7 +39,7 @@ def test_a_run_is_made_a_report(call, make_store, tmp_path):
     done = call("run")
     assert done.exit_code == 0
     assert done.stdout == "Report: run/report.html\nTable: run/leaderboard.md\nFigures: run/figures\n"
-    assert done.stderr.splitlines()[-1].startswith("Note: 60 images are shown at 32 pixels")
+    assert done.stderr.splitlines()[-1].startswith("Note: 60 images are shown with the store's thumbnail of 32 pixels")
     for name in ("run/report.html", "run/leaderboard.md", "run/figures/leaderboard.svg"):
         assert (tmp_path / name).is_file()
 
@@ -75,7 +75,7 @@ def test_an_error_is_one_line(call, tmp_path, monkeypatch):
     assert done.exit_code == 1
     assert done.stdout == ""
     assert done.stderr.strip().endswith(
-        "gone: no results.json there. Make a run with: classify compare STORE"
+        "gone: has no results.json. Make a run with: classify compare STORE"
     )
     assert len(done.stderr.strip().splitlines()) == 1
     assert call("gone", "--figures", "pdf").exit_code == 2

@@ -40,7 +40,7 @@ def test_what_is_left_is_for_rows():
 
 @pytest.mark.parametrize("memory", ["10B", "900MB", "1.5GB"])
 def test_a_limit_below_the_tables_is_refused(memory):
-    with pytest.raises(CompareError, match=rf"--memory {memory} is too small: .* 1,000,000 images .*GB"):
+    with pytest.raises(CompareError, match=rf"--memory {memory}: too small. Libraries .* 1,000,000 images .*GB"):
         working_bytes(LARGE, memory=memory, networks=False, jobs=1)
 
 

@@ -245,5 +245,5 @@ def test_a_bundle_that_is_moved_keeps_them(make_portfolio, tmp_path):
 @pytest.mark.parametrize("command", ["compare", "fit"])
 def test_the_command_says_what_it_gives_away(command):
     said = " ".join(CliRunner().invoke(cli, [command, "--help"]).stdout.split())
-    assert "--with-examples Put a thumbnail, the file name and the features of every fitted image" in said
-    assert "Whoever has such a bundle has these pictures." in said
+    assert "--with-examples Add thumbnail, file name and features of every fitted image" in said
+    assert "Anyone who has the bundle can see the images." in said

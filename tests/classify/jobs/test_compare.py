@@ -229,6 +229,27 @@ def test_stores_of_other_images_are_refused(make_store, tmp_path, options, messa
         compare(stores, heads=("logreg",), out=tmp_path / "run")
 
 
+def test_a_str_is_one_store_one_head_and_an_order(make_store, tmp_path):
+    store = str(make_store(classes=("low", "middle", "award"), counts={"train": 6, "test": 3}))
+    options = {"jobs": 1, "report": False}
+    one = compare(store, heads="logreg", order="low, middle,award", out=tmp_path / "one", **options)
+    many = compare(
+        [store], heads=["logreg"], order=("low", "middle", "award"), out=tmp_path / "two", **options
+    )
+    assert one.record["classes"] == ["low", "middle", "award"]
+    assert one.record["ordered"] is True
+    for key in ("classes", "ordered", "stores", "verdicts"):
+        assert one.record[key] == many.record[key]
+    assert [result["head"] for result in one.record["results"]] == ["logreg", "baseline"]
+    made = [record["made"] for record in (one.record, many.record)]
+    assert [command["command"].replace("two", "one") for command in made] == [made[0]["command"]] * 2
+
+
+def test_a_str_of_studies_is_one_study(make_store, tmp_path):
+    with pytest.raises(CompareError, match="'nothing'"):
+        compare(make_store(), heads="logreg", study="nothing", out=tmp_path / "run")
+
+
 def test_a_folder_of_stores_names_them(make_store, tmp_path):
     folder = make_store("one").parent
     make_store("two")

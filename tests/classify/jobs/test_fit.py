@@ -187,3 +187,13 @@ def test_parameters_of_another_kind_are_refused_by_name(tmp_path, head, params, 
 @pytest.mark.parametrize("given", ["64,32", (64, 32), [64, 32]])
 def test_layers_are_given_with_commas(given):
     assert validate_params("dense", {"units": given, "epochs": 3.0}) == {"units": (64, 32), "epochs": 3}
+
+
+def test_an_order_may_be_a_str(make_store, tmp_path):
+    store = str(make_store(classes=("low", "middle", "award"), counts={"train": 6, "test": 3}))
+    done = fit(
+        store, head="logreg", params={"C": 1.0}, order="award,middle,low", out=tmp_path / "bundle", jobs=1
+    )
+    bundle = load_bundle(done.bundle)
+    assert bundle.classes == ("award", "middle", "low")
+    assert bundle.manifest["ordered"] is True
