@@ -1,6 +1,6 @@
-"""Freezing of a backbone into one TensorFlow graph without variables, the input of every engine.
+"""Freezing of a backbone into one TensorFlow graph without variables, which every engine starts from.
 
-Also: placing a frozen function on a device, and running it.
+Also places a frozen function on a device, and runs it.
 """
 
 from __future__ import annotations
@@ -41,9 +41,8 @@ class NetworkSpec:
 class FrozenForward:
     """The complete forward pass as a TensorFlow function, and the columns of its levels."""
 
-    function: (
-        Any  # concrete function: uint8 (batch, size, size, 3) to a list of one float32 (batch, n_features)
-    )
+    # Concrete function: uint8 (batch, size, size, 3) to a list of one float32 (batch, n_features).
+    function: Any
     level_names: tuple[str, ...]
     level_ends: tuple[int, ...]  # level i is columns level_ends[i - 1] (0 for the first) to level_ends[i]
 

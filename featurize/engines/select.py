@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from featurize.config import PRECISIONS
 from featurize.errors import ConfigError, EngineError
 
 ENGINES = ("auto", "tensorflow", "openvino")
-PRECISIONS = ("float32", "float16", "bfloat16")
 _CPUINFO = Path("/proc/cpuinfo")
 _BFLOAT16_FLAGS = {"amx_bf16", "avx512_bf16"}
 

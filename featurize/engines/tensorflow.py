@@ -25,8 +25,7 @@ from featurize.engines.freeze import (
     frozen_forward,
     place_on_device,
 )
-from featurize.engines.select import PRECISIONS
-from featurize.errors import ConfigError, EngineError
+from featurize.errors import EngineError
 
 
 def check_precision(precision: str, *, device: str) -> None:
@@ -34,13 +33,9 @@ def check_precision(precision: str, *, device: str) -> None:
 
     Raises
     ------
-    ConfigError
-        If the precision is unknown.
     EngineError
         If the precision is float16 and the device is a CPU.
     """
-    if precision not in PRECISIONS:
-        raise ConfigError(f"--precision {precision}: unknown. Choose one of: {', '.join(PRECISIONS)}")
     if precision == "float16" and device == "cpu":
         raise EngineError(
             "--precision float16 needs a GPU, but the device is a CPU. Type --precision bfloat16 or float32"
@@ -134,7 +129,7 @@ def _largest_that_fits(
         Images per forward pass.
     """
     while True:
-        # Built on the host: a GPU's memory would keep what only building needs.
+        # Built on the host: building needs memory that a GPU would not release.
         frozen = frozen_forward(spec, precision=precision, device_name=HOST)
         try:
             return frozen, _start(frozen, placement=placement), spec.batch_size

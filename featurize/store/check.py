@@ -62,9 +62,8 @@ class StoreChecker:
         self._damaged: set[int] = set()  # content rows
         self._n_read = self._n_chunks = 0
         self._contents: list[str] = []
-        self._paths: dict[
-            int, str
-        ] = {}  # first path of each content row; empty if the image table is damaged
+        # First path of each content row; empty if the image table is damaged.
+        self._paths: dict[int, str] = {}
 
     def run(self) -> list[Fault]:
         """Run all checks that do not depend on damaged data; return the faults."""
@@ -156,7 +155,7 @@ class StoreChecker:
     def _chunks(
         self, name: str, *, reach: str, content_of: IntArray | None = None
     ) -> Iterator[tuple[slice, npt.NDArray[Any]]]:
-        """Yield rows and values of each readable chunk; add a fault for each other one.
+        """Yield rows and values of each readable chunk; add a fault for each damaged chunk.
 
         `content_of` maps the rows of the dataset to content rows, for the faults.
         """

@@ -116,7 +116,7 @@ def test_levels_are_the_same_at_the_smallest_size(name, size):
     assert found == [(level, channels) for level, _, _, channels in PUBLISHED[name]]
 
 
-def test_pixels_are_no_level():
+def test_scaled_pixels_are_not_a_level():
     """Keras' EfficientNets scale, standardise and pad at full size; without scaling they still pad."""
     network = _network("efficientnet_b0", input_size=64)
     for each in (network, without_scaling(network)):
@@ -131,7 +131,7 @@ def test_pixels_are_no_level():
         assert levels[-1][1] is each.output
 
 
-def test_a_map_that_is_read_around_is_no_level():
+def test_a_map_with_a_bypass_is_not_a_level():
     """By hand: what the first block's output skips past ends no stage, however late it comes."""
     import keras
     from keras import layers

@@ -1,4 +1,4 @@
-"""EfficientNet-Lite0: pictures whose class is known, and a reader that runs nothing."""
+"""EfficientNet-Lite0: images of known classes, and a reader that executes no code."""
 
 import collections
 import hashlib
@@ -39,18 +39,18 @@ def _centre(picture, size=224):
     return np.asarray(square.resize((size, size), Image.Resampling.BICUBIC), dtype=np.float32)
 
 
-def test_names_sample_pictures():
-    """285 Egyptian cat, 967 espresso, 657 missile: ImageNet's numbers for three pictures of scikit-image."""
+def test_predicts_the_classes_of_sample_images():
+    """285 Egyptian cat, 967 espresso, 657 missile: ImageNet's numbers for three images of scikit-image."""
     data = pytest.importorskip("skimage.data")
     network = lite0_network(include_top=True)
     load_lite0(network, packaged_lite0())
-    pictures = np.stack([_centre(picture()) for picture in (data.chelsea, data.coffee, data.rocket)])
-    probabilities = network.predict((pictures - 127) / 128, verbose=0)
+    images = np.stack([_centre(picture()) for picture in (data.chelsea, data.coffee, data.rocket)])
+    probabilities = network.predict((images - 127) / 128, verbose=0)
     assert probabilities.argmax(axis=1).tolist() == [285, 967, 657]
     assert probabilities[1, 967] > 0.9
 
 
-def test_padding_is_tensorflows():
+def test_padding_is_the_same_as_in_tensorflow():
     """The weights were trained with more padding at the end than at the start; chelsea, squashed, tells.
 
     With PyTorch's equal padding the cat is 0.667 likely: measured with the strided layers changed by hand.
@@ -91,7 +91,7 @@ def test_strides_are_followed():
     ("offset", "shape", "strides"),
     [(0, (7,), (1,)), (5, (2,), (1,)), (0, (2, 3), (3, 2)), (-1, (2,), (1,)), (3, (2,), (-1,))],
 )
-def test_a_tensor_outside_its_numbers_is_refused(offset, shape, strides):
+def test_a_tensor_beyond_its_storage_is_refused(offset, shape, strides):
     data = _torch_file(np.arange(6, dtype="<f4"), offset=offset, shape=shape, strides=strides)
     with pytest.raises(WeightsError, match="extends beyond its 6 elements"):
         read_torch_tensors(data)
@@ -171,13 +171,13 @@ def test_a_hostile_pickle_is_refused_and_runs_nothing(function, args, place, tmp
 
 
 @pytest.mark.parametrize("cut", [0, 10, 40_000, 10_000_000])
-def test_a_cut_file_is_refused(cut):
+def test_a_truncated_file_is_refused(cut):
     with pytest.raises(WeightsError, match="not a PyTorch file of plain tensors"):
         read_torch_tensors(packaged_lite0().read_bytes()[:cut])
 
 
 @given(st.binary(max_size=200))
-def test_nonsense_is_refused(data):
+def test_arbitrary_bytes_are_refused(data):
     with pytest.raises(WeightsError, match="not a PyTorch file"):
         read_torch_tensors(data)
 
@@ -192,7 +192,7 @@ def test_another_digest_is_refused_before_anything_is_read(tmp_path, monkeypatch
         load_lite0(lite0_network(), path)
 
 
-def test_the_package_is_found_without_running_it():
+def test_the_package_is_found_without_importing_it():
     path = packaged_lite0()
     assert hashlib.sha256(path.read_bytes()).hexdigest() == LITE0_SHA256
     weights = find_weights(get_backbone("efficientnet_lite0"))

@@ -69,7 +69,7 @@ class _Asked(Exception):
 
 
 @pytest.mark.parametrize("name", _marked(KERAS_NAMES))
-def test_what_keras_would_build_and_download(name, monkeypatch):
+def test_the_registry_agrees_with_what_keras_builds_and_downloads(name, monkeypatch):
     """Width, sizes, parameters, file, address and hash, as Keras itself uses them for weights="imagenet"."""
     import keras
     from keras.src.applications import imagenet_utils
@@ -170,7 +170,7 @@ def test_preprocessing_in_the_graph_is_the_networks_own(name):
     )
 
 
-def test_conventions_are_what_they_say():
+def test_conventions_match_their_descriptions():
     """The words of CONVENTIONS, worked out by hand for one orange pixel."""
     pixel = np.array([255.0, 128.0, 0.0])
     mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
@@ -188,24 +188,24 @@ def test_conventions_are_what_they_say():
         np.testing.assert_allclose(ours[0, 0, 0], by_hand[backbone.convention], rtol=1e-4, err_msg=name)
 
 
-def test_lite0_is_known_by_one_file_and_one_digest():
+def test_lite0_has_one_file_and_one_digest():
     lite0 = BACKBONES[LITE0_NAME]
     assert (lite0.weights_file, lite0.weights_hash) == (LITE0_FILE, LITE0_SHA256)
     assert next(iter(BACKBONES)) == LITE0_NAME
 
 
 @pytest.mark.parametrize(
-    ("typed", "meant"),
+    ("typed", "suggested"),
     [("ResNet50", "resnet50"), ("resnet-50", "resnet50"), ("efficientnetb0", "efficientnet_b0")],
 )
-def test_an_unknown_name_gets_the_near_ones(typed, meant):
+def test_an_unknown_name_lists_similar_names(typed, suggested):
     with pytest.raises(
-        ConfigError, match=rf"--backbone {typed}: unknown\. Did you mean .*{meant}.*featurize backbones"
+        ConfigError, match=rf"--backbone {typed}: unknown\. Did you mean .*{suggested}.*featurize backbones"
     ):
         get_backbone(typed)
 
 
-def test_a_name_near_nothing():
+def test_an_unknown_name_without_similar_names():
     with pytest.raises(
         ConfigError, match=r"--backbone zzz: unknown\. List all backbones with: featurize backbones$"
     ):

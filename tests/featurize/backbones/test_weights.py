@@ -1,4 +1,4 @@
-"""Weights: found, told apart, loaded whole or not at all. Files are written here with plain h5py or Keras."""
+"""Weights: located, identified, loaded completely or refused. Files are written with h5py or Keras."""
 
 import dataclasses
 import functools
@@ -120,7 +120,7 @@ def test_a_legacy_notop_file_loads(backbone, notop, published):
     _assert_same_numbers(build_network(backbone, weights, input_size=SIZE), published)
 
 
-def test_a_whole_legacy_model_loads(backbone, published, tmp_path):
+def test_a_complete_legacy_model_loads(backbone, published, tmp_path):
     _assert_same_numbers(
         _load(backbone, _write_legacy(published, tmp_path / "model.h5", root="model_weights")), published
     )
@@ -134,17 +134,17 @@ def test_files_that_keras_writes_load(backbone, name, published, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["w.weights.h5", "model.keras", "some_notop.h5"])
-def test_the_content_tells_the_format_not_the_name(backbone, name, published, notop, tmp_path):
+def test_the_format_is_detected_from_the_content(backbone, name, published, notop, tmp_path):
     if name == "w.weights.h5":
         published.save_weights(tmp_path / name)
     elif name == "model.keras":
         published.save(tmp_path / name)
-    for other in ("kept.weights.h5", "kept.h5", "kept.keras", "kept"):
+    for other in ("copy.weights.h5", "copy.h5", "copy.keras", "copy"):
         shutil.copyfile(tmp_path / name, tmp_path / other)
         _assert_same_numbers(_load(backbone, tmp_path / other), published)
 
 
-def test_a_keras_file_with_a_damaged_deflate_stream_is_named(backbone, published, tmp_path):
+def test_a_keras_file_with_a_damaged_deflate_stream_is_refused(backbone, published, tmp_path):
     published.save(tmp_path / "model.keras")
     path = tmp_path / "bad.keras"
     with zipfile.ZipFile(tmp_path / "model.keras") as good, zipfile.ZipFile(path, "w") as bad:
@@ -247,7 +247,7 @@ def test_a_top_of_1000_classes_is_named(tmp_path):
 @pytest.mark.parametrize(
     "content", [b"PK\x03\x04 no zip", b"<html>Not Found</html>", b"\x89HDF\r\n\x1a\n" + b"\0" * 99]
 )
-def test_what_is_no_weights_file_is_refused(content, backbone, tmp_path):
+def test_a_file_that_is_not_a_weights_file_is_refused(content, backbone, tmp_path):
     path = tmp_path / "page.h5"
     path.write_bytes(content)
     _refused(backbone, path, "not a complete weights file")
@@ -286,15 +286,14 @@ def test_arrays_of_the_right_shapes_in_the_wrong_layers_are_refused(backbone, pu
     _refused(backbone, path, "not a complete weights file")
 
 
-def test_numbers_that_are_none_are_refused(backbone, notop):
-    """A loader that leaves a variable out is seen by the same mark."""
+def test_nan_in_a_weights_file_is_refused(backbone, notop):
     with h5py.File(notop, "r+") as file:
         layer = _first_layer_with_weights(file)
         file[layer][file[layer].attrs["weight_names"][0]][0] = np.nan
     _refused(backbone, notop, "no finite values for 1 variable; the first is ")
 
 
-def test_a_loader_that_forgets_a_variable_is_seen(backbone, notop, monkeypatch):
+def test_a_variable_that_keras_does_not_load_is_detected(backbone, notop, monkeypatch):
     from keras.src.models import Functional
 
     monkeypatch.setattr(Functional, "load_weights", lambda self, path: None)
@@ -324,11 +323,11 @@ def _published_as(backbone, path, digest=hashlib.md5):
 
 
 @pytest.mark.parametrize("digest", [hashlib.md5, hashlib.sha256])
-def test_the_published_file_is_known_wherever_it_lies(digest, backbone, notop):
+def test_the_published_file_is_recognized_in_any_folder(digest, backbone, notop):
     assert find_weights(_published_as(backbone, notop, digest), notop).kind == "imagenet"
 
 
-def test_a_cached_file_that_keras_knows_no_hash_of_is_taken_at_its_name(backbone, notop, keras_home):
+def test_a_cached_file_without_a_known_hash_is_identified_by_its_name(backbone, notop, keras_home):
     backbone = dataclasses.replace(backbone, weights_hash="")
     (keras_home / "models").mkdir(parents=True)
     shutil.copyfile(notop, keras_home / "models" / backbone.weights_file)
@@ -365,26 +364,26 @@ def mirror(tmp_path, monkeypatch):
         thread.join()
 
 
-def test_the_download_is_kept_in_kerass_cache(backbone, notop, mirror, keras_home, published, capfd):
+def test_the_download_is_stored_in_the_cache_of_keras(backbone, notop, mirror, keras_home, published, capfd):
     backbone = _published_as(backbone, notop)
     shutil.copyfile(notop, mirror / backbone.weights_file)
     assert not weights_status(backbone).available
-    said = []
+    messages = []
 
-    weights = find_weights(backbone, on_download=said.append)
+    weights = find_weights(backbone, on_download=messages.append)
 
     assert capfd.readouterr().out == ""  # Keras' progress does not get into the results
     assert weights.kind == "imagenet"
     assert os.listdir(keras_home / "models") == [backbone.weights_file]
-    assert said == [f"downloading {backbone.weights_file} (4 MB) from {os.environ['FOLIO_WEIGHTS_MIRROR']}"
-                    f"{backbone.weights_file}"]  # fmt: skip
+    url = f"{os.environ['FOLIO_WEIGHTS_MIRROR']}{backbone.weights_file}"
+    assert messages == [f"downloading {backbone.weights_file} (4 MB) from {url}"]
     _assert_same_numbers(build_network(backbone, weights, input_size=SIZE), published)
     shutil.rmtree(mirror)
-    assert find_weights(backbone, on_download=said.append) == weights
-    assert len(said) == 1
+    assert find_weights(backbone, on_download=messages.append) == weights
+    assert len(messages) == 1
 
 
-def test_the_published_name_is_asked_for(notop, mirror, keras_home):
+def test_the_published_name_is_requested(notop, mirror, keras_home):
     """NASNet is published under another name than it is cached under."""
     backbone = dataclasses.replace(get_backbone("nasnet_mobile"), weights_hash="")
     shutil.copyfile(notop, mirror / "NASNet-mobile-no-top.h5")
@@ -398,7 +397,7 @@ def test_a_download_with_a_wrong_hash_is_refused_and_not_kept(backbone, notop, m
     assert os.listdir(keras_home / "models") == []
 
 
-def _assert_promised_message(text, backbone, keras_home):
+def _assert_complete_message(text, backbone, keras_home):
     assert "\n" not in text
     assert backbone.weights_file in text
     assert f"are not in {keras_home / 'models'}" in text
@@ -407,11 +406,11 @@ def _assert_promised_message(text, backbone, keras_home):
 
 
 @pytest.mark.parametrize("name", ["vgg16", "resnet50", "mobilenet"])
-def test_without_a_network_the_promised_message(name, keras_home):
+def test_the_message_without_network_access(name, keras_home):
     backbone = get_backbone(name)
     with pytest.raises(WeightsError) as caught:
         find_weights(backbone)
-    _assert_promised_message(str(caught.value), backbone, keras_home)
+    _assert_complete_message(str(caught.value), backbone, keras_home)
     assert backbone.weights_url in str(caught.value)
     assert os.listdir(keras_home / "models") == []
     assert backbone.weights_file in weights_status(backbone).hint
@@ -420,31 +419,31 @@ def test_without_a_network_the_promised_message(name, keras_home):
 def test_a_missing_file_on_the_server(backbone, mirror, keras_home):
     with pytest.raises(WeightsError, match="404") as caught:
         find_weights(backbone)
-    _assert_promised_message(str(caught.value), backbone, keras_home)
+    _assert_complete_message(str(caught.value), backbone, keras_home)
 
 
-def test_no_download_when_told_not_to(backbone, mirror, keras_home):
+def test_no_download_when_disabled(backbone, mirror, keras_home):
     with pytest.raises(WeightsError, match="downloads are disabled here") as caught:
         find_weights(backbone, download=False)
-    _assert_promised_message(str(caught.value), backbone, keras_home)
+    _assert_complete_message(str(caught.value), backbone, keras_home)
 
 
 @pytest.mark.filterwarnings(
     "ignore::pytest.PytestUnraisableExceptionWarning"
 )  # urllib leaves its socket open
-def test_a_silent_server_is_given_up(backbone, monkeypatch, keras_home):
-    """It takes the connection and never says a word."""
+def test_a_server_that_does_not_answer_times_out(backbone, monkeypatch, keras_home):
+    """It accepts the connection and never sends a byte."""
     monkeypatch.setattr("featurize.backbones.weights._TIMEOUT", 0.2)
     before = socket.getdefaulttimeout()
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("FOLIO_WEIGHTS_MIRROR", f"http://127.0.0.1:{silent.getsockname()[1]}")
         with pytest.raises(WeightsError, match="timed out") as caught:
             find_weights(backbone)
-    _assert_promised_message(str(caught.value), backbone, keras_home)
+    _assert_complete_message(str(caught.value), backbone, keras_home)
     assert socket.getdefaulttimeout() == before
 
 
-def test_a_cache_that_cannot_be_made(backbone, monkeypatch, tmp_path):
+def test_a_cache_folder_that_cannot_be_created(backbone, monkeypatch, tmp_path):
     (tmp_path / "file").touch()
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "file"))
     with pytest.raises(WeightsError, match="could not be downloaded"):
@@ -533,7 +532,7 @@ def test_building_leaves_every_generator_as_it_was(backbone):
 # --- keeping --------------------------------------------------------------------------------------
 
 
-def test_random_weights_can_be_kept(tmp_path):
+def test_random_weights_can_be_saved(tmp_path):
     """The features are the same with the kept file, to the byte, where Keras builds otherwise for a file."""
     backbone = get_backbone("efficientnet_b0")
     weights = find_weights(backbone, "random", seed=4)
@@ -545,7 +544,7 @@ def test_random_weights_can_be_kept(tmp_path):
     assert os.listdir(tmp_path) == ["kept.weights.h5"]
 
 
-def test_a_file_can_be_kept(backbone, notop, tmp_path):
+def test_a_weights_file_can_be_saved(backbone, notop, tmp_path):
     weights = find_weights(backbone, notop)
     path = save_weights(backbone, weights, tmp_path / "kept.weights.h5")
     again = find_weights(backbone, path)
@@ -553,7 +552,7 @@ def test_a_file_can_be_kept(backbone, notop, tmp_path):
     _load(backbone, path)
 
 
-def test_the_packaged_file_can_be_kept(tmp_path):
+def test_the_packaged_file_can_be_saved(tmp_path):
     lite0 = get_backbone("efficientnet_lite0")
     path = save_weights(lite0, find_weights(lite0), tmp_path / "kept.weights.h5")
     assert find_weights(lite0, path).kind == "imagenet"

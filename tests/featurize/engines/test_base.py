@@ -1,4 +1,4 @@
-"""What is asked of an engine, before one is made."""
+"""Options of an engine are checked before it is created."""
 
 import pytest
 from hypothesis import given, strategies as st
@@ -24,12 +24,12 @@ from featurize.errors import ConfigError
         ({"batch_size": "many"}, "--batch-size many"),
         ({"gpu_memory": 0.0}, "--gpu-memory 0.0: expected a fraction"),
         ({"gpu_memory": 1.5}, "--gpu-memory 1.5"),
-        ({"precision": "int8"}, "--precision int8: unknown. Choose one of: float32, float16, bfloat16"),
+        ({"precision": "int8"}, "--precision int8: unknown. Choose one of: float32, bfloat16, float16"),
         ({"input_size": 31}, "--input-size 31: efficientnet_lite0 needs at least 32 pixels"),
         ({"device": "tpu"}, "--device tpu: expected auto, cpu, gpu or gpu:N"),
     ],
 )  # fmt: skip
-def test_options_that_make_no_sense(options, text):
+def test_invalid_options(options, text):
     backbone = get_backbone("efficientnet_lite0")
     with pytest.raises(ConfigError, match=text):
         create_engine(backbone, find_weights(backbone, "imagenet"), **{"engine": "tensorflow", **options})
@@ -45,7 +45,7 @@ def test_auto_batch_size(device, size, expected):
 
 
 @given(st.integers(32, 4096))
-def test_a_batch_never_has_more_pixels_than_32_pictures_of_224(size):
+def test_a_batch_never_has_more_pixels_than_32_images_of_224(size):
     n = auto_batch_size("cpu", input_size=size)
     assert n == 1 or n * size**2 <= 32 * 224**2
     assert n == 32 or 2 * n * size**2 > 32 * 224**2

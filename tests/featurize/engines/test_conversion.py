@@ -107,7 +107,7 @@ def test_a_process_may_exit_while_batches_are_running(first_start, ending):
     assert ended.errors == ""
 
 
-def test_the_telemetry_package_is_as_before_once_openvino_is_imported():
+def test_the_import_leaves_the_telemetry_package_unchanged():
     before = sys.modules.get("openvino_telemetry")
     assert openvino.import_openvino().__name__ == "openvino"
     assert sys.modules.get("openvino_telemetry") is before
@@ -178,7 +178,7 @@ def test_a_second_run_uses_the_cached_network(cache, n_converted):
     assert len(list(cache.iterdir())) == 1
 
 
-def test_a_flipped_bit_in_the_cache_costs_time_alone(cache, n_converted):
+def test_a_damaged_cache_entry_is_converted_again(cache, n_converted):
     _features()
     (path,) = cache.iterdir()
     content = bytearray(path.read_bytes())
@@ -186,7 +186,7 @@ def test_a_flipped_bit_in_the_cache_costs_time_alone(cache, n_converted):
     path.write_bytes(content)
     np.testing.assert_allclose(_features(), MEANS, rtol=1e-6)
     assert n_converted() == 2
-    _features()  # mended
+    _features()  # the cache entry has been replaced
     assert n_converted() == 2
 
 

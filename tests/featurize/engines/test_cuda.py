@@ -1,4 +1,4 @@
-"""What is made of a driver's answers, with made-up drivers."""
+"""GPUs as reported by simulated CUDA drivers."""
 
 import ctypes
 
@@ -45,7 +45,7 @@ class _Driver:
         return 0
 
 
-def test_every_card_is_told():
+def test_every_gpu_is_returned():
     driver = _Driver((80 * GIB, 9, 0), (16 * GIB, 7, 5))
     assert query_driver(driver) == (
         Gpu(capability=(9, 0), memory=80 * GIB),
@@ -53,14 +53,14 @@ def test_every_card_is_told():
     )
 
 
-def test_a_driver_without_cards():
+def test_a_driver_without_gpus():
     assert query_driver(_Driver()) == ()
 
 
 @pytest.mark.parametrize(
     "failing", ["cuInit", "cuDeviceGetCount", "cuDeviceGet", "cuDeviceTotalMem_v2", "cuDeviceGetAttribute"]
 )
-def test_a_driver_that_fails_has_no_cards(failing):
+def test_a_driver_that_fails_has_no_gpus(failing):
     assert query_driver(_Driver((GIB, 8, 0), failing=failing)) == ()
 
 

@@ -15,12 +15,12 @@ from featurize.errors import ConfigError, EngineError
 
 
 @pytest.mark.parametrize(
-    ("written", "meant"),
+    ("written", "parsed"),
     [("auto", ("auto", ())), ("cpu", ("cpu", ())), ("gpu", ("gpu", ())), ("gpu:3", ("gpu", (3,))),
      ("gpu:0,gpu:2", ("gpu", (0, 2))), ("gpu:2,gpu:0", ("gpu", (0, 2))), ("gpu:10,gpu:9", ("gpu", (9, 10)))],
 )  # fmt: skip
-def test_what_is_written_and_meant(written, meant):
-    assert parse_device(written) == meant
+def test_parse_device(written, parsed):
+    assert parse_device(written) == parsed
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,7 @@ def test_an_invalid_device(written):
         plan_device(written, n_gpus=4)
 
 
-def test_a_gpu_named_twice():
+def test_a_gpu_listed_twice():
     with pytest.raises(ConfigError, match=r"^--device gpu:1,gpu:01: lists a GPU twice\. List each GPU once$"):
         parse_device("gpu:1,gpu:01")
 
@@ -77,7 +77,7 @@ def test_the_devices_that_are_used(asked, n_gpus, max_gpus, device):
         ("gpu:0,gpu:2", 2, None, r"--device gpu:0,gpu:2: .* gpu:0, gpu:1 here\. Type --device gpu$"),
     ],
 )  # fmt: skip
-def test_a_gpu_that_is_not_there(asked, n_gpus, visible, text):
+def test_a_gpu_that_does_not_exist(asked, n_gpus, visible, text):
     with pytest.raises(EngineError, match=text):
         plan_device(asked, n_gpus=n_gpus, visible=visible)
 
@@ -153,7 +153,7 @@ def _plan(*gpus, explicit=True, limit=None):
     return DevicePlan(gpus=gpus, explicit=explicit, memory_limits=(limit,) * len(gpus))
 
 
-def test_a_cpu_engine_takes_nothing_of_any_gpu():
+def test_a_cpu_engine_uses_no_gpu_memory():
     config = _Config(2)
     assert configure_devices(_plan(), config).names == ("/CPU:0",)
     assert (config.visible, config.growing, config.limits) == ([], set(), {})
@@ -184,19 +184,19 @@ def test_each_gpu_model_is_listed_once():
 
 
 @pytest.mark.parametrize("plan", [_plan(), _plan(0), _plan(1), _plan(0, 1, explicit=False)])
-def test_after_the_start_what_is_harmless_goes_on(plan):
+def test_after_the_start_a_compatible_plan_is_accepted(plan):
     """All GPUs are visible then, and keep their numbers."""
     placement = configure_devices(plan, _Config(2, started=True))
     assert placement.names == (tuple(f"/GPU:{number}" for number in plan.gpus) or ("/CPU:0",))
 
 
-def test_before_the_start_a_second_plan_takes_the_place_of_the_first():
+def test_before_the_start_a_second_plan_replaces_the_first():
     config = _Config(2)
     configure_devices(_plan(0), config)
     assert configure_devices(_plan(0, 1), config).names == ("/GPU:0", "/GPU:1")
 
 
-def test_after_the_start_the_same_limit_goes_on_and_another_does_not():
+def test_after_the_start_only_the_same_limit_is_accepted():
     config = _Config(1)
     configure_devices(_plan(0, limit=1000), config)
     config.started = True
@@ -215,7 +215,7 @@ def test_a_limit_after_a_start_without_one_is_refused():
 
 
 @pytest.mark.parametrize("explicit", [True, False])
-def test_gpus_that_are_hidden_for_good_are_explained(explicit):
+def test_gpus_that_stay_hidden_are_an_error(explicit):
     config = _Config(2)
     configure_devices(_plan(), config)
     config.started = True
@@ -226,7 +226,7 @@ def test_gpus_that_are_hidden_for_good_are_explained(explicit):
         configure_devices(_plan(0, 1, explicit=explicit), config)
 
 
-def test_auto_goes_on_with_the_gpus_that_are_left():
+def test_auto_uses_the_gpus_that_are_left():
     config = _Config(3)
     configure_devices(_plan(1), config)
     config.started = True
@@ -236,7 +236,7 @@ def test_auto_goes_on_with_the_gpus_that_are_left():
         configure_devices(_plan(1, 2), config)
 
 
-def test_without_gpus_nothing_is_touched():
+def test_a_machine_without_gpus_uses_the_cpu():
     assert configure_devices(_plan(), _Config(0)).device == "cpu"
 
 

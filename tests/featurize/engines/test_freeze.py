@@ -112,7 +112,7 @@ def test_the_graph_is_the_same_with_and_without_private_functions_of_tensorflow(
     np.testing.assert_array_equal(features(), by_private_functions)
 
 
-def test_what_the_features_do_not_need_is_not_in_the_graph():
+def test_nodes_that_the_features_do_not_need_are_removed():
     """A node without consumers, such as an inactive dropout, would be a second output to other engines."""
     import tensorflow as tf
 

@@ -42,35 +42,35 @@ def test_a_saved_network_is_loaded_unchanged(tmp_path, structure, weights, about
     model = ConvertedNetwork(about=about, structure=structure, weights=weights)
     assert save_model(tmp_path, KEY, model)
     assert _same(load_model(tmp_path, KEY), model)
-    assert _only_file(tmp_path).name.startswith(KEY)  # nothing unfinished beside it
+    assert _only_file(tmp_path).name.startswith(KEY)  # and no unfinished file
 
 
-def test_there_is_none_under_another_key(tmp_path):
+def test_another_key_finds_nothing(tmp_path):
     assert load_model(tmp_path / "missing", KEY) is None
     save_model(tmp_path, KEY, _model())
     assert load_model(tmp_path, KEY[::-1]) is None
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(place=st.integers(0, 10**6), bit=st.integers(0, 7))
-def test_a_flipped_bit_is_noticed_wherever_it_is(tmp_path, place, bit):
+@given(position=st.integers(0, 10**6), bit=st.integers(0, 7))
+def test_a_flipped_bit_is_detected_at_any_position(tmp_path, position, bit):
     save_model(tmp_path, KEY, _model())
     path = _only_file(tmp_path)
     content = bytearray(path.read_bytes())
-    content[place % len(content)] ^= 1 << bit
+    content[position % len(content)] ^= 1 << bit
     path.write_bytes(content)
     assert load_model(tmp_path, KEY) is None
 
 
 @pytest.mark.parametrize("change", [lambda c: c[:-1], lambda c: c + b"\0", lambda c: c[:20], lambda c: b""])
-def test_a_file_of_another_length_is_none(tmp_path, change):
+def test_a_file_of_wrong_length_is_ignored(tmp_path, change):
     save_model(tmp_path, KEY, _model())
     path = _only_file(tmp_path)
     path.write_bytes(change(path.read_bytes()))
     assert load_model(tmp_path, KEY) is None
 
 
-def test_a_folder_in_its_place_is_none(tmp_path):
+def test_a_folder_instead_of_a_file_is_ignored(tmp_path):
     (tmp_path / f"{KEY}.model").mkdir()
     assert load_model(tmp_path, KEY) is None
     assert not save_model(tmp_path, KEY, _model())
@@ -167,7 +167,7 @@ def test_every_setting_changes_the_key(change):
 
 
 @pytest.mark.parametrize("package", ["openvino", "tensorflow", "keras"])
-def test_another_version_of_what_converts_makes_another_key(monkeypatch, package):
+def test_another_version_of_a_converting_package_changes_the_key(monkeypatch, package):
     before = model_key(SPEC)
     real = project.version
     monkeypatch.setattr(project, "version", lambda name: "0" if name == package else real(name))

@@ -1,4 +1,4 @@
-"""The OpenVINO engine keeps an engine's promises, and gives what TensorFlow gives."""
+"""The OpenVINO engine fulfils the engine protocol and agrees with TensorFlow."""
 
 import threading
 import types
@@ -36,7 +36,7 @@ def lite0():
 # --- features -------------------------------------------------------------------------------------
 
 
-def test_what_an_engine_is(lite0):
+def test_attributes_of_an_engine(lite0):
     assert (lite0.name, lite0.size, lite0.n_features, lite0.batch_size) == ("openvino", 64, 1280, 4)
     assert (lite0.precision, lite0.device) == ("float32", "cpu")
     assert (lite0.level_names, lite0.level_ends) == (("final",), (1280,))
@@ -46,12 +46,12 @@ def test_what_an_engine_is(lite0):
     assert features.flags.owndata
 
 
-def test_on_a_cpu_it_is_what_auto_takes():
+def test_auto_chooses_openvino_on_a_cpu():
     assert _engine(engine="auto", device="cpu").name == "openvino"
 
 
-def test_an_image_has_one_feature_whatever_its_place_and_neighbours(lite0):
-    """To the byte: the batch has one shape always."""
+def test_features_do_not_depend_on_the_rest_of_the_batch(lite0):
+    """Bit for bit, because the batch always has the same shape."""
     images = _images()
     features = lite0(images)
     for order in ([3, 2, 1, 0], [1, 3, 0, 2]):
@@ -60,8 +60,8 @@ def test_an_image_has_one_feature_whatever_its_place_and_neighbours(lite0):
         np.testing.assert_array_equal(lite0(images[:n]), features[:n])
 
 
-def test_nor_does_it_depend_on_what_else_is_under_way(lite0):
-    """Every batch of a crowd, on whichever stream it ran, and in whichever order results are taken."""
+def test_features_do_not_depend_on_other_batches_in_flight(lite0):
+    """Many batches at the same time, on any stream, with results taken in any order."""
     images = _images(40)
     features = np.concatenate([lite0(images[start : start + 4]) for start in range(0, 40, 4)])
     generator = np.random.default_rng(1)
@@ -72,14 +72,14 @@ def test_nor_does_it_depend_on_what_else_is_under_way(lite0):
             np.testing.assert_array_equal(pending[position].result(), features[picks[position]])
 
 
-def test_pixels_may_be_overwritten_once_they_were_handed_in(lite0):
+def test_pixels_may_be_overwritten_after_submit(lite0):
     images, expected = _images(), lite0(_images())
     pending = lite0.submit(images)
     images[:] = 0
     np.testing.assert_array_equal(pending.result(), expected)
 
 
-def test_a_result_may_be_taken_twice_and_is_nobody_elses(lite0):
+def test_a_result_may_be_taken_twice_and_is_not_shared(lite0):
     pending, other = lite0.submit(_images()), lite0.submit(_images(seed=1))
     first = pending.result().copy()
     other.result()[:] = 0
@@ -105,14 +105,14 @@ def test_several_threads_share_an_engine(lite0):
     assert wrong == []
 
 
-def test_the_images_are_left_as_they_were(lite0):
+def test_the_images_are_unchanged(lite0):
     images = _images()
     images.flags.writeable = False
     lite0(images)
     np.testing.assert_array_equal(images, _images())
 
 
-def test_pictures_that_are_a_part_of_a_larger_array(lite0):
+def test_images_that_are_a_view_of_a_larger_array(lite0):
     wide = np.random.default_rng(2).integers(0, 256, (4, SIZE, SIZE, 4), dtype=np.uint8)
     np.testing.assert_array_equal(lite0(wide[..., :3]), lite0(np.ascontiguousarray(wide[..., :3])))
 
@@ -170,7 +170,7 @@ def _disagreement(monkeypatch, name, size, **options):
         ("mobilenet_v2", 96, {"levels": True}),
     ],
 )
-def test_it_gives_what_tensorflow_gives(monkeypatch, name, size, options):
+def test_it_agrees_with_tensorflow(monkeypatch, name, size, options):
     assert _disagreement(monkeypatch, name, size, **options) < 1e-5
 
 
@@ -184,7 +184,7 @@ def test_it_gives_what_tensorflow_gives(monkeypatch, name, size, options):
         ("nasnet_mobile", 64),
     ],
 )
-def test_so_do_other_kinds_of_network(monkeypatch, name, size):
+def test_it_agrees_with_tensorflow_on_other_networks(monkeypatch, name, size):
     assert _disagreement(monkeypatch, name, size) < 1e-5
 
 
@@ -221,8 +221,8 @@ class _FakeOpenVINO:
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_it_computes_in_the_format_asked_for_or_not_at_all(precision):
-    """On a CPU without the instructions OpenVINO goes on in float32, and says so only when asked."""
+def test_it_computes_in_the_requested_precision_or_raises(precision):
+    """On a CPU without the instructions, OpenVINO computes in float32 without an error."""
     core, stored = _FakeOpenVINO(), types.SimpleNamespace(structure=b"", weights=b"1")
     if precision == "float32":
         _compiled_network(core, stored, precision=precision, threads=None)
@@ -249,7 +249,7 @@ def test_auto_is_the_default():
     assert _engine(batch_size="auto").batch_size == 8
 
 
-def test_one_core_has_one_batch_in_work_and_one_waiting(lite0):
+def test_one_core_has_one_running_and_one_queued_batch(lite0):
     engine = _engine(threads=1)
     assert engine.in_flight == 2
     np.testing.assert_allclose(engine(_images()), lite0(_images()), rtol=0, atol=1e-5)
@@ -267,12 +267,12 @@ def test_one_core_has_one_batch_in_work_and_one_waiting(lite0):
         ({"preprocess": "featurewise"}, ConfigError, "statistics are required for featurewise only"),
     ],
 )
-def test_options_that_make_no_sense(options, error, text):
+def test_invalid_options(options, error, text):
     with pytest.raises(error, match=text):
         _engine(**options)
 
 
-def test_a_batch_that_fails_says_so_in_one_line_and_blocks_nothing():
+def test_a_failed_batch_raises_a_one_line_error_and_releases_its_request():
     def wait():
         raise RuntimeError("Exception from src/inference/src/infer_request.cpp:224:\n\nno memory left\n")
 

@@ -64,7 +64,7 @@ def assert_features(said, expected):
 @pytest.mark.parametrize(
     "name", ["vgg16", "mobilenet", pytest.param("densenet121", marks=pytest.mark.slow), "mobilenet_v3_small"]
 )
-def test_it_is_preprocessing_network_and_mean(name, pixels, tmp_path):
+def test_the_model_is_preprocessing_network_and_mean(name, pixels, tmp_path):
     config = make_config(name)
     module = importlib.import_module(f"keras.applications.{get_backbone(name).factory.split('.')[0]}")
     maps = network_of(config)(module.preprocess_input(pixels.astype(np.float32)))

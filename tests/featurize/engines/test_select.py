@@ -83,11 +83,11 @@ def test_the_engine_that_is_chosen(case, expected, imports_tensorflow):
         (
             {"precision": "int8"},
             ConfigError,
-            "^--precision int8: unknown. Choose one of: float32, float16, bflo",
+            "^--precision int8: unknown. Choose one of: float32, bfloat16, flo",
         ),
     ],
 )
-def test_what_cannot_be(case, error, text):
+def test_invalid_requests(case, error, text):
     with pytest.raises(error, match=text):
         _choose(**case)
 
@@ -145,7 +145,7 @@ def test_formats_of_this_cpu_are_read_from_linux(monkeypatch, tmp_path):
         ("gpu:2", ()),
     ],
 )
-def test_several_gpus_share_what_the_oldest_has(monkeypatch, device, formats):
+def test_several_gpus_have_the_formats_of_the_oldest(monkeypatch, device, formats):
     cards = tuple(select.Gpu(capability=capability, memory=1) for capability in ((9, 0), (7, 5)))
     monkeypatch.setattr(select, "gpus", lambda: cards)
     assert fast_precisions("tensorflow", device) == formats

@@ -1,4 +1,4 @@
-"""The self-check as logic, with engines whose features are known by hand."""
+"""The self-check, with engines that have features known by hand."""
 
 import numpy as np
 import pytest
@@ -59,7 +59,7 @@ def test_cosines_by_hand():
     np.testing.assert_allclose(cosines(a, b), [0.96, -1, 1, 0, -1], rtol=1e-12)
 
 
-def test_the_pictures_are_seeded_and_differ():
+def test_the_images_are_seeded_and_differ():
     images = synthetic_images(4, size=32, seed=1)
     assert images.shape == (4, 32, 32, 3)
     assert images.dtype == np.uint8
@@ -85,7 +85,7 @@ def made(monkeypatch):
     return made
 
 
-def test_what_extraction_takes_is_made_first_and_compared_with_tensorflow_on_the_cpu(made):
+def test_the_engine_of_extraction_is_created_before_the_reference(made):
     result = selfcheck(*_backbone(), device="gpu:1", precision="float16", gpu_memory=0.5)
     assert made == [
         ("gpu:1", {"engine": "auto", "gpu_memory": 0.5, "precision": "float16", "batch_size": 8}),
@@ -102,7 +102,7 @@ def test_without_a_gpu_openvino_is_checked(made):
     assert made[0][0] == "auto"
 
 
-def test_a_gpu_that_tensorflow_cannot_use_is_worth_a_word(made, monkeypatch):
+def test_a_gpu_that_tensorflow_cannot_use_is_noted(made, monkeypatch):
     monkeypatch.setattr(select, "gpus", lambda: (select.Gpu(capability=(8, 0), memory=1),))
     assert "folio-grader[cuda]" in selfcheck(*_backbone()).note
     assert selfcheck(*_backbone(), device="cpu").note == ""

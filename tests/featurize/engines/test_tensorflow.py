@@ -1,4 +1,4 @@
-"""The TensorFlow engine's promises, on the CPU. What GPUs would do: test_gpu_path.py."""
+"""The TensorFlow engine on the CPU; for GPUs see test_gpu_path.py."""
 
 import gc
 
@@ -34,7 +34,7 @@ def lite0():
 # --- features -------------------------------------------------------------------------------------
 
 
-def test_what_an_engine_is(lite0):
+def test_attributes_of_an_engine(lite0):
     assert (lite0.name, lite0.size, lite0.n_features, lite0.batch_size) == ("tensorflow", 64, 1280, 4)
     assert (lite0.precision, lite0.device) == ("float32", "cpu")
     assert (lite0.in_flight, lite0.notes) == (2, ())
@@ -45,7 +45,7 @@ def test_what_an_engine_is(lite0):
     assert features.flags.owndata
 
 
-def test_an_image_has_one_feature_whatever_its_place_and_neighbours(lite0):
+def test_features_do_not_depend_on_the_rest_of_the_batch(lite0):
     """To the byte: the batch has one shape always."""
     images = _images()
     features = lite0(images)
@@ -59,7 +59,7 @@ def test_two_engines_agree_to_the_byte(lite0):
     np.testing.assert_array_equal(_engine()(_images()), lite0(_images()))
 
 
-def test_the_images_are_left_as_they_were(lite0):
+def test_the_images_are_unchanged(lite0):
     images = _images()
     images.flags.writeable = False
     lite0(images)
@@ -137,7 +137,7 @@ def _features_by_keras(name, pixels, **factory_options):
     ("name", "options"), [("mobilenet", {}), ("mobilenet_v3_small", {"include_preprocessing": False})]
 )
 @pytest.mark.parametrize("preprocess", ["rescale", "featurewise"])
-def test_other_scaling_stands_in_for_the_networks_own(name, options, preprocess):
+def test_preprocess_replaces_the_scaling_of_the_network(name, options, preprocess):
     """Also for scaling inside the network. Formulas as the legacy ImageDataGenerator has them."""
     mean, std = [0.5, 0.4, 0.3], [0.2, 0.25, 0.3]
     pixels = _images().astype(np.float64) / 255
@@ -151,7 +151,7 @@ def test_other_scaling_stands_in_for_the_networks_own(name, options, preprocess)
 
 
 @pytest.mark.parametrize("name", ["efficientnet_b0", "efficientnet_v2_b0", "convnext_tiny"])
-def test_networks_that_scale_inside_do_so_no_more(name):
+def test_scaling_layers_inside_a_network_are_removed(name):
     from featurize.backbones.networks import build_network, without_scaling
 
     backbone = get_backbone(name)
@@ -195,7 +195,7 @@ def test_scaling_inside_a_network_stays_exact_in_bfloat16(name):
     assert network.layers[-1].compute_dtype == "bfloat16"
 
 
-def test_keras_is_left_as_it_was():
+def test_the_settings_of_keras_are_restored():
     import keras
 
     keras.config.set_dtype_policy("mixed_bfloat16")
@@ -210,7 +210,7 @@ def test_keras_is_left_as_it_was():
     np.testing.assert_array_equal(features, _engine()(_images()))
 
 
-def test_another_keras_backend_is_named(monkeypatch):
+def test_another_keras_backend_is_an_error(monkeypatch):
     import keras
 
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
@@ -223,7 +223,7 @@ def test_another_keras_backend_is_named(monkeypatch):
 @pytest.mark.parametrize(
     ("precision", "device"), [("float32", "cpu"), ("bfloat16", "cpu"), ("float16", "gpu:1")]
 )
-def test_precisions_that_a_device_has(precision, device):
+def test_precisions_that_a_device_supports(precision, device):
     check_precision(precision, device=device)
 
 
@@ -242,7 +242,7 @@ def test_auto_is_the_default():
 # --- devices -----------------------------------------------------------------------------------------
 
 
-def test_a_gpu_that_is_not_here():
+def test_a_gpu_that_does_not_exist():
     import tensorflow as tf
 
     if tf.config.list_physical_devices("GPU"):
