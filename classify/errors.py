@@ -1,4 +1,4 @@
-"""Module."""
+"""Errors of classify."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from featurize.errors import FolioError
 
 
 class BundleError(FolioError):
-    """A bundle that cannot be loaded or does not fit the features."""
+    """A bundle cannot be loaded, or does not match the features."""
 
 
 class CompareError(FolioError):
-    """Stores, heads or folds that cannot be compared."""
+    """Stores, heads or options do not allow a comparison or a fit."""
 
 
 class ExportError(FolioError):
-    """A bundle that cannot be turned into what another runtime loads."""
+    """A bundle cannot be exported."""

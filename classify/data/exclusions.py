@@ -23,9 +23,8 @@ _MAX_CONFLICTS = 20  # files with several grades that get a sentence each
 class ExcludedImages:
     """Images that would bias the metrics. Pairs are (path, path of the identical or similar image)."""
 
-    conflicts: tuple[
-        tuple[str, ...], ...
-    ]  # paths of one content with several grades: not fitted on, not scored
+    # Paths of each content with several grades: not fitted on and not scored.
+    conflicts: tuple[tuple[str, ...], ...]
     train_like_test: Pairs  # not fitted on
     train_like_val: Pairs  # not fitted on
     val_like_test: Pairs  # not fitted on

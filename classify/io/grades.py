@@ -62,7 +62,7 @@ def check_output(path: Path) -> None:
         raise DatasetError(f"{path}: {problem}. Choose another file with --out FILE")
 
 
-def write_grades(path: Path, graded: PredictResult) -> None:
+def write_grades(path: Path, result: PredictResult) -> None:
     """Write predicted grades as CSV for spreadsheets, in UTF-8 with byte order mark.
 
     The columns are path, entry, n_images, grade, confidence, one probability per class, and problem.
@@ -78,10 +78,10 @@ def write_grades(path: Path, graded: PredictResult) -> None:
         "n_images",
         "grade",
         "confidence",
-        *probability_names(graded.classes),
+        *probability_names(result.classes),
         "problem",
     ]
-    empty = [""] * len(graded.classes)
+    empty = [""] * len(result.classes)
     rows = [
         [
             grade.path,
@@ -92,7 +92,7 @@ def write_grades(path: Path, graded: PredictResult) -> None:
             *([number(value) for value in grade.probabilities] or empty),
             grade.problem,
         ]
-        for grade in graded.grades
+        for grade in result.grades
     ]
     try:
         with atomic_path(path) as temporary:
@@ -103,7 +103,7 @@ def write_grades(path: Path, graded: PredictResult) -> None:
         ) from None
 
 
-def grades_json(graded: PredictResult) -> list[dict[str, Any]]:
+def grades_json(result: PredictResult) -> list[dict[str, Any]]:
     """Return predicted grades as JSON data; grade and probabilities are null where no image could be read."""
     rows: list[dict[str, Any]] = printable_json(
         [
@@ -113,12 +113,12 @@ def grades_json(graded: PredictResult) -> list[dict[str, Any]]:
                 "n_images": grade.n_images,
                 "grade": grade.grade or None,
                 "confidence": grade.confidence,
-                "probabilities": dict(zip(graded.classes, grade.probabilities, strict=True))
+                "probabilities": dict(zip(result.classes, grade.probabilities, strict=True))
                 if grade.grade
                 else None,
                 "problem": grade.problem,
             }
-            for grade in graded.grades
+            for grade in result.grades
         ]
     )
     return rows

@@ -195,8 +195,8 @@ def _common(candidate: CandidateResult, protocol: EvaluationProtocol) -> dict[st
 
 
 def _metric_names(samples: Samples) -> tuple[str, ...]:
-    graded = is_ordinal(len(samples.classes), ordered=samples.ordered)
-    return (*METRICS, *ORDERED_METRICS) if graded else METRICS
+    ordinal = is_ordinal(len(samples.classes), ordered=samples.ordered)
+    return (*METRICS, *ORDERED_METRICS) if ordinal else METRICS
 
 
 def _failed_result(candidate: CandidateResult, protocol: EvaluationProtocol) -> Result:

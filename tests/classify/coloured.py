@@ -1,6 +1,6 @@
-"""Grading by colour: a network whose features are the channel means, so that every grade can be foreseen.
+"""Prediction from colours: a network whose features are the channel means, so that predictions are known.
 
-Run as a script it is the command ``classify`` with that network in the place of the real one:
+As a script it is the command ``classify`` with this network instead of the real one:
 ``python coloured.py serve BUNDLE --port 0``.
 """
 
@@ -20,8 +20,8 @@ from PIL import Image
 SIZE = 32
 CLASSES = ("award", "low", "middle")
 HUES = {"award": (220, 40, 40), "low": (40, 220, 40), "middle": (40, 40, 220)}
-N_IMAGES = 8  # of a class
-GATE = "COLOURED_GATE"  # variable that names a file; while it is there, no features come
+N_IMAGES = 8  # per class
+GATE = "COLOURED_GATE"  # environment variable with a path; while the file exists, no features are returned
 
 
 class MeanEngine:
@@ -34,32 +34,32 @@ class MeanEngine:
         from featurize.engines.base import ReadyFeatures
 
         assert images.dtype == np.uint8
-        while os.path.exists(os.environ.get(GATE, "")):  # a test has closed it
+        while os.path.exists(os.environ.get(GATE, "")):  # while a test has closed the gate
             time.sleep(0.02)
         return ReadyFeatures(images.mean(axis=(1, 2)).astype(np.float32))
 
 
 def prepare(reader, n_files: int) -> MeanEngine:
-    """Stand in for `featurize.FeatureReader.prepare`: decode processes as ever, another network."""
+    """Replace `FeatureReader.prepare`: the usual decoding processes, but another network."""
     reader._decoder.start(n_files)
     return MeanEngine()
 
 
 def picture(colour: tuple[int, int, int], *, size: tuple[int, int] = (48, 40), kind: str = "PNG") -> bytes:
-    """Return a file of one colour."""
+    """Return an image file of one colour."""
     file = io.BytesIO()
     Image.new("RGB", size, colour).save(file, kind)
     return file.getvalue()
 
 
 def colour(grade: str, number: int) -> tuple[int, int, int]:
-    """Return a colour of a grade, no two the same."""
+    """Return a colour of a grade; all colours are different."""
     red, green, blue = HUES[grade]
     return red + 3 * number - 12, green + number, blue + 2 * number
 
 
 def write_portfolio(folder: Path, config: Mapping[str, Any]) -> Path:
-    """Write pictures to fit on under ``folder``, and a store of their colours; return its path."""
+    """Write images to fit on under `folder`, and a store of their colours; return its path."""
     from featurize.config import config_digest
     from featurize.store.reader import ContentRow, ImageTable
     from featurize.store.writer import write_store
@@ -80,7 +80,7 @@ def write_portfolio(folder: Path, config: Mapping[str, Any]) -> Path:
                 augmented=None,
             )
             found.append((path, label, row))
-    found.sort(key=lambda one: one[2].sha256)
+    found.sort(key=lambda item: item[2].sha256)
     order = sorted(range(len(found)), key=lambda k: found[k][0])
     images = ImageTable(
         path=[found[k][0] for k in order],
@@ -91,13 +91,13 @@ def write_portfolio(folder: Path, config: Mapping[str, Any]) -> Path:
         entry=[found[k][0] for k in order],
         skipped=[""] * len(found),
     )
-    settled = {**config, "input_size": SIZE}
+    full_config = {**config, "input_size": SIZE}
     store = folder / "features" / "efficientnet_lite0.h5"
     store.parent.mkdir()
     write_store(
         store,
-        config=settled,
-        config_digest=config_digest(settled),
+        config=full_config,
+        config_digest=config_digest(full_config),
         rows=[row for _, _, row in found],
         n_views=0,
         n_features=3,

@@ -1,4 +1,4 @@
-"""Small synthetic stores: class mean plus noise; views are a content plus little noise."""
+"""Small synthetic stores: features are the class mean plus noise; views are the plain features plus noise."""
 
 import hashlib
 import importlib.util
@@ -61,10 +61,10 @@ def write_synthetic_store(
 ) -> Path:
     """Write a store of independent contents.
 
-    ``counts`` is split → images a class. ``telling`` are the columns in which the classes differ.
-    ``permute_labels`` shuffles the labels once per content, over all splits together.
-    ``copy_test_into_train`` also lists every test content as a train image.
-    ``per_entry`` images are an entry, in a folder of its own; it divides the counts.
+    ``counts``: split → images per class. ``telling``: the columns in which the classes differ.
+    ``permute_labels``: shuffle the labels over all contents and splits.
+    ``copy_test_into_train``: also list every test content as a train image.
+    ``per_entry``: images per entry, which is a folder; the counts are multiples of it.
     """
     counts = counts or {"train": 20, "test": 10}
     generator = np.random.default_rng(seed)
@@ -104,7 +104,7 @@ def write_synthetic_store(
     if copy_test_into_train:
         files += [(item, "train") for item in contents if item["split"] == "test"]
     contents.sort(key=lambda item: item["row"].sha256)
-    place = {item["row"].sha256: row for row, item in enumerate(contents)}
+    row_of = {item["row"].sha256: row for row, item in enumerate(contents)}
     rows = []
     for item, split in files:
         folder = split if item["label"] < 0 else f"{split}/{classes[item['label']]}"
@@ -113,18 +113,18 @@ def write_synthetic_store(
     images = ImageTable(
         path=[path for path, _, _ in rows],
         sha256=[item["row"].sha256 for _, item, _ in rows],
-        content=np.array([place[item["row"].sha256] for _, item, _ in rows], dtype=np.int64),
+        content=np.array([row_of[item["row"].sha256] for _, item, _ in rows], dtype=np.int64),
         label=np.array([item["label"] for _, item, _ in rows], dtype=np.int16),
         split=[split for _, _, split in rows],
         entry=[path if per_entry == 1 else path.rpartition("/")[0] for path, _, _ in rows],
         skipped=[""] * len(rows),
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    settled = {**CONFIG, **(config or {}), "levels": len(level_names) > 1}
+    full_config = {**CONFIG, **(config or {}), "levels": len(level_names) > 1}
     write_store(
         path,
-        config=settled,
-        config_digest=config_digest(settled),
+        config=full_config,
+        config_digest=config_digest(full_config),
         rows=[item["row"] for item in contents],
         n_views=n_views,
         n_features=n_features,
@@ -133,7 +133,7 @@ def write_synthetic_store(
         ordered=False,
         created_with={"dataset": dataset, "weights_path": weights_path},
     )
-    with h5py.File(path, "r+") as file:  # as the format has it: README, "The store"
+    with h5py.File(path, "r+") as file:  # as in docs/store-format.md
         file["features/plain"].attrs["level_names"] = np.array(level_names, dtype=h5py.string_dtype("utf-8"))
         file["features/plain"].attrs["level_ends"] = np.array(level_ends or [n_features], dtype=np.int64)
     return path
@@ -141,20 +141,20 @@ def write_synthetic_store(
 
 @pytest.fixture(scope="session")
 def store_config() -> dict:
-    """What the features of the synthetic stores were made with."""
+    """The config of the synthetic stores."""
     return {**CONFIG}
 
 
 @pytest.fixture(autouse=True)
 def without_report(request, monkeypatch) -> None:
-    """Leave out the report, which takes seconds, but where a test is about it (marker ``report``)."""
+    """Write no report, which takes seconds, unless the test has the marker ``report``."""
     if request.node.get_closest_marker("report") is None:
         monkeypatch.setattr("classify.jobs.compare._write_report", lambda folder, samples: (None, ()))
 
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path_factory, monkeypatch) -> Path:
-    """Keep what is remembered from one run to the next away from the user's own, and from other tests."""
+    """Use a cache of its own for every test, instead of the user's cache."""
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("FOLIO_CACHE", str(folder))
     return folder
@@ -172,7 +172,7 @@ def make_store(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture(scope="session")
 def coloured() -> ModuleType:
-    """coloured.py, which is a script too: a network that can be foreseen, and pictures for it."""
+    """The module coloured.py, which is also a script: a network with known features, and images for it."""
     spec = importlib.util.spec_from_file_location("coloured", Path(__file__).with_name("coloured.py"))
     assert spec is not None
     assert spec.loader is not None
@@ -183,13 +183,13 @@ def coloured() -> ModuleType:
 
 @pytest.fixture(scope="session")
 def coloured_store(coloured, tmp_path_factory) -> Path:
-    """A store of coloured pictures, whose files are there too."""
+    """A store of images of one colour each; the image files exist too."""
     return coloured.write_portfolio(tmp_path_factory.mktemp("colours"), CONFIG)
 
 
 @pytest.fixture(scope="session")
 def coloured_bundle(coloured_store, tmp_path_factory) -> Path:
-    """A bundle that grades by colour; not by the network that its manifest names."""
+    """A bundle that predicts from colours, not with the network that its manifest names."""
     from classify.jobs.fit import fit
 
     out = tmp_path_factory.mktemp("bundles") / "plain"

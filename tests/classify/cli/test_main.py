@@ -85,7 +85,7 @@ def test_heads_lists_grids(call):
     ]
 
 
-def test_the_last_line_of_a_comparison_grades_new_images(call, make_store, network, tmp_path):
+def test_the_last_line_of_a_comparison_predicts_new_images(call, make_store, network, tmp_path):
     store = make_store(counts={"train": 10, "test": 5})
     done = call("compare", store, "--heads", "logreg,svm-linear", "--jobs", 1)
     assert done.exit_code == 0, done.output
@@ -118,7 +118,7 @@ def test_the_leaderboard_fits_and_has_a_row_a_head(call, make_store):
     assert max(map(len, lines[: lines.index(header) + 4])) <= 100
 
 
-def test_no_head_at_all_is_an_exit_code_and_the_baseline_alone_is_not(call, make_store, monkeypatch):
+def test_exit_code_without_a_fitted_head(call, make_store, monkeypatch):
     from classify.heads.logistic import LogisticHead
 
     def broken(self, *arguments, **options):
@@ -149,7 +149,7 @@ def test_fit_writes_one_bundle(call, make_store, tmp_path):
     assert {"C": 10, "gamma_factor": 0.1, "scaling": "standardise", "tol": 1e-6}.items() <= params.items()
 
 
-def test_a_fit_like_a_run_says_what_it_took_over(call, make_store):
+def test_fit_like_a_run_prints_the_origin_of_the_parameters(call, make_store):
     store = make_store(counts={"train": 10, "test": 5})
     assert call("compare", store, "--heads", "logreg").exit_code == 0
     done = call("fit", store, "--head", "logreg", "--like", "artifacts/runs/posters")
@@ -180,7 +180,7 @@ def test_a_fit_like_a_run_says_what_it_took_over(call, make_store):
         (["--epochs", "3"], None),  # an option of the search, not instead of it
     ],
 )
-def test_what_is_typed_wins_over_what_is_taken_over(call, monkeypatch, words, params):
+def test_typed_options_take_precedence_over_like(call, monkeypatch, words, params):
     asked = {}
 
     def fit(store, **options):
@@ -230,7 +230,7 @@ def test_predict_prints_a_table_or_json(call, make_store, network, tmp_path):
         (("compare", "nowhere.h5", "--units", "a,b"), "expected comma-separated whole numbers", 2),
     ],
 )
-def test_an_error_is_one_line_that_says_what_to_do(call, words, message, code):
+def test_an_error_is_one_line_with_the_next_step(call, words, message, code):
     done = call(*words)
     assert done.exit_code == code
     assert message in done.stderr
@@ -283,7 +283,7 @@ def alive(pid):
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="finds workers by /proc")
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
-def test_stopped_it_leaves_nothing_behind(make_store, tmp_path, name):
+def test_a_stopped_command_leaves_no_files(make_store, tmp_path, name):
     store = make_store(counts={"train": 900, "test": 20}, n_features=600, distance=1.0)
     out = tmp_path / "out" / "run"
     words = ["compare", str(store), "--heads", "svm-rbf", "--jobs", "2", "--fresh", "--out", str(out)]
@@ -313,7 +313,7 @@ def test_stopped_it_leaves_nothing_behind(make_store, tmp_path, name):
     ("memory", "said"),
     [("10", "a number and a unit, such as 4GB"), ("4XB", "a number"), ("50MB", "too small")],
 )
-def test_a_silly_limit_is_one_line(call, make_store, command, memory, said):
+def test_an_invalid_limit_is_a_one_line_error(call, make_store, command, memory, said):
     done = call(*command, make_store(), "--memory", memory)
     assert done.exit_code == 1
     assert done.output.count("\n") == 1

@@ -34,17 +34,19 @@ def asked(monkeypatch):
     return calls
 
 
-def test_a_run_is_made_a_report(call, make_store, tmp_path):
+def test_report_writes_the_report_of_a_run(call, make_store, tmp_path):
     compare([make_store()], heads=("nearest-mean",), out=tmp_path / "run", jobs=1, report=False)
     done = call("run")
     assert done.exit_code == 0
     assert done.stdout == "Report: run/report.html\nTable: run/leaderboard.md\nFigures: run/figures\n"
-    assert done.stderr.splitlines()[-1].startswith("Note: 60 images are shown with the store's thumbnail of 32 pixels")
+    assert done.stderr.splitlines()[-1].startswith(
+        "Note: 60 images are shown with the store's thumbnail of 32 pixels"
+    )
     for name in ("run/report.html", "run/leaderboard.md", "run/figures/leaderboard.svg"):
         assert (tmp_path / name).is_file()
 
 
-def test_what_is_typed_reaches_the_library(call, asked):
+def test_options_reach_the_library(call, asked):
     done = call(
         "a", "--store", "b.h5", "--store", "c.h5", "--data", "d", "--no-pictures", "--figures", "none"
     )
@@ -61,7 +63,7 @@ def test_what_is_typed_reaches_the_library(call, asked):
     ]
 
 
-def test_the_page_is_opened_where_that_is_asked_for(call, asked, monkeypatch):
+def test_the_page_is_opened_with_open(call, asked, monkeypatch):
     opened = []
     monkeypatch.setattr("click.launch", opened.append)
     call("a")
@@ -74,9 +76,7 @@ def test_an_error_is_one_line(call, tmp_path, monkeypatch):
     done = call("gone")
     assert done.exit_code == 1
     assert done.stdout == ""
-    assert done.stderr.strip().endswith(
-        "gone: has no results.json. Make a run with: classify compare STORE"
-    )
+    assert done.stderr.strip().endswith("gone: has no results.json. Make a run with: classify compare STORE")
     assert len(done.stderr.strip().splitlines()) == 1
     assert call("gone", "--figures", "pdf").exit_code == 2
 

@@ -48,7 +48,7 @@ def make(monkeypatch):
 
 
 @pytest.mark.parametrize("working_bytes", [1, 2**12, 2**30])
-def test_each_row_comes_once_and_where_it_belongs(make, working_bytes):
+def test_map_blocks_visits_each_row_once_with_its_position(make, working_bytes):
     stream, expected = make(working_bytes)
     found = list(stream.map_blocks(lambda where, X: (where, X)))
     where = np.concatenate([one for one, _ in found])
@@ -57,14 +57,14 @@ def test_each_row_comes_once_and_where_it_belongs(make, working_bytes):
     assert (stream.n_features, len(stream)) == (3, 120)
 
 
-def test_rows_that_are_not_chosen_are_left_out(make):
+def test_map_blocks_reads_only_chosen_rows(make):
     stream, _ = make()
     chosen = np.arange(120) % 7 == 0
     where = np.concatenate(list(stream.map_blocks(lambda where, X: where, chosen=chosen)))
     assert sorted(where.tolist()) == np.flatnonzero(chosen).tolist()
 
 
-def test_rows_are_taken_in_the_order_asked_for(make):
+def test_take_returns_rows_in_the_given_order(make):
     stream, expected = make()
     wanted = np.array([119, 3, 64, 0])
     assert np.array_equal(stream.take(wanted), expected[wanted])
@@ -78,7 +78,7 @@ def test_blocks_are_as_large_as_memory_allows(make):
     assert views.source.asked == [5]  # of 8
 
 
-def test_what_fails_in_a_thread_fails(make):
+def test_an_error_in_a_thread_is_raised(make):
     stream, _ = make(working_bytes=1)
 
     def fail(where, X):

@@ -62,13 +62,13 @@ def test_entries_of_one_image_stay_as_they_are(make_store, join):
     assert not is_portfolio(samples)
 
 
-def test_another_way_to_join_is_refused(portfolios):
+def test_an_unknown_join_is_refused(portfolios):
     with pytest.raises(CompareError, match="join is 'median': expected probabilities or features"):
         resolve_join(load_samples(portfolios), "median")
 
 
 @pytest.mark.parametrize("join", ["probabilities", "features"])
-def test_how_entries_are_graded_is_said(portfolios, join):
+def test_a_fact_describes_how_entries_are_predicted(portfolios, join):
     samples = resolve_join(load_samples(portfolios), join)
     assert is_portfolio(samples)
     assert samples.facts.lines() == [
@@ -76,7 +76,7 @@ def test_how_entries_are_graded_is_said(portfolios, join):
     ]
 
 
-def test_joined_features_are_means_view_by_view(portfolios):
+def test_averaged_features_are_means_view_by_view(portfolios):
     samples = load_samples(portfolios)
     joined = resolve_join(samples, "features")
     entries = list(dict.fromkeys(samples.entry))
@@ -103,7 +103,7 @@ def test_joined_features_are_means_view_by_view(portfolios):
     assert [joined.entry[i].split("/")[0] for i in joined.train_images] == ["train"] * 40
 
 
-def test_what_is_left_out_is_in_no_mean_and_an_entry_without_views_has_none(portfolios):
+def test_excluded_images_are_in_no_mean_and_an_entry_may_lack_views(portfolios):
     samples = load_samples(portfolios)
     (out, *kept) = [i for i, name in enumerate(samples.entry) if name == samples.entry[0]]
     fitted = samples.scored.copy()
@@ -121,7 +121,7 @@ def test_what_is_left_out_is_in_no_mean_and_an_entry_without_views_has_none(port
     assert joined.augmented_row[row + 1] == 0
 
 
-def test_no_entry_straddles_a_fold(portfolios, make_store):
+def test_no_fold_splits_an_entry(portfolios, make_store):
     nested = make_store("other", counts={"train": 30}, per_entry=3)
     joined = resolve_join(load_samples(nested), "features")
     assert "out of fold, over 20 entries. Bundles" in make_protocol(joined, seed=0).description["text"]
@@ -162,7 +162,7 @@ def test_every_head_scores_entries(portfolios, head):
     assert score * 8 == pytest.approx(round(score * 8))  # 4 entries of either class are scored
 
 
-def test_the_key_of_scores_knows_the_entries(portfolios):
+def test_the_cache_key_of_scores_depends_on_the_entries(portfolios):
     samples = load_samples(portfolios)
     one_by_one = replace(samples, entry=samples.path)
     task, alone = score_task(samples), score_task(one_by_one)
@@ -171,7 +171,7 @@ def test_the_key_of_scores_knows_the_entries(portfolios):
     assert task_key(score_task(renamed), device="cpu") == task_key(task, device="cpu")
 
 
-def test_figures_are_of_entries_and_follow_from_the_images(portfolios, tmp_path):
+def test_metrics_are_per_entry_and_follow_from_the_images(portfolios, tmp_path):
     done = compare([portfolios], heads=("logreg",), out=tmp_path / "run", jobs=1)
     entries = [row for row in read(done.folder / "predictions.csv") if row["head"] == "logreg"]
     images = [row for row in read(done.folder / "image_predictions.csv") if row["head"] == "logreg"]
@@ -195,7 +195,7 @@ def test_figures_are_of_entries_and_follow_from_the_images(portfolios, tmp_path)
     assert done.record["join"] == "probabilities"
 
 
-def test_images_alone_have_no_second_table(make_store, tmp_path):
+def test_entries_of_one_image_write_no_image_predictions(make_store, tmp_path):
     done = compare([make_store()], heads=("logreg",), out=tmp_path / "run", jobs=1)
     rows = read(done.folder / "predictions.csv")
     assert all(row["n_images"] == "1" and row["path"] == row["entry"] for row in rows)
@@ -203,7 +203,7 @@ def test_images_alone_have_no_second_table(make_store, tmp_path):
     assert done.record["join"] is None
 
 
-def test_out_of_fold_figures_are_of_entries_too(make_store, tmp_path):
+def test_out_of_fold_metrics_are_per_entry(make_store, tmp_path):
     store = make_store(counts={"train": 30}, per_entry=3, distance=1.0)
     done = compare([store], heads=("logreg",), out=tmp_path / "run", jobs=1)
     entries = [row for row in read(done.folder / "predictions.csv") if row["head"] == "logreg"]
@@ -214,7 +214,7 @@ def test_out_of_fold_figures_are_of_entries_too(make_store, tmp_path):
     assert all(row["fold"] == fold[row["entry"]] for row in images)
 
 
-def test_joined_features_are_fitted_as_hand_averaged_ones(portfolios, tmp_path):
+def test_averaged_features_give_the_fit_of_hand_averaged_ones(portfolios, tmp_path):
     done = compare([portfolios], heads=("logreg",), join="features", out=tmp_path / "run", jobs=1)
     (result,) = (one for one in done.record["results"] if one["head"] == "logreg")
     samples = load_samples(portfolios)
@@ -259,7 +259,7 @@ def test_a_head_fitted_alone_is_tested_on_entries(portfolios, tmp_path):
     assert found.n_images.tolist() == [3] * 20
 
 
-def test_entries_are_numbered_as_they_appear(portfolios):
+def test_entries_are_numbered_in_order_of_appearance(portfolios):
     samples = load_samples(portfolios)
     assert entry_numbers(samples, [5, 0, 4, 1]).tolist() == [0, 1, 0, 1]
 

@@ -14,7 +14,7 @@ def group_sets(group):
     return {frozenset(np.flatnonzero(group == g).tolist()) for g in np.unique(group)}
 
 
-def test_entry_content_and_near_duplicates_join_however_many_steps_apart():
+def test_entry_content_and_near_duplicates_link_images_over_any_number_of_steps():
     entry = ["e1", "e1", "alone", "e2", "e2", "far"]
     content = [0, 1, 1, 2, 3, 4]  # image 2 is a copy of image 1
     near = np.array([[1, 2]])  # and content 1 looks like content 2, which is in entry e2
@@ -22,7 +22,7 @@ def test_entry_content_and_near_duplicates_join_however_many_steps_apart():
     np.testing.assert_array_equal(group_images(entry, content, NO_PAIRS), [0, 0, 0, 1, 1, 2])
 
 
-def test_near_pairs_of_contents_that_no_image_has_still_connect():
+def test_near_duplicates_without_an_image_still_link_groups():
     # 5 and 7 look like 6, which none of these images is
     np.testing.assert_array_equal(group_images(["a", "b"], [5, 7], np.array([[5, 6], [6, 7]])), [0, 0])
 
@@ -35,7 +35,7 @@ def test_no_images_have_no_groups():
     st.lists(st.tuples(st.sampled_from("abcdefgh"), st.integers(0, 9)), min_size=1, max_size=14),
     st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), max_size=4),
 )
-def test_groups_are_what_repeated_merging_gives(images, near):
+def test_groups_equal_those_of_repeated_merging(images, near):
     entry, content = [e for e, _ in images], [c for _, c in images]
     sets = [{("entry", e), ("content", c)} for e, c in images] + [
         {("content", a), ("content", b)} for a, b in near
@@ -73,7 +73,7 @@ def labelled_groups(draw):
 
 
 @given(labelled_groups(), st.integers(0, 2**32 - 1), st.sampled_from([1, 2]), st.sampled_from([3, 5]))
-def test_folds_keep_their_promises(data, seed, train_groups, n_folds):
+def test_folds_are_complete_disjoint_and_split_no_group(data, seed, train_groups, n_folds):
     y, groups = data
     folds = grouped_folds(y, groups, n_folds=n_folds, seed=seed, train_groups=train_groups)
 
@@ -118,7 +118,7 @@ def test_folds_are_stratified():
         assert np.bincount(y[test]).tolist() == [12, 4]
 
 
-def test_a_class_with_few_groups_shrinks_the_folds_and_it_says_so():
+def test_a_class_with_few_groups_gives_fewer_folds_and_a_note():
     y = np.array([0] * 20 + [1] * 9)
     groups = np.concatenate([np.arange(20), 20 + np.arange(9) // 3])  # class 1: three groups of three
     folds = grouped_folds(y, groups, classes=("low", "award"))
@@ -126,7 +126,7 @@ def test_a_class_with_few_groups_shrinks_the_folds_and_it_says_so():
     assert folds.notes == ("3 folds instead of 5: class 'award' has only 3 groups of images",)
 
 
-def test_five_images_a_class_make_five_folds_without_a_word():
+def test_five_images_per_class_give_five_folds_without_a_note():
     folds = grouped_folds(np.repeat(np.arange(17), 5), np.arange(85))
     assert (folds.n_folds, folds.notes) == (5, ())
 
@@ -152,7 +152,7 @@ def test_a_class_without_rows_and_a_single_class_are_refused():
         grouped_folds([0, 0, 0], [0, 1, 2], classes=("low",))
 
 
-def test_groups_that_tie_classes_together_are_refused_not_split():
+def test_groups_of_several_classes_are_refused_not_split():
     # Two folds must part each class: 0 wants groups a | b, 1 wants b | c, 2 wants a | c. No two folds do.
     y, groups = [0, 0, 1, 1, 2, 2], [0, 1, 1, 2, 0, 2]
     with pytest.raises(CompareError, match="some groups contain several classes"):
@@ -194,7 +194,7 @@ def test_inner_folds_can_always_be_made_in_an_outer_training_part(data):
         assert inner.n_folds >= 2
 
 
-def test_very_many_groups_are_dealt_out(monkeypatch):
+def test_very_many_groups_are_assigned_in_turn(monkeypatch):
     monkeypatch.setattr("classify.data.folds.MAX_STRATIFIED_GROUPS", 100)
     generator = np.random.default_rng(0)
     groups = generator.permutation(np.arange(1200) % 400)  # three rows each, of one class or several

@@ -43,7 +43,7 @@ def by_hand(*blocks):
     return np.concatenate(parts, axis=1)
 
 
-def test_no_block_drowns_another():
+def test_all_backbones_have_the_same_scale():
     small, large = np.array([[3.0, 4.0]], dtype=np.float32), np.array([[0, 0, 500, 0]], dtype=np.float32)
     found = fuse_rows([small, large], [(2,), (4,)])
     np.testing.assert_allclose(found, [[0.6 * 2**0.5, 0.8 * 2**0.5, 0, 0, 2, 0]], rtol=1e-6)
@@ -61,7 +61,7 @@ def test_final_columns_come_last():
     np.testing.assert_allclose(found, [[1, 1, 2 / norm, 3 / norm, 1]], rtol=1e-6)
 
 
-def test_rows_are_joined_image_by_image(stores):
+def test_rows_are_concatenated_image_by_image(stores):
     one, two = (load_samples(path) for path in stores())
     both = fuse([one, two])
     assert (both.store, both.backbone) == ("efficientnet_lite0+vgg16",) * 2
@@ -81,7 +81,7 @@ def test_rows_are_joined_image_by_image(stores):
     assert both.facts.lines() == []
 
 
-def test_contents_in_another_order_are_joined_all_the_same(stores):
+def test_contents_in_another_order_are_matched(stores):
     one, two = (load_samples(path) for path in stores(views=(0, 0)))
     order = np.random.default_rng(0).permutation(len(two.plain))
     place = np.argsort(order)
@@ -91,7 +91,7 @@ def test_contents_in_another_order_are_joined_all_the_same(stores):
     np.testing.assert_array_equal(fuse([one, shuffled]).rows([3, 0, 5]).X, fuse([one, two]).rows([3, 0, 5]).X)
 
 
-def test_levels_keep_the_final_ones_apart(make_store):
+def test_fused_levels_separate_inner_and_final_columns(make_store):
     one = load_samples(make_store("a", n_features=6, level_names=("1/2", "final"), level_ends=(2, 6)))
     two = load_samples(make_store("b", n_features=5))
     both = fuse([one, two])
@@ -109,7 +109,7 @@ def test_levels_keep_the_final_ones_apart(make_store):
     ],
     ids=str,
 )
-def test_views_that_are_not_the_same_are_left_out_and_it_says_so(stores, options, reason):
+def test_different_views_are_left_out_with_a_note(stores, options, reason):
     one, two = (load_samples(path) for path in stores(views=options.get("views", (2, 2))))
     if "seed" in options:
         two = replace(two, config={**two.config, "views": {**two.config["views"], "seed": 1}})
@@ -131,7 +131,7 @@ def test_one_store_or_other_images_are_refused(stores, make_store):
         fuse([one, replace(two, path=two.path[::-1])])
 
 
-def test_portfolios_are_fused_image_by_image_and_then_joined(stores):
+def test_portfolios_are_fused_image_by_image_and_then_averaged(stores):
     paths = stores(per_entry=3)
     one, two, both = load_same_dataset(paths, order=None, join="features", fuse=True)
     images = [load_samples(path) for path in paths]
@@ -194,7 +194,7 @@ def test_a_fused_store_is_one_more_store_of_the_run(run):
     assert done[("efficientnet_lite0+vgg16", "logreg")] == "ok"
 
 
-def test_a_fused_bundle_grades_with_each_backbone(run, images, networks):
+def test_a_fused_bundle_predicts_with_all_backbones(run, images, networks):
     bundle = run.folder / "bundles" / "efficientnet_lite0+vgg16__logreg"
     manifest = json.loads((bundle / "manifest.json").read_text())
     assert manifest["format_version"] == 3
@@ -244,7 +244,7 @@ def test_features_of_other_configs_name_a_command_for_each_store(run):
         (lambda parts: parts[1].pop("weights"), r"lacks 'parts\[1\].weights'"),
     ],
 )
-def test_a_fused_manifest_that_does_not_hold_together_is_refused(run, change, message):
+def test_an_inconsistent_fused_manifest_is_refused(run, change, message):
     import hashlib
 
     path = run.folder / "bundles" / "efficientnet_lite0+vgg16__logreg" / "manifest.json"
@@ -257,7 +257,7 @@ def test_a_fused_manifest_that_does_not_hold_together_is_refused(run, change, me
         load_bundle(path.parent)
 
 
-def test_weights_of_every_part_come_along(make_store, tmp_path):
+def test_a_fused_bundle_includes_the_weights_of_every_part(make_store, tmp_path):
     """What is no backbone's published weights is in the bundle, each under its store's name."""
     import hashlib
 

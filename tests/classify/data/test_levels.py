@@ -44,7 +44,7 @@ def test_final_is_the_last_level_and_all_is_everything(store):
     np.testing.assert_array_equal(final.groups, everything.groups)
 
 
-def test_a_store_of_one_level_has_nothing_to_choose(make_store, tmp_path):
+def test_levels_are_not_searched_for_a_store_of_one_level(make_store, tmp_path):
     samples = load_samples(make_store())
     assert samples.columns("final") == samples.columns("all") == slice(0, 8)
     assert with_levels([{"C": 1.0}], n_levels=1) == ({"C": 1.0},)
@@ -52,7 +52,7 @@ def test_a_store_of_one_level_has_nothing_to_choose(make_store, tmp_path):
     assert "levels" not in result_of(done, "logreg")["params"]
 
 
-def test_the_grid_comes_once_a_choice_and_final_first():
+def test_the_grid_is_repeated_per_levels_value_with_final_first():
     assert with_levels([{"C": 1.0}, {"C": 2.0}], n_levels=3) == (
         {"C": 1.0, "levels": "final"},
         {"C": 2.0, "levels": "final"},
@@ -62,7 +62,7 @@ def test_the_grid_comes_once_a_choice_and_final_first():
 
 
 @pytest.mark.parametrize(("telling", "chosen"), [(slice(0, 8), "all"), (slice(8, 12), "final")])
-def test_the_levels_that_tell_the_classes_apart_are_chosen(store, tmp_path, telling, chosen):
+def test_the_informative_levels_are_chosen(store, tmp_path, telling, chosen):
     path = store(telling=telling, distance=4.0)
     done = compare([path], heads=("logreg", "svm-linear"), out=tmp_path / "run", jobs=1)
     assert json.loads((done.folder / "results.json").read_text())["stores"][0]["level_names"] == list(NAMES)
@@ -93,7 +93,7 @@ def test_equal_scores_take_the_final_level(store, tmp_path):
 
 
 @pytest.mark.parametrize(("levels", "first"), [("final", 8), ("all", 0)])
-def test_a_bundle_slices_what_the_network_gives(store, tmp_path, levels, first):
+def test_a_bundle_selects_its_columns(store, tmp_path, levels, first):
     path = store(distance=1.5)
     done = fit(path, head="logreg", params={"C": 0.1, "levels": levels}, out=tmp_path / "bundle")
     samples = load_samples(path)
@@ -112,7 +112,7 @@ def test_a_bundle_slices_what_the_network_gives(store, tmp_path, levels, first):
     )
 
 
-def test_new_images_are_graded_by_the_columns_of_the_bundle(store, tmp_path, monkeypatch):
+def test_new_images_are_predicted_from_the_columns_of_the_bundle(store, tmp_path, monkeypatch):
     path = store(telling=slice(8, 12), distance=6.0)
     samples = load_samples(path)
     bundle = fit(path, head="logreg", params={"C": 1, "levels": "final"}, out=tmp_path / "bundle").bundle
@@ -130,7 +130,7 @@ def test_new_images_are_graded_by_the_columns_of_the_bundle(store, tmp_path, mon
     assert grades == [samples.classes[label] for label in samples.y[samples.test_images]]
 
 
-def test_levels_that_are_not_there_are_refused(make_store, store, tmp_path):
+def test_missing_levels_are_refused(make_store, store, tmp_path):
     with pytest.raises(CompareError, match="parameter 'levels' is 'some': expected one of final, all"):
         fit(store(), head="logreg", params={"levels": "some"}, out=tmp_path / "a")
     with pytest.raises(CompareError, match=r"levels=all: store 'plain' has .*--levels"):
@@ -139,5 +139,5 @@ def test_levels_that_are_not_there_are_refused(make_store, store, tmp_path):
     assert "levels" not in done.params
 
 
-def test_of_several_levels_the_final_one_is_meant_where_nothing_is_said():
+def test_the_final_level_is_the_default():
     assert resolve_levels({"C": 1.0}, level_names=NAMES, store="s") == {"C": 1.0, "levels": "final"}

@@ -14,7 +14,7 @@ def drawn(seed: int, *shape: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("cells", [1, 500, 10**9])
-def test_the_nearest_are_those_of_scikit_learn(monkeypatch, cells):
+def test_neighbors_equal_those_of_scikit_learn(monkeypatch, cells):
     monkeypatch.setattr(module, "_BLOCK_SIMILARITIES", cells)  # one row a block, some rows, all rows
     X, fitted = drawn(0, 60, 40), drawn(1, 90, 40)
     before = X.copy(), fitted.copy()
@@ -28,7 +28,7 @@ def test_the_nearest_are_those_of_scikit_learn(monkeypatch, cells):
     np.testing.assert_array_equal(fitted, before[1])
 
 
-def test_no_row_gets_one_of_its_own_group():
+def test_rows_of_the_same_group_are_excluded():
     X = drawn(2, 50, 8)
     group, author = np.arange(50) // 5, np.arange(50) % 7
     found = nearest_rows(X, X, k=3, exclude_groups=((group, group), (author, author)))
@@ -40,7 +40,7 @@ def test_no_row_gets_one_of_its_own_group():
         np.testing.assert_array_equal(found.index[row], expected)
 
 
-def test_where_fewer_are_left_the_rest_is_minus_one():
+def test_missing_neighbors_are_minus_one():
     X = np.array([[1, 0], [0, 1], [1, 1]], dtype=np.float32)
     group = np.array([0, 0, 1])
     found = nearest_rows(X, X, k=3, exclude_groups=((group, group),))
@@ -55,7 +55,7 @@ def test_where_fewer_are_left_the_rest_is_minus_one():
 
 
 @pytest.mark.parametrize("width", [3, 1280])
-def test_of_equally_similar_rows_the_first_is_taken(width):
+def test_ties_return_the_first_row(width):
     """Also where a matrix product rounds equal rows unequally, as it does at the ends of its blocks."""
     pattern = drawn(3, 4, width)
     fitted = pattern[np.arange(403) % 4]
@@ -104,6 +104,6 @@ def test_very_large_and_very_small_features():
         ),
     ],
 )
-def test_what_does_not_fit_is_refused(X, fitted, options, message):
+def test_inconsistent_shapes_are_refused(X, fitted, options, message):
     with pytest.raises(CompareError, match=message):
         nearest_rows(X, fitted, **options)

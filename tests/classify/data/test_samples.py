@@ -101,7 +101,7 @@ def paths(samples, images):
     return [samples.path[i] for i in images]
 
 
-def test_a_plain_data_set_leaves_nothing_out(load):
+def test_without_duplicates_nothing_is_left_out(load):
     samples = load(PLAIN)
     assert (samples.store, samples.dataset, samples.backbone) == ("vgg16", "task", "vgg16")
     assert samples.path == sorted(PLAIN)
@@ -116,7 +116,7 @@ def test_a_plain_data_set_leaves_nothing_out(load):
     assert samples.facts.lines() == []
 
 
-def test_rows_stack_the_plain_view_and_then_the_others(load):
+def test_rows_are_the_plain_view_followed_by_augmented_views(load):
     samples = load(PLAIN)
     a, e, c = (samples.path.index(p) for p in ("train/bad/1.jpg", "test/bad/1.jpg", "train/good/1.jpg"))
     rows = samples.rows([c, e, a])  # any order; e is a test image without views
@@ -183,7 +183,7 @@ def test_an_image_of_the_same_entry_as_a_copy_of_a_test_image_is_still_fitted_on
     )
 
 
-def test_val_stops_train_and_test_stops_val(load):
+def test_val_duplicates_leave_train_and_test_duplicates_leave_val(load):
     samples = load(
         PLAIN
         | {
@@ -201,7 +201,7 @@ def test_val_stops_train_and_test_stops_val(load):
     assert "train/bad/near.jpg" not in paths(samples, samples.fit_images)
 
 
-def test_one_file_under_two_grades_is_used_nowhere_and_listed(load):
+def test_one_file_with_two_grades_is_not_used_and_listed(load):
     samples = load(
         PLAIN
         | {
@@ -224,7 +224,7 @@ def test_one_file_under_two_grades_is_used_nowhere_and_listed(load):
     assert samples.facts.left_out.train_like_test == ()
 
 
-def test_copies_in_train_are_fitted_on_once_and_copies_in_test_all_count(load):
+def test_train_copies_are_fitted_on_once_and_test_copies_are_all_scored(load):
     samples = load(
         PLAIN
         | {"train/bad/3.jpg": "a", "train/bad/4.jpg": "a", "test/good/2.jpg": "f", "train/bad/5.jpg": "b1"}
@@ -242,14 +242,14 @@ def test_copies_in_train_are_fitted_on_once_and_copies_in_test_all_count(load):
     assert samples.facts.lines()[0].startswith("2 images are exact copies of other images of the same split")
 
 
-def test_ungraded_images_join_nothing(load):
+def test_ungraded_images_link_no_groups(load):
     samples = load(PLAIN | {"new/1.jpg": "e1", "new/2.jpg": ""})  # e1 is nearly test/bad/1.jpg
     assert samples.path == sorted(PLAIN)
     assert samples.facts.near_duplicates == ()
     assert samples.facts.skipped == ()
 
 
-def test_without_a_test_split_train_and_val_are_one(load):
+def test_without_a_test_split_train_and_val_are_merged(load):
     files = {path: picture for path, picture in PLAIN.items() if not path.startswith("test")}
     samples = load(files | {"val/bad/1.jpg": "g", "val/good/1.jpg": "d1", "val/bad/2.jpg": "a"})
     assert not samples.has_test
@@ -263,7 +263,7 @@ def test_without_a_test_split_train_and_val_are_one(load):
     assert len(samples.test_images) == 0
 
 
-def test_skipped_images_are_told_with_their_reason(load):
+def test_skipped_images_are_listed_with_their_reason(load):
     samples = load(PLAIN | {"train/bad/broken.jpg": ""})
     assert "train/bad/broken.jpg" not in samples.path
     assert samples.facts.skipped == (("train/bad/broken.jpg", "not an image"),)
@@ -286,7 +286,7 @@ def test_without_an_order_the_store_decides(load):
 
 
 @pytest.mark.parametrize("order", [("good",), ("good", "bad", "bad"), ("good", "worse")])
-def test_an_order_that_is_not_the_classes_names_both(load, order):
+def test_an_order_that_differs_from_the_classes_is_refused(load, order):
     with pytest.raises(ConfigError, match=r"--order good.*: the classes of .*vgg16.h5 are bad, good"):
         load(PLAIN, order=order)
 
@@ -321,7 +321,7 @@ def test_a_class_whose_images_were_all_skipped_is_named(load):
         load(files)
 
 
-def test_a_class_whose_training_images_all_stand_in_test_is_named(load):
+def test_a_class_with_all_training_images_in_test_is_refused(load):
     files = PLAIN | {"train/good/1.jpg": "f", "train/good/2.jpg": "f1"}
     with pytest.raises(CompareError, match="class 'good' has no image to fit on: 3 found, 3 are test"):
         load(files)

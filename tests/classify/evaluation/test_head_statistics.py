@@ -44,7 +44,7 @@ def test_all_heads_are_compared():
     assert not described["approximate"]
 
 
-def test_ordered_classes_are_judged_by_kappa():
+def test_the_primary_metric_of_ordered_classes_is_kappa():
     got = statistics_of(predictions_of(0.9), predictions_of(0.4, seed=1), ordered=True)
     assert got.description["primary_metric"] == "quadratic_kappa"
     assert "quadratic_kappa" in got.intervals[0]
@@ -63,7 +63,7 @@ def test_a_baseline_is_compared_once_and_has_its_intervals():
     assert sorted(map(sorted, pairs)) == [["resnet50", "vgg16"], ["vgg16"]]
 
 
-def test_what_is_approximate_says_why():
+def test_approximate_statistics_have_a_reason():
     group = np.arange(90) // 4
     got = statistics_of(
         predictions_of(0.9, group=group), predictions_of(0.5, seed=1, group=group), nested=True

@@ -48,7 +48,7 @@ def edit(bundle, **changes):
 
 
 @pytest.mark.parametrize("name", CLASSICAL)
-def test_a_loaded_head_says_what_the_fitted_one_said(name, store, tmp_path):
+def test_a_loaded_head_predicts_like_the_fitted_one(name, store, tmp_path):
     samples = load_samples(store)
     rows = samples.rows(samples.train_images)
     estimator = make_head(name).fit(rows.X, rows.y, groups=rows.groups, image=rows.image)
@@ -70,7 +70,7 @@ def test_a_loaded_head_says_what_the_fitted_one_said(name, store, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_dense_head_comes_back_in_safe_mode(store, tmp_path):
+def test_a_dense_head_is_loaded_in_safe_mode(store, tmp_path):
     from classify.jobs.options import DenseOptions
 
     done = fit(
@@ -94,7 +94,7 @@ SMALL_DENSE = {"units": (4,), "epochs": 2}
 
 
 @pytest.mark.parametrize("name", list(HEADS))
-def test_no_bundle_holds_a_path_of_our_code(name, make_store, tmp_path):
+def test_no_bundle_contains_a_class_path_of_folio(name, make_store, tmp_path):
     """Of a bundle nothing names a module of ours, so that none can break it by being moved."""
     store = make_store(counts={"train": 8, "test": 3}, classes=("a", "b", "c"))
     done = fit(
@@ -117,7 +117,7 @@ def test_no_bundle_holds_a_path_of_our_code(name, make_store, tmp_path):
             assert ours not in content, f"{where}: {content[max(0, content.find(ours) - 60) :][:120]!r}"
 
 
-def test_the_manifest_says_what_is_needed(bundle, store):
+def test_the_manifest_has_all_fields(bundle, store):
     manifest = json.loads((bundle / "manifest.json").read_text())
     samples = load_samples(store)
     assert manifest["format"] == "folio-bundle"
@@ -146,7 +146,7 @@ def test_a_damaged_head_is_refused(bundle):
         load_bundle(bundle)
 
 
-def test_types_that_are_not_ours_are_refused(bundle, store):
+def test_unknown_types_are_refused(bundle, store):
     from sklearn.naive_bayes import GaussianNB
 
     class Stranger(GaussianNB):
@@ -208,7 +208,7 @@ def test_types_that_are_not_ours_are_refused(bundle, store):
         ),
     ],
 )
-def test_a_manifest_that_is_not_ours_is_refused(bundle, changes, message):
+def test_an_invalid_manifest_is_refused(bundle, changes, message):
     edit(bundle, **changes)
     with pytest.raises(BundleError, match=message):
         load_bundle(bundle)
@@ -232,14 +232,14 @@ def test_an_altered_manifest_is_refused(bundle, change):
 
 
 @pytest.mark.parametrize("text", ["", "[]", "[" * 100_000, "{", "\0"])
-def test_a_torn_manifest_is_one_line(bundle, text):
+def test_a_truncated_manifest_is_a_one_line_error(bundle, text):
     (bundle / "manifest.json").write_text(text)
     with pytest.raises(BundleError, match=r"manifest\.json: (cannot be read|not the manifest)") as caught:
         load_bundle(bundle)
     assert "\n" not in str(caught.value)
 
 
-def test_a_manifest_that_names_no_columns_means_all(bundle):
+def test_a_manifest_without_columns_uses_all(bundle):
     edit(bundle, columns=None)
     assert load_bundle(bundle).manifest["columns"] == [0, 8]
 
@@ -298,7 +298,7 @@ def param(**changes):
         ),
     ],
 )
-def test_a_state_that_is_not_of_this_head_is_one_line(bundle, store, change, message):
+def test_an_invalid_state_is_a_one_line_error(bundle, store, change, message):
     state = head_state(load_bundle(bundle).estimator)
     change(state)
     file = bundle / "head.skops"
@@ -334,12 +334,12 @@ def test_a_head_within_a_head_is_checked_as_well(change, message, tmp_path):
         load_head(file, manifest, n_features=4)
 
 
-def test_no_bundle_is_one_line(tmp_path):
+def test_a_missing_bundle_is_a_one_line_error(tmp_path):
     with pytest.raises(BundleError, match=r"not a bundle \(manifest.json is missing\)"):
         load_bundle(tmp_path)
 
 
-def test_published_weights_stay_where_they_are(store, tmp_path):
+def test_published_weights_are_not_included(store, tmp_path):
     weights, notes = prepare_weights(
         tmp_path / "w", store="s", config=load_samples(store).config, created_with={}
     )
@@ -348,7 +348,7 @@ def test_published_weights_stay_where_they_are(store, tmp_path):
     assert not (tmp_path / "w").exists()
 
 
-def test_other_weights_come_along(make_store, tmp_path):
+def test_other_weights_are_included(make_store, tmp_path):
     file = tmp_path / "mine.weights.h5"
     file.write_bytes(b"weights")
     digest = sha256(b"weights")
@@ -362,7 +362,7 @@ def test_other_weights_come_along(make_store, tmp_path):
         load_bundle(done.bundle)
 
 
-def test_weights_that_are_gone_are_a_note(make_store, tmp_path):
+def test_missing_weights_give_a_note(make_store, tmp_path):
     config = {"weights": {"kind": "file", "sha256": "1" * 64, "seed": None}}
     store = make_store(counts={"train": 8}, config=config, weights_path=str(tmp_path / "gone.h5"))
     done = fit(store, head="logreg", params={"C": 1.0}, out=tmp_path / "bundle")

@@ -62,7 +62,7 @@ def mean_colour(data: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"), dtype=float).mean(axis=(0, 1))
 
 
-def test_a_bundle_carries_what_it_was_fitted_on(make_portfolio, tmp_path):
+def test_a_bundle_includes_its_fitted_images(make_portfolio, tmp_path):
     store = make_portfolio()
     done = fit(store, head="logreg", params={"C": 1.0}, out=tmp_path / "b", with_examples=True)
     assert {path.name for path in done.bundle.iterdir()} == {"manifest.json", "head.skops", EXAMPLES}
@@ -84,7 +84,7 @@ def test_a_bundle_carries_what_it_was_fitted_on(make_portfolio, tmp_path):
     assert done.notes == ()
 
 
-def test_without_being_asked_it_carries_nothing(make_portfolio, tmp_path):
+def test_examples_are_not_included_by_default(make_portfolio, tmp_path):
     store = make_portfolio()
     bundle = fit(store, head="logreg", params={"C": 1.0}, out=tmp_path / "b").bundle
     assert {path.name for path in bundle.iterdir()} == {"manifest.json", "head.skops"}
@@ -93,7 +93,7 @@ def test_without_being_asked_it_carries_nothing(make_portfolio, tmp_path):
     assert list(run.folder.rglob(EXAMPLES)) == []
 
 
-def test_files_that_are_gone_or_have_changed_are_stood_in_for(make_portfolio, tmp_path):
+def test_thumbnails_of_the_store_replace_missing_or_changed_files(make_portfolio, tmp_path):
     store = make_portfolio()
     train = sorted((tmp_path / "data" / "train").rglob("*.jpg"))
     train[0].unlink()
@@ -111,7 +111,7 @@ def test_files_that_are_gone_or_have_changed_are_stood_in_for(make_portfolio, tm
     np.testing.assert_allclose(mean_colour(found.pictures[0]), own.mean(axis=(0, 1)), atol=10)
 
 
-def test_a_run_keeps_them_once_and_in_every_bundle(make_portfolio, tmp_path):
+def test_a_run_links_examples_into_every_bundle(make_portfolio, tmp_path):
     run = compare(
         [make_portfolio()],
         heads=("logreg", "nearest-mean", "ensemble"),
@@ -133,7 +133,7 @@ def test_a_run_keeps_them_once_and_in_every_bundle(make_portfolio, tmp_path):
     np.testing.assert_array_equal(found.features, alone.features)
 
 
-def test_of_fused_stores_they_are_those_of_the_first(make_portfolio, tmp_path):
+def test_examples_of_fused_stores_are_those_of_the_first(make_portfolio, tmp_path):
     stores = [
         make_portfolio("one"),
         make_portfolio("two", config={"backbone": "vgg16"}, n_features=5, write=False),
@@ -150,7 +150,7 @@ def test_of_fused_stores_they_are_those_of_the_first(make_portfolio, tmp_path):
     assert found.columns == (0, 8)
 
 
-def test_of_levels_the_final_one_is_kept(make_portfolio, tmp_path):
+def test_examples_have_the_final_level(make_portfolio, tmp_path):
     store = make_portfolio(level_names=("1/2", "final"), level_ends=(3, 8))
     found = load_examples(
         load_bundle(
@@ -163,7 +163,7 @@ def test_of_levels_the_final_one_is_kept(make_portfolio, tmp_path):
     np.testing.assert_allclose(found.features, rows / np.linalg.norm(rows, axis=1, keepdims=True), atol=1e-3)
 
 
-def test_an_entry_whose_features_were_joined_is_one_example(make_portfolio, tmp_path):
+def test_an_entry_with_averaged_features_is_one_example(make_portfolio, tmp_path):
     store = make_portfolio(counts={"train": 12, "test": 6}, per_entry=3)
     out = tmp_path / "b"
     found = load_examples(
@@ -232,7 +232,7 @@ def test_damaged_examples_are_refused(make_portfolio, tmp_path, damage):
         load_examples(load_bundle(bundle))
 
 
-def test_a_bundle_that_is_moved_keeps_them(make_portfolio, tmp_path):
+def test_a_moved_bundle_keeps_its_examples(make_portfolio, tmp_path):
     bundle = fit(
         make_portfolio(), head="logreg", params={"C": 1.0}, out=tmp_path / "b", with_examples=True
     ).bundle
@@ -243,7 +243,7 @@ def test_a_bundle_that_is_moved_keeps_them(make_portfolio, tmp_path):
 
 
 @pytest.mark.parametrize("command", ["compare", "fit"])
-def test_the_command_says_what_it_gives_away(command):
+def test_the_help_says_that_bundles_show_the_images(command):
     said = " ".join(CliRunner().invoke(cli, [command, "--help"]).stdout.split())
     assert "--with-examples Add thumbnail, file name and features of every fitted image" in said
     assert "Anyone who has the bundle can see the images." in said

@@ -54,7 +54,7 @@ needs_bash = pytest.mark.skipif(BASH is None, reason="needs bash, which reads th
         max_size=4,
     )
 )
-def test_a_shell_reads_any_words_back(names):
+def test_a_shell_parses_quoted_words_back(names):
     words = [os.fsdecode(name) for name in names]
     line = shell_line(words)
     assert as_bash_reads(line) == words
@@ -111,7 +111,7 @@ def test_the_command_is_parsed_into_equal_options(monkeypatch, stores, options):
     assert parsed(as_bash_reads(line)) == parsed(words)
 
 
-def test_a_run_says_how_it_was_made(make_store, tmp_path, monkeypatch):
+def test_a_record_has_the_commands_of_the_run(make_store, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = make_store(counts={"train": 8, "test": 4}).relative_to(tmp_path)
     dense = DenseOptions(epochs=9)
@@ -134,7 +134,7 @@ def test_a_run_says_how_it_was_made(make_store, tmp_path, monkeypatch):
     assert 0 < made["seconds"] < 600
 
 
-def test_what_is_not_given_is_not_said():
+def test_default_options_are_not_in_the_command():
     assert compare_words([Path("a.h5")], {"heads": None, "study": [], "fuse": True, "report": False}) == [
         *("classify", "compare", "a.h5", "--fuse", "--no-report")
     ]

@@ -124,7 +124,7 @@ def test_a_bundle_of_a_run_names_the_command_of_the_run(make_store, tmp_path):
         {"members": 3, "store": None},
     ],
 )
-def test_a_manifest_that_says_nothing_gives_the_general_command(make_store, tmp_path, changes):
+def test_a_manifest_without_fields_gives_the_general_command(make_store, tmp_path, changes):
     folder = fit(make_store(counts={"train": 8}), head="logreg", params={"C": 1.0}, out=tmp_path / "b").bundle
     as_version(folder, 1, **changes)
     assert refusal(folder).startswith("classify compare ")
@@ -139,7 +139,7 @@ def test_a_manifest_that_says_nothing_gives_the_general_command(make_store, tmp_
         {"dataset": "a b\x1b[31m; rm -rf ~"},
     ],
 )
-def test_whatever_else_a_manifest_says_it_is_one_line_that_click_reads(make_store, tmp_path, changes):
+def test_any_manifest_gives_one_line_that_click_parses(make_store, tmp_path, changes):
     folder = fit(make_store(counts={"train": 8}), head="logreg", params={"C": 1.0}, out=tmp_path / "b").bundle
     as_version(folder, 1, **changes)
     try:

@@ -43,7 +43,7 @@ def run(make_store, tmp_path):
     return run
 
 
-def test_a_run_holds_what_the_issue_names(run):
+def test_a_run_folder_has_all_files(run):
     done = run()
     record = json.loads((done.folder / "results.json").read_text())
     assert record == done.record
@@ -74,7 +74,7 @@ def test_a_run_holds_what_the_issue_names(run):
     assert record["protocol"]["n_folds"] == 5
 
 
-def test_the_figures_are_those_of_the_predictions(run):
+def test_metrics_follow_from_the_predictions(run):
     done = run(store={"distance": 1.5})
     rows = read_predictions(done.folder)
     assert len(rows) == 3 * 20
@@ -109,17 +109,17 @@ def test_equal_scores_recommend_the_simpler_head(run):
     assert [row["recommended"] for row in board] == [True, False, False]
 
 
-def test_every_head_has_a_place_among_equals():
+def test_every_head_is_ranked_by_simplicity():
     assert {name for name in HEADS if name != "baseline"} <= set(SIMPLEST_FIRST)
 
 
-def test_twice_the_same_figures(run):
+def test_a_comparison_is_deterministic(run):
     first, second = run(out="one"), run(out="two", fresh=True)
     assert without_times(first.record) == without_times(second.record)
     assert read_predictions(first.folder) == read_predictions(second.folder)
 
 
-def test_without_a_test_split_every_figure_is_out_of_fold(run):
+def test_without_a_test_split_all_metrics_are_out_of_fold(run):
     done = run(("logreg",), store={"counts": {"train": 15}, "distance": 2.0})
     assert done.record["protocol"]["kind"] == "nested cross-validation"
     result = done.record["results"][0]
@@ -173,7 +173,7 @@ def test_a_val_split_chooses_and_the_bundle_is_refitted(run, make_store):
     assert set(samples.split[make_protocol(samples, seed=0).final.fit]) == {"train", "val"}
 
 
-def test_a_failing_head_takes_no_other_with_it(run, monkeypatch):
+def test_a_failing_head_does_not_stop_the_others(run, monkeypatch):
     from classify.heads.svm import SVMHead
 
     def broken(self, *arguments, **options):
@@ -190,7 +190,7 @@ def test_a_failing_head_takes_no_other_with_it(run, monkeypatch):
     assert {row["head"] for row in read_predictions(done.folder)} == {"logreg", "baseline"}
 
 
-def test_too_many_rows_for_an_exact_machine_are_said_and_searched_alike(run, monkeypatch):
+def test_too_many_rows_for_an_exact_svm_give_a_note(run, monkeypatch):
     asked = []
 
     def solver_params(head, n_rows):
@@ -250,7 +250,7 @@ def test_a_str_of_studies_is_one_study(make_store, tmp_path):
         compare(make_store(), heads="logreg", study="nothing", out=tmp_path / "run")
 
 
-def test_a_folder_of_stores_names_them(make_store, tmp_path):
+def test_a_folder_of_stores_is_refused_with_their_names(make_store, tmp_path):
     folder = make_store("one").parent
     make_store("two")
     with pytest.raises(
@@ -311,13 +311,13 @@ def test_unknown_heads_and_single_groups_are_refused(run):
         run(("logreg",), store={"counts": {"train": 1, "test": 2}})
 
 
-def test_few_images_make_fewer_folds_and_say_so(run):
+def test_few_images_give_fewer_folds_and_a_note(run):
     done = run(("logreg",), store={"counts": {"train": 3, "test": 2}})
     assert done.record["protocol"]["n_folds"] == 3
     assert "3 folds instead of 5" in done.record["protocol"]["notes"][0]
 
 
-def test_three_ordered_classes_are_judged_by_kappa(run):
+def test_kappa_is_the_primary_metric_of_three_ordered_classes(run):
     done = run(
         store={"classes": ("award", "low", "middle"), "distance": 2.0}, order=("low", "middle", "award")
     )
@@ -334,7 +334,7 @@ def test_three_ordered_classes_are_judged_by_kappa(run):
     }
 
 
-def test_out_of_fold_figures_are_approximate(run):
+def test_out_of_fold_statistics_are_approximate(run):
     done = run(("logreg",), store={"counts": {"train": 15}, "distance": 2.0})
     assert done.record["statistics"]["why"] == "the heads of two folds share training images"
     assert done.record["results"][0]["intervals"]["accuracy"]["approximate"]
@@ -385,7 +385,7 @@ def check_training(training, logs):
 
 
 @pytest.mark.slow
-def test_the_dense_head_joins_and_leaves_its_curves(make_store, tmp_path):
+def test_the_dense_head_is_compared_and_writes_its_curves(make_store, tmp_path):
     out = tmp_path / "artifacts" / "runs" / "posters"
     dense = DenseOptions(units=(8,), epochs=3)
     done = compare([make_store(n_features=6)], heads=("dense",), out=out, dense=dense, jobs=1)
@@ -448,12 +448,12 @@ def test_options_are_checked_before_anything_is_read(tmp_path, options, message)
         (("logreg",), "auto", 1, "cpu"),
     ],
 )
-def test_what_a_gpu_computed_is_remembered_apart(monkeypatch, heads, device, there, place):
+def test_the_cache_depends_on_the_gpu(monkeypatch, heads, device, there, place):
     monkeypatch.setattr("featurize.engines.select.gpus", lambda: [SimpleNamespace(capability=(8, 9))] * there)
     assert task_cache(heads, device, fresh=False).device == place
 
 
-def test_curves_without_a_place_of_their_own_stay_in_the_run(tmp_path):
+def test_logs_that_cannot_be_moved_stay_in_the_run(tmp_path):
     (tmp_path / "tensorboard").write_text("mine")
     (tmp_path / "new" / "tensorboard").mkdir(parents=True)
     folder = tmp_path / "runs" / "posters"
@@ -461,7 +461,7 @@ def test_curves_without_a_place_of_their_own_stay_in_the_run(tmp_path):
     assert (tmp_path / "new" / "tensorboard").is_dir()
 
 
-def test_an_impossible_place_is_one_line(run, tmp_path):
+def test_an_impossible_output_folder_is_a_one_line_error(run, tmp_path):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(CompareError, match=r"cannot be created, because .*file is a file\. Choose another"):
         run(("logreg",), out="file/run")
@@ -485,7 +485,7 @@ def test_a_run_has_its_report(run):
 
 
 @pytest.mark.report
-def test_without_a_report_none_is_made(run, monkeypatch):
+def test_no_report_is_written_with_report_false(run, monkeypatch):
     monkeypatch.setattr("classify.report.report.make_report", lambda *args: pytest.fail("made"))
     done = run(heads=("nearest-mean",), report=False)
     assert (done.report, done.notes) == (None, ())

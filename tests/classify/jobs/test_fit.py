@@ -68,7 +68,7 @@ def test_a_val_split_is_fitted_on_too(make_store, tmp_path):
 
 
 @pytest.mark.parametrize("head", ["logreg", "svm-linear"])
-def test_like_a_run_takes_over_what_it_chose(run, store, tmp_path, head):
+def test_like_uses_the_hyper_parameters_of_a_run(run, store, tmp_path, head):
     done = fit(store, head=head, like=run.folder, out=tmp_path / "bundle", jobs=1)
     assert chosen_by(run, head).items() <= done.params.items()
     assert done.chosen == f"from {run.folder}"
@@ -78,14 +78,14 @@ def test_like_a_run_takes_over_what_it_chose(run, store, tmp_path, head):
     assert other.params == {**done.params, "C": 0.25}
 
 
-def test_like_a_run_takes_over_its_class_weight(store, tmp_path):
+def test_like_uses_the_class_weight_of_a_run(store, tmp_path):
     run = compare([store], heads=("logreg",), out=tmp_path / "run", jobs=1, class_weight="balanced")
     done = fit(store, head="logreg", like=run.folder, out=tmp_path / "bundle", jobs=1)
     assert done.params["class_weight"] == "balanced"
     assert fit(store, head="logreg", like=done.bundle, out=tmp_path / "b").params == done.params
 
 
-def test_of_several_stores_the_one_that_is_fitted_counts(make_store, tmp_path):
+def test_like_uses_the_store_that_is_fitted(make_store, tmp_path):
     counts = {"train": 10, "test": 6}
     options = ({"telling": slice(0, 1), "distance": 1.0}, {"distance": 20.0})
     stores = [
@@ -106,7 +106,7 @@ def test_of_several_stores_the_one_that_is_fitted_counts(make_store, tmp_path):
         fit(make_store("three", counts=counts), head="logreg", like=run.folder, out=tmp_path / "three")
 
 
-def test_like_what_says_nothing_of_the_head_is_refused(run, store, tmp_path):
+def test_like_without_the_head_is_refused(run, store, tmp_path):
     def refused(like, head, message, error=CompareError):
         with pytest.raises(error, match=message):
             fit(store, head=head, like=like, out=tmp_path / "bundle")
@@ -129,7 +129,7 @@ def test_like_what_says_nothing_of_the_head_is_refused(run, store, tmp_path):
     refused(bundle, "logreg", "not the manifest of a bundle", BundleError)
 
 
-def test_what_a_comparison_has_done_is_not_done_again(run, store, tmp_path, monkeypatch):
+def test_a_fit_reads_the_cache_of_a_comparison(run, store, tmp_path, monkeypatch):
     monkeypatch.setattr("classify.model_selection.cache.run_tasks", None)  # not to be called
     done = fit(store, head="svm-linear", out=tmp_path / "bundle")
     assert chosen_by(run, "svm-linear").items() <= done.params.items()
@@ -179,7 +179,7 @@ def test_a_dense_head_like_that_of_a_run(store, tmp_path):
         ("dense", {"units": "64,x"}, "Parameter 'units' is '64,x': expected whole numbers"),
     ],
 )
-def test_parameters_of_another_kind_are_refused_by_name(tmp_path, head, params, message):
+def test_parameters_of_the_wrong_type_are_refused(tmp_path, head, params, message):
     with pytest.raises(CompareError, match=message):
         fit(tmp_path / "nowhere.h5", head=head, params=params)
 

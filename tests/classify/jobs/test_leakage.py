@@ -104,7 +104,7 @@ def test_without_one_every_score_is_at_chance(permuted, head):
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_folds_over_view_rows_are_seen(permuted, head):
+def test_folds_over_view_rows_raise_the_scores(permuted, head):
     inner, outer = measure(as_view_rows(load_samples(permuted(NO_SPLIT))), head)
     assert not at_chance(inner[0], inner[1]), inner
     assert not at_chance(outer[0], 120), outer  # 120 contents, however many rows
@@ -121,7 +121,7 @@ def test_test_images_in_train_are_left_out(permuted, head):
 
 
 @pytest.mark.parametrize("head", HEADS)
-def test_test_images_in_train_are_seen_when_not_left_out(permuted, head, monkeypatch):
+def test_test_images_in_train_raise_the_scores_if_not_left_out(permuted, head, monkeypatch):
     def leave_nothing_out(path, split, y, content, near):
         _, scored, left_out = exclude(path, split, y, content, near)
         return split == "train", scored, left_out

@@ -66,7 +66,7 @@ def bytes_of(folder):
 @pytest.mark.parametrize(
     "counts", [{"train": 10, "test": 6}, {"train": 9}, {"train": 8, "val": 4, "test": 5}]
 )
-def test_a_second_run_computes_nothing_and_is_the_first_to_the_byte(run, ran, counts):
+def test_a_second_run_computes_nothing_and_writes_equal_bytes(run, ran, counts):
     first = run("one", store={"counts": counts})
     assert {result["n_remembered"] for result in first.record["results"]} == {0}
     assert {task.head for task in ran} == {*HEADS, "baseline"}
@@ -90,7 +90,7 @@ def test_cached_results_equal_computed_ones(run, ran):
     assert here == there
 
 
-def test_after_adding_one_head_just_that_is_fitted(run, ran):
+def test_an_added_head_is_the_only_one_fitted(run, ran):
     run("one", heads=("logreg",))
     ran.clear()
     both = run("two", heads=("logreg", "svm-linear"))
@@ -113,7 +113,7 @@ def test_another_seed_is_another_comparison(run, ran):
     assert len(ran) == 2 * n_tasks
 
 
-def test_damaged_outcomes_are_computed_again(run, ran, cache):
+def test_damaged_cache_entries_are_computed_again(run, ran, cache):
     first = run("one")
     for path in (cache / "tuning").iterdir():
         *whole, last = path.read_bytes()
@@ -174,7 +174,7 @@ def task(make_store):
     return task
 
 
-def test_a_head_that_was_not_kept_is_fitted_again_when_it_is_wanted(task, tmp_path):
+def test_a_cached_result_without_the_head_is_computed_again(task, tmp_path):
     cache = TaskCache(folder=tmp_path / "memo", device="auto")
     (first,) = cached([task(return_head=False)], cache=cache, jobs=1)
     (again,) = cached([task(return_head=False)], cache=cache, jobs=1)
@@ -203,7 +203,7 @@ def test_a_head_that_was_not_kept_is_fitted_again_when_it_is_wanted(task, tmp_pa
     ],
     ids=str,
 )
-def test_an_outcome_that_makes_no_sense_is_computed_again(task, tmp_path, changes):
+def test_an_invalid_cache_entry_is_computed_again(task, tmp_path, changes):
     cache, one = TaskCache(folder=tmp_path / "memo", device="auto"), task()
     sound = {"probabilities": [[0.5, 0.5]] * 6, "labels": [0, 1], "notes": []}
     sound |= {"fit_seconds": 1.0, "predict_seconds": 1.0}
@@ -214,7 +214,7 @@ def test_an_outcome_that_makes_no_sense_is_computed_again(task, tmp_path, change
 
 
 @pytest.mark.parametrize("about", [{}, {"training": None}, {"training": CURVES}], ids=str)
-def test_curves_come_back_and_older_outcomes_have_none(task, tmp_path, about):
+def test_training_curves_are_cached(task, tmp_path, about):
     cache, one = TaskCache(folder=tmp_path / "memo", device="auto"), task()
     sound = {"probabilities": [[0.5, 0.5]] * 6, "labels": [0, 1], "notes": []}
     sound |= {"fit_seconds": 1.0, "predict_seconds": 1.0, **about}
@@ -226,7 +226,7 @@ def test_curves_come_back_and_older_outcomes_have_none(task, tmp_path, about):
 
 
 @pytest.mark.parametrize("name", ["logs/../../outside", "logs//outside"])
-def test_curves_stay_in_their_folder(task, tmp_path, monkeypatch, name):
+def test_cached_logs_are_not_written_outside_their_folder(task, tmp_path, monkeypatch, name):
     monkeypatch.setattr(cache_module, "run_tasks", lambda work, **options: ["run"] * len(work))
     one = task(head="dense", params={}, log_dir=tmp_path / "a" / "b")
     outcome = {"probabilities": [[0.5, 0.5]] * 6, "labels": [0, 1], "notes": []}

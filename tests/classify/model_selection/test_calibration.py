@@ -50,7 +50,7 @@ def by_hand(samples, params, pairs):
     return fit_temperature(samples.y[np.concatenate(held_out)], np.concatenate(probabilities))
 
 
-def test_the_temperature_comes_from_the_folds_the_head_was_tuned_on(compared):
+def test_the_temperature_is_fitted_on_the_inner_folds(compared):
     samples, protocol, candidates = compared()
     (head, baseline) = tempered(candidates, protocol)
     expected = by_hand(samples, candidates[0].searches[0].params, protocol.outer_folds[0].inner_folds)
@@ -61,7 +61,7 @@ def test_the_temperature_comes_from_the_folds_the_head_was_tuned_on(compared):
     assert baseline is candidates[1]
 
 
-def test_without_a_test_split_every_round_has_its_own_and_the_bundle_that_of_all_folds(compared):
+def test_without_a_test_split_each_outer_fold_has_its_temperature(compared):
     samples, protocol, candidates = compared(counts={"train": 20})
     (head, _) = tempered(candidates, protocol)
     for k, one in enumerate(protocol.outer_folds):
@@ -75,7 +75,7 @@ def test_without_a_test_split_every_round_has_its_own_and_the_bundle_that_of_all
     assert head.temperature == pytest.approx(expected, rel=1e-3)
 
 
-def test_tested_images_decide_nothing(compared):
+def test_test_images_do_not_influence_the_temperature(compared):
     samples, protocol, candidates = compared()
     turned = replace(samples, y=np.where(samples.split == "test", 1 - samples.y, samples.y))
     one, other = (
@@ -85,7 +85,7 @@ def test_tested_images_decide_nothing(compared):
     assert one.temperature == other.temperature
 
 
-def test_a_head_that_fails_in_a_fold_stays_as_it_is_and_says_so(compared):
+def test_a_head_that_fails_in_a_fold_is_unchanged_with_a_note(compared):
     _, protocol, candidates = compared()
     (head, _) = tempered(candidates, protocol, run=lambda tasks: [Failure(reason="no memory")] * len(tasks))
     assert head.temperature == 1.0
@@ -93,7 +93,7 @@ def test_a_head_that_fails_in_a_fold_stays_as_it_is_and_says_so(compared):
     np.testing.assert_array_equal(head.fits[0].probabilities, candidates[0].fits[0].probabilities)
 
 
-def test_the_bundle_answers_at_the_temperature_that_was_tested(make_store, tmp_path):
+def test_the_bundle_predicts_at_its_temperature(make_store, tmp_path):
     store = make_store(distance=1.5)
     plain = compare([store], heads=["logreg"], out=tmp_path / "plain")
     scaled = compare([store], heads=["logreg"], calibrate="temperature", out=tmp_path / "scaled")

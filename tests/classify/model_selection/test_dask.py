@@ -38,9 +38,7 @@ def store(make_store):
     return make_store(n_features=40)
 
 
-def test_the_record_is_that_of_a_run_without_dask_also_when_a_worker_dies(
-    store, machines, tmp_path, monkeypatch
-):
+def test_dask_gives_the_record_of_a_local_run_even_if_a_worker_dies(store, machines, tmp_path, monkeypatch):
     here = compare([store], heads=HEADS, out=tmp_path / "here", jobs=1, fresh=True)
     workers = [machines.worker() for _ in range(2)]
     machines.wait_for_workers(2)
@@ -76,7 +74,7 @@ def test_results_of_workers_are_cached_here(store, machines, tmp_path):
     assert again.recommended is not None
 
 
-def test_arrays_travel_once_and_not_with_each_task(store, machines, tmp_path, monkeypatch):
+def test_large_arrays_are_sent_once(store, machines, tmp_path, monkeypatch):
     machines.worker()
     sent, tasks = [], []
     original = dask._arguments

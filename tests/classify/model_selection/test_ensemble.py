@@ -40,7 +40,7 @@ def ensemble_of(candidates, protocol, run=None):
     return make_ensemble(candidates, protocol, settings=SETTINGS, run=run or partial(run_tasks, jobs=1))
 
 
-def test_the_votes_are_the_mean_of_the_members_probabilities(compared):
+def test_the_ensemble_predicts_the_mean_of_its_members(compared):
     _, protocol, candidates = compared()
     found = ensemble_of(candidates, protocol)
     assert [member.head for member in found.members] == sorted(
@@ -50,7 +50,7 @@ def test_the_votes_are_the_mean_of_the_members_probabilities(compared):
     np.testing.assert_allclose(found.fits[0].probabilities, expected, atol=1e-12)
 
 
-def test_the_score_is_that_of_the_votes_in_the_folds_the_members_were_tuned_on(compared):
+def test_the_score_is_computed_on_the_inner_folds(compared):
     samples, protocol, candidates = compared(["logreg", "baseline"])
     twin = replace(candidates[0], samples=replace(samples, store="another"))
     found = ensemble_of([candidates[0], twin, candidates[1]], protocol)
@@ -67,7 +67,7 @@ def test_the_score_is_that_of_the_votes_in_the_folds_the_members_were_tuned_on(c
     assert found.samples.store == "efficientnet_lite0, another"
 
 
-def test_what_was_tested_decides_nothing(compared):
+def test_test_images_do_not_influence_the_ensemble(compared):
     samples, protocol, candidates = compared()
     upside_down = [
         replace(
@@ -82,7 +82,7 @@ def test_what_was_tested_decides_nothing(compared):
     assert one.searches[0].score == other.searches[0].score
 
 
-def test_without_a_test_split_each_round_has_members_of_its_own(compared, monkeypatch):
+def test_without_a_test_split_each_outer_fold_has_its_members(compared, monkeypatch):
     monkeypatch.setattr("classify.model_selection.ensemble.MAX_MEMBERS", 1)
     _, protocol, candidates = compared(counts={"train": 15})
     found = ensemble_of(candidates, protocol)
@@ -105,7 +105,7 @@ def test_a_member_that_fails_in_a_fold_leaves_the_ensemble_without_a_score(compa
     assert len(found.members) == 3
 
 
-def test_a_bundle_of_the_ensemble_grades_as_its_members_do_on_average(make_store, tmp_path):
+def test_the_bundle_of_an_ensemble_predicts_the_mean_of_its_members(make_store, tmp_path):
     store = make_store(distance=1.5)
     done = compare([store], heads=["logreg", "svm-linear", "ensemble"], out=tmp_path / "run")
     row = next(row for row in done.record["results"] if row["head"] == "ensemble")

@@ -37,7 +37,7 @@ class Fake(AnyTask):
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_a_failing_task_takes_no_other_with_it(jobs):
+def test_a_failing_task_does_not_stop_the_others(jobs):
     told = []
     outcomes = run_tasks([Fake(1), Fake(-1), Fake(3), Fake(4, "dense")], jobs=jobs, on_progress=told.append)
     assert outcomes == [2, Failure(reason="ValueError: negative for a reason"), 6, 8]
@@ -111,7 +111,7 @@ class Counts(AnyTask):
 
 
 @pytest.mark.parametrize("jobs", [2, 3])
-def test_there_are_never_more_at_once_than_jobs(tmp_path, jobs):
+def test_at_most_jobs_tasks_run_at_once(tmp_path, jobs):
     heads = ["dense", "logreg", "svm-rbf"] * 5
     tasks = [Counts(tmp_path, str(i), head) for i, head in enumerate(heads)]
     assert 1 < max(run_tasks(tasks, jobs=jobs)) <= jobs
@@ -126,7 +126,7 @@ class Dies(AnyTask):
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL")
-def test_a_worker_that_dies_fails_what_was_under_way_and_no_more():
+def test_a_dead_worker_fails_only_the_running_tasks():
     outcomes = run_tasks([Dies(), *(Fake(n) for n in range(6))], jobs=2)
     assert "a worker process died" in outcomes[0].reason
     assert "try --jobs 1" in outcomes[0].reason
@@ -169,7 +169,7 @@ class Awaits(AnyTask):
             time.sleep(0.02)
 
 
-def test_when_it_is_stopped_fits_in_threads_stop_too(tmp_path):
+def test_an_interrupt_stops_fits_in_threads(tmp_path):
     def stop(_):
         raise KeyboardInterrupt
 
@@ -191,7 +191,7 @@ class Sums(AnyTask):
         return float(self.large.sum() + self.small.sum()), type(self.large), type(self.small)
 
 
-def test_large_arrays_reach_workers_as_one_file_that_is_removed(tmp_path, monkeypatch):
+def test_large_arrays_are_shared_as_one_file_that_is_removed(tmp_path, monkeypatch):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     large, small = np.arange(200_000.0), np.ones(10)
     seen = []

@@ -46,7 +46,7 @@ def from_disk(monkeypatch):
 
 
 @pytest.mark.parametrize("head", GIVEN)
-def test_a_bundle_is_the_one_of_features_in_memory(store, tmp_path, from_disk, head):
+def test_features_on_disk_give_the_same_bundle(store, tmp_path, from_disk, head):
     options = {"params": GIVEN[head], "order": ("low", "middle", "award"), "jobs": 1, "class_weight": None}
     inside = fit(store, head=head, out=tmp_path / "inside", **options)
     outside = fit(store, head=head, out=tmp_path / "outside", memory=from_disk, **options)
@@ -58,7 +58,7 @@ def test_a_bundle_is_the_one_of_features_in_memory(store, tmp_path, from_disk, h
     np.testing.assert_allclose(said[0], said[1], atol=1e-4)
 
 
-def test_a_comparison_keeps_its_protocol_and_says_what_it_searched_on(store, tmp_path, from_disk):
+def test_features_on_disk_keep_the_protocol_and_add_a_note(store, tmp_path, from_disk):
     done = compare(
         [store],
         heads=("logreg", "svm-linear", "dense", "knn", "ensemble"),
@@ -113,12 +113,12 @@ def test_a_val_split_chooses_and_stops(make_store, tmp_path, from_disk):
         ({"dask": "local:1"}, "--dask"),
     ],
 )
-def test_what_needs_features_in_memory_is_refused(store, tmp_path, from_disk, options, named):
+def test_options_that_need_features_in_memory_are_refused(store, tmp_path, from_disk, options, named):
     with pytest.raises(CompareError, match=named):
         compare([store], heads=("logreg",), out=tmp_path / "run", memory=from_disk, **options)
 
 
-def test_a_head_that_keeps_its_rows_is_refused_at_once(store, tmp_path, from_disk):
+def test_a_head_that_stores_its_rows_is_refused_at_once(store, tmp_path, from_disk):
     with pytest.raises(CompareError, match="knn: this head stores all 540 training rows"):
         fit(store, head="knn", out=tmp_path / "bundle", memory=from_disk)
 
@@ -197,7 +197,7 @@ def fitted_alone(**options):
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="resident sizes are in other units elsewhere")
-def test_the_limit_is_kept_where_memory_alone_would_not(tmp_path):
+def test_the_memory_limit_is_observed(tmp_path):
     store, limit = tmp_path / "rows.h5", 550e6
     make_rows_store(store, n_rows=25_000, n_features=2560)
     options = {"store": str(store), "head": "logreg", "out": str(tmp_path / "bundle"), "params": {"C": 1e-4}}
@@ -216,8 +216,8 @@ def test_features_on_disk_make_no_report_and_the_run_says_how_to_get_one(store, 
     done = compare([store], heads=("logreg",), out=tmp_path / "run", jobs=1, memory=from_disk)
     assert done.report is None
     assert done.notes == (
-        "no report, because its map and its galleries need the features in memory. On a machine with enough memory: "
-        f"classify report {tmp_path / 'run'}",
+        "no report, because its map and its galleries need the features in memory. On a machine with enough "
+        f"memory: classify report {tmp_path / 'run'}",
     )
     assert (tmp_path / "run" / "results.json").is_file()
     assert not (tmp_path / "run" / "report.html").exists()

@@ -58,14 +58,14 @@ def with_one_bit_flipped(array, row):
     return changed
 
 
-def test_a_key_is_the_same_another_time(make_store):
+def test_a_key_is_reproducible(make_store):
     one, two = (load_samples(make_store(counts={"train": 6, "test": 3})) for _ in range(2))
     assert key(score_task(one)) == key(score_task(two))
     assert key(fit_task(one)) == key(fit_task(two))
     assert key(score_task(one)) != key(fit_task(one))
 
 
-def test_what_changes_nothing_changes_no_key(samples, tmp_path):
+def test_irrelevant_changes_keep_the_key(samples, tmp_path):
     renamed = replace(samples, store="other", dataset="other", path=[f"x/{path}" for path in samples.path])
     assert key(score_task(renamed)) == key(score_task(samples))
     assert key(fit_task(samples, return_head=False, log_dir=tmp_path)) == key(fit_task(samples))
@@ -90,7 +90,7 @@ def test_what_changes_nothing_changes_no_key(samples, tmp_path):
     ],
     ids=str,
 )
-def test_what_changes_scores_changes_their_key(samples, changes):
+def test_changes_of_scores_change_the_key(samples, changes):
     assert key(score_task(samples, **changes)) != key(score_task(samples))
 
 
@@ -107,7 +107,7 @@ def test_what_changes_scores_changes_their_key(samples, changes):
     ],
     ids=str,
 )
-def test_what_changes_a_fit_changes_its_key(samples, changes):
+def test_changes_of_a_fit_change_the_key(samples, changes):
     assert key(fit_task(samples, **changes)) != key(fit_task(samples))
 
 

@@ -40,7 +40,7 @@ def test_equal_scores_take_the_first_point_even_after_rounding():
     assert choose_params(points, folds[::-1]).params == {"C": 0.1}
 
 
-def test_without_folds_the_first_point_is_taken_and_it_says_so():
+def test_without_folds_the_first_point_is_chosen_with_a_note():
     choice = choose_params([{"scaling": "standardise"}, {"scaling": "l2"}], [])
     assert (choice.params, choice.score) == ({"scaling": "standardise"}, None)
     assert "not searched" in choice.notes[0]
@@ -66,7 +66,7 @@ def test_a_class_of_two_groups_leaves_the_dense_head_unsearched_but_fitted(make_
         )
 
 
-def test_options_that_are_not_searched_join_every_point():
+def test_options_that_are_not_searched_are_in_every_point():
     points = search_points("dense", {"units": (4,)})
     assert [point["scaling"] for point in points] == ["standardise", "l2"]
     assert all(point["units"] == (4,) for point in points)
@@ -105,7 +105,7 @@ def test_a_search_scores_plain_views_as_scikit_learn_does(make_store):
     np.testing.assert_allclose(task.run().scores, expected, atol=1e-12)
 
 
-def test_a_fit_that_did_not_converge_says_so(make_store):
+def test_a_fit_that_did_not_converge_has_a_note(make_store):
     samples = load_samples(make_store(distance=0.5))
     task = FitTask(
         samples=samples,
