@@ -15,6 +15,7 @@ from classify.io.results import RESULTS, read_record
 from featurize.base.terminal import default_of
 from featurize.base.text import printable
 from featurize.extraction.commands import extract_words
+from featurize.extraction.options import ExtractOptions
 from featurize.store.reader import open_store
 
 _SAFE = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789@%_-+=:,./")
@@ -114,7 +115,6 @@ def _extract_words(path: Path) -> list[str]:
         return extract_words(store)
 
 
-FEATURES = Path("artifacts") / "features"  # where `featurize extract` puts stores
 _UNKNOWN = "classify compare STORE"
 
 
@@ -170,7 +170,7 @@ def _stores(manifest: Mapping[str, Any]) -> list[str]:
         names = [manifest.get("store")]
     if not all(isinstance(name, str) and name for name in names):
         return []
-    folder = FEATURES / folder_name(str(manifest.get("dataset") or "DATA"))
+    folder = ExtractOptions.default_folder(folder_name(str(manifest.get("dataset") or "DATA")))
     return [str(folder / f"{name}.h5") for name in names]
 
 

@@ -9,7 +9,6 @@ from featurize.errors import ConfigError
 from featurize.images.augment import ViewRanges
 
 VIEWS_FOR = ("train", "all")
-FEATURES = Path("artifacts") / "features"
 SAMPLE_SIZE = 8  # contents that verify and repair compute again by default
 SAMPLE_SEED = 0  # selects them
 
@@ -40,7 +39,7 @@ class ExtractOptions:
     @staticmethod
     def default_folder(dataset: str) -> Path:
         """Return the folder of a data set's stores if ``out`` is not given."""
-        return FEATURES / dataset
+        return Path("artifacts") / "features" / dataset
 
     def check(self) -> None:
         """Raise a ConfigError if an option or a combination of options is invalid."""
