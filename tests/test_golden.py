@@ -26,7 +26,7 @@ import make_golden
 GOLDEN = Path(__file__).with_name("golden")
 STORE = GOLDEN / make_golden.STORE
 EXPECTED = json.loads((GOLDEN / "bundles" / "expected.json").read_text())
-PICTURES = {os.fsdecode(path): pixels for path, pixels in make_golden.pictures().items()}
+PICTURES = {os.fsdecode(path): pixels for path, pixels in make_golden.images().items()}
 SHA256 = {path: hashlib.sha256(make_golden.ppm(pixels)).hexdigest() for path, pixels in PICTURES.items()}
 SKIPPED = {
     "train/award/broken.ppm": "truncated",
@@ -168,7 +168,7 @@ def test_finished_parts_are_taken_up_and_not_computed_again(stand_in, portfolio,
 
     monkeypatch.setattr(Decoder, "decode", counted)
     shutil.copytree(GOLDEN / "killed.h5.parts", tmp_path / f"{make_golden.STORE}.parts")
-    done = make_golden.extract(portfolio, tmp_path)
+    done = make_golden.extract_means(portfolio, tmp_path)
     left = {SHA256[path]: path for path in PICTURES if SHA256[path] not in finished}
     assert 0 < len(finished) == len(PICTURES) - 1 - len(left)  # two files are one content
     assert {SHA256[path] for path in decoded if path in PICTURES} == set(left)
