@@ -22,7 +22,7 @@ JACKKNIFE_BLOCKS = 1000
 # With more groups than this, groups are pooled at random, and each pool is resampled or swapped as a whole. A
 # sum over many groups has the same standard error either way, and the cost stops growing with their number.
 MAX_GROUPS = 50_000
-_CHUNK_BYTES = 32 * 1024**2  # of one array of weights: a column per group or per entry
+_CHUNK_BYTES = 32 * 1024**2  # size of one array of weights, with a column per group or per entry
 
 
 def bootstrap(

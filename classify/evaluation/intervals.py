@@ -259,7 +259,7 @@ def effective_n(part: Float64Array, total: Float64Array, *, level: float = CONFI
     return min(n, proportion * (1 - proportion) / variance * correction)
 
 
-_MAX_MULTIPLE = 8.0  # of the observed gaps: upper limit of an interval
+_MAX_MULTIPLE = 8.0  # upper limit of an interval, as a multiple of the observed gaps
 _N_BISECTIONS = 40
 
 

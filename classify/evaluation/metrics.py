@@ -136,7 +136,7 @@ def check_predictions(
     total = scores.sum(axis=1, keepdims=True)
     if not (np.isfinite(total).all() and (scores >= 0).all() and (total > 0).all()):
         raise CompareError(
-            "Cannot compute metrics: a probability is negative or not finite, or all of a row are zero"
+            "Cannot compute metrics: a probability is negative or not finite, or a row has only zeros"
         )
     # Rows that already sum to one are not divided: that could break ties between equal scores by rounding.
     return true, scores if np.allclose(total, 1) else scores / total

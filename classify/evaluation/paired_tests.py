@@ -48,7 +48,7 @@ def accuracy_swap_test(difference: npt.ArrayLike) -> float:
     """
     values = np.asarray(difference, dtype=np.int64)
     sizes, counts = np.unique(np.abs(values[values != 0]), return_counts=True)
-    probabilities = np.ones(1)  # of the totals -largest, -largest + 1, …, largest
+    probabilities = np.ones(1)  # probability of each total from -largest to largest
     for size, count in zip(sizes, counts, strict=True):
         steps = np.zeros(2 * size * count + 1)
         steps[:: 2 * size] = binom.pmf(np.arange(count + 1), count, 0.5)
@@ -150,7 +150,7 @@ def holm(p: npt.ArrayLike) -> Float64Array:
 def _kappa_parts(sums: Sequence[GroupSums]) -> tuple[Float64Array, Float64Array]:
     """Return each group's observed and expected sum of squared distances: two arrays (n_groups, n_heads)."""
     squared = grade_distances(len(sums[0].classes)) ** 2
-    frequencies = sums[0].confusions.sum(axis=(0, 2)) / sums[0].n_entries  # of the true classes
+    frequencies = sums[0].confusions.sum(axis=(0, 2)) / sums[0].n_entries  # frequencies of the true classes
     observed = [np.sum(squared * head.confusions, axis=(1, 2)) for head in sums]
     expected = [head.confusions.sum(axis=1) @ (frequencies @ squared) for head in sums]
     return np.column_stack(observed), np.column_stack(expected)

@@ -330,7 +330,7 @@ class ShownImages:
     nearest: Mapping[str, Any] = field(default_factory=dict)
     doubtful: Sequence[Mapping[str, Any]] = ()
     why_no_map: str = ""
-    notes: tuple[str, ...] = ()  # what is not shown, and why
+    notes: tuple[str, ...] = ()  # parts that are not shown, with reasons
 
     def without_unused(self) -> ShownImages:
         """Return the same without unused images; the other images are renumbered."""

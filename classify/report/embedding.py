@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 N_COMPONENTS = 50  # principal components before t-SNE
-N_STEPS = 500  # of t-SNE, half of them with early exaggeration; more steps change little
+N_STEPS = 500  # t-SNE iterations, half of them with early exaggeration; more change little
 PERPLEXITY = 30  # effective number of neighbours; lower with few images
 MIN_IMAGES = 5  # fewer images are placed by PCA alone
 _N_NEIGHBOURS = 10  # neighbours compared for `FeatureMap.preserved`
@@ -35,7 +35,7 @@ class FeatureMap:
     """Positions of images on a plane."""
 
     position: Float32Array  # (n, 2) in [0, 1]²; NaN for an image that is not placed
-    method: str  # how the positions were computed and how to read them
+    method: str  # sentences: method and interpretation of the positions
     preserved: float | None  # mean fraction of an image's 10 nearest neighbours that are nearest here too
 
 

@@ -16,7 +16,7 @@ from classify.report.head_charts import head_charts
 from classify.report.names import NAMES, primary_metric, units
 from classify.report.predictions import TestedEntries
 
-_WIDTH = 340  # of a chart, in CSS pixels: one column of a paper
+_WIDTH = 340  # chart width in CSS pixels: one column of a paper
 _WIDE = 560
 _CLIP = re.compile(r'((?:id="|url\(#)clip)(\d+)')
 _PNG_SCALE = 3.0  # PNG pixels per CSS pixel: about 290 dots per inch

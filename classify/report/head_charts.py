@@ -8,7 +8,7 @@ from typing import Any
 from classify.report.charts import ACCENT, GREY, PALETTE, SHARE, Spec, class_colours, class_dashes, make_spec
 
 MAX_CLASSES_IN_PANEL = 6  # with more classes, the confusion matrix has the full page width
-_MAX_LETTERS = 34  # of all class names in one line; longer names are rotated
+_MAX_LETTERS = 34  # total length of class names on one line; longer names are rotated
 TRAINING_SERIES = ("training", "validation")  # images that a training curve was computed on
 
 

@@ -124,13 +124,13 @@ def chart_library() -> str:
 
 
 def _sections(*, with_studies: bool) -> list[tuple[str, str]]:
-    """Return id and title of each section."""
+    """Return id and title of each section, for the table of contents."""
     sections = [
         ("leaderboard", "Leaderboard"),
         ("verdicts", "Detectable differences"),
-        ("studies", "Studies of the training images"),
-        ("head", "Details of one head"),
-        ("map", "Map of the images"),
+        ("studies", "Studies"),
+        ("head", "Head details"),
+        ("map", "Map"),
         ("mistakes", "Mistakes"),
         ("doubtful", "Doubtful grades"),
         ("dataset", "Data set"),

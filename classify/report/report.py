@@ -14,7 +14,7 @@ from classify.io.results import FIGURES, LEADERBOARD, REPORT, read_record
 from featurize.base.files import write_atomic
 from featurize.errors import FolioError
 
-FORMATS = ("svg", "png", "none")  # of chart files
+FORMATS = ("svg", "png", "none")  # formats of chart files
 MAX_ENTRIES = 50_000  # tested entries; a page with more would be too large
 
 
@@ -25,7 +25,7 @@ class Report:
     path: Path
     table: Path  # leaderboard.md
     figures: Path | None  # folder of the chart files
-    notes: tuple[str, ...]  # what is not shown, and why
+    notes: tuple[str, ...]  # parts that are not shown, with reasons
 
 
 def make_report(

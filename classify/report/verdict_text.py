@@ -90,7 +90,7 @@ def _verdict_summary(record: Mapping[str, Any], chosen: Mapping[str, Any]) -> li
     heads = "head" if n_others == 1 else "heads"
     if counts["equal"] == n_others:
         others = f"any of the {n_others} other heads" if n_others > 1 else "the 1 other head"
-        return [f"It is not detectably different from {others}."]
+        return [f"The recommended head is not detectably different from {others}."]
     parts = [
         f"{text} {counts[name]}"
         for name, text in (
@@ -100,7 +100,7 @@ def _verdict_summary(record: Mapping[str, Any], chosen: Mapping[str, Any]) -> li
         )
         if counts[name]
     ]
-    return [f"Of the {n_others} other {heads}, it is {', '.join(parts)}."]
+    return [f"The recommended head is {', '.join(parts)} of the {n_others} other {heads}."]
 
 
 def _percent(fraction: float) -> str:

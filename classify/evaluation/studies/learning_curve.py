@@ -21,7 +21,7 @@ from featurize.base.typing import Float64Array, IntArray
 # fewer.
 _FRACTIONS_OTHER_HEADS = (0.125, 0.25, 0.5, 1.0)
 _FRACTIONS_TENSORFLOW = (0.25, 0.5, 1.0)
-_LEADING_DIGITS = (1, 2, 4, 5)  # of round numbers of images
+_LEADING_DIGITS = (1, 2, 4, 5)  # leading digits of round numbers
 
 
 def study_learning_curve(context: StudyContext) -> dict[str, Any]:
@@ -154,7 +154,7 @@ def _text(context: StudyContext, curve: LearningCurve, means: Float64Array, gain
     return f"Learning curve ({where}): accuracy {points} {unit}. {end}."
 
 
-FRACTIONS = (0.125, 0.25, 0.5, 0.75, 1.0)  # of the groups of each class in a fold's training images
+FRACTIONS = (0.125, 0.25, 0.5, 0.75, 1.0)  # fractions of the groups of each class
 N_DRAWS = 4  # draws of each fraction below 1
 N_RESAMPLES = 2_000
 _CHUNK = 2**22  # weights per chunk

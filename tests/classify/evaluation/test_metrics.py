@@ -190,7 +190,7 @@ def test_rows_are_scaled_to_sum_to_one_and_left_unchanged():
         ([-1], [[0.2, 0.3, 0.5]], "labels from -1 to -1"),
         ([0], [[0.2, np.nan, 0.5]], "negative or not finite"),
         ([0], [[-0.2, 0.7, 0.5]], "negative or not finite"),
-        ([0], [[0.0, 0.0, 0.0]], "all of a row are zero"),
+        ([0], [[0.0, 0.0, 0.0]], "a row has only zeros"),
     ],
 )
 def test_invalid_predictions_are_refused(y, probabilities, message):

@@ -81,11 +81,11 @@ def test_mistakes_of_two_or_more_grades(matrix, said):
         ([verdict("knn", "svm-rbf", better=True)], []),
         (
             [verdict("logreg", "knn")],
-            ["It is not detectably different from the 1 other head."],
+            ["The recommended head is not detectably different from the 1 other head."],
         ),
         (
             [verdict("logreg", "knn"), verdict("dense", "logreg")],
-            ["It is not detectably different from any of the 2 other heads."],
+            ["The recommended head is not detectably different from any of the 2 other heads."],
         ),
         (
             [
@@ -96,8 +96,8 @@ def test_mistakes_of_two_or_more_grades(matrix, said):
                 verdict("baseline", "logreg"),
             ],
             [
-                "Of the 4 other heads, it is detectably better than 1, detectably worse than 1, "
-                "not detectably different from 2."
+                "The recommended head is detectably better than 1, detectably worse than 1, not detectably "
+                "different from 2 of the 4 other heads."
             ],
         ),
     ],
