@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     import keras
 
 
+OUTPUTS = ("nominal", "ordinal")
+
 _warnings_lock = threading.Lock()  # `warnings.catch_warnings` is not thread-safe
 
 
@@ -163,7 +165,21 @@ class DenseHead(BaseHead):
 
     def check_parameters(self) -> None:
         """Raise FitError if a parameter is invalid."""
-        check_parameters(self.get_params())
+        params = self.get_params()
+        positive = {name: params[name] for name in ("learning_rate", "epochs", "batch_size", "patience")}
+        positive["units"] = min(params["units"], default=1)
+        for name, value in positive.items():
+            if not value > 0:
+                raise FitError(f"{name} is {value}: expected a positive number.")
+        if not 0 <= self.dropout < 1:
+            raise FitError(f"dropout is {self.dropout}: expected a number from 0 to below 1.")
+        if not 0 < self.validation_fraction < 1:
+            raise FitError(
+                f"validation_fraction is {self.validation_fraction}: expected a number between 0 and 1."
+            )
+        for name, known in (("scaling", SCALINGS), ("output", OUTPUTS)):
+            if params[name] not in known:
+                raise FitError(f"Unknown {name} {params[name]!r}: expected one of {', '.join(known)}.")
 
     def predict_proba(self, X: np.ndarray) -> np.ndarray:
         """Return the class probabilities: (n_rows, n_classes), float64, columns as in `classes_`."""
@@ -330,27 +346,6 @@ class DenseHead(BaseHead):
                 seed=self.seed,
             )
         self.n_iter_ = len(self.history_["loss"])
-
-
-OUTPUTS = ("nominal", "ordinal")
-
-
-def check_parameters(params: Mapping[str, Any]) -> None:
-    """Raise FitError if a parameter of the dense head is invalid."""
-    positive = {name: params[name] for name in ("learning_rate", "epochs", "batch_size", "patience")}
-    positive["units"] = min(params["units"], default=1)
-    for name, value in positive.items():
-        if not value > 0:
-            raise FitError(f"{name} is {value}: expected a positive number.")
-    if not 0 <= params["dropout"] < 1:
-        raise FitError(f"dropout is {params['dropout']}: expected a number from 0 to below 1.")
-    if not 0 < params["validation_fraction"] < 1:
-        raise FitError(
-            f"validation_fraction is {params['validation_fraction']}: expected a number between 0 and 1."
-        )
-    for name, known in (("scaling", SCALINGS), ("output", OUTPUTS)):
-        if params[name] not in known:
-            raise FitError(f"Unknown {name} {params[name]!r}: expected one of {', '.join(known)}.")
 
 
 def check_validation(y_val: Any, *, n_rows: int, classes: np.ndarray) -> np.ndarray:

@@ -130,7 +130,7 @@ def scale_rows(layers: Sequence[keras.layers.Layer], X: np.ndarray, rows: np.nda
 MAX_CHUNK_IMAGES = 2**16  # bounds the number of steps per epoch
 MAX_VALIDATION_IMAGES = 2**14  # evaluated after each epoch
 RUN_IMAGES = 4096  # consecutive images on disk that are read together: about ten HDF5 chunks of the store
-_COPIES = 6  # of a chunk in memory: as read, scaled and as a tensor, for this chunk and the next one
+_COPIES = 6  # copies of a chunk in memory: as read, scaled and as a tensor, for this chunk and the next one
 
 
 class StreamedEpochs:
@@ -160,7 +160,7 @@ class StreamedEpochs:
     ) -> None:
         self.rows, self.seed = rows, seed
         self.images = rows_by_image(rows.image)
-        disk_position = np.full(len(rows), -1, dtype=np.int64)  # of each row
+        disk_position = np.full(len(rows), -1, dtype=np.int64)  # position of each row on disk
         start = 0
         for piece in rows.pieces:
             disk_position[piece.position.ravel()] = np.arange(start, start + piece.position.size)

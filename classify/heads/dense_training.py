@@ -177,7 +177,7 @@ def _loss_and_correct(logits: tf.Tensor, y: tf.Tensor, weight: tf.Tensor) -> tup
     return tf.reduce_sum(losses * weight), tf.reduce_sum(tf.cast(correct, tf.float32))
 
 
-METRICS = ("loss", "accuracy", "val_loss", "val_accuracy")  # of each epoch
+METRICS = ("loss", "accuracy", "val_loss", "val_accuracy")  # keys of the history, one value per epoch
 
 stop_requested = threading.Event()  # while set, training in any thread ends early with an error
 _tracing = threading.Lock()

@@ -141,7 +141,7 @@ class LDAHead(BaseHead):
         if self.shrinkage == "auto":
             sums.add_fourth_moments(scaled)
         scores = np.empty((len(plain), len(self.classes_)))
-        image_index = np.full(len(rows), -1, dtype=np.int64)  # of plain rows; -1 for augmented views
+        image_index = np.full(len(rows), -1, dtype=np.int64)  # index of the image of plain rows, else -1
         image_index[plain] = np.arange(len(plain))
         fold_ldas = [_SummedMoments(sums, left_out=k).solve(self) for k in range(sums.n_folds)]
 

@@ -127,7 +127,7 @@ class NearestCentroidHead(BaseHead):
         fold_means = (sums.sum(axis=0) - sums) / (counts.sum(axis=0) - counts)[:, :, None]
         fold_means = fold_means.reshape(n_cells, -1)
         distances = np.empty((len(plain), n_classes))
-        image_index = np.full(len(rows), -1, dtype=np.int64)  # of plain rows; -1 for augmented views
+        image_index = np.full(len(rows), -1, dtype=np.int64)  # index of the image of plain rows, else -1
         image_index[plain] = np.arange(len(plain))
 
         def measure(position: IntArray, Z: Float64Array) -> None:

@@ -155,7 +155,7 @@ def decisions_out_of_fold(
     folds : sequence of (training rows, held-out rows)
         Each row is held out once.
     gamma : float
-        Of the RBF kernel.
+        Gamma of the RBF kernel.
     centred : bool
         Subtract from the decisions of each SVM its `mean_decision` on its training rows.
 

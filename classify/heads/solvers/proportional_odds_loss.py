@@ -28,7 +28,8 @@ from classify.heads.solvers.newton_cg import (
 from classify.heads.solvers.scaling import ScaledStream
 from featurize.base.typing import Float32Array, Float64Array, IntArray
 
-_GAP_HESSIAN = np.array([[1.0, -1.0], [-1.0, 1.0]], dtype=np.float32)  # of half the square of a gap
+# Hessian of half the square of a gap, with respect to the two thresholds.
+_GAP_HESSIAN = np.array([[1.0, -1.0], [-1.0, 1.0]], dtype=np.float32)
 # Second derivatives: of each row at the threshold above its class, at the one below it, and of each gap.
 Curvatures = tuple[Float64Array, Float64Array, Float64Array]
 

@@ -1,4 +1,4 @@
-"""Cumulative links against their definition, a difference of sigmoids, in float64 and by SciPy."""
+"""The cumulative link against its definition, a difference of sigmoids, in float64 with SciPy."""
 
 import numpy as np
 import pytest
@@ -38,7 +38,7 @@ def test_three_classes_by_hand():
 
 
 def test_small_probabilities_keep_their_digits_in_float32():
-    """Above all thresholds exp(threshold - score) of the rows lie below one; a class has a difference."""
+    """For very negative x, sigmoid(x) is almost exp(x), so probabilities are differences of exponentials."""
     score = np.array([-80.0, -30.0, 30.0, 80.0])
     found = link.log_probabilities(tf.constant(score[:, None], "float32"), free(THRESHOLDS, "float32"))
     gaps = np.log(-np.expm1(-np.diff(THRESHOLDS)))
@@ -56,8 +56,8 @@ def test_two_classes_are_a_logistic_regression():
     np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
-def test_gradients_are_those_of_the_definition():
-    """TensorFlow differentiates the plain formula, in float64; the loss is the mean of -log P(own class)."""
+def test_gradients_agree_with_those_of_the_definition():
+    """TensorFlow's gradients of the plain formula, in float64; the loss is the mean of -log P(true class)."""
     generator = np.random.default_rng(1)
     score, y = tf.constant(generator.normal(size=(40, 1)) * 2), np.arange(40) % 5
     start = tf.constant([-1.0, 0.3, -2.0, 1.5], dtype="float64")
@@ -82,25 +82,25 @@ def test_gradients_are_those_of_the_definition():
 
 
 @given(st.lists(st.floats(-30, 30, width=32), min_size=1, max_size=6))
-def test_thresholds_ascend_whatever_is_learned(numbers):
+def test_thresholds_ascend_for_any_free_parameters(numbers):
     thresholds = link.ordered_thresholds(np.array(numbers, dtype=np.float32))
     assert (np.diff(thresholds) > 0).all()
 
 
-def test_thresholds_come_back_from_their_free_parameters():
+def test_free_parameters_invert_ordered_thresholds():
     found = link.ordered_thresholds(link.free_parameters(THRESHOLDS))
     np.testing.assert_allclose(found, THRESHOLDS, atol=1e-12)
 
 
-def test_training_starts_from_the_shares_of_the_classes():
-    """By hand: half of the weight below the first threshold, three quarters below the second."""
+def test_initial_thresholds_are_the_log_odds_of_the_class_frequencies():
+    """By hand: half of the weight lies below the first threshold, three quarters below the second."""
     np.testing.assert_allclose(link.initial_thresholds(np.array([20, 10.0, 10])), [0, np.log(3)], atol=1e-12)
     start = link.initial_thresholds(np.array([3.0, 0.0, 5.0]))
-    assert start[0] < start[1]  # a class without weight has a place, too
+    assert start[0] < start[1]  # a class without weight has an interval, too
 
 
 @pytest.mark.parametrize("thresholds", [THRESHOLDS, THRESHOLDS[:1], np.array([-1.0, 0.0, 1e-40])])
-def test_keras_own_layers_say_the_same(thresholds):
+def test_the_keras_layers_compute_the_same_probabilities(thresholds):
     network = keras.Sequential([keras.Input((1,)), *link.link_layers(len(thresholds) + 1)])
     link.set_thresholds(network, thresholds)
     score = np.linspace(-8, 8, 33)

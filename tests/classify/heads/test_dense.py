@@ -22,7 +22,7 @@ def weights_digest(head):
 
 
 @pytest.mark.parametrize(("n_classes", "width", "activation"), [(2, 1, "sigmoid"), (4, 4, "softmax")])
-def test_the_network_is_the_tutorial_s(blobs, n_classes, width, activation):
+def test_the_network_has_the_layers_of_the_tutorial(blobs, n_classes, width, activation):
     X, y = blobs(40, n_classes=n_classes)
     head = DenseHead(epochs=1).fit(X, y)
     layers = head.model_.layers[1:]  # the first one scales
@@ -43,8 +43,8 @@ def test_the_network_is_the_tutorial_s(blobs, n_classes, width, activation):
 
 @pytest.mark.parametrize("n_classes", [2, 3])
 @pytest.mark.parametrize("class_weight", [None, "balanced"])
-def test_one_batch_epochs_are_keras_own(blobs, n_classes, class_weight):
-    """Without dropout and with one batch an epoch nothing is drawn: Keras' fit must give these weights."""
+def test_epochs_of_one_batch_agree_with_keras_fit(blobs, n_classes, class_weight):
+    """Without dropout and with one batch per epoch nothing is random: Keras' fit gives the same weights."""
     from classify.heads import dense_network as net
 
     X, y = blobs(60, n_classes=n_classes, apart=0.5)
@@ -65,15 +65,15 @@ def test_one_batch_epochs_are_keras_own(blobs, n_classes, class_weight):
     ).history
     np.testing.assert_allclose(head.history_["loss"], history["loss"], rtol=1e-4)
     np.testing.assert_allclose(head.history_["accuracy"], history["accuracy"], atol=1e-6)
-    if class_weight is None:  # ours weighs the validation loss too
+    if class_weight is None:  # unlike Keras, the head weighs the validation loss too
         np.testing.assert_allclose(head.history_["val_loss"], history["val_loss"], rtol=1e-4)
     assert head.best_epoch_ == 5  # so these are the last epoch's weights
-    # A tenth of one of Adam's steps: where a gradient is nearly 0, it makes a step of the rounding.
+    # A tenth of a step of Adam, which turns the rounding of gradients near 0 into steps.
     for ours, theirs in zip(head.model_.trainable_variables, network.trainable_variables, strict=True):
         np.testing.assert_allclose(ours.numpy(), theirs.numpy(), atol=1e-4, err_msg=ours.path)
 
 
-def test_fits_in_threads_are_those_of_one_after_another(blobs):
+def test_parallel_fits_equal_sequential_fits(blobs):
     X, y = blobs(120, apart=0.5)
     heads = [DenseHead(**{**SMALL, "epochs": 12}, seed=seed, scaling=s) for seed in (1, 2) for s in SCALINGS]
     expected = [weights_digest(head.fit(X, y)) for head in heads]
@@ -84,7 +84,7 @@ def test_fits_in_threads_are_those_of_one_after_another(blobs):
 
 @pytest.mark.slow
 def test_the_same_seed_gives_the_same_bytes_in_another_process():
-    """A process that has fitted other heads before, and a fresh one with another order of its sets."""
+    """In a process that has fitted other heads, and in a new one with another hash seed."""
     code = (
         "import numpy as np, hashlib; from classify.heads.dense import DenseHead\n"
         "X = np.random.default_rng(0).random((200, 300), dtype='f'); y = np.arange(200) % 3\n"
@@ -151,7 +151,7 @@ def test_the_best_epoch_is_restored_and_patience_counts(blobs):
 
 def test_validation_is_on_plain_views_of_whole_groups(blobs, monkeypatch):
     X, y = blobs(60)
-    group = np.arange(60) // 6 * 3 + y  # two images each, of one class
+    group = np.arange(60) // 6 * 3 + y  # two images per group, both of one class
     image = np.tile(np.arange(60), 3)
     views = np.concatenate([X, X + 100, X + 200])  # plain rows stay below 100
     seen = {}
@@ -196,13 +196,13 @@ def test_a_class_with_one_group_is_refused_unless_validation_is_given(blobs):
         ({"learning_rate": 1e30, "units": (8,)}, "not finite after .* Lower the learning rate"),
     ],
 )
-def test_impossible_parameters_are_refused(blobs, params, message):
+def test_invalid_parameters_are_refused(blobs, params, message):
     X, y = blobs(30)
     with pytest.raises(CompareError, match=message):
         DenseHead(**params).fit(X, y)
 
 
-def test_validation_rows_must_fit(blobs):
+def test_invalid_validation_rows_are_refused(blobs):
     X, y = blobs(30)
     with pytest.raises(CompareError, match="7 labels for 30 validation rows"):
         DenseHead(**SMALL).fit(X, y, X_val=X, y_val=y[:7])
@@ -223,7 +223,7 @@ def test_balanced_weights_help_the_rare_class(blobs):
     assert found[1] > found[0] + 0.1
 
 
-def test_curves_are_written_where_they_are_asked_for(blobs, tmp_path):
+def test_curves_are_written_to_log_dir(blobs, tmp_path):
     X, y = blobs()
     DenseHead(**{**SMALL, "epochs": 2}, log_dir=tmp_path).fit(X, y)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["train", "validation"]

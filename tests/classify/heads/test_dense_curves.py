@@ -1,4 +1,4 @@
-"""TensorBoard reads the curves, and a record holds them as plain figures."""
+"""Training curves: TensorBoard can read them, and the record holds plain numbers."""
 
 import math
 from pathlib import Path
@@ -31,7 +31,7 @@ def test_tensorboard_reads_the_curves(tmp_path):
             np.testing.assert_allclose(values, history[prefix + name], rtol=1e-6)
 
 
-def test_curves_are_plain_figures():
+def test_curves_are_plain_numbers():
     head = SimpleNamespace(
         n_iter_=2,
         best_epoch_=1,

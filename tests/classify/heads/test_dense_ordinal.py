@@ -21,7 +21,7 @@ SMALL = {"units": (16, 8), "epochs": 30, "batch_size": 32, "learning_rate": 1e-2
 
 
 def grades(n, *, n_classes=5, n_features=20, seed=0):
-    """Return rows along one hidden direction, cut into unequal grades, with noise across and along it."""
+    """Return rows along one direction, divided into unequal ordered classes, with noise in all directions."""
     generator = np.random.default_rng(seed)
     direction = np.random.default_rng(99).normal(size=n_features)
     hidden = generator.normal(size=n)
@@ -34,7 +34,7 @@ def digest(head):
     return hashlib.sha256(b"".join(w.tobytes() for w in head.model_.get_weights())).hexdigest()
 
 
-def test_one_score_and_thresholds_end_the_network():
+def test_the_network_ends_in_one_score_and_thresholds():
     X, y = grades(60)
     head = make_head("ordinal-dense", params={"epochs": 1}).fit(X, y)
     layers = head.model_.layers[-3:]
@@ -48,8 +48,8 @@ def test_one_score_and_thresholds_end_the_network():
 
 
 @pytest.mark.parametrize("class_weight", [None, "balanced"])
-def test_an_epoch_of_several_steps_is_that_of_the_written_out_likelihood(class_weight):
-    """Keras' layers and Adam, with TensorFlow's gradients of differences of sigmoids, give these weights."""
+def test_an_epoch_agrees_with_keras_on_the_explicit_likelihood(class_weight):
+    """Keras' layers and Adam, with gradients of the plain differences of sigmoids, give the same weights."""
     X, y = grades(70, n_classes=4)
     weight = len(y) / (4 * np.bincount(y)) if class_weight else np.ones(4)
     start = np.array([-0.5, 0.2, 1.0])
@@ -85,11 +85,13 @@ def test_an_epoch_of_several_steps_is_that_of_the_written_out_likelihood(class_w
     expected = [*trunk.trainable_variables, free]
     for mine, other in zip(state.weights, expected, strict=True):
         np.testing.assert_allclose(mine.numpy(), other.numpy(), atol=3e-4, err_msg=other.path)
-    assert np.abs(free.numpy() - [-0.5, *np.log(np.exp([0.7, 0.8]) - 1)]).min() > 1e-3  # they are learned
+    assert (
+        np.abs(free.numpy() - [-0.5, *np.log(np.exp([0.7, 0.8]) - 1)]).min() > 1e-3
+    )  # the thresholds are trained
 
 
 @pytest.mark.parametrize("scaling", ["standardise", "l2"])
-def test_two_classes_are_those_of_the_nominal_head(blobs, scaling):
+def test_two_classes_give_the_nominal_head(blobs, scaling):
     X, y = blobs(60, n_classes=2)
     ordinal, nominal = (
         make_head(name, params={**SMALL, "scaling": scaling}, seed=3).fit(X, y)
@@ -99,7 +101,7 @@ def test_two_classes_are_those_of_the_nominal_head(blobs, scaling):
 
 
 @pytest.mark.parametrize("n_classes", [2, 3, 6])
-def test_the_saved_file_is_the_head(n_classes, tmp_path):
+def test_the_saved_file_predicts_the_same(n_classes, tmp_path):
     X, y = grades(120, n_classes=n_classes)
     head = make_head("ordinal-dense", params=SMALL).fit(X, y)
     head.save(tmp_path / "head.keras")
@@ -150,16 +152,16 @@ def test_the_same_seed_gives_the_same_bytes_in_another_process():
 
 
 @pytest.mark.parametrize("class_weight", [None, "balanced", {0: 1.0, 1: 0.0, 2: 3.0}])
-def test_weights_of_classes_reach_the_loss(class_weight):
+def test_class_weights_are_used_in_the_loss(class_weight):
     X, y = grades(90, n_classes=3)
     head = make_head("ordinal-dense", params={**SMALL, "class_weight": class_weight}).fit(X, y)
     probabilities = head.predict_proba(X)
     assert np.isfinite(probabilities).all()
     if isinstance(class_weight, dict):
-        assert probabilities[:, 1].mean() < 0.1  # a class that weighs nothing is given up
+        assert probabilities[:, 1].mean() < 0.1  # a class of weight 0 is ignored
 
 
-def test_what_makes_the_head_cannot_be_chosen():
+def test_parameters_that_define_the_head_cannot_be_set():
     assert HEADS["ordinal-dense"].ordered
     assert HEADS["ordinal-dense"].nominal == "dense"
     for name in ("dense", "ordinal-dense"):
@@ -170,7 +172,7 @@ def test_what_makes_the_head_cannot_be_chosen():
 
 
 @pytest.mark.slow
-def test_grades_are_nearer_than_those_of_the_nominal_head():
+def test_the_absolute_error_is_smaller_than_that_of_the_nominal_head():
     """Eight ordered classes, over seeds: a smaller mean absolute error, and a better likelihood.
 
     With half as many images, or five classes, only the likelihood is reliably better.
@@ -189,7 +191,7 @@ def test_grades_are_nearer_than_those_of_the_nominal_head():
 
 
 @pytest.mark.slow
-def test_a_comparison_and_a_bundle_have_it(make_store, tmp_path):
+def test_the_head_is_compared_and_saved_in_a_bundle(make_store, tmp_path):
     from classify.data.samples import load_samples
     from classify.io.bundle import load_bundle
     from classify.jobs.compare import compare

@@ -1,4 +1,4 @@
-"""Epochs of the dense head: the steps are Keras' own, the rows drawn evenly."""
+"""Epochs of the dense head: steps agree with Keras, views are drawn uniformly."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -16,8 +16,8 @@ NO_LEARNING = (np.float32(0), np.float32(0), np.int64(32))  # best loss, learnin
 
 
 @pytest.mark.parametrize("n_classes", [2, 3])
-def test_an_epoch_of_several_steps_is_keras_own(blobs, n_classes):
-    """The batches drawn for an epoch, one after another through Keras' own train step, give these weights."""
+def test_an_epoch_of_several_steps_agrees_with_keras(blobs, n_classes):
+    """Keras' train_on_batch on the same batches, one after another, gives the same weights."""
     X, y = blobs(70, n_classes=n_classes, apart=0.5)
     rows = training.as_tensors(
         X=X,
@@ -46,8 +46,8 @@ def test_an_epoch_of_several_steps_is_keras_own(blobs, n_classes):
             np.testing.assert_allclose(mine.numpy(), other.numpy(), atol=3e-4, err_msg=mine.path)
 
 
-def test_each_epoch_draws_one_view_an_image_evenly():
-    """The first batch norm's moving mean gives the batch's mean away, and its digits the rows drawn."""
+def test_each_epoch_draws_one_view_per_image_uniformly():
+    """The mean of the batch is read from the moving mean of batch norm; its digits encode the drawn rows."""
     image = np.array([2, 0, 1, 1, 2, 0, 1])  # image 0 has two rows, image 1 three, image 2 two
     drawn_as = np.array([[0, 0, 0], [1, 0, 0], [0, 0, 0], [0, 1, 0], [0, 0, 1], [2, 0, 0], [0, 2, 0]])
     value = drawn_as @ np.array([1, 10, 100])
@@ -79,8 +79,8 @@ def test_each_epoch_draws_one_view_an_image_evenly():
 
 
 @pytest.mark.parametrize(("n_images", "steps"), [(32, 1), (33, 2), (64, 2), (65, 3)])
-def test_a_rest_of_one_image_is_spread_over_the_steps(n_images, steps):
-    """A step on one image alone has no variance: batch norm would pull its moving variance towards zero."""
+def test_no_step_has_a_single_remaining_image(n_images, steps):
+    """A batch of one image has no variance: it would pull the moving variance of batch norm towards zero."""
     X = np.resize([1.0, -1.0], (n_images, 1)) * 10
     rows = training.as_tensors(
         X=X,
@@ -99,7 +99,7 @@ def test_a_rest_of_one_image_is_spread_over_the_steps(n_images, steps):
     assert float(state.steps) == 20 * steps
     moving = 0.99 ** (
         20 * steps
-    )  # share of the first value, 1, that is left; every step's variance is near 100
+    )  # remaining weight of the initial value, 1; the variance of each step is about 100
     assert float(state.moving[1][0]) == pytest.approx(moving + (1 - moving) * 100, rel=0.05)
 
 

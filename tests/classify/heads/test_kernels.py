@@ -18,7 +18,7 @@ def features(n=90, n_features=200, *, spread=1.0):
 
 
 @pytest.mark.parametrize("scaling", ["standardise", "l2"])
-def test_the_linear_kernel_is_that_of_centred_rows(scaling):
+def test_the_linear_kernel_is_of_centred_rows(scaling):
     X = features()
     K_fit, K_score = linear_kernel(inner_products(X[:60], X[60:], scaling=scaling))
     scaler = SCALERS[scaling]().fit(X[:60].astype(np.float64))
@@ -32,7 +32,7 @@ def test_the_linear_kernel_is_that_of_centred_rows(scaling):
 
 @pytest.mark.parametrize("scaling", ["standardise", "l2"])
 @pytest.mark.parametrize("spread", [1.0, 1e-2])  # the latter: rows whose cosine is 0.99999
-def test_the_rbf_kernel_is_scikit_learn_s(scaling, spread):
+def test_the_rbf_kernel_agrees_with_scikit_learn(scaling, spread):
     X = features(spread=spread)
     products = inner_products(X[:60], X[60:], scaling=scaling)
     scaler = SCALERS[scaling]().fit(X[:60].astype(np.float64))
@@ -48,14 +48,14 @@ def test_the_rbf_kernel_is_scikit_learn_s(scaling, spread):
 
 
 @pytest.mark.parametrize("scaling", ["standardise", "l2"])
-def test_gamma_is_that_of_the_rows_fitted_on(scaling):
+def test_gamma_is_computed_from_the_rows_to_fit(scaling):
     X = features()
     Z = SCALERS[scaling]().fit_transform(X[:60].astype(np.float64))
     assert inner_products(X[:60], X[60:], scaling=scaling).gamma == pytest.approx(1 / (200 * Z.var()))
-    assert scale_gamma(np.ones((3, 4))) == 1.0  # as SVC settles it without variance
+    assert scale_gamma(np.ones((3, 4))) == 1.0  # as in SVC for rows without variance
 
 
-def test_a_row_seen_twice_is_at_no_distance():
+def test_equal_rows_have_distance_zero():
     X = features()
     products = inner_products(X, X[:1], scaling="standardise")
     ((_, K_score),) = rbf_kernels(products, [1.0])
@@ -64,8 +64,8 @@ def test_a_row_seen_twice_is_at_no_distance():
 
 
 @pytest.mark.parametrize(("n_fit", "n_score", "n_features"), [(1500, 100, 64), (150, 100, 3000)])
-def test_memory_is_what_was_stated(n_fit, n_score, n_features):
-    """NumPy's own count of its bytes; pairs prevail in the first case, rows in the second."""
+def test_peak_bytes_is_the_memory_used(n_fit, n_score, n_features):
+    """Measured by tracemalloc; kernel matrices dominate in the first case, rows in the second."""
     X = features(n_fit + n_score, n_features)
     for kernel in ("linear", "rbf"):
         tracemalloc.start()
@@ -80,7 +80,7 @@ def test_memory_is_what_was_stated(n_fit, n_score, n_features):
         assert peak <= 1.02 * peak_bytes(n_fit, n_score, n_features) + 2**20
 
 
-def test_the_callers_rows_are_left_alone():
+def test_the_rows_of_the_caller_are_unchanged():
     X = features().astype(np.float64)
     before = X.copy()
     inner_products(X[:60], X[60:], scaling="l2")

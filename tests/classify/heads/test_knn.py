@@ -1,4 +1,4 @@
-"""Votes of the nearest rows against scikit-learn's, and by hand."""
+"""kNN against scikit-learn and by hand."""
 
 import numpy as np
 import pytest
@@ -12,7 +12,7 @@ from classify.heads.scoring import grid_scores
 
 @pytest.mark.parametrize("scaling", ["standardise", "l2"])
 @pytest.mark.parametrize("k", [1, 3, 9])
-def test_votes_are_scikit_learn_s_but_for_the_shared_one(blobs, scaling, k):
+def test_votes_agree_with_scikit_learn_except_for_the_shared_vote(blobs, scaling, k):
     X, y = blobs(200, apart=0.5)
     head = make_head("knn", params={"k": k, "scaling": scaling}).fit(X[:120], y[:120])
     Z = StandardScaler().fit(X[:120]).transform(X) if scaling == "standardise" else X
@@ -35,13 +35,13 @@ def test_by_hand():
     np.testing.assert_allclose(head.predict_proba([[7.0, 0.0]])[0], [2.1 / 3, 0.9 / 3], atol=1e-6)
 
 
-def test_more_neighbours_than_rows_are_all_rows(blobs):
+def test_more_neighbours_than_rows_means_all_rows(blobs):
     X, y = blobs(12)
     some, all_rows = (make_head("knn", params={"k": k}).fit(X, y) for k in (99, 12))
     np.testing.assert_array_equal(some.predict_proba(X), all_rows.predict_proba(X))
 
 
-def test_equal_rows_decide_and_nothing_is_infinite(blobs):
+def test_equal_rows_decide_and_probabilities_are_finite(blobs):
     X, y = blobs(60)
     probabilities = make_head("knn", params={"k": 1}).fit(X, y).predict_proba(X)
     np.testing.assert_allclose(probabilities[np.arange(60), y], (1 + 1 / 3) / 2, atol=1e-6)
@@ -49,7 +49,7 @@ def test_equal_rows_decide_and_nothing_is_infinite(blobs):
 
 @pytest.mark.parametrize("class_weight", [None, "balanced"])
 @pytest.mark.parametrize("entry", [None, np.arange(120) // 2])
-def test_one_search_for_every_k(blobs, monkeypatch, class_weight, entry):
+def test_all_k_share_one_search(blobs, monkeypatch, class_weight, entry):
     from sklearn.neighbors import NearestNeighbors
 
     X, y = blobs(120, apart=0.5)
@@ -63,7 +63,7 @@ def test_one_search_for_every_k(blobs, monkeypatch, class_weight, entry):
     rows = {"fit_rows": np.arange(80), "score_rows": np.arange(80, 120), "class_weight": class_weight}
     predicted = []
     grid_scores(head, X, y, scorer=lambda _, p: predicted.append(p) or 0.0, entry=entry, **rows)
-    assert len(searches) == 2  # one a scaling
+    assert len(searches) == 2  # one per scaling
     for point, ours in zip(points, predicted, strict=True):
         fitted = make_head("knn", params=point, class_weight=class_weight).fit(X[:80], y[:80])
         alone = fitted.predict_proba(X[80:])
@@ -72,6 +72,6 @@ def test_one_search_for_every_k(blobs, monkeypatch, class_weight, entry):
         np.testing.assert_array_equal(ours, np.argmax(alone, axis=1))
 
 
-def test_no_neighbours_are_refused(blobs):
+def test_k_of_0_is_refused(blobs):
     with pytest.raises(CompareError, match="k is 0: expected a positive number"):
         make_head("knn", params={"k": 0}).fit(*blobs(12))

@@ -17,7 +17,7 @@ SCALERS = {"standardise": StandardScaler, "l2": Normalizer}
 
 
 def at(theirs, Z, temperature):
-    """Return scikit-learn's probabilities at a temperature."""
+    """Return scikit-learn's probabilities with temperature scaling."""
     scores = theirs.decision_function(Z)
     scores = scores if scores.ndim > 1 else np.column_stack([np.zeros(len(Z)), scores])
     np.testing.assert_allclose(softmax(scores, axis=1), theirs.predict_proba(Z), atol=1e-12)
@@ -28,7 +28,7 @@ def at(theirs, Z, temperature):
 @pytest.mark.parametrize("n_classes", [2, 4])
 @pytest.mark.parametrize("n_features", [12, 150])  # fewer and more columns than rows
 @pytest.mark.parametrize("shrinkage", [0.05, 0.9])
-def test_probabilities_are_scikit_learn_s(blobs, scaling, n_classes, n_features, shrinkage):
+def test_probabilities_agree_with_scikit_learn(blobs, scaling, n_classes, n_features, shrinkage):
     X, y = blobs(160, n_features=n_features, n_classes=n_classes, apart=0.5)
     y[:20] = 0  # classes of unequal size
     head = make_head("lda", params={"shrinkage": shrinkage, "scaling": scaling}).fit(X[:100], y[:100])
@@ -38,7 +38,7 @@ def test_probabilities_are_scikit_learn_s(blobs, scaling, n_classes, n_features,
     np.testing.assert_allclose(head.predict_proba(X[100:]), expected, atol=1e-8)
 
 
-def test_auto_is_ledoit_and_wolf_s_for_rows_about_their_class_mean(blobs):
+def test_auto_is_ledoit_wolf_shrinkage_of_centred_rows(blobs):
     X, y = blobs(60, n_features=40)
     head = make_head("lda").fit(X, y)
     Z = StandardScaler().fit_transform(X.astype(float))
@@ -59,7 +59,7 @@ def test_balanced_classes_have_equal_priors(blobs):
 
 
 @pytest.mark.parametrize("entry", [None, np.arange(120) // 2])
-def test_every_grid_cell_is_that_of_a_fit_of_its_own(blobs, entry):
+def test_every_grid_point_agrees_with_a_separate_fit(blobs, entry):
     X, y = blobs(120, n_features=50, apart=0.5)
     y[80:] = np.repeat(y[80::2], 2)
     predicted = []
@@ -72,14 +72,14 @@ def test_every_grid_cell_is_that_of_a_fit_of_its_own(blobs, entry):
         np.testing.assert_array_equal(ours, np.argmax(alone, axis=1))
 
 
-def test_rows_that_never_differ_within_a_class_are_told_apart():
+def test_classes_of_equal_rows_are_separated():
     X, y = np.repeat(np.eye(3), 5, axis=0), np.repeat(np.arange(3), 5)
     head = make_head("lda").fit(X, y)
     np.testing.assert_array_equal(head.predict(X), y)
     assert np.isfinite(head.predict_proba(X)).all()
 
 
-def test_a_user_may_give_either_kind_of_shrinkage():
+def test_shrinkage_can_be_auto_or_a_number():
     assert validate_params("lda", {"shrinkage": "auto"}) == {"shrinkage": "auto"}
     assert validate_params("lda", {"shrinkage": 0.5}) == {"shrinkage": 0.5}
     for wrong in ("some", 0.0, 1.5):
@@ -89,8 +89,8 @@ def test_a_user_may_give_either_kind_of_shrinkage():
             make_head("lda", params={"shrinkage": wrong}).fit(np.eye(4), np.arange(4) % 2)
 
 
-def test_the_temperature_is_that_of_images_that_were_held_out_with_their_views(blobs):
-    """Against scikit-learn's analysis of each fold; with many columns it is far too sure."""
+def test_the_temperature_is_fitted_on_held_out_images(blobs):
+    """Against scikit-learn's LDA of each fold, which is overconfident with many columns."""
     X, y = blobs(120, n_features=150, apart=0.3)
     image = np.repeat(np.arange(60), 2)
     y = np.repeat(y[::2], 2)

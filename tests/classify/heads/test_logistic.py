@@ -28,7 +28,7 @@ def features(n=150, n_features=60, n_classes=3, *, seed=0):
 @pytest.mark.parametrize("scaling", ["standardise", "l2"])
 @pytest.mark.parametrize("class_weight", [None, "balanced"])
 @pytest.mark.parametrize("n_classes", [2, 3])
-def test_probabilities_are_those_of_a_plain_pipeline(scaling, class_weight, n_classes):
+def test_probabilities_agree_with_a_plain_pipeline(scaling, class_weight, n_classes):
     X, y = features(n_classes=n_classes)
     head = make_head("logreg", params={"scaling": scaling, "C": 0.3}, class_weight=class_weight).fit(
         X[:100], y[:100]
@@ -52,7 +52,7 @@ def test_the_gradient_vanishes_at_the_solution():
     assert np.abs(gradient + W / (len(y) * 2.0)).max() < 2e-6
 
 
-def test_every_grid_cell_scores_as_a_plain_pipeline_does():
+def test_every_grid_point_scores_as_a_plain_pipeline():
     X, y = features(240)
     fit_rows, score_rows = np.arange(0, 160), np.arange(160, 240)
     points = grid_points(get_head("logreg"))
@@ -74,7 +74,7 @@ def test_every_grid_cell_scores_as_a_plain_pipeline_does():
         np.testing.assert_array_equal(ours, plain.predict(X[score_rows]), err_msg=str(point))
 
 
-def test_a_rough_solution_is_polished_by_scikit_learn_s_solver(monkeypatch):
+def test_a_rough_solution_is_refined_by_scikit_learn(monkeypatch):
     def rough(Z, label, *, C, **_):
         for _ in C:
             yield Solution(coef=np.zeros((3, Z.shape[1])), intercept=np.zeros(3), gradient=1.0, n_iter=2)
@@ -91,7 +91,7 @@ def test_a_rough_solution_is_polished_by_scikit_learn_s_solver(monkeypatch):
     np.testing.assert_array_equal(found, plain.predict(X[160:]))
 
 
-def test_the_path_ascends_whatever_the_order_of_the_heads(monkeypatch):
+def test_the_path_ascends_for_any_order_of_the_heads(monkeypatch):
     paths = []
     monkeypatch.setattr(
         logistic, "solve_path", lambda *rows, C, **how: paths.append(list(C)) or solve_path(*rows, C=C, **how)
@@ -106,21 +106,21 @@ def test_the_path_ascends_whatever_the_order_of_the_heads(monkeypatch):
         np.testing.assert_array_equal(ours, head.predict(X[100:]))
 
 
-def test_a_fitted_head_holds_scikit_learn_s_own_objects():
+def test_a_fitted_head_holds_scikit_learn_objects():
     X, y = features()
     head = make_head("logreg").fit(X, y)
     assert [type(step) for _, step in head.pipeline_.steps] == [StandardScaler, LogisticRegression]
     regression = head.pipeline_["classify"]
     assert not regression.warm_start
     assert regression.max_iter == head.max_iter
-    # scikit-learn's solver, told to start there, has nothing left to do.
+    # scikit-learn's solver has nothing to do when it starts from the solution.
     Z = head.pipeline_["scale"].transform(X.astype(np.float64))
     again = LogisticRegression(tol=1e-6, warm_start=True)
     again.coef_, again.intercept_, again.classes_ = regression.coef_, regression.intercept_, np.unique(y)
     assert again.fit(Z, y).n_iter_ == 0
 
 
-def test_a_solver_that_stops_short_says_so_without_a_warning():
+def test_a_solver_that_does_not_converge_is_reported_without_a_warning():
     X, y = features()
     head = make_head("logreg", params={"max_iter": 2, "C": 100.0}).fit(
         X, y
@@ -138,7 +138,7 @@ def test_other_warnings_reach_the_caller():
         assert fit_quietly(Grumbler(), None, None)
 
 
-def test_the_callers_array_is_left_alone():
+def test_the_array_of_the_caller_is_unchanged():
     X, y = features()
     before = X.copy()
     make_head("logreg").fit(X, y).predict(X)

@@ -1,4 +1,4 @@
-"""Nearest class means against scikit-learn's, and how sure they are by hand."""
+"""Nearest centroids against scikit-learn, and their probabilities by hand."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ SCALERS = {"standardise": StandardScaler, "l2": Normalizer}
 
 
 @pytest.mark.parametrize("scaling", ["standardise", "l2"])
-def test_the_class_is_that_of_scikit_learn_s_nearest_centroid(blobs, scaling):
+def test_predictions_agree_with_scikit_learn(blobs, scaling):
     X, y = blobs(240, apart=0.5)
     head = make_head("nearest-mean", params={"scaling": scaling}).fit(X[:120], y[:120])
     Z = SCALERS[scaling]().fit(X[:120].astype(float)).transform(X.astype(float))
@@ -31,8 +31,8 @@ def test_probabilities_by_hand():
 
 
 @pytest.mark.parametrize("n_features", [10, 1000])
-def test_they_are_no_surer_than_they_are_right(n_features):
-    """In a thousand columns a softmax of squared distances says 1.00, and is wrong in one of six."""
+def test_probabilities_are_not_overconfident(n_features):
+    """With 1000 columns, a softmax of squared distances gives 1.00, but one prediction in six is wrong."""
     generator = np.random.default_rng(1)
     y = np.arange(600) % 3
     X = generator.normal(size=(600, n_features)) + np.eye(n_features)[y] * 2.0
@@ -46,8 +46,8 @@ def test_they_are_no_surer_than_they_are_right(n_features):
     np.testing.assert_array_equal(naive.argmax(axis=1), ours.argmax(axis=1))
 
 
-def test_groups_are_left_out_as_a_whole_when_it_is_settled(blobs):
-    """Copies of an image, one group: were they not kept together, each would find itself in the mean."""
+def test_sharpness_is_fitted_with_whole_groups_held_out(blobs):
+    """If the copies of an image were not one group, each would contribute to the mean it is compared with."""
     X, y = blobs(24, apart=0.0)
     X = np.repeat(X, 20, axis=0) + 0
     y, group = np.repeat(y, 20), np.repeat(np.arange(24), 20)
@@ -55,7 +55,7 @@ def test_groups_are_left_out_as_a_whole_when_it_is_settled(blobs):
     assert together.sharpness_ < apart.sharpness_
 
 
-def test_views_count_in_the_means_and_plain_rows_settle_the_rest(blobs):
+def test_means_use_all_views_and_sharpness_plain_views(blobs):
     X, y = blobs(60)
     views = X + np.random.default_rng(5).normal(size=X.shape).astype(np.float32)
     image = np.concatenate([np.arange(60), np.arange(60)])

@@ -13,7 +13,7 @@ SCALERS = {"standardise": StandardScaler, "l2": Normalizer}
 
 
 def ordered(n=150, n_features=20, n_classes=4, *, seed=0, apart=1.0):
-    """Return rows along one direction, by class, in noise, and their classes."""
+    """Return rows with classes ordered along one direction, plus noise, and their classes."""
     generator = np.random.default_rng(seed)
     y = generator.integers(0, n_classes, n)
     direction = np.random.default_rng(99).normal(size=n_features) / np.sqrt(n_features)
@@ -23,7 +23,7 @@ def ordered(n=150, n_features=20, n_classes=4, *, seed=0, apart=1.0):
 
 @pytest.mark.parametrize("scaling", ["standardise", "l2"])
 @pytest.mark.parametrize("class_weight", [None, "balanced"])
-def test_two_classes_are_a_plain_pipeline_s(scaling, class_weight):
+def test_two_classes_agree_with_a_plain_pipeline(scaling, class_weight):
     X, y = ordered(n_classes=2)
     params = {"scaling": scaling, "C": 0.3, "tol": 1e-9}
     ours = make_head("ordinal-logistic", params=params, class_weight=class_weight).fit(X[:100], y[:100])
@@ -37,7 +37,7 @@ def test_two_classes_are_a_plain_pipeline_s(scaling, class_weight):
 
 @pytest.mark.parametrize("class_weight", [None, "balanced"])
 @pytest.mark.parametrize("entry", [None, np.arange(150) // 2])
-def test_every_grid_cell_is_that_of_a_fit_of_its_own(class_weight, entry):
+def test_every_grid_point_agrees_with_a_separate_fit(class_weight, entry):
     X, y = ordered()
     y[100:] = np.repeat(y[100::2], 2)
     head = get_head("ordinal-logistic")
@@ -52,7 +52,7 @@ def test_every_grid_cell_is_that_of_a_fit_of_its_own(class_weight, entry):
         np.testing.assert_array_equal(ours, np.argmax(alone, axis=1), err_msg=str(point))
 
 
-def test_labels_of_any_kind_are_in_their_order():
+def test_labels_of_any_type_are_sorted():
     X, y = ordered()
     head = make_head("ordinal-logistic").fit(X, np.array(["a", "b", "c", "d"])[y])
     np.testing.assert_array_equal(head.classes_, ["a", "b", "c", "d"])
@@ -60,13 +60,13 @@ def test_labels_of_any_kind_are_in_their_order():
     np.testing.assert_array_equal(head.predict_proba(X), expected)
 
 
-def test_one_step_is_not_enough_and_said():
+def test_a_fit_of_one_step_reports_that_it_did_not_converge():
     X, y = ordered()
     assert not make_head("ordinal-logistic", params={"C": 10.0, "max_iter": 1}).fit(X, y).converged_
 
 
 def best_error(name, X, y):
-    """Return the mean absolute error on the last rows of the grid point that is best on middle ones."""
+    """Return the mean absolute error on the last rows of the grid point that is best on the middle rows."""
     head = get_head(name)
     rows = {"fit_rows": np.arange(80), "score_rows": np.arange(80, 160)}
     scores = grid_scores(head, X, y, scorer=lambda t, p: -float(np.mean(np.abs(t - p))), **rows)
@@ -75,13 +75,13 @@ def best_error(name, X, y):
 
 
 @pytest.mark.slow
-def test_where_grades_lie_in_order_its_errors_are_smaller_and_only_there():
+def test_errors_are_smaller_only_if_classes_are_ordered_along_a_direction():
     ordinal, nominal, stirred, plain = [], [], [], []
     for seed in range(8):
         X, y = ordered(660, 60, 5, seed=seed, apart=0.7)
         ordinal.append(best_error("ordinal-logistic", X, y))
         nominal.append(best_error("logreg", X, y))
-        mixed = np.array([2, 0, 4, 1, 3])[y]  # neighbours are no longer neighbours
+        mixed = np.array([2, 0, 4, 1, 3])[y]  # the order of the classes is destroyed
         stirred.append(best_error("ordinal-logistic", X, mixed))
         plain.append(best_error("logreg", X, mixed))
     differences = np.array(nominal) - np.array(ordinal)

@@ -1,4 +1,4 @@
-"""Machines at the borders of ordered classes against the same made of scikit-learn's own parts."""
+"""The ordinal SVM against one scikit-learn SVM per threshold."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ SCALERS = {"standardise": StandardScaler, "l2": Normalizer}
 
 
 def graded(n=120, n_features=20, n_classes=4, *, seed=0, noise=0.7, wide=1.0):
-    """Return rows whose grade goes along one direction, in classes of unequal size."""
+    """Return rows with ordered classes of unequal size along one direction."""
     generator = np.random.default_rng(seed)
     hidden = generator.normal(size=n)
     shares = np.linspace(0, 1, n_classes + 1)[1:-1] ** 1.3
@@ -37,7 +37,7 @@ def scale(X, scaling):
 @pytest.mark.parametrize("scaling", ["standardise", "l2"])
 @pytest.mark.parametrize("class_weight", [None, "balanced"])
 @pytest.mark.filterwarnings("ignore:Since Pipeline does not appear:UserWarning")
-def test_probabilities_are_those_of_scikit_learn_s_parts(scaling, class_weight):
+def test_probabilities_agree_with_separate_scikit_learn_estimators(scaling, class_weight):
     X, y = graded()
     groups = np.arange(120) // 2
     head = make_head("ordinal-svm", params={"scaling": scaling, "C": 3.0}, seed=5, class_weight=class_weight)
@@ -61,24 +61,24 @@ def test_probabilities_are_those_of_scikit_learn_s_parts(scaling, class_weight):
         above[:, k] = plain.fit(X, upper, sample_weight=rows).predict_proba(X)[:, 1]
     expected = np.empty((120, 4))
     for row, raised in zip(expected, above, strict=True):
-        a, b, c = raised  # the fall nearest in squared distance, found by trying every way to level it
-        ways = [
+        a, b, c = raised  # the nearest nonincreasing triple is one of these averages
+        candidates = [
             (a, b, c),
             ((a + b) / 2, (a + b) / 2, c),
             (a, (b + c) / 2, (b + c) / 2),
             ((a + b + c) / 3,) * 3,
         ]
-        falls = [way for way in ways if way[0] >= way[1] - 1e-12 and way[1] >= way[2] - 1e-12]
-        one, two, three = min(falls, key=lambda way: sum((np.array(way) - raised) ** 2))
-        row[:] = 1 - one, one - two, two - three, three
-    expected = np.maximum(expected, 1 / 122)  # Platt's least: (0 + 1) / (120 + 2)
+        valid = [p for p in candidates if p[0] >= p[1] - 1e-12 and p[1] >= p[2] - 1e-12]
+        p, q, r = min(valid, key=lambda p: sum((np.array(p) - raised) ** 2))
+        row[:] = 1 - p, p - q, q - r, r
+    expected = np.maximum(expected, 1 / 122)  # smallest target of Platt scaling: (0 + 1) / (120 + 2)
     expected /= expected.sum(axis=1, keepdims=True)
     np.testing.assert_allclose(head.predict_proba(X), expected, atol=1e-5)
     assert head.converged_
     assert head.n_folds_ == 5
 
 
-def test_two_classes_make_it_the_nominal_head():
+def test_two_classes_give_the_nominal_head():
     X, y = graded(n_classes=2)
     for class_weight in (None, "balanced"):
         ours, theirs = (
@@ -93,7 +93,7 @@ def test_two_classes_make_it_the_nominal_head():
             search([make_head(name, params=one) for one in points], X[:80], y[:80], X[80:], soft=soft)
             for name, search in (("ordinal-svm", fold_predictions), ("svm-rbf", svm_search.fold_predictions))
         )
-        if soft:  # sums over images decide alike where differences do
+        if soft:  # only the differences of the columns matter
             ours, theirs = (np.array(one)[:, :, 1] - np.array(one)[:, :, 0] for one in (ours, theirs))
             theirs /= 2
         np.testing.assert_allclose(ours, theirs, atol=1e-12)
@@ -110,7 +110,7 @@ def test_by_hand():
     np.testing.assert_array_equal(above, before)
 
 
-def test_levelled_probabilities_are_the_nearest_that_fall():
+def test_isotonic_probabilities_are_the_nearest_nonincreasing_ones():
     above = np.random.default_rng(0).uniform(size=(20, 4))
     bounds = [{"type": "ineq", "fun": lambda p, k=k: p[k] - p[k + 1]} for k in range(3)]
     for row, ours in zip(above, isotonic_nonincreasing(above), strict=True):
@@ -120,8 +120,8 @@ def test_levelled_probabilities_are_the_nearest_that_fall():
         np.testing.assert_allclose(ours, nearest.x, atol=1e-5)
 
 
-def test_every_row_s_probabilities_fall_and_sum_to_one():
-    X, y = graded(90, n_classes=5, noise=2.0)  # overlapping, so that machines contradict each other
+def test_probabilities_are_nonincreasing_and_sum_to_one():
+    X, y = graded(90, n_classes=5, noise=2.0)  # overlapping, so that the SVMs contradict each other
     head = make_head("ordinal-svm", params={"C": 100.0}).fit(X, y)
     probabilities = head.predict_proba(np.random.default_rng(1).uniform(0, 6, (500, 20)))
     raw = [one.predict_proba(X)[:, 1] for one in head.machines_]
@@ -132,7 +132,7 @@ def test_every_row_s_probabilities_fall_and_sum_to_one():
 
 @pytest.mark.parametrize("class_weight", [None, "balanced"])
 @pytest.mark.parametrize("entry", [None, np.arange(120) // 2])
-def test_every_grid_cell_decides_as_plain_machines_do(class_weight, entry):
+def test_every_grid_point_decides_as_plain_svms(class_weight, entry):
     X, y = graded(n_classes=3, noise=1.5)
     y[80:] = np.repeat(y[80::2], 2)
     fit_rows, score_rows = np.arange(80), np.arange(80, 120)
@@ -168,7 +168,7 @@ def test_every_grid_cell_decides_as_plain_machines_do(class_weight, entry):
         np.testing.assert_array_equal(ours, np.where(middle, 1, top), err_msg=str(point))
 
 
-def test_all_borders_share_one_kernel(monkeypatch):
+def test_all_thresholds_share_one_kernel(monkeypatch):
     made = []
     make = svm_search.inner_products
     monkeypatch.setattr(
@@ -178,10 +178,10 @@ def test_all_borders_share_one_kernel(monkeypatch):
     fold_predictions(
         [make_head("ordinal-svm", params=p) for p in grid_points(get_head("ordinal-svm"))], X, y, X[:5]
     )
-    assert len(made) == 2  # one a scaling
+    assert len(made) == 2  # one per scaling
 
 
-def test_many_rows_are_solved_by_the_approximate_machine():
+def test_many_rows_use_the_approximate_solver():
     X, y = graded(n_classes=3)
     head = make_head("ordinal-svm", params={"solver": "approximate"}).fit(X, y)
     (inner, _) = (one.classifier_.calibrated_classifiers_[0].estimator for one in head.machines_)
@@ -191,7 +191,7 @@ def test_many_rows_are_solved_by_the_approximate_machine():
     assert np.mean(np.abs(hard - y[80:])) < 0.6
 
 
-def test_labels_are_taken_in_their_order_whatever_they_are():
+def test_labels_of_any_type_are_sorted():
     X, y = graded(n_classes=3)
     plain, named = (make_head("ordinal-svm").fit(X, labels) for labels in (y, np.array(["a", "m", "z"])[y]))
     np.testing.assert_array_equal(plain.predict_proba(X), named.predict_proba(X))
@@ -204,7 +204,7 @@ def test_a_class_with_one_group_is_refused_by_name():
         make_head("ordinal-svm").fit(X, y, groups=np.where(y == 1, 1000, np.arange(120)))
 
 
-def test_the_fitted_head_holds_scikit_learn_s_own_objects(saved_and_loaded):
+def test_the_fitted_head_holds_scikit_learn_objects(saved_and_loaded):
     X, y = graded(n_classes=3)
     head = make_head("ordinal-svm").fit(X, y)
     assert [type(one.classifier_) for one in head.machines_] == [CalibratedClassifierCV] * 2
@@ -212,8 +212,8 @@ def test_the_fitted_head_holds_scikit_learn_s_own_objects(saved_and_loaded):
     np.testing.assert_array_equal(loaded.predict_proba(X), head.predict_proba(X))
 
 
-def test_ordered_classes_are_told_apart_with_less_absolute_error():
-    """Five grades along one direction of thirty, few rows to learn from: the mean of eight data sets."""
+def test_the_absolute_error_is_smaller_than_that_of_the_nominal_head():
+    """Five classes ordered along one direction of thirty, few training rows: the mean of eight data sets."""
     errors = {"svm-rbf": [], "ordinal-svm": []}
     for seed in range(8):
         X, y = graded(600, 30, 5, seed=seed, noise=1.0)

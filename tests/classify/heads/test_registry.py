@@ -18,7 +18,7 @@ SMALL_DENSE = {"units": (16,), "epochs": 60, "patience": 20, "batch_size": 16, "
 
 
 def blobs(n=90, n_features=12, n_classes=3, *, seed=0, apart=1.5):
-    """Return features like a backbone's, float32 and not negative, and their classes."""
+    """Return features like those of a backbone, float32 and not negative, and their classes."""
     generator = np.random.default_rng(seed)
     y = np.arange(n) % n_classes
     centres = np.random.default_rng(99).normal(size=(n_classes, n_features)) * apart
@@ -35,7 +35,7 @@ def test_listing_heads_imports_nothing_heavy():
     assert done.stdout.strip() == "set()"
 
 
-def test_only_heads_that_say_so_import_tensorflow():
+def test_only_heads_marked_tensorflow_import_it():
     code = (
         "import sys, numpy as np; from classify.heads.registry import HEADS, make_head\n"
         "X = np.random.default_rng(0).normal(size=(40, 4)).astype('f'); y = np.arange(40) % 2\n"
@@ -46,20 +46,20 @@ def test_only_heads_that_say_so_import_tensorflow():
     assert done.stdout.strip() == "False"
 
 
-def test_the_issue_s_heads_are_there():
+def test_the_registry_has_the_expected_heads():
     asked = {"dense", "logreg", "svm-linear", "svm-rbf", "nearest-mean", "knn", "lda", "baseline"}
     assert asked <= set(HEADS)
     assert all(name == head.name for name, head in HEADS.items())
 
 
-def test_unknown_head_names_the_known():
+def test_an_unknown_head_is_refused_with_the_known_names():
     with pytest.raises(
         CompareError, match=r"'svm'.*dense, logreg, svm-linear, svm-rbf, .*baseline.*classify heads"
     ):
         get_head("svm")
 
 
-def test_unknown_parameter_names_the_known():
+def test_an_unknown_parameter_is_refused_with_the_known_names():
     with pytest.raises(CompareError, match=r"'logreg' has no parameter 'gamma'.*C, class_weight, max_iter"):
         make_head("logreg", params={"gamma": 1.0})
 
@@ -84,7 +84,7 @@ def test_grids_span_four_orders_of_magnitude_in_each_scaling(name):
 
 
 @pytest.mark.parametrize("name", list(HEADS))
-def test_the_first_of_equal_points_has_the_smallest_c(name):
+def test_grid_points_are_in_ascending_c(name):
     points = grid_points(get_head(name))
     assert len({tuple(sorted(point.items())) for point in points}) == len(points)
     strength = [point.get("C", 0) for point in points]
@@ -92,13 +92,13 @@ def test_the_first_of_equal_points_has_the_smallest_c(name):
     assert grid_points(get_head("baseline")) == [{}]
 
 
-def test_balanced_accuracy_is_scikit_learn_s():
+def test_balanced_accuracy_agrees_with_scikit_learn():
     generator = np.random.default_rng(0)
     y_true, y_pred = generator.integers(0, 4, (2, 200))
     assert balanced_accuracy(y_true, y_pred) == pytest.approx(
         balanced_accuracy_score(y_true, y_pred), abs=1e-12
     )
-    # A fold may lack a class that is predicted: by hand, (1/2 + 1) / 2.
+    # A predicted class may be missing in a fold: by hand, (1/2 + 1) / 2.
     assert balanced_accuracy(np.array([0, 0, 1]), np.array([0, 2, 1])) == 0.75
 
 
@@ -137,7 +137,7 @@ def test_baseline_counts_images_not_views():
     X = np.zeros((8, 3), dtype=np.float32)
     y = np.array(
         [0, 1, 1, 0, 0, 0, 0, 0]
-    )  # image 0 of class 0 has six views, images 1 and 2 of class 1 one each
+    )  # image 0 of class 0 has six views, images 1 and 2 of class 1 have one
     head = make_head("baseline").fit(X, y, image=np.array([0, 1, 2, 0, 0, 0, 0, 0]))
     np.testing.assert_allclose(head.predict_proba(X[:2]), [[1 / 3, 2 / 3]] * 2, atol=1e-12)
     np.testing.assert_array_equal(head.predict(X[:2]), [1, 1])
@@ -180,16 +180,16 @@ CHECKED = {
 }
 
 
-# None is expected to fail. scikit-learn itself skips check_array_api_input: our heads take NumPy arrays.
+# No check is expected to fail. scikit-learn itself skips check_array_api_input: our heads take NumPy arrays.
 @parametrize_with_checks(list(CHECKED.values()))
-def test_scikit_learn_s_own_checks(estimator, check):
+def test_scikit_learn_estimator_checks(estimator, check):
     check(estimator)
 
 
 @pytest.mark.parametrize("name", ["logreg", "svm-linear", "svm-rbf", "one by one"])
 @pytest.mark.parametrize("n_classes", [2, 3])
-def test_images_of_an_entry_are_joined_before_it_is_scored(name, n_classes):
-    """Against scikit-learn's own machines: mean probabilities, or mean decisions, of each entry."""
+def test_images_of_an_entry_are_averaged_before_it_is_scored(name, n_classes):
+    """Against scikit-learn: mean probabilities, or mean decisions, of each entry."""
     generator = np.random.default_rng(4)
     y = np.repeat(np.arange(n_classes), 60)[generator.permutation(60 * n_classes)]
     X = generator.normal(size=(len(y), 6)) + 0.6 * np.eye(6)[y]

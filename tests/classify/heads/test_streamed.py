@@ -1,4 +1,4 @@
-"""Heads fitted on rows that stay on disk, held against scikit-learn and against the same heads in memory."""
+"""Heads fitted on rows on disk, against scikit-learn and against the same heads fitted in memory."""
 
 import numpy as np
 import pytest
@@ -16,14 +16,14 @@ from classify.heads.registry import HEADS, make_head
 from classify.heads.svm import SVMHead
 
 SCALERS = {"standardise": StandardScaler, "l2": Normalizer}
-CHUNKS = (7, 64, 10_000)  # ragged ends, and all in one
+CHUNKS = (7, 64, 10_000)  # uneven last chunks, and a single chunk
 
 pytestmark = pytest.mark.usefixtures("small_sample")
 
 
 @pytest.fixture
 def skewed(blobs):
-    """Rows of classes that overlap and differ in number, of columns that differ in scale."""
+    """Return overlapping classes of unequal size, in columns of different scale."""
     X, y = blobs(600, n_classes=3, apart=0.6)
     kept = np.flatnonzero((y != 2) | (np.arange(600) % 4 == 0))
     return X[kept] * np.geomspace(0.1, 10, X.shape[1], dtype=np.float32), y[kept]
@@ -36,7 +36,7 @@ def linear_part(head):
 @pytest.mark.parametrize("class_weight", [None, "balanced"])
 @pytest.mark.parametrize("scaling", ["standardise", "l2"])
 @pytest.mark.parametrize("n_classes", [2, 3])
-def test_logistic_regression_is_scikit_learns(skewed, stream_of, n_classes, scaling, class_weight):
+def test_logistic_regression_agrees_with_scikit_learn(skewed, stream_of, n_classes, scaling, class_weight):
     X, y = (part[skewed[1] < n_classes] for part in skewed)
     head = LogisticHead(C=3.0, scaling=scaling, class_weight=class_weight, tol=1e-8)
     head.fit_stream(stream_of(X, y))
@@ -50,7 +50,7 @@ def test_logistic_regression_is_scikit_learns(skewed, stream_of, n_classes, scal
 
 @pytest.mark.parametrize("class_weight", [None, "balanced"])
 @pytest.mark.parametrize("n_classes", [2, 3])
-def test_linear_svm_is_scikit_learns_in_the_primal(skewed, stream_of, n_classes, class_weight):
+def test_linear_svm_agrees_with_linear_svc_in_the_primal(skewed, stream_of, n_classes, class_weight):
     X, y = (part[skewed[1] < n_classes] for part in skewed)
     head = SVMHead(C=0.3, class_weight=class_weight).fit_stream(stream_of(X, y))
     Z = StandardScaler().fit_transform(X.astype(np.float64))
@@ -64,7 +64,7 @@ def test_linear_svm_is_scikit_learns_in_the_primal(skewed, stream_of, n_classes,
 @pytest.mark.parametrize(
     "name", [name for name, head in HEADS.items() if name != "knn" and not head.tensorflow]
 )
-def test_a_head_fitted_on_a_stream_is_saved_whole(skewed, stream_of, name, saved_and_loaded):
+def test_a_head_fitted_on_a_stream_is_saved_completely(skewed, stream_of, name, saved_and_loaded):
     X, y = skewed
     head = make_head(name).fit_stream(stream_of(X, y))
     loaded = saved_and_loaded(head, name)
@@ -85,7 +85,7 @@ def test_svm_probabilities_are_near_those_in_memory(skewed, stream_of, kernel):
     assert outside.n_folds_ == inside.n_folds_
 
 
-def test_nystroem_rows_are_those_that_scikit_learn_draws(skewed, stream_of, monkeypatch):
+def test_nystroem_rows_are_those_of_scikit_learn(skewed, stream_of, monkeypatch):
     monkeypatch.setattr("classify.heads.svm_fitting.N_COMPONENTS", 40)
     X, y = skewed
     params = {"kernel": "rbf", "solver": "approximate", "seed": 5, "C": 0.1}
@@ -111,10 +111,10 @@ SAME = {
 
 
 @pytest.mark.parametrize("name", SAME)
-def test_the_same_head_comes_of_rows_in_memory_and_on_disk(skewed, stream_of, name):
+def test_rows_in_memory_and_on_disk_give_the_same_head(skewed, stream_of, name):
     X, y = skewed
     groups = np.arange(len(y)) // 3
-    image = np.arange(len(y)) // 2  # two views each
+    image = np.arange(len(y)) // 2  # two views per image
     groups, y = groups[image * 2], y[image * 2]
     inside = SAME[name]().fit(X, y, groups=groups, image=image)
     for chunk_rows in CHUNKS:
@@ -131,7 +131,7 @@ def test_ordinal_svm_is_near_the_one_in_memory(skewed, stream_of):
 
 
 @pytest.mark.parametrize("name", ["logreg", "svm-linear", "svm-rbf", "lda"])
-def test_neither_threads_nor_another_run_change_a_bit(skewed, stream_of, monkeypatch, name):
+def test_results_do_not_depend_on_threads_or_on_the_run(skewed, stream_of, monkeypatch, name):
     X, y = skewed
     found = []
     for cores in (1, 3, 3):
@@ -149,7 +149,7 @@ def test_one_class_is_refused(stream_of, name):
         make_head(name).fit_stream(stream_of(X, np.zeros(20, dtype=np.int64)))
 
 
-def test_what_is_not_finite_is_refused(skewed, stream_of):
+def test_features_that_are_not_finite_are_refused(skewed, stream_of):
     X, y = skewed
     X[100, 3] = np.nan
     with pytest.raises(FitError, match="NaN or infinity"):
@@ -166,6 +166,6 @@ def test_covariances_that_do_not_fit_are_refused(skewed, stream_of):
         LDAHead().fit_stream(stream_of(*skewed, working_bytes=20_000))
 
 
-def test_notes_say_that_rows_were_read_from_disk(skewed, stream_of):
+def test_a_note_reports_that_rows_were_read_from_disk(skewed, stream_of):
     (note,) = LogisticHead().fit_stream(stream_of(*skewed)).notes_
     assert note.startswith(f"{len(skewed[1]):,} training rows were read from disk")

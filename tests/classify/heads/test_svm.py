@@ -28,8 +28,8 @@ def views(n_images=60, n_views=3, n_features=40, n_classes=3, *, seed=0):
     return np.maximum(X + 1, 0).astype(np.float32), label[image], group[image], image
 
 
-def plain_machine(X, *, kernel, scaling, C, gamma_factor=1.0, class_weight=None):
-    """Return what a user of scikit-learn would write."""
+def plain_pipeline(X, *, kernel, scaling, C, gamma_factor=1.0, class_weight=None):
+    """Return the plain scikit-learn pipeline."""
     Z = SCALERS[scaling]().fit_transform(X)
     gamma = gamma_factor / (Z.shape[1] * Z.var())
     machine = SVC(kernel=kernel, C=C, gamma=gamma, tol=1e-6, class_weight=class_weight, break_ties=True)
@@ -40,14 +40,14 @@ def plain_machine(X, *, kernel, scaling, C, gamma_factor=1.0, class_weight=None)
 @pytest.mark.parametrize("scaling", ["standardise", "l2"])
 @pytest.mark.parametrize("class_weight", [None, "balanced"])
 @pytest.mark.filterwarnings("ignore:Since Pipeline does not appear:UserWarning")
-def test_probabilities_are_those_of_a_plain_calibrated_pipeline(name, scaling, class_weight):
+def test_probabilities_agree_with_a_plain_calibrated_pipeline(name, scaling, class_weight):
     X, y, groups, image = views()
     keep = np.arange(len(y)) % 7 != 0  # classes of unequal size
     X, y, groups, image = X[keep], y[keep], groups[keep], image[keep]
     head = make_head(name, params={"scaling": scaling, "C": 3.0}, seed=5, class_weight=class_weight)
     head.fit(X, y, groups=groups, image=image)
 
-    machine = plain_machine(
+    machine = plain_pipeline(
         X.astype(np.float64), kernel=name[4:], scaling=scaling, C=3.0, class_weight=class_weight
     )
     folds = grouped_folds(y, groups, n_folds=5, seed=5).pairs
@@ -62,7 +62,7 @@ def test_probabilities_are_those_of_a_plain_calibrated_pipeline(name, scaling, c
 
 @pytest.mark.parametrize("name", ["svm-linear", "svm-rbf"])
 @pytest.mark.parametrize("n_classes", [2, 3])
-def test_the_approximate_head_is_a_plain_calibrated_pipeline_and_says_so(
+def test_the_approximate_head_agrees_with_a_plain_pipeline_and_has_a_note(
     name, n_classes, monkeypatch, saved_and_loaded
 ):
     monkeypatch.setattr(svm_fitting, "EXACT_ROWS", 100)
@@ -91,7 +91,7 @@ def test_the_approximate_head_is_a_plain_calibrated_pipeline_and_says_so(
     np.testing.assert_array_equal(loaded.predict_proba(X), head.predict_proba(X))
 
 
-def test_the_fitted_head_holds_nothing_but_scikit_learn_s_own_objects(saved_and_loaded):
+def test_the_fitted_head_holds_only_scikit_learn_objects(saved_and_loaded):
     X, y, groups, image = views()
     head = make_head("svm-rbf").fit(X, y, groups=groups, image=image)
     (inner,) = head.classifier_.calibrated_classifiers_
@@ -104,16 +104,16 @@ def test_the_fitted_head_holds_nothing_but_scikit_learn_s_own_objects(saved_and_
 
 
 @pytest.mark.parametrize("name", ["svm-linear", "svm-rbf"])
-def test_rows_above_the_limit_are_solved_alike_in_search_and_fit(name):
+def test_search_and_fit_use_the_same_solver_above_the_limit(name):
     assert solver_params(name, 10_000) == {}
     assert solver_params(name, 10_001) == {"solver": "approximate"}
     assert solver_params("logreg", 10**9) == {}
     X, y, groups, image = views(n_images=30)
     head = make_head(name, params=solver_params(name, 10_001)).fit(X, y, groups=groups, image=image)
-    assert "for 90 training rows" in head.notes_[0]  # however few rows there are at hand
+    assert "for 90 training rows" in head.notes_[0]  # the solver stays approximate although the rows are few
 
 
-def test_images_are_not_parted_where_no_groups_are_given():
+def test_images_are_groups_by_default():
     X, y, _, image = views()
     assert make_head("svm-linear").fit(X, y, image=image).predict_proba(X) == pytest.approx(
         make_head("svm-linear").fit(X, y, groups=image).predict_proba(X), abs=1e-12
@@ -121,7 +121,7 @@ def test_images_are_not_parted_where_no_groups_are_given():
 
 
 def test_few_groups_mean_fewer_calibration_folds():
-    X, y, groups, image = views(n_images=12)  # two groups a class
+    X, y, groups, image = views(n_images=12)  # two groups per class
     head = make_head("svm-rbf").fit(X, y, groups=groups, image=image)
     assert head.n_folds_ == 2
     np.testing.assert_allclose(head.predict_proba(X).sum(axis=1), 1.0, atol=1e-9)
@@ -133,7 +133,7 @@ def test_a_class_with_one_group_is_refused():
         make_head("svm-linear").fit(X, y, groups=np.where(y == 2, 1000, groups), image=image)
 
 
-def test_only_support_vectors_are_kept_of_the_training_rows():
+def test_of_the_training_rows_only_support_vectors_are_stored():
     generator = np.random.default_rng(0)
     y = np.arange(2000) % 2
     X = (generator.normal(size=(2000, 30)) + 20 * y[:, None]).astype(np.float32)
@@ -141,7 +141,7 @@ def test_only_support_vectors_are_kept_of_the_training_rows():
     assert len(dump_head(head, "svm-linear").data) < X.nbytes / 2
 
 
-def test_a_machine_that_stops_short_says_so_without_a_warning():
+def test_an_svm_that_does_not_converge_is_reported_without_a_warning():
     X, y, groups, image = views()
     head = make_head("svm-linear", params={"max_iter": 3}).fit(X, y, groups=groups, image=image)
     assert not head.converged_
@@ -162,8 +162,8 @@ def test_an_unknown_solver_is_refused():
 
 @pytest.mark.parametrize("scaling", ["standardise", "l2"])
 @pytest.mark.parametrize("n_classes", [2, 3])
-def test_a_tiny_c_does_not_turn_the_grades_round(n_classes, scaling):
-    """Folds in which a class is the rarer have offsets that drown what tells classes apart, which it does."""
+def test_a_tiny_c_does_not_invert_the_predictions(n_classes, scaling):
+    """Differences of the class counts between folds must not outweigh the decisions."""
     generator = np.random.default_rng(0)
     y = np.repeat(np.arange(n_classes), 24)
     X = np.abs(generator.normal(size=(len(y), 200)) + 2.0 * np.eye(200)[y % n_classes])
@@ -174,5 +174,5 @@ def test_a_tiny_c_does_not_turn_the_grades_round(n_classes, scaling):
     np.testing.assert_allclose(said.sum(axis=1), 1.0)
     voted = head.classifier_.calibrated_classifiers_[0].estimator.decision_function(X).reshape(len(y), -1)
     for label, column in zip([1] if n_classes == 2 else range(n_classes), voted.T, strict=True):
-        assert roc_auc_score(y == label, column) > 0.95  # the machine itself can tell them apart
+        assert roc_auc_score(y == label, column) > 0.95  # the SVM itself separates the classes
         assert roc_auc_score(y == label, said[:, label]) > 0.95

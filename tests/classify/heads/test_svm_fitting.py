@@ -19,7 +19,7 @@ def rows(n_classes, *, n=120, n_features=30):
 
 @pytest.mark.parametrize("name", ["svm-linear", "svm-rbf"])
 @pytest.mark.parametrize("n_classes", [2, 4])
-def test_decisions_are_those_of_cross_validation_on_features(name, n_classes):
+def test_decisions_agree_with_cross_validation_on_features(name, n_classes):
     X, y = rows(n_classes)
     folds = list(StratifiedKFold(4).split(X, y))
     head = make_head(name, params={"solver": "exact", "C": 2.0})
@@ -34,7 +34,7 @@ def test_decisions_are_those_of_cross_validation_on_features(name, n_classes):
 
 
 @pytest.mark.parametrize("solver", ["exact", "approximate"])
-def test_a_fold_that_stopped_short_is_told(solver):
+def test_a_fold_that_does_not_converge_is_reported(solver):
     X, y = rows(3)
     folds = list(StratifiedKFold(4).split(X, y))
     head = make_head("svm-linear", params={"solver": solver, "max_iter": 1})

@@ -1,4 +1,4 @@
-"""Shared kernels, skipped C and approximate machines decide as scikit-learn's own pipelines do."""
+"""SVM grid search with shared kernels and skipped C, against plain scikit-learn pipelines."""
 
 import numpy as np
 import pytest
@@ -24,8 +24,8 @@ def features(n=150, n_features=50, n_classes=3, *, seed=0):
     return np.maximum(X + 1, 0), y
 
 
-def plain_machine(X, *, kernel, scaling, C, gamma_factor=1.0, class_weight=None):
-    """Return what a user of scikit-learn would write."""
+def plain_pipeline(X, *, kernel, scaling, C, gamma_factor=1.0, class_weight=None):
+    """Return the plain scikit-learn pipeline."""
     Z = SCALERS[scaling]().fit_transform(X)
     gamma = gamma_factor / (Z.shape[1] * Z.var())
     machine = SVC(kernel=kernel, C=C, gamma=gamma, tol=1e-6, class_weight=class_weight, break_ties=True)
@@ -36,7 +36,7 @@ def plain_machine(X, *, kernel, scaling, C, gamma_factor=1.0, class_weight=None)
 @pytest.mark.parametrize("n_classes", [2, 4])
 @pytest.mark.parametrize("class_weight", [None, "balanced"])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_every_grid_cell_decides_as_a_plain_pipeline_does(name, n_classes, class_weight, dtype):
+def test_every_grid_point_decides_as_a_plain_pipeline(name, n_classes, class_weight, dtype):
     X, y = features(240, n_classes=n_classes)
     X = X.astype(dtype)
     fit_rows, score_rows = np.arange(140), np.arange(140, 240)
@@ -54,7 +54,7 @@ def test_every_grid_cell_decides_as_a_plain_pipeline_does(name, n_classes, class
     assert len(predicted) == len(points)
     X = X.astype(np.float64)
     for point, ours in zip(points, predicted, strict=True):
-        plain = plain_machine(X[fit_rows], kernel=name[4:], class_weight=class_weight, **point)
+        plain = plain_pipeline(X[fit_rows], kernel=name[4:], class_weight=class_weight, **point)
         plain.fit(X[fit_rows], y[fit_rows])
         np.testing.assert_array_equal(ours, plain.predict(X[score_rows]), err_msg=str(point))
 
@@ -73,7 +73,9 @@ def test_a_c_that_changes_nothing_is_not_solved_again(name, class_weight, monkey
     assert solved == values[: len(solved)]
     assert 2 < len(solved) < len(values)
     for C, ours in zip(reversed(values), found, strict=True):
-        plain = plain_machine(X[:100], kernel=name[4:], scaling="standardise", C=C, class_weight=class_weight)
+        plain = plain_pipeline(
+            X[:100], kernel=name[4:], scaling="standardise", C=C, class_weight=class_weight
+        )
         np.testing.assert_array_equal(ours, plain.fit(X[:100], y[:100]).predict(X[100:]))
     # The last C that was solved is the first whose multipliers all stay below their bounds.
     Z = StandardScaler().fit_transform(X[:100])
@@ -88,9 +90,9 @@ def test_a_c_that_changes_nothing_is_not_solved_again(name, class_weight, monkey
         assert at_bound.any() == (solved[-1] != C)
 
 
-def test_machines_that_differ_in_more_than_c_are_solved_apart():
+def test_svms_that_differ_in_more_than_c_are_solved_separately():
     X, y = features()
-    # Balanced, the first is settled before the second, whose first class weighs next to nothing.
+    # With the second weights the first class weighs little, and the path ends at a larger C.
     weights = (None, {0: 1e-6, 1: 1.0, 2: 1.0})
     params = [{"C": C, "class_weight": weight} for C in (1.0, 1e2, 1e4) for weight in weights]
     heads = [make_head("svm-rbf", params=one) for one in params]
@@ -100,7 +102,7 @@ def test_machines_that_differ_in_more_than_c_are_solved_apart():
         assert (0 in ours) == (one["class_weight"] is None)
 
 
-def test_a_machine_that_stopped_short_settles_nothing(monkeypatch):
+def test_an_svm_that_did_not_converge_does_not_end_the_path(monkeypatch):
     fits = []
     fit = SVC.fit
     monkeypatch.setattr(SVC, "fit", lambda self, *rows: fits.append(self.C) or fit(self, *rows))
@@ -111,7 +113,7 @@ def test_a_machine_that_stopped_short_settles_nothing(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["svm-linear", "svm-rbf"])
-def test_many_rows_are_decided_by_a_plain_approximate_pipeline(name, monkeypatch):
+def test_many_rows_decide_as_a_plain_approximate_pipeline(name, monkeypatch):
     monkeypatch.setattr(svm_fitting, "EXACT_ROWS", 100)
     monkeypatch.setattr(svm_fitting, "N_COMPONENTS", 40)
     X, y = features(200)
@@ -131,7 +133,7 @@ def test_many_rows_are_decided_by_a_plain_approximate_pipeline(name, monkeypatch
         np.testing.assert_array_equal(ours, plain.predict(X[120:]), err_msg=str(point))
 
 
-def test_the_map_is_made_once_for_every_c(monkeypatch):
+def test_all_c_share_one_nystroem_map(monkeypatch):
     made = []
     make = svm_search.make_transformers
     monkeypatch.setattr(

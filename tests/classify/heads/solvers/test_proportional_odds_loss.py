@@ -1,4 +1,4 @@
-"""Proportional odds against scikit-learn, an independent minimisation of the likelihood, and by hand."""
+"""Proportional odds against scikit-learn, against SciPy on the likelihood, and by hand."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ def rows(n, n_columns, n_classes, *, seed=0):
 
 
 def likelihoods(Z, label, coef, thresholds):
-    """Return the probability of each row's class, as the model is written down."""
+    """Return the probability of the class of each row, from the definition of the model."""
     ends = np.concatenate([[-np.inf], thresholds, [np.inf]])
     score = Z @ coef
     return expit(ends[label + 1] - score) - expit(ends[label] - score)
@@ -44,9 +44,9 @@ def gradient(Z, label, solution, *, C, weight=None):
     return np.concatenate([columns, lower - upper])
 
 
-@pytest.mark.parametrize("shape", [(160, 30), (60, 150)])  # all columns; the space of the rows
+@pytest.mark.parametrize("shape", [(160, 30), (60, 150)])  # solved in all columns, and in the row space
 @pytest.mark.parametrize("class_weight", [None, "balanced", {0: 3.0, 1: 0.5}])
-def test_two_classes_are_scikit_learn_s_logistic_regression(shape, class_weight):
+def test_two_classes_agree_with_logistic_regression(shape, class_weight):
     Z, label = rows(*shape, 2)
     weight = compute_class_weight(class_weight, classes=np.arange(2), y=label)[label]
     values = [1e-3, 1e-1, 10.0]
@@ -62,7 +62,7 @@ def test_two_classes_are_scikit_learn_s_logistic_regression(shape, class_weight)
 
 @pytest.mark.parametrize("n_classes", [3, 5])
 @pytest.mark.parametrize("C", [1e-2, 1.0])
-def test_solutions_are_those_of_the_likelihood_minimised_by_scipy(n_classes, C):
+def test_solutions_agree_with_scipy_on_the_likelihood(n_classes, C):
     Z, label = rows(150, 6, n_classes)
     weight = np.random.default_rng(2).uniform(0.5, 2.0, len(Z))
 
@@ -79,7 +79,7 @@ def test_solutions_are_those_of_the_likelihood_minimised_by_scipy(n_classes, C):
     np.testing.assert_allclose(ours.thresholds, thresholds, atol=1e-4)
 
 
-def test_without_use_of_the_columns_thresholds_are_the_log_odds_of_the_shares_below():
+def test_with_columns_of_zeros_thresholds_are_log_odds_of_class_frequencies():
     # Shares 1/2, 1/4, 1/4: thresholds at log(1) = 0 and log(3/4 / 1/4) = log 3.
     label = np.array([0, 0, 0, 0, 1, 1, 2, 2])
     (solution,) = solve_ordinal_path(np.zeros((8, 3)), label, C=[1.0])
@@ -94,11 +94,11 @@ def test_probabilities_by_hand():
     np.testing.assert_allclose(found, [[0.2, 0.5, 0.3], [1 / 17, 7 / 19 - 1 / 17, 12 / 19]], atol=1e-12)
 
 
-def test_far_out_scores_have_probabilities_too():
+def test_probabilities_of_extreme_scores_keep_their_digits():
     found = class_probabilities(np.array([-800.0, -40.0, 40.0, 800.0]), np.array([-1.0, 1.0]))
     assert np.isfinite(found).all()
     np.testing.assert_allclose(found.sum(axis=1), 1.0, atol=1e-12)
-    # As 1 less 1 it would be 0: e^-40 (e - 1/e) to first order.
+    # A difference of two sigmoids would be 1 - 1 = 0; to first order it is e^-40 (e - 1/e).
     assert found[2, 1] == pytest.approx(np.exp(-40) * (np.e - 1 / np.e), rel=1e-9)
 
 
@@ -110,9 +110,7 @@ def test_far_out_scores_have_probabilities_too():
     seed=st.integers(0, 2**32 - 1),
     oddity=st.sampled_from(["none", "constant", "twice", "outlier"]),
 )
-def test_the_gradient_vanishes_in_the_columns_of_the_caller(
-    n_rows, n_columns, n_classes, exponent, seed, oddity
-):
+def test_the_gradient_vanishes_in_the_original_columns(n_rows, n_columns, n_classes, exponent, seed, oddity):
     Z, label = rows(n_rows, n_columns, n_classes, seed=seed)
     if oddity == "constant":
         Z[:, 0] = 1.0
@@ -127,7 +125,7 @@ def test_the_gradient_vanishes_in_the_columns_of_the_caller(
     assert (np.diff(solution.thresholds) > 0).all()
 
 
-def test_a_path_ends_where_single_solutions_are_and_a_warm_start_saves_steps():
+def test_a_path_agrees_with_single_solutions_in_fewer_steps():
     Z, label = rows(100, 40, 3)
     values = [1e-2, 1.0, 1.0]
     path = list(solve_ordinal_path(Z, label, C=values, tol=1e-9))
@@ -139,19 +137,19 @@ def test_a_path_ends_where_single_solutions_are_and_a_warm_start_saves_steps():
 
 
 def test_preconditioned_steps_are_few(monkeypatch):
-    """A count, not a time: each solve with the factor goes with one pass over the rows, there and back."""
+    """Counts instead of times: each solve with the Cholesky factor comes with one pass over the rows."""
     solves = []
     solve = newton_cg.cho_solve
     monkeypatch.setattr(newton_cg, "cho_solve", lambda *how, **more: solves.append(1) or solve(*how, **more))
     Z, label = rows(400, 200, 4)
-    Z *= np.logspace(0, -3, 200)  # as ill-conditioned as features are
+    Z *= np.logspace(0, -3, 200)  # ill-conditioned, like features
     (solution,) = solve_ordinal_path(Z, label, C=[1e3])
     assert solution.gradient <= 1e-6
     assert solution.n_iter < 25
     assert len(solves) < 100
 
 
-def test_the_callers_rows_are_left_alone():
+def test_the_rows_of_the_caller_are_unchanged():
     for shape in ((40, 100), (100, 40)):
         Z, label = rows(*shape, 3)
         before = Z.copy()

@@ -1,4 +1,4 @@
-"""Newton's method against scikit-learn's solvers and gradients written out by hand."""
+"""Softmax loss and Newton-CG against scikit-learn's solvers and explicit gradients."""
 
 import numpy as np
 import pytest
@@ -33,9 +33,9 @@ def gradient(Z, label, solution, *, C, weight=None):
 
 
 @pytest.mark.parametrize("n_classes", [2, 3, 5])
-@pytest.mark.parametrize("shape", [(160, 30), (60, 150)])  # all columns; the space of the rows
+@pytest.mark.parametrize("shape", [(160, 30), (60, 150)])  # solved in all columns, and in the row space
 @pytest.mark.parametrize("class_weight", [None, "balanced", {0: 3.0, 1: 0.5}])
-def test_solutions_are_scikit_learn_s(n_classes, shape, class_weight):
+def test_solutions_agree_with_scikit_learn(n_classes, shape, class_weight):
     Z, label = rows(*shape, n_classes)
     weight = compute_class_weight(class_weight, classes=np.arange(n_classes), y=label)[label]
     weight = None if class_weight is None else weight
@@ -45,7 +45,7 @@ def test_solutions_are_scikit_learn_s(n_classes, shape, class_weight):
             C=C, tol=1e-10, max_iter=10**5, solver="newton-cg", class_weight=class_weight
         ).fit(Z, label)
         np.testing.assert_allclose(ours.coef, theirs.coef_, atol=1e-5)
-        # newton-cg leaves the intercepts' common part where it was; only differences mean anything
+        # newton-cg does not change the mean of the intercepts; only their differences matter
         theirs_centred = theirs.intercept_ - (theirs.intercept_.mean() if n_classes > 2 else 0.0)
         np.testing.assert_allclose(ours.intercept, theirs_centred, atol=1e-5)
 
@@ -58,9 +58,7 @@ def test_solutions_are_scikit_learn_s(n_classes, shape, class_weight):
     seed=st.integers(0, 2**32 - 1),
     oddity=st.sampled_from(["none", "constant", "twice", "outlier"]),
 )
-def test_the_gradient_vanishes_in_the_columns_of_the_caller(
-    n_rows, n_columns, n_classes, exponent, seed, oddity
-):
+def test_the_gradient_vanishes_in_the_original_columns(n_rows, n_columns, n_classes, exponent, seed, oddity):
     Z, label = rows(n_rows, n_columns, n_classes, seed=seed)
     if oddity == "constant":
         Z[:, 0] = 1.0
@@ -72,13 +70,13 @@ def test_the_gradient_vanishes_in_the_columns_of_the_caller(
     (solution,) = solve_path(Z, label, C=[C])
     size = np.abs(gradient(Z, label, solution, C=C)).max()
     assert size <= 1e-6 * (1 + 1e-6)
-    assert solution.gradient >= size - 1e-12  # in the space of the rows it is a bound
+    assert solution.gradient >= size - 1e-12  # an upper bound in the row space
     if n_classes > 2:
         np.testing.assert_allclose(solution.coef.sum(axis=0), 0.0, atol=1e-9 * np.abs(solution.coef).max())
 
 
-def test_in_the_space_of_the_rows_the_gradient_is_never_understated():
-    # One column that all rows share, and one of its own for each: the gradient lies in the first.
+def test_the_reported_gradient_is_an_upper_bound_in_the_row_space():
+    # One column for all rows, and one column per row: the gradient lies in the first.
     label = np.arange(40) % 2
     Z = np.hstack([2.0 * label[:, None] - 1.0, np.eye(40), np.zeros((40, 40))])
     (solution,) = solve_path(Z, label, C=[100.0], max_iter=1)
@@ -87,7 +85,7 @@ def test_in_the_space_of_the_rows_the_gradient_is_never_understated():
     assert size <= solution.gradient <= 2 * size
 
 
-def test_a_path_ends_where_single_solutions_are():
+def test_a_path_agrees_with_single_solutions():
     Z, label = rows(100, 40, 3)
     values = [1e-2, 1.0, 100.0]
     for C, along in zip(values, solve_path(Z, label, C=values, tol=1e-9), strict=True):
@@ -102,17 +100,17 @@ def test_a_warm_start_saves_steps():
     assert warm[1].n_iter == 0
 
 
-def test_the_space_of_the_rows_is_used_where_it_is_smaller(monkeypatch):
+def test_the_row_space_is_used_if_it_is_smaller(monkeypatch):
     sizes = []
     cholesky = newton_cg.cho_factor
     monkeypatch.setattr(newton_cg, "cho_factor", lambda M, **how: sizes.append(len(M)) or cholesky(M, **how))
     for shape in ((40, 100), (100, 40)):
         (solution,) = solve_path(*rows(*shape, 3), C=[1.0])
         assert solution.coef.shape == (3, shape[1])
-    assert set(sizes) == {41}  # and the intercept
+    assert set(sizes) == {41}  # 40, and the intercept
 
 
-def test_it_stops_where_it_is_told_to():
+def test_it_stops_at_max_iter():
     Z, label = rows(100, 40, 3)
     (solution,) = solve_path(Z, label, C=[100.0], max_iter=2)
     assert solution.n_iter == 2
@@ -121,7 +119,7 @@ def test_it_stops_where_it_is_told_to():
     assert solution.gradient > 1e-6
 
 
-def test_it_ends_where_rounding_ends_it():
+def test_it_stops_when_rounding_prevents_progress():
     for shape in ((40, 100), (100, 40)):
         Z, label = rows(*shape, 3)
         (solution,) = solve_path(Z, label, C=[100.0], tol=0.0, max_iter=10**6)
@@ -129,7 +127,7 @@ def test_it_ends_where_rounding_ends_it():
         assert solution.gradient < 1e-9
 
 
-def test_the_callers_rows_are_left_alone():
+def test_the_rows_of_the_caller_are_unchanged():
     for shape in ((40, 100), (100, 40)):
         Z, label = rows(*shape, 3)
         before = Z.copy()
@@ -138,12 +136,12 @@ def test_the_callers_rows_are_left_alone():
 
 
 def test_preconditioned_steps_are_few(monkeypatch):
-    """A count, not a time: each solve with the factor goes with one pass over the rows, there and back."""
+    """Counts instead of times: each solve with the Cholesky factor comes with one pass over the rows."""
     solves = []
     solve = newton_cg.cho_solve
     monkeypatch.setattr(newton_cg, "cho_solve", lambda *how, **more: solves.append(1) or solve(*how, **more))
     Z, label = rows(400, 200, 3)
-    Z *= np.logspace(0, -3, 200)  # as ill-conditioned as features are
+    Z *= np.logspace(0, -3, 200)  # ill-conditioned, like features
     theirs = LogisticRegression(C=1e3, tol=1e-6, max_iter=10**5).fit(Z, label)
     (ours,) = solve_path(Z, label, C=[1e3])
     assert theirs.n_iter_[0] > 150

@@ -1,4 +1,4 @@
-"""Temperature scaling: against scikit-learn's own, and hand arithmetic."""
+"""Temperature scaling against scikit-learn and by hand."""
 
 import numpy as np
 import pytest
@@ -12,19 +12,19 @@ from classify.heads.solvers.temperature import TEMPERATURE_RANGE, apply_temperat
 
 @pytest.fixture
 def overconfident():
-    """Labels drawn from softmax(logits), and probabilities that are too sure: softmax(3 × logits)."""
+    """Labels drawn from softmax(logits), and overconfident probabilities, softmax(3 × logits)."""
     generator = np.random.default_rng(3)
     logits = generator.normal(size=(20_000, 3))
     drawn = np.array([generator.choice(3, p=row) for row in softmax(logits, axis=1)])
     return drawn, softmax(3.0 * logits, axis=1)
 
 
-def test_the_temperature_undoes_what_made_a_head_too_sure(overconfident):
+def test_the_temperature_corrects_overconfidence(overconfident):
     y, probabilities = overconfident
     assert fit_temperature(y, probabilities) == pytest.approx(3.0, rel=0.05)
 
 
-def test_equals_scikit_learns_temperature():
+def test_the_temperature_agrees_with_scikit_learn():
     generator = np.random.default_rng(0)
     X = generator.normal(size=(400, 5))
     y = np.argmax(X[:, :3] + generator.normal(size=(400, 3)), axis=1)
@@ -36,12 +36,12 @@ def test_equals_scikit_learns_temperature():
 
 
 def test_by_hand():
-    # (0.8, 0.2) at temperature 2: roots 0.8944, 0.4472, whose share is 2 to 1
+    # (0.8, 0.2) at temperature 2: square roots 0.8944 and 0.4472, in proportion 2 to 1
     np.testing.assert_allclose(apply_temperature([[0.8, 0.2]], 2.0), [[2 / 3, 1 / 3]])
     np.testing.assert_allclose(apply_temperature([[0.5, 0.25, 0.25]], 0.5), [[4 / 6, 1 / 6, 1 / 6]])
 
 
-def test_a_temperature_of_one_leaves_every_bit():
+def test_a_temperature_of_one_changes_no_bit():
     given = np.random.default_rng(1).dirichlet(np.ones(4), size=9)
     assert apply_temperature(given, 1.0).tobytes() == given.tobytes()
 
@@ -49,7 +49,7 @@ def test_a_temperature_of_one_leaves_every_bit():
 @pytest.mark.parametrize(
     ("y", "low", "high"), [([0, 1], TEMPERATURE_RANGE[0], 0.1), ([1, 0], 19.9, TEMPERATURE_RANGE[1])]
 )
-def test_always_right_or_always_wrong_stays_within_bounds(y, low, high):
+def test_the_temperature_stays_within_its_range(y, low, high):
     assert low <= fit_temperature(y, [[0.9, 0.1], [0.1, 0.9]]) <= high
 
 
