@@ -10,7 +10,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import classify
 import featurize
@@ -167,7 +169,10 @@ def test_only_the_subject_is_positional(package, name):
 
 
 PATHS = {
+    "featurize.extract": ("data", "out", "weights"),
     "featurize.scan": ("root",),
+    "featurize.verify": ("path", "data", "weights"),
+    "featurize.repair": ("path", "data", "weights"),
     "featurize.open_store": ("path",),
     "classify.compare": ("stores", "out"),
     "classify.fit": ("store", "like", "out"),
@@ -184,3 +189,98 @@ def test_paths_may_be_str_or_any_path_like(function):
     parameters = inspect.signature(getattr(MODULES[package], name)).parameters
     for path in PATHS[function]:
         assert "str | os.PathLike[str]" in parameters[path].annotation, path
+
+
+def test_every_function_is_listed_with_its_paths():
+    assert {f"{package}.{name}" for package, name in FUNCTIONS} - {"featurize.Store"} == set(PATHS)
+
+
+# ---- a single path or name where several are allowed: on real files, with a real network
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    """Noise in two brightnesses, 6 training and 2 test images per class, and 3 new ones."""
+    root = tmp_path_factory.mktemp("public") / "grades"
+    generator = np.random.default_rng(0)
+    for split, n in (("train", 6), ("test", 2), ("new", 3)):
+        for name, low in (("high", 120), ("low", 0)):
+            for number in range(n):
+                file = root / split / ("" if split == "new" else name) / f"{name}{number}.png"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                pixels = generator.integers(low, low + 120, (20, 20, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(file)
+    return root
+
+
+@pytest.fixture(scope="module")
+def store(data, tmp_path_factory) -> Path:
+    options = {"input_size": 32, "views": 0, "precision": "float32", "workers": 1}
+    results = featurize.extract(
+        str(data),
+        backbones="efficientnet_lite0",
+        order="low,high",
+        out=str(tmp_path_factory.mktemp("stores")),
+        **options,
+    )
+    assert [result.backbone for result in results] == ["efficientnet_lite0"]
+    assert (results[0].classes, results[0].ordered) == (("low", "high"), True)
+    return results[0].path
+
+
+@pytest.fixture(scope="module")
+def run(store, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "run"
+    options = {"out": str(out), "jobs": 1, "report": False}
+    comparison = classify.compare(
+        str(store), heads="nearest-mean", study="leaks", order="low,high", **options
+    )
+    assert {result["head"] for result in comparison.record["results"]} == {"nearest-mean", "baseline"}
+    assert list(comparison.record["studies"]) == ["leaks"]
+    return out
+
+
+def test_scan_takes_an_order_as_text(data):
+    report = featurize.scan(str(data), order="low,high", workers=1)
+    assert report == featurize.scan(data, order=("low", "high"), workers=1)
+
+
+def test_verify_repair_and_open_store_take_text(store, data):
+    verification = featurize.verify(str(store), data=str(data), sample=0)
+    assert verification.clean
+    assert featurize.repair(str(store), data=str(data), sample=0).result is None
+    with featurize.open_store(str(store)) as opened:
+        assert opened.plain().shape[0] == 22
+
+
+def test_fit_takes_text(store, run, tmp_path):
+    fitted = classify.fit(
+        str(store), head="nearest-mean", like=str(run), order="low,high", out=str(tmp_path / "bundle"), jobs=1
+    )
+    assert classify.load_bundle(str(fitted.bundle)).classes == ("low", "high")
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_predict_takes_one_path(run, data, kind):
+    """The path is absolute: its first character is the root of the file system."""
+    file = data / "new" / "high0.png"
+    (row,) = classify.predict(str(run), kind(file)).grades
+    assert (row.path, row.problem) == (str(file), "")
+    assert len(classify.predict(run, kind(data / "new")).grades) == 6
+
+
+def test_export_takes_one_path(run, data, tmp_path):
+    file = data / "new" / "high0.png"
+    result = classify.export(str(run), format="keras", out=str(tmp_path / "a.keras"), check=str(file))
+    assert (result.check.n_images, result.check.is_synthetic) == (1, False)
+
+
+def test_serve_takes_text_and_returns_after_ctrl_c(run, monkeypatch):
+    ready = []
+
+    def interrupt(server):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("classify.deploy.serve.server.Server.run", interrupt)
+    classify.serve(str(run), port=0, on_ready=lambda server: ready.append(server.url))
+    assert [url.startswith("http://127.0.0.1:") for url in ready] == [True]

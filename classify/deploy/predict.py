@@ -236,10 +236,10 @@ def predict_files(
     probabilities: dict[int, npt.NDArray[np.float64]] = {}
     if len(features.index):
         order = np.argsort(features.index)  # so that sums do not depend on the order of decoding
-        readable, position = np.unique(entry[candidates[features.index[order]]], return_inverse=True)
+        readable, row = np.unique(entry[candidates[features.index[order]]], return_inverse=True)
         members = zip(bundle.members or (bundle,), features.features, strict=True)
         mean = np.mean(
-            [_entry_probabilities(member, X[order], position, n=len(readable)) for member, X in members],
+            [_entry_probabilities(member, X[order], row, n=len(readable)) for member, X in members],
             axis=0,
         )  # (n_entries, n_classes)
         probabilities = dict(zip(readable.tolist(), mean, strict=True))

@@ -241,9 +241,9 @@ def test_a_record_without_a_usable_recommendation_is_refused(run, recommended):
 
 
 def test_an_output_path_that_cannot_be_written(tmp_path):
-    with pytest.raises(DatasetError, match="a folder; expected the name of a CSV file"):
+    with pytest.raises(DatasetError, match="is a folder, expected a CSV file"):
         check_output(tmp_path)
-    with pytest.raises(DatasetError, match=r"cannot be written: .*nowhere is no folder"):
+    with pytest.raises(DatasetError, match=r"cannot be written, because .*nowhere is not a folder"):
         check_output(tmp_path / "nowhere" / "g.csv")
     check_output(tmp_path / "g.csv")
 
