@@ -12,8 +12,8 @@ from classify.evaluation.intervals import wilson_interval
 from classify.heads.select import BASELINE, ENSEMBLE
 from classify.io.results import leaderboard
 from classify.report.charts import PALETTE, leaderboard_chart, map_chart, verdict_chart
-from classify.report.collect import ShownImages
 from classify.report.head_charts import TRAINING_SERIES, head_charts
+from classify.report.images import ShownImages
 from classify.report.names import NAMES, primary_metric, store_labels, units, with_interval
 from classify.report.predictions import TestedEntries
 from featurize.base.typing import Float64Array, IntArray

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import numpy as np
 from classify.errors import CompareError
 from classify.io.results import DOUBTFUL
 from classify.report.embedding import FeatureSpace
-from classify.report.images import RunImages, data_folder, dataset_summary, run_images
+from classify.report.images import RunImages, ShownImages, data_folder, dataset_summary, run_images
 from classify.report.names import has_test_split
 from classify.report.predictions import TestedEntries
 from featurize.base.text import safe_cell
@@ -69,9 +69,10 @@ def find_stores(folder: Path, record: Mapping[str, Any], given: Sequence[Path] =
         original = Path(store["path"])
         below_parents = [parent / original for parent in folder.absolute().parents]
         matching = [path for path in given if path.name.removesuffix(".h5") == store["store"]]
-        path = next((path for path in (*matching, original, *below_parents) if path.is_file()), None)
-        if path is None:
+        existing = [path for path in (*matching, original, *below_parents) if path.is_file()]
+        if not existing:
             raise CompareError(f"{store['path']}: not found. Pass its current path with: --store FILE")
+        path = existing[0]
         with open_store(path) as opened:
             if opened.config_digest != store["config_digest"]:
                 raise CompareError(
@@ -311,61 +312,3 @@ def _configs(stores: Sequence[Path]) -> dict[str, Mapping[str, Any]]:
         except FolioError:
             continue
     return configs
-
-
-@dataclass(frozen=True, kw_only=True)
-class ShownImages:
-    """Images that the page shows; rows of `path`, `split`, `y` and `picture` are images."""
-
-    path: Sequence[str] = ()
-    split: Sequence[str] = ()
-    y: Sequence[int] = ()
-    picture: Sequence[int] = ()  # index into `pictures`, -1 for none
-    pictures: Sequence[str] = ()  # thumbnails as data: addresses
-    entries: Sequence[int]  # indices of the tested entries that are shown
-    entry_images: Sequence[Sequence[int]]  # images of each shown entry
-    entry_split: Sequence[str]
-    maps: Mapping[str, Any] = field(default_factory=dict)  # store → image, x, y, method
-    # Store → per shown entry, its most similar training images: image, similarity, image, similarity, …
-    nearest: Mapping[str, Any] = field(default_factory=dict)
-    doubtful: Sequence[Mapping[str, Any]] = ()
-    why_no_map: str = ""
-    notes: tuple[str, ...] = ()  # parts that are not shown, with reasons
-
-    def without_unused(self) -> ShownImages:
-        """Return the same without unused images; the other images are renumbered."""
-        used = sorted(
-            {
-                *(image for group in self.entry_images for image in group),
-                *(image for positions in self.maps.values() for image in positions["image"]),
-                *(int(image) for rows in self.nearest.values() for pairs in rows for image in pairs[::2]),
-                *(image for row in self.doubtful for image in row["images"]),
-                *(int(image) for row in self.doubtful for image in row["near"][::2]),
-            }
-        )
-        number = {image: k for k, image in enumerate(used)}
-
-        def renumber_pairs(pairs: Sequence[float]) -> list[float]:
-            return [number[int(value)] if k % 2 == 0 else value for k, value in enumerate(pairs)]
-
-        return replace(
-            self,
-            path=[self.path[image] for image in used],
-            split=[self.split[image] for image in used],
-            y=[self.y[image] for image in used],
-            picture=[self.picture[image] for image in used],
-            entry_images=[[number[image] for image in group] for group in self.entry_images],
-            maps={
-                name: {**positions, "image": [number[image] for image in positions["image"]]}
-                for name, positions in self.maps.items()
-            },
-            nearest={name: [renumber_pairs(pairs) for pairs in rows] for name, rows in self.nearest.items()},
-            doubtful=[
-                {
-                    **row,
-                    "images": [number[image] for image in row["images"]],
-                    "near": renumber_pairs(row["near"]),
-                }
-                for row in self.doubtful
-            ],
-        )

@@ -11,8 +11,8 @@ from typing import Any
 from classify.io.results import printable_json
 from classify.report.chart_data import Columns, heads_of, leaderboard_columns
 from classify.report.charts import MAP_STATES, Spec, as_rows, leaderboard_chart, map_chart
-from classify.report.collect import ShownImages
 from classify.report.head_charts import head_charts
+from classify.report.images import ShownImages
 from classify.report.names import NAMES, primary_metric, units
 from classify.report.predictions import TestedEntries
 

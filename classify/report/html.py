@@ -14,7 +14,7 @@ from typing import Any
 from classify.io.results import printable_json
 from classify.report import text as text_module
 from classify.report.chart_data import page_data
-from classify.report.collect import ShownImages
+from classify.report.images import ShownImages
 from classify.report.names import label_lines
 from classify.report.predictions import TestedEntries
 from classify.report.verdict_text import headline

@@ -1,9 +1,9 @@
-"""The images of a run for the report, and the data set summary."""
+"""The images of a run, the data set summary, and the images that the page shows."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -174,3 +174,61 @@ def dataset_summary(run: RunImages) -> dict[str, Any]:
         "n_skipped": len(skipped),
         "skipped": skipped[:MAX_SKIPPED],
     }
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShownImages:
+    """Images that the page shows; rows of `path`, `split`, `y` and `picture` are images."""
+
+    path: Sequence[str] = ()
+    split: Sequence[str] = ()
+    y: Sequence[int] = ()
+    picture: Sequence[int] = ()  # index into `pictures`, -1 for none
+    pictures: Sequence[str] = ()  # thumbnails as data: addresses
+    entries: Sequence[int]  # indices of the tested entries that are shown
+    entry_images: Sequence[Sequence[int]]  # images of each shown entry
+    entry_split: Sequence[str]
+    maps: Mapping[str, Any] = field(default_factory=dict)  # store → image, x, y, method
+    # Store → per shown entry, its most similar training images: image, similarity, image, similarity, …
+    nearest: Mapping[str, Any] = field(default_factory=dict)
+    doubtful: Sequence[Mapping[str, Any]] = ()
+    why_no_map: str = ""
+    notes: tuple[str, ...] = ()  # parts that are not shown, with reasons
+
+    def without_unused(self) -> ShownImages:
+        """Return the same without unused images; the other images are renumbered."""
+        used = sorted(
+            {
+                *(image for group in self.entry_images for image in group),
+                *(image for positions in self.maps.values() for image in positions["image"]),
+                *(int(image) for rows in self.nearest.values() for pairs in rows for image in pairs[::2]),
+                *(image for row in self.doubtful for image in row["images"]),
+                *(int(image) for row in self.doubtful for image in row["near"][::2]),
+            }
+        )
+        number = {image: k for k, image in enumerate(used)}
+
+        def renumber_pairs(pairs: Sequence[float]) -> list[float]:
+            return [number[int(value)] if k % 2 == 0 else value for k, value in enumerate(pairs)]
+
+        return replace(
+            self,
+            path=[self.path[image] for image in used],
+            split=[self.split[image] for image in used],
+            y=[self.y[image] for image in used],
+            picture=[self.picture[image] for image in used],
+            entry_images=[[number[image] for image in group] for group in self.entry_images],
+            maps={
+                name: {**positions, "image": [number[image] for image in positions["image"]]}
+                for name, positions in self.maps.items()
+            },
+            nearest={name: [renumber_pairs(pairs) for pairs in rows] for name, rows in self.nearest.items()},
+            doubtful=[
+                {
+                    **row,
+                    "images": [number[image] for image in row["images"]],
+                    "near": renumber_pairs(row["near"]),
+                }
+                for row in self.doubtful
+            ],
+        )

@@ -7,7 +7,7 @@ import pytest
 
 from classify.io.results import printable_json
 from classify.report.chart_data import heads_of, leaderboard_columns, page_data
-from classify.report.collect import ShownImages
+from classify.report.images import ShownImages
 from classify.report.names import primary_metric
 
 Y = [0, 1, 2, 2]

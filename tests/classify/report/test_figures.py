@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from classify.report.collect import ShownImages
 from classify.report.figures import draw, write_figures
 from classify.report.head_charts import head_charts
+from classify.report.images import ShownImages
 
 Y = [0, 1, 2, 2]
 GOOD = np.array([[0.7, 0.2, 0.1], [0.1, 0.8, 0.1], [0.1, 0.2, 0.7], [0.6, 0.2, 0.2]])  # the last is wrong

@@ -1,6 +1,7 @@
 """Unused images are removed, and the others are renumbered."""
 
-from classify.report.collect import ShownImages, sample_indices
+from classify.report.collect import sample_indices
+from classify.report.images import ShownImages
 
 
 def test_used_images_are_renumbered_in_their_order():
