@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from featurize.config import PRECISIONS
 from featurize.errors import ConfigError, EngineError
 
 ENGINES = ("auto", "tensorflow", "openvino")
@@ -57,6 +56,8 @@ def choose_engine(
     """
     if engine not in ENGINES:
         raise ConfigError(f"--engine {engine}: unknown. Choose one of: {', '.join(ENGINES)}")
+    from featurize.config import PRECISIONS  # imports NumPy, which --help must not
+
     if precision not in PRECISIONS:
         raise ConfigError(f"--precision {precision}: unknown. Choose one of: {', '.join(PRECISIONS)}")
     if engine == "openvino":
