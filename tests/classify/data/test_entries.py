@@ -292,7 +292,7 @@ def test_the_command_line_counts_entries(call, portfolios, tmp_path, monkeypatch
         (tmp_path / "new" / name).write_text(name)
     assert "new/one (2 images)" in call("predict", "run", "new")
     by_image = call("predict", "run", "new", "--entries", "image")
-    assert "3 images of 2 entries: graded image by image, not entry by entry" in by_image
+    assert "3 images of 2 entries: one prediction per image, not per entry" in by_image
     assert "new/one/2.jpg" in by_image
     said = call("fit", portfolios, "--head", "logreg", "--param", "C=0.1", "--join", "features")
     assert "logreg on 40 entries of efficientnet_lite0" in said

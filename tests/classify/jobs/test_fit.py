@@ -117,7 +117,7 @@ def test_like_without_the_head_is_refused(run, store, tmp_path):
     refused(bundle, "svm-linear", "a bundle of head 'logreg', expected 'svm-linear'")
     record = json.loads((run.folder / "results.json").read_text())
     for params, message in (
-        (None, "'logreg' ok. Give each value with --param"),
+        (None, "'logreg' ok. Give each hyper-parameter with --param"),
         ([1], "'bundle_params' of logreg is not an object"),
         ({"C": "ten"}, "Parameter 'C' is 'ten'"),
         ({"D": 1}, "has no parameter 'D'"),

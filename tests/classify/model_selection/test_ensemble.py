@@ -137,5 +137,5 @@ def test_a_bundle_whose_member_is_missing_or_altered_is_refused(make_store, tmp_
     with pytest.raises(BundleError, match=r"member_2/manifest.json: altered"):
         load_bundle(bundle)
     manifest.unlink()
-    with pytest.raises(BundleError, match=r"member_2: no bundle there"):
+    with pytest.raises(BundleError, match=r"member_2: not a bundle"):
         load_bundle(bundle)
