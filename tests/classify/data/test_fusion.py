@@ -238,8 +238,14 @@ def test_features_of_other_configs_name_a_command_for_each_store(run):
     [
         (lambda parts: parts.pop(), r"'parts' is .*; expected a list of two or more objects"),
         (lambda parts: parts.reverse(), "'config_digest' does not match 'parts'"),
-        (lambda parts: parts[0]["config"].update(resize="pad"), "'parts\\[0\\].config_digest' does not match"),
-        (lambda parts: parts[1].update(level_ends=[4]), "'n_features' is 11; expected 12, the sum over all parts"),
+        (
+            lambda parts: parts[0]["config"].update(resize="pad"),
+            r"'parts\[0\].config_digest' does not match 'parts\[0\].config'",
+        ),
+        (
+            lambda parts: parts[1].update(level_ends=[4]),
+            "'n_features' is 11; expected 12, the sum over all parts",
+        ),
         (lambda parts: parts[1].update(level_ends=[2, 1]), r"'parts\[1\].level_ends' is \[2, 1\]"),
         (lambda parts: parts[1].pop("weights"), r"lacks 'parts\[1\].weights'"),
     ],
