@@ -90,16 +90,15 @@ def serve(
     ConfigError
         If the port is taken, or the address is not one of this machine.
     """
+    limits = Limits(max_upload=int(max_upload * 1e6), max_pixels=max_pixels, rate=rate)
     with running_server(
         bundle_or_run,
         host=host,
         port=port,
+        limits=limits,
         weights=weights,
         device=device,
         gpu_memory=gpu_memory,
-        max_upload=max_upload,
-        max_pixels=max_pixels,
-        rate=rate,
     ) as server:
         if on_ready is not None:
             on_ready(server)
@@ -113,16 +112,18 @@ def running_server(
     *,
     host: str = HOST,
     port: int = PORT,
+    limits: Limits = Limits(),  # noqa: B008 - frozen
     weights: str | os.PathLike[str] | None = None,
     device: str = "auto",
     gpu_memory: float | None = None,
-    max_upload: float = Limits.max_upload / 1e6,
-    max_pixels: int = Limits.max_pixels,
-    rate: int = Limits.rate,
 ) -> Iterator[Server]:
     """Yield a listening server with its bundle loaded; stop its threads and processes at the end.
 
-    Parameters and errors are those of `serve`.
+    Other parameters and errors are those of `serve`.
+
+    Parameters
+    ----------
+    limits : Limits
     """
     from classify.deploy.serve.app import make_app
     from classify.deploy.serve.limits import is_loopback
@@ -130,7 +131,6 @@ def running_server(
     from classify.deploy.serve.uploads import private_folder
 
     check_device(device, gpu_memory=gpu_memory)
-    limits = Limits(max_upload=int(max_upload * 1e6), max_pixels=max_pixels, rate=rate)
     predictor = Predictor(
         bundle_or_run,
         weights=weights,
