@@ -153,21 +153,32 @@ def without_report(request, monkeypatch) -> None:
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path_factory, monkeypatch) -> Path:
-    """Use a cache of its own for every test, instead of the user's cache."""
+def cache(own_cache, tmp_path_factory, monkeypatch) -> Path:
+    """Use a cache of its own for every test; only the converted networks are shared."""
     folder = tmp_path_factory.mktemp("cache")
+    (own_cache / "models").mkdir(exist_ok=True)
+    (folder / "models").symlink_to(own_cache / "models", target_is_directory=True)
     monkeypatch.setenv("FOLIO_CACHE", str(folder))
     return folder
 
 
+@pytest.fixture(scope="session")
+def store_maker() -> Callable[[Path], Callable[..., Path]]:
+    """Return a function like `make_store` for another folder, for fixtures of a wider scope."""
+
+    def maker(folder: Path) -> Callable[..., Path]:
+        def make(name: str = "efficientnet_lite0", **options) -> Path:
+            return write_synthetic_store(folder / "features" / f"{name}.h5", **options)
+
+        return make
+
+    return maker
+
+
 @pytest.fixture
-def make_store(tmp_path: Path) -> Callable[..., Path]:
+def make_store(store_maker, tmp_path: Path) -> Callable[..., Path]:
     """Write a synthetic store; see `write_synthetic_store`."""
-
-    def make(name: str = "efficientnet_lite0", **options) -> Path:
-        return write_synthetic_store(tmp_path / "features" / f"{name}.h5", **options)
-
-    return make
+    return store_maker(tmp_path)
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,10 @@
 import csv
 import json
 import os
+import shutil
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,18 +23,19 @@ from featurize.extraction.inference import ImageFeatures
 WIDTHS = {"efficientnet_lite0": 8, "vgg16": 3}
 
 
+def make_stores(make_store, *, views=(2, 1), **options):
+    """Write two stores of the same images: the files are the same, the features are not."""
+    options = {"counts": {"train": 12, "test": 6}, **options}
+    return [
+        make_store(name, n_features=width, n_views=n, config={"backbone": name}, **options)
+        for (name, width), n in zip(WIDTHS.items(), views, strict=True)
+    ]
+
+
 @pytest.fixture
 def stores(make_store):
-    """Two stores of the same images: the files are the same, the features are not."""
-
-    def make(counts={"train": 12, "test": 6}, views=(2, 1), **options):  # noqa: B006 - never changed
-        settings = zip(WIDTHS.items(), views, strict=True)
-        return [
-            make_store(name, n_features=width, n_views=n, counts=counts, config={"backbone": name}, **options)
-            for (name, width), n in settings
-        ]
-
-    return make
+    """Write two stores; see `make_stores`."""
+    return partial(make_stores, make_store)
 
 
 def by_hand(*blocks):
@@ -143,15 +147,18 @@ def test_portfolios_are_fused_image_by_image_and_then_averaged(stores):
     assert one.entry == two.entry == both.entry
 
 
-@pytest.fixture
-def run(stores, tmp_path):
-    return compare(stores(), heads=("logreg",), fuse=True, out=tmp_path / "run", jobs=1)
+@pytest.fixture(scope="module")
+def run(store_maker, tmp_path_factory):
+    """A comparison in a folder with its stores; read only."""
+    folder = tmp_path_factory.mktemp("fused")
+    stores = make_stores(store_maker(folder))
+    return compare(stores, heads=("logreg",), fuse=True, out=folder / "run", jobs=1, report=False)
 
 
 @pytest.fixture
 def images(run, tmp_path):
     """A folder of the test images; each file holds its own path in the data."""
-    samples = load_samples(tmp_path / "features" / "vgg16.h5")
+    samples = load_samples(run.folder.parent / "features" / "vgg16.h5")
     for image in samples.test_images:
         path = tmp_path / "data" / samples.path[image]
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -160,9 +167,9 @@ def images(run, tmp_path):
 
 
 @pytest.fixture
-def networks(run, tmp_path, monkeypatch):
+def networks(run, monkeypatch):
     """Stand in for both networks; files that say "bad" cannot be read by VGG16."""
-    known = {name: load_samples(tmp_path / "features" / f"{name}.h5") for name in WIDTHS}
+    known = {name: load_samples(run.folder.parent / "features" / f"{name}.h5") for name in WIDTHS}
     calls = []
 
     def image_features(paths, config, *, on_progress=None, **options):
@@ -250,10 +257,11 @@ def test_features_of_other_configs_name_a_command_for_each_store(run):
         (lambda parts: parts[1].pop("weights"), r"lacks 'parts\[1\].weights'"),
     ],
 )
-def test_an_inconsistent_fused_manifest_is_refused(run, change, message):
+def test_an_inconsistent_fused_manifest_is_refused(run, change, message, tmp_path):
     import hashlib
 
-    path = run.folder / "bundles" / "efficientnet_lite0+vgg16__logreg" / "manifest.json"
+    bundle = run.folder / "bundles" / "efficientnet_lite0+vgg16__logreg"
+    path = Path(shutil.copytree(bundle, tmp_path / "bundle")) / "manifest.json"
     manifest = json.loads(path.read_text())
     del manifest["manifest_sha256"]
     change(manifest["parts"])
@@ -273,7 +281,9 @@ def test_a_fused_bundle_includes_the_weights_of_every_part(make_store, tmp_path)
         file.write_bytes(name.encode())
         weights = {"kind": "file", "sha256": hashlib.sha256(name.encode()).hexdigest(), "seed": None}
         files.append(
-            make_store(name, counts={"train": 8}, config={"weights": weights}, weights_path=str(file))
+            make_store(
+                name, counts={"train": 8, "test": 4}, config={"weights": weights}, weights_path=str(file)
+            )
         )
     done = compare(files, heads=("logreg",), fuse=True, out=tmp_path / "run", jobs=1)
     bundle = load_bundle(done.folder / "bundles" / "a+b__logreg")

@@ -23,25 +23,27 @@ from featurize.extraction.inference import ImageFeatures
 ROOT = Path(__file__).resolve().parents[3]
 
 
-@pytest.fixture
-def store(make_store):
-    return make_store(counts={"train": 10, "test": 6}, distance=1.5)
+@pytest.fixture(scope="module")
+def store(store_maker, tmp_path_factory):
+    return store_maker(tmp_path_factory.mktemp("store"))(counts={"train": 10, "test": 6}, distance=1.5)
 
 
-@pytest.fixture
-def run(store, tmp_path):
-    return compare([store], heads=("logreg", "svm-linear"), out=tmp_path / "run", jobs=1)
+@pytest.fixture(scope="module")
+def run(store, tmp_path_factory):
+    """A comparison; read only."""
+    out = tmp_path_factory.mktemp("runs") / "run"
+    return compare([store], heads=("logreg", "svm-linear"), out=out, jobs=1, report=False)
 
 
-@pytest.fixture
-def images(store, tmp_path):
+@pytest.fixture(scope="module")
+def images(store, tmp_path_factory):
     """A folder of the test images; each file holds its own row number in the store."""
-    samples = load_samples(store)
+    samples, folder = load_samples(store), tmp_path_factory.mktemp("data")
     for image in samples.test_images:
-        path = tmp_path / "data" / samples.path[image]
+        path = folder / samples.path[image]
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(str(samples.content[image]))
-    return tmp_path / "data" / "test"
+    return folder / "test"
 
 
 @pytest.fixture
@@ -230,14 +232,14 @@ def test_a_missing_input_does_not_affect_the_others(run, images, network, tmp_pa
 @pytest.mark.parametrize(
     "recommended", [..., 3, [], {}, {"bundle": None}, {"bundle": "/etc"}, {"bundle": "../../b"}]
 )
-def test_a_record_without_a_usable_recommendation_is_refused(run, recommended):
+def test_a_record_without_a_usable_recommendation_is_refused(run, recommended, tmp_path):
     record = json.loads((run.folder / "results.json").read_text())
     record["recommended"] = recommended
     if recommended is ...:
         del record["recommended"]
-    (run.folder / "results.json").write_text(json.dumps(record))
+    (tmp_path / "results.json").write_text(json.dumps(record))
     with pytest.raises(BundleError, match=r"results\.json: 'recommended' is not a bundle"):
-        bundle_folder(run.folder)
+        bundle_folder(tmp_path)
 
 
 def test_an_output_path_that_cannot_be_written(tmp_path):

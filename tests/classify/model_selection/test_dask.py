@@ -127,10 +127,12 @@ def test_a_worker_with_other_versions_is_named():
 
 
 @pytest.mark.slow
-def test_networks_and_their_logs_are_the_same_on_local_workers(store, tmp_path):
-    options = {"heads": ("dense", "logreg"), "dense": DenseOptions(epochs=5), "fresh": True}
+def test_networks_and_their_logs_are_the_same_on_local_workers(store, tmp_path, long):
+    """With --long on two workers, each of which imports TensorFlow."""
+    options = {"heads": ("dense", "logreg"), "dense": DenseOptions(units=(8,), epochs=5), "fresh": True}
     here = compare([store], out=tmp_path / "runs" / "here", jobs=1, **options)
-    there = compare([store], out=tmp_path / "runs" / "there", jobs=1, dask="local:2", **options)
+    workers = "local:2" if long else "local:1"
+    there = compare([store], out=tmp_path / "runs" / "there", jobs=1, dask=workers, **options)
     assert record(here) == record(there)
     logs = [sorted(p.parent.name for p in run.tensorboard.rglob("events*")) for run in (here, there)]
     assert logs[0] == logs[1] != []

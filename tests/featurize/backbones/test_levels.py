@@ -98,7 +98,13 @@ def _network(name, *, input_size=None):
     return build_network(backbone, find_weights(backbone, "random"), input_size=input_size)
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+BY_DEFAULT = ("vgg16", "resnet50", "mobilenet_v2", "efficientnet_lite0")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[] if name in BY_DEFAULT else [pytest.mark.long]) for name in PUBLISHED],
+)
 def test_levels_are_those_of_the_published_architecture(name):
     network = _network(name)
     expected = PUBLISHED[name]
@@ -109,7 +115,10 @@ def test_levels_are_those_of_the_published_architecture(name):
         assert found.shape == (None, side, side, channels), level
 
 
-@pytest.mark.parametrize(("name", "size"), [("inception_v3", 75), ("efficientnet_lite0", 32)])
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [pytest.param("inception_v3", 75, marks=pytest.mark.long), ("efficientnet_lite0", 32)],
+)
 def test_levels_are_the_same_at_the_smallest_size(name, size):
     """Sides of Inception's grids are then 37, 17, 7, 3 and 1: no powers of two apart."""
     found = [(level, maps.shape[-1]) for level, maps in level_maps(_network(name, input_size=size))]

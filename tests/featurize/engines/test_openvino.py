@@ -174,7 +174,7 @@ def test_it_agrees_with_tensorflow(monkeypatch, name, size, options):
     assert _disagreement(monkeypatch, name, size, **options) < 1e-5
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("name", "size"),
     [

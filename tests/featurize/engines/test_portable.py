@@ -62,7 +62,7 @@ def assert_features(said, expected):
 
 # One of each convention: caffe, tf, torch, and scaled inside.
 @pytest.mark.parametrize(
-    "name", ["vgg16", "mobilenet", pytest.param("densenet121", marks=pytest.mark.slow), "mobilenet_v3_small"]
+    "name", ["vgg16", "mobilenet", pytest.param("densenet121", marks=pytest.mark.long), "mobilenet_v3_small"]
 )
 def test_the_model_is_preprocessing_network_and_mean(name, pixels, tmp_path):
     config = make_config(name)

@@ -15,7 +15,6 @@ import pytest
 from PIL import Image
 
 SCRIPT = Path(__file__).parents[1] / "stand_in.py"
-KILLS = int(os.environ.get("FOLIO_KILLS", "10"))
 N_IMAGES, VIEWS, PART = 24, 2, 4
 FORWARD = N_IMAGES * (1 + VIEWS)
 
@@ -72,12 +71,18 @@ def forwards(log):
     return sum(map(int, log.read_text().split())) if log.exists() else 0
 
 
+@pytest.fixture
+def kills(long):
+    """The number of times a run is killed."""
+    return int(os.environ.get("FOLIO_KILLS", "50" if long else "4"))
+
+
 @pytest.mark.slow
-def test_a_run_killed_at_random_times_is_resumed_with_the_same_result(data, uninterrupted, tmp_path):
+def test_a_run_killed_at_random_times_is_resumed_with_the_same_result(data, uninterrupted, tmp_path, kills):
     rng = random.Random(0)
     log, out = tmp_path / "log", tmp_path / "out"
     killed = finished = recomputed = 0
-    while killed < KILLS:
+    while killed < kills:
         process = subprocess.Popen(command(data, out, "--delay", 0.06, "--log", log), stdout=subprocess.PIPE)
         time.sleep(rng.uniform(0.3, 2.0))
         process.send_signal(signal.SIGKILL)
@@ -179,9 +184,10 @@ def test_a_full_disk_loses_nothing(data, uninterrupted, tmp_path, limit, part):
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="peak memory is read from resource")
-def test_memory_is_bounded_by_the_batch_and_not_by_the_number_of_images(tmp_path, capsys):
+def test_memory_is_bounded_by_the_batch_and_not_by_the_number_of_images(tmp_path, capsys, long):
     facts = {}
-    for n_images in (1_000, 12_000):
+    few, many = (1_000, 12_000) if long else (500, 4_000)
+    for n_images in (few, many):
         folder = tmp_path / f"n{n_images}" / "train" / "a"
         folder.mkdir(parents=True)
         for number in range(n_images):
@@ -196,5 +202,5 @@ def test_memory_is_bounded_by_the_batch_and_not_by_the_number_of_images(tmp_path
             print(f"\n{n_images} images: peak {each['peak_mib']:.0f} MiB, "
                   f"largest child {each['children_peak_mib']:.0f} MiB", end="")  # fmt: skip
     for key in ("peak_mib", "children_peak_mib"):
-        small, large = facts[1_000][key], facts[12_000][key]
-        assert large <= max(1.1 * small, small + 90)
+        small, large = facts[few][key], facts[many][key]
+        assert large <= max(1.1 * small, small + (90 if long else 45))

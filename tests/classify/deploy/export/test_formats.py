@@ -76,7 +76,6 @@ def assert_equal(outputs, expected, n):
     np.testing.assert_allclose(outputs, expected[:n], rtol=0, atol=2e-6)
 
 
-@pytest.mark.slow
 def test_keras_in_safe_mode_without_folio(written, pixels, expected, tmp_path):
     np.savez(tmp_path / "pixels.npz", **pixels)
     arguments = [written["keras"], tmp_path / "pixels.npz", tmp_path / "outputs.npz"]

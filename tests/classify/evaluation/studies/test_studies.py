@@ -60,7 +60,7 @@ def test_a_second_comparison_reads_the_studies_from_the_cache(make_store, tmp_pa
     "counts",
     [
         {"train": 10, "test": 6},
-        pytest.param({"train": 7, "val": 3, "test": 6}, marks=pytest.mark.slow),
+        pytest.param({"train": 7, "val": 3, "test": 6}, marks=pytest.mark.long),
     ],
 )
 def test_no_study_uses_test_images(make_store, tmp_path, counts):
