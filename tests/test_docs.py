@@ -1,9 +1,10 @@
-"""The README tells the truth: its commands run, and it names every command there is."""
+"""README and docs tell the truth: their commands and Python run, and every command is named."""
 
 from __future__ import annotations
 
 import contextlib
 import importlib
+import io
 import os
 import re
 import shlex
@@ -18,25 +19,36 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from classify.deploy.predict import predict
+import classify
 
 ROOT = Path(__file__).resolve().parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = ("README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))))
+TEXT = {page: (ROOT / page).read_text(encoding="utf-8") for page in PAGES}
 COMMANDS = ("featurize", "classify")
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+def blocks(page: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", TEXT[page], re.MULTILINE | re.DOTALL)
 
 
-def shown_with_output() -> list[str]:
+def shown_with_output(page: str) -> list[str]:
     """Return the commands of the console blocks, in order."""
-    return [line[2:] for block in blocks("console") for line in block.splitlines() if line.startswith("$ ")]
+    return [
+        line[2:] for block in blocks(page, "console") for line in block.splitlines() if line.startswith("$ ")
+    ]
 
 
-def shown_alone() -> list[str]:
+def shown_alone(page: str) -> list[str]:
     """Return the commands of the shell blocks, without their comments."""
-    return [line.partition("  #")[0].strip() for block in blocks("sh") for line in block.splitlines()]
+    return [line.partition("  #")[0].strip() for block in blocks(page, "sh") for line in block.splitlines()]
+
+
+EVERY_COMMAND = [
+    (page, line)
+    for page in PAGES
+    for line in [*shown_with_output(page), *shown_alone(page)]
+    if line.startswith(COMMANDS)
+]
 
 
 def group(command: str) -> click.Group:
@@ -58,6 +70,7 @@ def workplace(small_sample, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("readme")
     (folder / "artifacts").mkdir()
     shutil.copytree(small_sample, folder / "artifacts" / "sample")
+    shutil.copytree(small_sample, folder / "portfolio")
     return folder
 
 
@@ -81,40 +94,44 @@ def run_here(words: list[str], folder: Path) -> None:
     assert done.exit_code == 0, f"{words}\n{done.output}"
 
 
-@pytest.mark.slow
-def test_readme_commands_run_in_order(workplace, long):
-    """In this process, which has the libraries; with --long, each in its own."""
-    run = run_in_a_process if long else run_here
-    ran = 0
-    for line in shown_with_output():
-        words = shlex.split(line)
-        if words[0] not in COMMANDS:
-            assert (ROOT / words[1]).is_file(), line  # python scripts/…: the fixture has done it
-            continue
-        run(words, workplace)
-        ran += 1
-    assert ran >= 8
-    store, grader = (run_block(block, workplace) for block in blocks("python"))
-    assert len(store["content"]) == len(store["label"]) == len(store["path"])
-    assert store["classes"] == ["award", "low", "middle"]
-    with contextlib.chdir(workplace):
-        (known,) = predict("artifacts/runs/sample", ["artifacts/sample/new/page_001.jpg"]).grades
-    np.testing.assert_allclose(grader["probabilities"], [known.probabilities], rtol=0, atol=1e-4)
-    assert grader["grade"] == known.grade
-
-
 def run_block(block: str, folder: Path) -> dict:
     """Return the names that a block of Python leaves."""
     names: dict = {}
-    with contextlib.chdir(folder):
-        exec(compile(block, "README.md", "exec"), names)
+    with contextlib.chdir(folder), contextlib.redirect_stdout(io.StringIO()):
+        exec(compile(block, "documentation", "exec"), names)
     return names
 
 
-@pytest.mark.parametrize(
-    "line", [line for line in [*shown_with_output(), *shown_alone()] if line.startswith(COMMANDS)]
-)
-def test_readme_commands_are_understood(line):
+@pytest.mark.slow
+def test_what_the_pages_show_runs_in_order(workplace, long):
+    """README first, then the pages of docs. In this process; with --long, each command in its own."""
+    run = run_in_a_process if long else run_here
+    ran, names = 0, {}
+    for page in PAGES:
+        for line in shown_with_output(page):
+            words = shlex.split(line)
+            if words[0] not in COMMANDS:
+                assert (ROOT / words[1]).is_file(), line  # python scripts/…: the fixture has done it
+                continue
+            run(words, workplace)
+            ran += 1
+        names[page] = [run_block(block, workplace) for block in blocks(page, "python")]
+    assert ran >= 5
+    (store,) = names["docs/store-format.md"]
+    assert len(store["content"]) == len(store["label"]) == len(store["path"])
+    assert store["classes"] == ["award", "low", "middle"]
+    (grader,) = names["docs/export.md"]
+    with contextlib.chdir(workplace):
+        (known,) = classify.predict("artifacts/runs/sample", "artifacts/sample/new/page_001.jpg").grades
+    np.testing.assert_allclose(grader["probabilities"], [known.probabilities], rtol=0, atol=1e-4)
+    assert grader["grade"] == known.grade
+    for page in ("README.md", "docs/python.md"):
+        (found,) = names[page]
+        assert {row.grade for row in found["predictions"].grades} <= {"award", "low", "middle"}
+
+
+@pytest.mark.parametrize(("page", "line"), EVERY_COMMAND)
+def test_commands_are_understood(page, line):
     parse(shlex.split(line))
 
 
@@ -123,19 +140,34 @@ def test_a_made_up_option_is_noticed():
         parse(["featurize", "extract", "DATA", "--no-such-option"])
 
 
-@pytest.mark.parametrize("line", [line for line in shown_alone() if line.startswith("scripts/")])
+@pytest.mark.parametrize("line", [line for line in shown_alone("README.md") if line.startswith("scripts/")])
 def test_readme_scripts_are_there_and_executable(line):
     script = ROOT / shlex.split(line)[0]
     assert os.access(script, os.X_OK)
 
 
+def test_scripts_that_the_pages_name_are_there():
+    for page, text in TEXT.items():
+        for name in re.findall(r"\bscripts/[\w./]+", text):
+            assert (ROOT / name.rstrip(".")).exists(), f"{page}: {name}"
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_is_documented(command):
-    assert [name for name in group(command).commands if f"`{command} {name}" not in README] == []
+    assert [name for name in group(command).commands if f"`{command} {name}" not in TEXT["README.md"]] == []
+
+
+def test_the_readme_is_short():
+    assert len(TEXT["README.md"].splitlines()) <= 150
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page != "README.md"])
+def test_every_page_is_reached_from_the_readme(page):
+    assert f"]({page})" in TEXT["README.md"]
 
 
 def linked() -> Iterator[tuple[str, str]]:
-    for page in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "artifacts/README.md"):
+    for page in (*PAGES, "CONTRIBUTING.md", "CHANGELOG.md", "artifacts/README.md"):
         for target in re.findall(r"\]\(([^)]+)\)", (ROOT / page).read_text(encoding="utf-8")):
             if "://" not in target:
                 yield page, target
@@ -147,19 +179,18 @@ def test_links_lead_somewhere(page, target):
 
 
 def test_pictures_are_small():
-    for target in re.findall(r"!\[[^]]*\]\(([^)]+)\)", README):
-        assert (ROOT / target).stat().st_size < 300_000
+    for page, text in TEXT.items():
+        for target in re.findall(r"!\[[^]]*\]\(([^)]+)\)", text):
+            assert ((ROOT / page).parent / target).stat().st_size < 300_000
 
 
-def test_the_map_shows_rooms_that_exist():
-    """Every file that CONTRIBUTING names in a package is there."""
+def test_the_map_shows_every_package_and_nothing_else():
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    package, missing = "", []
-    for cell in re.findall(r"^\| (`.*?) \|", text, re.MULTILINE):
-        for name in re.findall(r"`(\s*)([\w./]+)`", cell):
-            if not name[0] and not cell.startswith("`  "):
-                package = name[1]
-            path = ROOT / name[1] if name[1] == package else ROOT / package / name[1]
-            if not path.exists():
-                missing.append(str(path.relative_to(ROOT)))
-    assert missing == []
+    named = set(re.findall(r"^\| `([\w./]+)` \|", text, re.MULTILINE))
+    there = {
+        f"{package}/{path.name}"
+        for package in COMMANDS
+        for path in (ROOT / package).iterdir()
+        if not path.name.startswith("_") and path.name != "errors.py"
+    }
+    assert named == there

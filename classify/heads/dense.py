@@ -19,7 +19,6 @@ from classify.heads.cumulative_link import initial_thresholds
 from classify.heads.dense_network import ORDINAL_NETWORK, ROWS_PER_PASS, write_tensorboard
 from classify.heads.grouping import resolve_groups, rows_by_image, validation_images
 from classify.heads.registry import SCALINGS
-from classify.heads.solvers.scaling import fit_scaling
 
 if TYPE_CHECKING:
     import keras
@@ -249,6 +248,8 @@ class DenseHead(BaseHead):
             X_val = self._check_predict(X_val, dtype=np.float32)
             y_val = check_validation(y_val, n_rows=len(X_val), classes=self.classes_)
         self.n_validation_ = len(X_val)
+        from classify.heads.solvers.scaling import fit_scaling
+
         scaled = fit_scaling(rows, self.scaling, chosen=train)
         streamed = StreamedEpochs(rows, label, train=train, seed=self.seed)
         self._fit_network(

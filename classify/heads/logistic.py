@@ -16,7 +16,6 @@ from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from classify.data.blocks import RowStream
 from classify.heads.base import PenalizedHead, make_scaler, require_two_classes, streamed_note
 from classify.heads.scoring import regularization_path
-from classify.heads.solvers.scaling import fit_scaling
 from classify.heads.solvers.softmax_loss import Solution, solve_path, solve_streamed
 
 
@@ -93,6 +92,8 @@ class LogisticHead(PenalizedHead):
         """Fit on rows that stay on disk; the solution equals that of `fit`."""
         label = self._check_stream(rows)
         weight = compute_class_weight(self.class_weight, classes=self.classes_, y=rows.y)[label]
+        from classify.heads.solvers.scaling import fit_scaling
+
         scaled = fit_scaling(rows, self.scaling)
         solution = solve_streamed(
             scaled, label, C=self.C, weight=weight, tol=self.tol, max_iter=self.max_iter

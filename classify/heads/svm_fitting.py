@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 from scipy.linalg import svd
@@ -23,9 +23,11 @@ from classify.heads.base import FitError, make_scaler
 from classify.heads.kernels import inner_products, linear_kernel, rbf_kernels
 from classify.heads.logistic import fit_quietly
 from classify.heads.registry import EXACT_ROWS
-from classify.heads.solvers.scaling import ScaledStream, fit_scaling, unscaled
-from classify.heads.solvers.squared_hinge_loss import LinearSVMs, solve_linear_svms
 from featurize.base.typing import Float32Array, Float64Array, IntArray
+
+if TYPE_CHECKING:
+    from classify.heads.solvers.scaling import ScaledStream
+    from classify.heads.solvers.squared_hinge_loss import LinearSVMs
 
 N_COMPONENTS = 500  # Nyström features; the time of liblinear is proportional to their number
 # libsvm's cache of kernel columns. Up to `EXACT_ROWS` rows at most half of it is used; more is not faster.
@@ -278,6 +280,8 @@ def fit_streamed(
         Decisions for each row by the SVM fitted without its fold.
     svms : LinearSVMs
     """
+    from classify.heads.solvers.scaling import fit_scaling, unscaled
+
     scaled = fit_scaling(rows, head.scaling)
     steps: list[tuple[str, Any]] = [("scale", scaled.scaler)]
     if head.kernel == "linear":
@@ -305,6 +309,8 @@ def _solve(
             for k in range(int(fold.max()) + 2)  # no row has the last number: that SVM has all rows
         ]
     )
+    from classify.heads.solvers.squared_hinge_loss import solve_linear_svms
+
     svms = solve_linear_svms(scaled, label, fold, C=head.C, weights=weights, tol=STREAMED_TOL, seed=head.seed)
     decisions = np.empty((n_rows, svms.coef.shape[1]))
 

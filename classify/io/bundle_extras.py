@@ -218,14 +218,14 @@ def prepare_weights(
     notes : tuple of str
         Notes for the user, if the weights are not available.
     """
+    expected = dict(config["weights"])
+    if expected["kind"] == "imagenet":
+        return expected, ()
     from featurize.backbones.networks import save_weights
     from featurize.backbones.registry import get_backbone
     from featurize.backbones.weights import find_weights
     from featurize.errors import FolioError
 
-    expected = dict(config["weights"])
-    if expected["kind"] == "imagenet":
-        return expected, ()
     source = "random" if expected["kind"] == "random" else created_with.get("weights_path")
     try:
         backbone = get_backbone(config["backbone"])

@@ -21,7 +21,6 @@ from classify.jobs.options import (
     device_when_needed,
     task_cache,
 )
-from featurize.base.dask_cluster import check_dask
 from featurize.base.files import as_paths
 from featurize.base.text import as_names, split_names
 from featurize.errors import FolioError
@@ -151,6 +150,8 @@ def compare(
         raise CompareError(f"calibrate is {calibrate!r}: expected {' or '.join(CALIBRATIONS)}")
     check_options(requested, dense=dense, seed=seed, device=device, gpu_memory=gpu_memory)
     if dask is not None:
+        from featurize.base.dask_cluster import check_dask
+
         check_dask(dask)
         device = "cpu" if device == "auto" else device
     paths = list(dict.fromkeys(stores))

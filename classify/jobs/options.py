@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from classify.errors import CompareError
 from classify.heads.registry import HEADS, get_head, make_head
-from featurize.base.dask_cluster import connect_cluster
 
 if TYPE_CHECKING:
     from classify.model_selection.cache import TaskCache
@@ -91,6 +90,7 @@ def dask_jobs(
 ) -> DaskJobs:
     """Return the workers of a cluster, which are disconnected when the stack is closed."""
     from classify.model_selection.dask import DaskJobs
+    from featurize.base.dask_cluster import connect_cluster
 
     cluster = stack.enter_context(connect_cluster(dask, note=note or (lambda text: None)))
     return DaskJobs(cluster=cluster, device=device, gpu_memory=gpu_memory)

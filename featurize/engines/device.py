@@ -9,7 +9,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from featurize.engines import select
 from featurize.errors import ConfigError, EngineError
 
 
@@ -132,6 +131,8 @@ def _memory_limit(gpu: int, fraction: float | None, gpu_total: Callable[[int], i
 
 def gpu_total_memory(index: int) -> int:
     """Return a GPU's memory in bytes from the driver, or 0 if unknown; TensorFlow does not report it."""
+    from featurize.engines import select
+
     gpus = select.gpus()
     return gpus[index].memory if index < len(gpus) else 0
 

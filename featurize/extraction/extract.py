@@ -10,16 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from featurize.base.dask_cluster import check_dask, connect_cluster
 from featurize.base.text import as_names, split_names
 from featurize.errors import ConfigError
 from featurize.extraction.options import ExtractOptions
 from featurize.images.augment import ViewRanges
-from featurize.images.dataset import Dataset
-from featurize.images.skip_reasons import SkippedFile
 
 if TYPE_CHECKING:
     from featurize.extraction.plan import StoreResult
+    from featurize.images.dataset import Dataset
+    from featurize.images.skip_reasons import SkippedFile
 
 
 DEFAULT_BACKBONE = "efficientnet_lite0"
@@ -162,6 +161,8 @@ def extract(
     if not image_timeout > 0:
         raise ConfigError(f"--image-timeout {image_timeout:g}: expected seconds above 0")
     if dask is not None:
+        from featurize.base.dask_cluster import check_dask, connect_cluster
+
         check_dask(dask)
     report = on_progress or (lambda stage, done, total: None)
     execution = ExecutionOptions(
@@ -230,6 +231,8 @@ class ExtractResult:
 
 def public_result(dataset: Dataset, result: StoreResult) -> ExtractResult:
     """Return the public result of one store."""
+    from featurize.images.skip_reasons import SkippedFile
+
     images, plan = result.images, result.plan
 
     def class_name(label: int) -> str:

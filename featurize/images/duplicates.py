@@ -16,7 +16,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -24,8 +24,10 @@ from scipy.sparse import coo_array, csgraph
 
 from featurize.base.typing import BoolArray, Float32Array, IntArray
 from featurize.errors import StoreError
-from featurize.images.dataset import ImageFile
 from featurize.images.pool import DecodeResult
+
+if TYPE_CHECKING:
+    from featurize.images.dataset import ImageFile
 
 HASH_BITS = 4  # largest number of different bits
 CORRELATION = 0.95  # smallest correlation, after subtracting the mean of each channel (the background)

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 from scipy.linalg import LinAlgError, cho_factor, cho_solve, qr
 
-from classify.heads.solvers.scaling import ScaledStream
 from featurize.base.typing import Float32Array, Float64Array, IntArray
+
+if TYPE_CHECKING:
+    from classify.heads.solvers.scaling import ScaledStream
 
 CG_TOL = 0.1  # a Newton step is solved until its residual has shrunk by this factor
 REFACTOR_STEPS = 10  # this many CG steps cost more than a new preconditioner for the current weights

@@ -32,6 +32,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -47,8 +48,10 @@ from classify.heads.solvers.newton_cg import (
     times_columns,
     times_rows,
 )
-from classify.heads.solvers.scaling import ScaledStream
 from featurize.base.typing import Float32Array, Float64Array, IntArray
+
+if TYPE_CHECKING:
+    from classify.heads.solvers.scaling import ScaledStream
 
 
 @dataclass(frozen=True, kw_only=True)

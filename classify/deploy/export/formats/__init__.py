@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from classify.deploy.features import bundle_parts
 from classify.errors import ExportError
 
 if TYPE_CHECKING:
@@ -119,6 +118,8 @@ def pixel_inputs(bundle: Bundle) -> dict[str, PixelInput]:
     "pixels". The names of several inputs, as in an ensemble of backbones of different sizes, contain the
     size, resize mode and filter.
     """
+    from classify.deploy.features import bundle_parts
+
     configs = {digest: part.config for digest, part in bundle_parts(bundle).items()}
     kinds = {
         digest: (config["input_size"], config["resize"], config["resample"])
@@ -138,6 +139,7 @@ def pixel_inputs(bundle: Bundle) -> dict[str, PixelInput]:
 
 def describe(bundle: Bundle) -> dict[str, Any]:
     """Return the description of a bundle's export as a JSON object."""
+    from classify.deploy.features import bundle_parts
     from classify.io.bundle_writer import packages
 
     members = bundle.members or (bundle,)
