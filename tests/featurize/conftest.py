@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib.util
+import io
+import json
+import os
+import signal
 import sys
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 from PIL import Image
 
 from featurize.backbones import registry
 from featurize.engines import factory, select
+from featurize.extraction import assemble
+from featurize.images import render, worker
 from featurize.images.pool import Decoder, DecodeResult
+from featurize.store import check
 
 
 def _stand_in_module() -> ModuleType:
@@ -49,8 +58,85 @@ class StandIn:
         return sum(engine.n_seen for engine in self.built)
 
 
+class WorkerHere(worker.Worker):
+    """Replaces a decode process: requests are answered in this process, as soon as they are sent."""
+
+    def __init__(self, settings, memory, inbox):
+        self.pending, self.ready = deque(), False
+        self.expired, self.deadline = None, worker.NEVER
+        self._settings, self._inbox, self._region = settings, inbox, memoryview(memory.region)
+        inbox.put((self, {"ready": True}))
+
+    def send_request(self, number, request):
+        self.pending.append(number)
+        work, request = self._settings.work, json.loads(json.dumps(request))
+        if isinstance(work, render.ThumbnailSettings):
+            reply = render.make_thumbnails(request, work)
+        else:
+            reply = render.render(request, work, self._region[request["offset"] :])
+        self._inbox.put((self, json.loads(json.dumps(reply))))
+
+    def kill(self):
+        pass
+
+    def close(self):
+        return "exit code 0"
+
+
+class AssemblyHere:
+    """Replaces the process that writes a store."""
+
+    def run(self, job_file):
+        ignored = SimpleNamespace(signal=lambda *_: None, SIGINT=signal.SIGINT, SIG_IGN=signal.SIG_IGN)
+        with contextlib.redirect_stdout(io.StringIO()) as output, pytest.MonkeyPatch.context() as patch:
+            patch.setattr(assemble, "exit_with_parent", lambda parent: None)
+            patch.setattr(assemble, "signal", ignored)
+            patch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(os.fsencode(job_file))))
+            code = assemble.main(os.getpid())
+        lines = output.getvalue().strip().splitlines()
+        return code, lines[-1] if lines else ""
+
+    def close(self):
+        pass
+
+
+class CheckHere:
+    """Replaces the process that checks a store."""
+
+    def __init__(self, module, path, **options):
+        with contextlib.redirect_stdout(io.StringIO()) as output:
+            check.main(path)
+        self.stdout = io.BytesIO(output.getvalue().encode())
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        pass
+
+    def kill(self):
+        pass
+
+
 @pytest.fixture
-def stand_in(monkeypatch) -> StandIn:
+def own_process() -> None:
+    """Decode, write and check in child processes, as outside of these tests."""
+
+
+@pytest.fixture
+def no_child_processes(request, monkeypatch, long) -> None:
+    """Decode, write and check in this process, which takes a fifth of the time.
+
+    Not with ``--long``, and not in tests that request `own_process`.
+    """
+    if not long and "own_process" not in request.fixturenames:
+        monkeypatch.setattr("featurize.images.pool.Worker", WorkerHere)
+        monkeypatch.setattr("featurize.extraction.assemble.AssemblyProcess", AssemblyHere)
+        monkeypatch.setattr("featurize.extraction.verify.start_module", CheckHere)
+
+
+@pytest.fixture
+def stand_in(monkeypatch, no_child_processes) -> StandIn:
     """Register backbones `mean` and `mean_too`; extraction then needs neither weights nor TensorFlow."""
     module = _stand_in_module()
     state = StandIn()

@@ -127,7 +127,9 @@ def assert_same_store(path, other):
         np.testing.assert_array_equal(a.augmented(), b.augmented())
 
 
-def test_the_store_does_not_depend_on_batch_size_or_workers(stand_in, portfolio, tmp_path, monkeypatch):
+def test_the_store_does_not_depend_on_batch_size_or_workers(
+    stand_in, own_process, portfolio, tmp_path, monkeypatch
+):
     rng = np.random.default_rng(0)
     for number in range(5):  # noise, so that a view differs from its picture
         pixels = rng.integers(0, 256, (50, 60, 3), dtype=np.uint8)
@@ -502,7 +504,7 @@ def test_levels_of_another_version_are_not_mixed_in(stand_in, portfolio, tmp_pat
 
 
 @pytest.mark.parametrize("in_flight", [2, 3])
-def test_batches_in_flight_change_nothing(stand_in, portfolio, tmp_path, in_flight):
+def test_batches_in_flight_change_nothing(stand_in, own_process, portfolio, tmp_path, in_flight):
     noise(portfolio)
     (one,) = extract(portfolio, tmp_path)
     stand_in.in_flight = in_flight
@@ -511,7 +513,9 @@ def test_batches_in_flight_change_nothing(stand_in, portfolio, tmp_path, in_flig
     assert all(engine.most_on_their_way == in_flight for engine in stand_in.built[1:])
 
 
-def test_the_network_is_built_while_decode_processes_start(stand_in, portfolio, tmp_path, monkeypatch):
+def test_the_network_is_built_while_decode_processes_start(
+    stand_in, own_process, portfolio, tmp_path, monkeypatch
+):
     events = []
     create, worker = factory.create_engine, pool.Worker
     monkeypatch.setattr(factory, "create_engine", lambda *a, **o: events.append("engine") or create(*a, **o))

@@ -1,7 +1,5 @@
 """Stores altered with h5py or byte by byte: each fault is named; repair corrects it and nothing else."""
 
-import contextlib
-import io
 import json
 import random
 import re
@@ -23,7 +21,6 @@ from featurize.extraction import verify as verify_module
 from featurize.extraction.recompute import relative_difference
 from featurize.extraction.repair import repair
 from featurize.extraction.verify import verify
-from featurize.store import check
 from featurize.store.writer import write_store
 
 CLASSES, N_TRAIN, N_TEST, VIEWS = ("award", "low"), 4, 2, 2
@@ -34,33 +31,9 @@ CRC = "have a wrong checksum (crc32)"
 FLETCHER = "cannot be read: wrong checksum (fletcher32)"
 
 
-class CheckHere:
-    """Replaces the child process that checks a store: the same output, from a call in this process."""
-
-    def __init__(self, module, path, **options):
-        with contextlib.redirect_stdout(io.StringIO()) as output:
-            check.main(path)
-        self.stdout = io.BytesIO(output.getvalue().encode())
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        pass
-
-    def kill(self):
-        pass
-
-
-@pytest.fixture
-def own_process():
-    """Run checks in child processes, as outside of these tests."""
-
-
 @pytest.fixture(autouse=True)
-def _checked_here(request, monkeypatch):
-    if "own_process" not in request.fixturenames:
-        monkeypatch.setattr(verify_module, "start_module", CheckHere)
+def _checked_here(no_child_processes):
+    pass
 
 
 def noise(path, seed):
