@@ -95,6 +95,15 @@ def small_sample(tmp_path_factory) -> Path:
     return out
 
 
+@pytest.fixture(scope="session")
+def bash() -> str:
+    """The shell that scripts are written in."""
+    found = shutil.which("bash")
+    if found is None:
+        pytest.skip("needs bash, which runs the scripts")
+    return found
+
+
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None
 )

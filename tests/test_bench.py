@@ -397,7 +397,7 @@ def test_arms_do_the_same_work(portfolio, setting, tmp_path):
 # ---- scripts/bench
 
 
-def test_help_needs_no_environment(tmp_path):
+def test_help_needs_no_environment(tmp_path, bash):
     """Of a checkout that has none, and makes none."""
     shutil.copytree(ROOT / "scripts", tmp_path / "scripts")
     done = subprocess.run(
@@ -409,7 +409,7 @@ def test_help_needs_no_environment(tmp_path):
         assert option in done.stdout
 
 
-def test_paths_are_relative_to_the_current_folder(tmp_path):
+def test_paths_are_relative_to_the_current_folder(tmp_path, bash):
     """A checkout whose environment is a script that prints what it is called with."""
     root, here = tmp_path / "checkout", tmp_path / "here"
     shutil.copytree(ROOT / "scripts", root / "scripts")
@@ -421,7 +421,7 @@ def test_paths_are_relative_to_the_current_folder(tmp_path):
     python.chmod(0o755)
     here.mkdir()
     stamp = 'ROOT=$1; source "$1/scripts/environment.sh"; { environment_key; echo run; } >"$STAMP"'
-    subprocess.run(["bash", "-c", stamp, "bash", str(root)], check=True)
+    subprocess.run([bash, "-c", stamp, "bash", str(root)], check=True)
     done = subprocess.run(
         [root / "scripts" / "bench", "--quick", "--data", "my task", "--out=/tmp/x", "--only", "heads"],
         capture_output=True,

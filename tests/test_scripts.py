@@ -84,7 +84,7 @@ class Checkout:
 
 
 @pytest.fixture
-def checkout(tmp_path) -> Checkout:
+def checkout(tmp_path, bash) -> Checkout:
     return Checkout(tmp_path)
 
 
@@ -361,7 +361,7 @@ def test_a_python_without_venv_is_one_line(checkout):
         ("import importlib.util; importlib.util.find_spec = lambda name: None", "without venv"),
     ],
 )
-def test_a_python_is_judged_by_what_it_says(tmp_path, change, verdict):
+def test_a_python_is_judged_by_what_it_says(tmp_path, bash, change, verdict):
     """The real interpreter, made to pretend."""
     python = tmp_path / "python"
     python.write_text(
@@ -369,7 +369,7 @@ def test_a_python_is_judged_by_what_it_says(tmp_path, change, verdict):
     )
     python.chmod(0o755)
     code = f'ROOT=/nowhere; source "{ROOT}/scripts/environment.sh"; judge_python "{python}"'
-    done = subprocess.run(["bash", "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([bash, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == verdict
 
 
