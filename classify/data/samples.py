@@ -7,12 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from classify.data.blocks import RowStream, SourceRows
 from classify.data.exclusions import SampleFacts, big_groups, exclude
 from classify.data.folds import group_images
 from classify.data.labels import class_labels, classes_without, count_images, has_test_split, require_classes
@@ -21,6 +20,9 @@ from featurize.base.typing import Float32Array, IntArray
 from featurize.images.duplicates import near_duplicates
 from featurize.store.reader import Store, open_store
 from featurize.store.rows import StoredRows
+
+if TYPE_CHECKING:
+    from classify.data.blocks import RowStream, SourceRows
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -173,6 +175,8 @@ class Samples:
         if len(with_views):
             position = start[with_views, None] + 1 + np.arange(self.n_views)  # (n_with_views, n_views)
             pieces.append(source_rows(self.on_disk.augmented, view_row[with_views], position))
+        from classify.data.blocks import RowStream
+
         return RowStream(
             y=self.y[image],
             groups=self.group[image],
@@ -372,4 +376,6 @@ def _row_digests(source: StoredRows) -> Iterator[tuple[int, bytes]]:
 def source_rows(source: StoredRows, rows: IntArray, position: IntArray) -> SourceRows:
     """Return rows of a source, given in any order, as a piece of a `RowStream`."""
     order = np.argsort(rows, kind="stable")
+    from classify.data.blocks import SourceRows
+
     return SourceRows(source=source, rows=rows[order], position=position[order])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -11,9 +11,11 @@ from sklearn.preprocessing import Normalizer, StandardScaler
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from classify.data.blocks import RowStream
 from classify.errors import CompareError
 from classify.heads.registry import SCALINGS
+
+if TYPE_CHECKING:
+    from classify.data.blocks import RowStream
 
 
 def all_classes(probabilities: npt.NDArray[Any], *, labels: Any, n_classes: int) -> npt.NDArray[np.float64]:

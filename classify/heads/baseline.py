@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from sklearn.dummy import DummyClassifier
 from sklearn.utils import Tags
 
-from classify.data.blocks import RowStream
 from classify.heads.base import BaseHead
 from classify.heads.grouping import resolve_groups, rows_by_image
+
+if TYPE_CHECKING:
+    from classify.data.blocks import RowStream
 
 
 class BaselineHead(BaseHead):

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from sklearn.utils.class_weight import compute_class_weight
 
-from classify.data.blocks import RowStream
 from classify.heads.base import BaseHead, FitError, require_two_classes, streamed_note
 from classify.heads.cumulative_link import initial_thresholds
 from classify.heads.dense_network import ORDINAL_NETWORK, ROWS_PER_PASS, write_tensorboard
@@ -22,6 +21,8 @@ from classify.heads.registry import SCALINGS
 
 if TYPE_CHECKING:
     import keras
+
+    from classify.data.blocks import RowStream
 
 
 OUTPUTS = ("nominal", "ordinal")

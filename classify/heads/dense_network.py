@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from classify.data.blocks import RowStream
 from classify.heads.cumulative_link import link_layers, set_thresholds
 from classify.heads.grouping import rows_by_image
 
 if TYPE_CHECKING:
     import keras
+
+    from classify.data.blocks import RowStream
 
 
 ROWS_PER_PASS = 8192  # bounds memory

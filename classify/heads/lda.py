@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -16,13 +17,15 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils import assert_all_finite
 from sklearn.utils.class_weight import compute_class_weight
 
-from classify.data.blocks import RowStream
 from classify.heads.base import BaseHead, FitError, make_scaler, require_two_classes, streamed_note
 from classify.heads.grouping import calibration_folds, held_out_scores, resolve_groups
 from classify.heads.solvers.newton_cg import sum_blocks
 from classify.heads.solvers.scaling import ScaledStream, fit_scaling
 from classify.heads.solvers.temperature import temperature_of_scores
 from featurize.base.typing import Float64Array, IntArray
+
+if TYPE_CHECKING:
+    from classify.data.blocks import RowStream
 
 MIN_SHRINKAGE = 1e-6  # a covariance of fewer rows than columns is singular without shrinkage
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from sklearn.base import BaseEstimator
@@ -13,10 +14,12 @@ from sklearn.pipeline import Pipeline
 from sklearn.utils.class_weight import compute_class_weight
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from classify.data.blocks import RowStream
 from classify.heads.base import PenalizedHead, make_scaler, require_two_classes, streamed_note
 from classify.heads.scoring import regularization_path
 from classify.heads.solvers.softmax_loss import Solution, solve_path, solve_streamed
+
+if TYPE_CHECKING:
+    from classify.data.blocks import RowStream
 
 
 class LogisticHead(PenalizedHead):

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 from sklearn.metrics.pairwise import euclidean_distances
 
-from classify.data.blocks import RowStream
 from classify.heads.base import SCALERS, BaseHead, make_scaler, require_two_classes, streamed_note
 from classify.heads.grouping import calibration_folds, held_out_scores, resolve_groups
 from classify.heads.solvers.newton_cg import sum_blocks
 from classify.heads.solvers.scaling import fit_scaling
 from featurize.base.typing import Float64Array, IntArray
+
+if TYPE_CHECKING:
+    from classify.data.blocks import RowStream
 
 # Searched values, in units of 1 / (mean squared distance to the nearest class mean).
 SHARPNESS_RANGE = (1e-3, 1e4)

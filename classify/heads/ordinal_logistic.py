@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from sklearn.base import TransformerMixin
@@ -10,7 +11,6 @@ from sklearn.utils import Tags
 from sklearn.utils.class_weight import compute_class_weight
 from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-from classify.data.blocks import RowStream
 from classify.heads.base import (
     SCALERS,
     PenalizedHead,
@@ -26,6 +26,9 @@ from classify.heads.solvers.proportional_odds_loss import (
     solve_ordinal_streamed,
 )
 from classify.heads.solvers.scaling import fit_scaling
+
+if TYPE_CHECKING:
+    from classify.data.blocks import RowStream
 
 
 class OrdinalLogisticHead(PenalizedHead):

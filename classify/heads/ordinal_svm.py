@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import isotonic_regression
 from sklearn.utils.class_weight import compute_class_weight
 
-from classify.data.blocks import RowStream
 from classify.heads.base import BaseHead, require_two_classes
 from classify.heads.grouping import groups_per_class, require_two_groups, resolve_groups, rows_by_image
 from classify.heads.svm import SVMHead
 from classify.heads.svm_search import solve_together
 from featurize.base.typing import Float64Array
+
+if TYPE_CHECKING:
+    from classify.data.blocks import RowStream
 
 
 class OrdinalSVMHead(BaseHead):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from sklearn.base import clone
 from sklearn.calibration import CalibratedClassifierCV
 
-from classify.data.blocks import RowStream
 from classify.data.folds import grouped_folds
 from classify.heads.base import BaseHead, FitError, make_scaler, require_two_classes, streamed_note
 from classify.heads.grouping import resolve_groups
@@ -23,6 +24,9 @@ from classify.heads.svm_fitting import (
     solver_notes,
     undo_centering,
 )
+
+if TYPE_CHECKING:
+    from classify.data.blocks import RowStream
 
 
 class SVMHead(BaseHead):

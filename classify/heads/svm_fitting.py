@@ -18,7 +18,6 @@ from sklearn.svm import SVC, LinearSVC
 from sklearn.utils import check_random_state
 from sklearn.utils.class_weight import compute_class_weight, compute_sample_weight
 
-from classify.data.blocks import RowStream, SourceRows, SpooledRows
 from classify.heads.base import FitError, make_scaler
 from classify.heads.kernels import inner_products, linear_kernel, rbf_kernels
 from classify.heads.logistic import fit_quietly
@@ -26,6 +25,7 @@ from classify.heads.registry import EXACT_ROWS
 from featurize.base.typing import Float32Array, Float64Array, IntArray
 
 if TYPE_CHECKING:
+    from classify.data.blocks import RowStream, SpooledRows
     from classify.heads.solvers.scaling import ScaledStream
     from classify.heads.solvers.squared_hinge_loss import LinearSVMs
 
@@ -291,6 +291,8 @@ def fit_streamed(
         basis = scaled.scale(rows.take(basis_rows))
         nystroem = _fitted_nystroem(head, basis, basis_rows, gamma=head.gamma_factor * scaled.gamma)
         steps.append(("map", nystroem))
+        from classify.data.blocks import SpooledRows
+
         with SpooledRows(len(basis), rows_at_once=1024) as spool:
             mapped = unscaled(_map_rows(scaled, nystroem, spool))
             svm, decisions, svms = _solve(head, mapped, label, fold)
@@ -353,5 +355,7 @@ def _map_rows(scaled: ScaledStream, nystroem: Nystroem, spool: SpooledRows) -> R
     for position, mapped in scaled.map_blocks(transform):
         spool.append(mapped)
         positions.append(position)
+    from classify.data.blocks import SourceRows
+
     piece = SourceRows(source=spool, rows=np.arange(len(rows)), position=np.concatenate(positions)[:, None])
     return replace(rows, pieces=(piece,), columns=slice(0, spool.shape[1]))

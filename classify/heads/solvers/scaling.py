@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from sklearn.base import TransformerMixin
 
-from classify.data.blocks import RowStream
 from classify.data.neighbors import unit_rows
 from classify.heads.base import FitError, make_scaler
 from featurize.base.typing import BoolArray, Float32Array, Float64Array, IntArray
+
+if TYPE_CHECKING:
+    from classify.data.blocks import RowStream
 
 T = TypeVar("T")
 
