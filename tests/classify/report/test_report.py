@@ -302,7 +302,7 @@ def test_a_head_that_failed_beside_one_that_did_not(run):
     assert (folder / "figures" / "map.svg").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_page_of_a_thousand_test_images_is_under_ten_million_bytes(tmp_path, photo_store, store_config):
     """Each picture is noise: none could take more bytes."""
     generator = np.random.default_rng(0)
