@@ -149,22 +149,10 @@ def compare(
     if calibrate not in CALIBRATIONS:
         raise CompareError(f"calibrate is {calibrate!r}: expected {' or '.join(CALIBRATIONS)}")
     check_options(requested, dense=dense, seed=seed, device=device, gpu_memory=gpu_memory)
-    if dask is not None:
-        from featurize.base.dask_cluster import check_dask
-
-        check_dask(dask)
-        device = "cpu" if device == "auto" else device
+    device = _checked_device(dask, device)
     paths = list(dict.fromkeys(stores))
-    samples = load_same_dataset(
-        paths,
-        order=order,
-        join=join,
-        fuse=fuse,
-        memory=memory,
-        networks=needs_tensorflow(requested),
-        jobs=jobs,
-        seed=seed,
-    )
+    loading: dict[str, Any] = {"order": order, "join": join, "fuse": fuse, "memory": memory, "jobs": jobs}
+    samples = load_same_dataset(paths, networks=needs_tensorflow(requested), seed=seed, **loading)
     require_in_memory(
         samples[0], memory, {"--study": bool(studies), "--with-examples": with_examples, "--dask": bool(dask)}
     )
@@ -217,6 +205,16 @@ def compare(
         tensorboard = move_logs(temporary, folder)
     page, notes = _write_report(folder, samples[0]) if report else (None, ())
     return Comparison(folder=folder, record=record, tensorboard=tensorboard, report=page, notes=notes)
+
+
+def _checked_device(dask: str | None, device: str) -> str:
+    """Check the address of a cluster and return the device: on a cluster "auto" is the CPU."""
+    if dask is None:
+        return device
+    from featurize.base.dask_cluster import check_dask
+
+    check_dask(dask)
+    return "cpu" if device == "auto" else device
 
 
 def _write_report(folder: Path, samples: Samples) -> tuple[Path | None, tuple[str, ...]]:

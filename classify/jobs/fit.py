@@ -90,7 +90,7 @@ def fit(
     from classify.model_selection.grid_search import ProgressCounter, SearchSettings, fit_task, score_tasks
     from classify.model_selection.parallel import default_jobs
     from classify.model_selection.protocol import final_fold
-    from classify.model_selection.tasks import reason_unstreamable, release_workers
+    from classify.model_selection.tasks import release_workers
 
     order = None if order is None else split_names(order)
     check_options([head], dense=dense, seed=seed, device=device, gpu_memory=gpu_memory)
@@ -108,13 +108,10 @@ def fit(
         seed=seed,
     )
     require_in_memory(samples, memory, {"--with-examples": with_examples})
-    if reason := reason_unstreamable(samples, head):
-        raise CompareError(f"{head}: {reason}")
-    require_order(head, samples.classes, ordered=samples.ordered)
+    _require_suitable(samples, head)
     if given is not None:
         given = resolve_levels(given, level_names=samples.level_names, store=samples.store)
-    name = f"{samples.store}__{head}"
-    folder = Path(out) if out is not None else BUNDLES / folder_name(samples.dataset) / name
+    folder = Path(out) if out is not None else _default_folder(samples, head)
     refuse_existing(folder, mark=MANIFEST, what="bundle", overwrite=overwrite)
     fold, notes = final_fold(samples, seed=seed, search=given is None)
     options = settings.options(head, n_rows=samples.n_rows(fold.fit))
@@ -130,9 +127,8 @@ def fit(
     chosen = _all_params(head, search.params, class_weight=class_weight)
     if samples.on_disk is not None:
         release_workers()
-    (fitted,) = _require_success(
-        head, run([fit_task(samples, head, chosen, fold, settings=settings, return_head=True)])
-    )
+    task = fit_task(samples, head, chosen, fold, settings=settings, return_head=True)
+    (fitted,) = _require_success(head, run([task]))
     metrics = _metrics(samples, fold, fitted)
     bundle_notes = _write(
         folder,
@@ -164,6 +160,19 @@ def fit(
         notes=(*notes, *search.notes, *fitted.notes, *bundle_notes),
         facts=tuple(samples.facts.lines()),
     )
+
+
+def _require_suitable(samples: Samples, head: str) -> None:
+    """Raise CompareError if the head cannot be fitted on rows from disk, or needs ordered classes."""
+    from classify.model_selection.tasks import reason_unstreamable
+
+    if reason := reason_unstreamable(samples, head):
+        raise CompareError(f"{head}: {reason}")
+    require_order(head, samples.classes, ordered=samples.ordered)
+
+
+def _default_folder(samples: Samples, head: str) -> Path:
+    return BUNDLES / folder_name(samples.dataset) / f"{samples.store}__{head}"
 
 
 def _given(

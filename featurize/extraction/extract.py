@@ -133,6 +133,7 @@ def extract(
     DatasetError, ImageError, ConfigError, WeightsError, EngineError, StoreError, ClusterError
         With a one-line message that names the next step.
     """
+    from featurize.base.dask_cluster import check_dask, connect_cluster
     from featurize.extraction.execution import Decoders, ExecutionOptions
 
     options = ExtractOptions(
@@ -161,8 +162,6 @@ def extract(
     if not image_timeout > 0:
         raise ConfigError(f"--image-timeout {image_timeout:g}: expected seconds above 0")
     if dask is not None:
-        from featurize.base.dask_cluster import check_dask, connect_cluster
-
         check_dask(dask)
     report = on_progress or (lambda stage, done, total: None)
     execution = ExecutionOptions(
