@@ -268,8 +268,17 @@ begun.wait()
 def _process(then, *, seconds=0.2, timeout=30.0):
     code = _PROCESS.format(then=then, seconds=seconds, timeout=timeout)
     return subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=_accept_ctrl_c if os.name != "nt" else None,
     )
+
+
+def _accept_ctrl_c():
+    """Undo, in a child, what a background job of a shell inherits: that SIGINT is ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @pytest.mark.parametrize("then", ["print('end')", "del both, pending", "raise SystemExit(0)"])

@@ -49,7 +49,13 @@ def data(tmp_path_factory):
 def run(data, out, *options):
     """Extract in a process of its own."""
     words = [sys.executable, str(SCRIPT), str(data), str(out), "--views", str(VIEWS), *map(str, options)]
-    return subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        words,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background job ignores it
+    )
 
 
 def facts(process):

@@ -101,7 +101,9 @@ def test_a_precision_that_this_processor_does_not_support_is_refused(fast, stand
         image_features(paths, config)
 
 
-def test_a_reader_keeps_network_and_processes_between_calls(store, stand_in, portfolio, tmp_path):
+def test_a_reader_keeps_network_and_processes_between_calls(
+    own_process, store, stand_in, portfolio, tmp_path
+):
     paths = [portfolio / path for path in store.images.path]
     stand_in.built.clear()
     with FeatureReader(store.config, workers=1) as reader:
