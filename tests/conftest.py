@@ -62,14 +62,16 @@ def long(request) -> bool:
     return request.config.getoption("--long")
 
 
+def _shared_by_workers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of this run for temporary files, which pytest's workers have in common."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
 @pytest.fixture(scope="session", autouse=True)
 def own_cache(tmp_path_factory) -> Path:
-    """Keep what tests cache apart from what the person who runs them has cached.
-
-    All workers of a run share it, so that a network is converted once.
-    """
-    base = tmp_path_factory.getbasetemp()
-    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared_cache"
+    """Use a cache of the test run instead of the user's; its workers share it, to convert a network once."""
+    folder = _shared_by_workers(tmp_path_factory) / "cache_of_this_run"
     folder.mkdir(exist_ok=True)
     os.environ["FOLIO_CACHE"] = str(folder)
     return folder
@@ -92,12 +94,15 @@ def shared_data() -> Path:
 
 @pytest.fixture(scope="session")
 def small_sample(tmp_path_factory) -> Path:
-    """The sample portfolio with three training pages a grade; read only."""
+    """The sample portfolio with three training pages a grade; read only, and drawn once for all workers."""
+    from filelock import FileLock
+
     import make_sample
 
-    out = tmp_path_factory.mktemp("samples") / "sample"
-    assert make_sample.make_sample(out, images=3, jobs=2)
-    return out
+    folder = _shared_by_workers(tmp_path_factory)
+    with FileLock(folder / "sample.lock"):
+        make_sample.make_sample(folder / "sample", images=3, jobs=2)
+    return folder / "sample"
 
 
 @pytest.fixture(scope="session")

@@ -41,8 +41,15 @@ def test_the_network_has_the_layers_of_the_tutorial(blobs, n_classes, width, act
     } == {"learning_rate": 1e-3, "epochs": 300, "batch_size": 128, "patience": 30}
 
 
-@pytest.mark.parametrize("n_classes", [2, 3])
-@pytest.mark.parametrize("class_weight", [None, "balanced"])
+@pytest.mark.parametrize(
+    ("n_classes", "class_weight"),
+    [
+        (2, "balanced"),
+        (3, None),
+        pytest.param(2, None, marks=pytest.mark.long),
+        pytest.param(3, "balanced", marks=pytest.mark.long),
+    ],
+)
 def test_epochs_of_one_batch_agree_with_keras_fit(blobs, n_classes, class_weight):
     """Without dropout and with one batch per epoch nothing is random: Keras' fit gives the same weights."""
     from classify.heads import dense_network as net

@@ -13,7 +13,6 @@ from featurize.base.text import printable
 
 pytestmark = [pytest.mark.browser, pytest.mark.report]
 
-WIDTHS = {"desktop": 1280, "phone": 390}
 # Of the words on charts: WCAG's contrast of ink and paper.
 CONTRASTS = """() => {
   const linear = (v) => v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
@@ -66,8 +65,15 @@ def wrong(said):
     return {entry for entry, one in said.items() if one["true"] != one["graded"]}
 
 
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-@pytest.mark.parametrize("width", WIDTHS.values(), ids=WIDTHS)
+@pytest.mark.parametrize(
+    ("width", "dark"),
+    [
+        pytest.param(1280, False, id="desktop-light"),
+        pytest.param(390, True, id="phone-dark"),
+        pytest.param(1280, True, id="desktop-dark", marks=pytest.mark.long),
+        pytest.param(390, False, id="phone-light", marks=pytest.mark.long),
+    ],
+)
 def test_it_opens_without_complaint_and_nothing_sticks_out(report, assert_accessible, width, dark):
     """Complaints of the console and requests fail `open_page`; axe-core judges contrast and names."""
     page = report(width=width, dark=dark)

@@ -342,7 +342,7 @@ def test_dask_is_checked_before_the_images_are(tmp_path):
         featurize.extract(tmp_path / "none", dask="local:0")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_real_network_on_two_local_workers_gives_the_bytes_of_a_local_run(shared_data, tmp_path):
     for folder in sorted((shared_data / "damage3" / "train").iterdir()):
         (tmp_path / "some" / folder.name).mkdir(parents=True)

@@ -79,8 +79,15 @@ def fits(page) -> bool:
     return page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
-@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize(
+    ("width", "dark"),
+    [
+        pytest.param(1280, False, id="desktop-light"),
+        pytest.param(390, True, id="phone-dark"),
+        pytest.param(1280, True, id="desktop-dark", marks=pytest.mark.long),
+        pytest.param(390, False, id="phone-light", marks=pytest.mark.long),
+    ],
+)
 def test_page_is_accessible_in_every_state(opened, coloured, assert_accessible, width, dark):
     page = opened(width=width, dark=dark)
     assert_accessible(page)

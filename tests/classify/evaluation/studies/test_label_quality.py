@@ -99,7 +99,7 @@ def test_an_entry_of_several_images_is_doubted_as_a_whole(make_case, tmp_path):
     assert (first["entry"], first["path"]) == (entry[wrong[0]], "")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.skipif(not FOOD.is_dir(), reason="needs the data sets beside the checkout")
 def test_flipped_grades_of_photographs_stand_at_the_top(make_case, tmp_path, tmp_path_factory):
     from featurize import extract
