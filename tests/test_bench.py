@@ -357,12 +357,14 @@ def test_options():
 
 
 @pytest.mark.slow
-def test_arms_do_the_same_work(portfolio, setting, tmp_path):
+def test_arms_do_the_same_work(portfolio, setting, tmp_path, monkeypatch):
     """The real ones, in this process: as many renderings, the same features, the same heads chosen."""
     import bench_folio
     import bench_keras
     import bench_plain_heads
 
+    monkeypatch.setattr(bench_keras, "BATCH", 4)  # it computes a whole batch before it is measured
+    monkeypatch.setattr("classify.jobs.compare._write_report", lambda folder, samples: (None, ()))
     network_options = {"backbone": "efficientnet_lite0", "weights": "imagenet"}
     task = setting.task(1, backbone="efficientnet_lite0") | {"seconds": 0.05}
     usual = bench_keras.standard_loop(**network_options)(**task)

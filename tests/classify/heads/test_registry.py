@@ -14,7 +14,7 @@ from classify.errors import CompareError
 from classify.heads.registry import HEADS, get_head, grid_points, make_head
 from classify.heads.scoring import balanced_accuracy, grid_scores
 
-SMALL_DENSE = {"units": (16,), "epochs": 40, "patience": 20, "batch_size": 16, "learning_rate": 2e-2}
+SMALL_DENSE = {"units": (16,), "epochs": 15, "patience": 10, "batch_size": 16, "learning_rate": 3e-2}
 
 
 def blobs(n=90, n_features=12, n_classes=3, *, seed=0, apart=1.5):
